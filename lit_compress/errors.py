@@ -1,0 +1,43 @@
+"""Errors that say what was expected, what came, and what to do."""
+
+from __future__ import annotations
+
+
+class LitCompressError(Exception):
+    """Base of every error this package raises; the command line prints its message as one line."""
+
+
+class InvalidArgumentError(LitCompressError, ValueError):
+    """An argument of a callback, module, datamodule or function that cannot be right."""
+
+
+class ScheduleError(LitCompressError, ValueError):
+    """A pruning schedule that is malformed or does not fit the run."""
+
+
+class PatternError(LitCompressError, ValueError):
+    """A layer pattern that matches nothing, or layers that cannot be pruned."""
+
+
+class DataNotFoundError(LitCompressError, FileNotFoundError):
+    """A data set whose files are missing and cannot be downloaded."""
+
+
+class CorruptDataError(LitCompressError, ValueError):
+    """A data file that is there but cannot be read."""
+
+
+class CheckpointError(LitCompressError, ValueError):
+    """A checkpoint whose weights do not fit the module."""
+
+
+class CalibrationError(LitCompressError, ValueError):
+    """Calibration data that is missing or not finite."""
+
+
+class ExportError(LitCompressError, ValueError):
+    """A forward that cannot be turned into a graph or an ONNX file."""
+
+
+class ArtifactError(LitCompressError, ValueError):
+    """A folder that is not an artefact, or one that cannot be written."""

@@ -1,0 +1,94 @@
+"""Which weights of a module are pruned: conv and linear layers, picked by glob."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.parameter import UninitializedParameter
+
+from lit_compress.errors import PatternError
+
+PRUNABLE = (_ConvNd, nn.Linear)
+
+
+def prunable_weights(
+    module: nn.Module, include: Sequence[str] = ("*",), exclude: Sequence[str] = ()
+) -> dict[str, nn.Parameter]:
+    """Return the weights of conv and linear layers by parameter name, each tensor once.
+
+    Args:
+        module: Where to look.
+        include: Globs on layer names (``model.features.*``) or weight names; a layer is taken when
+            any matches.
+        exclude: Globs whose layers are left out again.
+
+    Raises:
+        PatternError: If a pattern matches no layer, nothing is left, or a picked layer has no plain
+            weight (lazy or parametrised).
+    """
+    layers = {name: child for name, child in module.named_modules() if isinstance(child, PRUNABLE)}
+    picked = _matching(include, layers, "include") - _matching(exclude, layers, "exclude")
+    weights: dict[str, nn.Parameter] = {}
+    seen: set[int] = set()
+    for name, layer in layers.items():
+        if name in picked:
+            weight = _plain_weight(name, layer)
+            if id(weight) not in seen:
+                seen.add(id(weight))
+                weights[_weight_name(name)] = weight
+    if not weights:
+        raise PatternError(
+            f"no conv or linear layer is left to prune in {type(module).__name__} with "
+            f"include={list(include)} and exclude={list(exclude)}: widen include or narrow exclude"
+        )
+    return weights
+
+
+def _weight_name(layer: str) -> str:
+    return f"{layer}.weight" if layer else "weight"
+
+
+def _matching(patterns: Iterable[str], layers: Iterable[str], argument: str) -> set[str]:
+    names = list(layers)
+    found: set[str] = set()
+    for pattern in patterns:
+        hits = set(_hits(pattern, names))
+        if not hits:
+            raise PatternError(_no_match(pattern, names, argument))
+        found |= hits
+    return found
+
+
+def _hits(pattern: str, names: list[str]) -> Iterator[str]:
+    for name in names:
+        if fnmatchcase(name, pattern) or fnmatchcase(_weight_name(name), pattern):
+            yield name
+
+
+def _no_match(pattern: str, names: list[str], argument: str) -> str:
+    near = [name for name in names if fnmatchcase(name, f"*{pattern}")]
+    near = near or get_close_matches(pattern, names, 3, 0.5) or names
+    shown = ", ".join(near[:4]) + (" ..." if len(near) > 4 else "")
+    return (
+        f"{argument}: the pattern {pattern!r} matches no conv or linear layer; layer names look "
+        f"like: {shown or '(the module has no conv or linear layer)'}"
+    )
+
+
+def _plain_weight(name: str, layer: nn.Module) -> nn.Parameter:
+    weight = layer._parameters.get("weight")
+    if weight is None:
+        raise PatternError(
+            f"layer {name!r} has a parametrised weight (weight_norm, LoRA ...), which a mask cannot "
+            "hold at zero: remove the parametrisation, or exclude the layer"
+        )
+    if isinstance(weight, UninitializedParameter):
+        raise PatternError(
+            f"layer {name!r} is lazy and has no weight yet: run one batch through the module before "
+            "fit, or exclude the layer"
+        )
+    return weight

@@ -1,0 +1,106 @@
+"""When to prune, and how much of the target is due by then."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Literal, get_args
+
+from lit_compress.errors import ScheduleError
+
+Shape = Literal["cubic", "linear", "one_shot"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The epochs at which to prune and the share of the target reached at each.
+
+    With ``N`` events, the share due at event ``i`` (from 1) is ``i / N`` (linear) or
+    ``1 - (1 - i / N)**3`` (cubic: Zhu & Gupta 2017, arXiv 1710.01878, equation 1); the last event
+    always reaches the whole target.
+
+    Attributes:
+        first: Epoch (from 0) of the first event; the network trains dense before it.
+        last: Latest epoch at which to prune; at least one epoch must follow it. Default: two thirds
+            of ``max_epochs``.
+        every: Epochs between events.
+        shape: ``cubic`` prunes much early and little late, ``linear`` the same each time,
+            ``one_shot`` everything at ``first``.
+    """
+
+    first: int = 0
+    last: int | None = None
+    every: int = 1
+    shape: Shape = "cubic"
+
+    def __post_init__(self) -> None:
+        for name, low in (("first", 0), ("last", 0), ("every", 1)):
+            value = getattr(self, name)
+            if value is None and name == "last":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < low:
+                raise ScheduleError(
+                    f"schedule.{name} must be a whole number of at least {low}, got {value!r}"
+                )
+        if self.shape not in get_args(Shape):
+            raise ScheduleError(
+                f"schedule.shape must be one of {', '.join(get_args(Shape))}, got {self.shape!r}"
+            )
+        if self.last is not None and self.last < self.first:
+            raise ScheduleError(
+                f"schedule.last ({self.last}) comes before schedule.first ({self.first}): "
+                "raise last or lower first"
+            )
+
+    def fit_to(self, max_epochs: int | None) -> Schedule:
+        """Return this schedule with ``last`` settled for a run of ``max_epochs`` epochs.
+
+        Args:
+            max_epochs: Length of the run; ``None`` or ``-1`` means it has no set end.
+
+        Raises:
+            ScheduleError: If the run is too short, or endless while ``last`` is not given.
+        """
+        if max_epochs is None or max_epochs < 0:
+            if self.last is None and self.shape != "one_shot":
+                raise ScheduleError(
+                    "schedule.last must be given when the run has no max_epochs: "
+                    "set schedule.last, or trainer.max_epochs"
+                )
+            return self if self.last is not None else replace(self, last=self.first)
+        if self.first >= max_epochs:
+            raise ScheduleError(
+                f"schedule.first is {self.first}, but the run ends after {max_epochs} epochs "
+                f"(0 to {max_epochs - 1}): lower schedule.first or raise trainer.max_epochs"
+            )
+        if self.last is None:
+            default = min(max_epochs * 2 // 3, max_epochs - 2)
+            return replace(self, last=max(self.first, default))
+        if self.last > max_epochs - 2:
+            raise ScheduleError(
+                f"schedule.last is {self.last}, but a run of {max_epochs} epochs "
+                f"(0 to {max_epochs - 1}) must train at least one epoch after the last pruning: "
+                f"set schedule.last to {max_epochs - 2} at most, or trainer.max_epochs to at "
+                f"least {self.last + 2}"
+                if max_epochs > 1
+                else f"schedule.last is {self.last}, but a run of 1 epoch has none left after it: "
+                f"set trainer.max_epochs to at least {self.last + 2}, or leave schedule.last out"
+            )
+        return self
+
+    def events(self) -> Sequence[int]:
+        """Return the epochs at which to prune, rising; ``last`` must be settled."""
+        if self.shape == "one_shot":
+            return range(self.first, self.first + 1)
+        if self.last is None:
+            raise ScheduleError("schedule.last is not settled: call fit_to(max_epochs) first")
+        return range(self.first, self.last + 1, self.every)
+
+    def share(self, epoch: int) -> Fraction:
+        """Return the exact share of the target due at the start of ``epoch``, from 0 to 1."""
+        events = self.events()
+        done = sum(event <= epoch for event in events)
+        if self.shape == "cubic":
+            return 1 - (1 - Fraction(done, len(events))) ** 3
+        return Fraction(done, len(events))
