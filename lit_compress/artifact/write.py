@@ -99,8 +99,11 @@ def write_card(folder: str | Path, card: Card) -> Path:
 
 def sha256(path: str | Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _beside(path: Path, role: str) -> Path:
