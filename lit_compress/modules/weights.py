@@ -1,0 +1,81 @@
+"""Starting weights from a checkpoint or a safetensors file; nothing in either is executed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from torch import Tensor, nn
+
+from lit_compress.errors import CheckpointError
+
+
+def load_weights(module: nn.Module, path: str | Path) -> None:
+    """Load the weights of a file into a module; epoch, optimizer and callbacks stay out.
+
+    Args:
+        module: Where to load them.
+        path: A Lightning checkpoint (``.ckpt``), a state dict (``.pt``) or ``.safetensors``.
+
+    Raises:
+        CheckpointError: If the file is missing, unreadable, or of another architecture; the module
+            is then untouched.
+    """
+    state = _read(Path(path))
+    own = module.state_dict()
+    if not set(state) & set(own) and {f"model.{name}" for name in state} & set(own):
+        state = {f"model.{name}": tensor for name, tensor in state.items()}
+    missing, surplus = sorted(set(own) - set(state)), sorted(set(state) - set(own))
+    shapes = [name for name in own if name in state and own[name].shape != state[name].shape]
+    if missing or surplus or shapes:
+        raise CheckpointError(
+            f"init_from: the weights of {path} are not those of {type(module).__name__} "
+            f"({_difference(own, state, missing, surplus, shapes)}): build the module with the "
+            "arguments it was trained with"
+        )
+    module.load_state_dict(state)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise CheckpointError(f"init_from: there is no file {path.resolve()}")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise CheckpointError(
+            f"init_from: {path} holds more than weights and plain values, or is damaged; only "
+            "what loads with weights_only=True is read"
+        ) from error
+    except Exception as error:  # a damaged file fails in zipfile, safetensors or torch
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise CheckpointError(f"init_from: {path} cannot be read: {first}") from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise CheckpointError(f"init_from: {path} holds no state_dict of tensors")
+    return state
+
+
+def _difference(
+    own: dict[str, Tensor],
+    state: dict[str, Tensor],
+    missing: list[str],
+    surplus: list[str],
+    shapes: list[str],
+) -> str:
+    if shapes:
+        name = shapes[0]
+        return (
+            f"{name} is {tuple(state[name].shape)} there and {tuple(own[name].shape)} here, "
+            f"{len(shapes)} such"
+        )
+    parts = [
+        f"{len(names)} {word}, such as {names[0]}"
+        for word, names in (("missing", missing), ("too many", surplus))
+        if names
+    ]
+    return "; ".join(parts)
