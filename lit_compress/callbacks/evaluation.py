@@ -1,0 +1,223 @@
+"""Measuring a network by the user's own validation_step, aside from the run in progress."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from math import sqrt
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, DistributedSampler
+from torchmetrics import Metric as TorchMetric
+
+from lit_compress.artifact import Metric
+from lit_compress.errors import InvalidArgumentError
+
+NOISY = ("lightning.pytorch", "lightning.fabric")
+TRANSFER_HOOKS = ("on_before_batch_transfer", "on_after_batch_transfer")
+
+
+class PreparedLoader:
+    """A loader whose batches went through the datamodule's own transfer hooks."""
+
+    def __init__(self, loader: Any, datamodule: Any) -> None:
+        self.loader = loader
+        self.datamodule = datamodule
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self.loader:
+            for hook in TRANSFER_HOOKS:
+                batch = getattr(self.datamodule, hook)(batch, 0)
+            yield batch
+
+
+def validation_loaders(trainer: Trainer) -> list[Any]:
+    """Return the run's validation loaders, each over all the data of its split.
+
+    Under DDP the trainer's loaders see one process's share; these do not.
+    """
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    source = data.val_dataloader() if data is not None else trainer.val_dataloaders
+    if source is None:
+        return []
+    loaders = list(source) if isinstance(source, (list, tuple)) else [source]
+    loaders = [_undistributed(loader) for loader in loaders]
+    if data is not None and any(is_overridden(hook, data) for hook in TRANSFER_HOOKS):
+        return [PreparedLoader(loader, data) for loader in loaders]
+    return loaders
+
+
+def validate(
+    trainer: Trainer, module: LightningModule, loaders: list[Any], limit: int | float | None = None
+) -> dict[str, float]:
+    """Run the module's own validation on the CPU and return the metrics it logged.
+
+    Args:
+        trainer: The run in progress, for its limit of batches.
+        module: A copy of the user's module; it is given a trainer of its own.
+        loaders: What to validate on.
+        limit: Batches at most; default as the run's.
+    """
+    module._metric_attributes = None
+    for child in module.modules():
+        if isinstance(child, TorchMetric):
+            child.distributed_available_fn = _alone
+            child.reset()
+    with quiet(), isolate_rng():
+        aside = Trainer(
+            accelerator="cpu",
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            inference_mode=False,  # what is recorded here is exported later
+            limit_val_batches=trainer.limit_val_batches if limit is None else limit,  # type: ignore[attr-defined]
+            plugins=[LightningEnvironment()],
+        )
+        aside.validate(module, loaders, verbose=False)
+    return {name: float(value) for name, value in aside.callback_metrics.items()}
+
+
+def measured(
+    trainer: Trainer,
+    module: LightningModule,
+    loaders: list[Any],
+    monitor: str,
+    target: nn.Module,
+    runner: Callable[..., Any] | None = None,
+) -> Metric:
+    """Return the monitored metric of a module, or of a runner in the place of its network.
+
+    Args:
+        trainer: The run in progress.
+        module: A copy of the user's module.
+        loaders: What to validate on.
+        monitor: Key that the module's ``validation_step`` logs.
+        target: The network in ``module`` that is measured.
+        runner: Takes the place of the network's forward; None measures the network itself.
+
+    Raises:
+        InvalidArgumentError: If the key is not logged, or validation never calls the network.
+    """
+    forward = runner or target.forward
+    seen = 0
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        nonlocal seen
+        seen += len(args[0]) if args and isinstance(args[0], Tensor) else 0
+        return forward(*args, **kwargs)
+
+    own = target.__dict__.get("forward")
+    target.forward = counted
+    try:
+        metrics = validate(trainer, module, loaders)
+    finally:
+        if own is None:
+            del target.forward
+        else:
+            target.forward = own
+    check_monitor(monitor, metrics)
+    if not seen:
+        raise InvalidArgumentError(
+            f"validation_step of {type(module).__name__} never calls the network that is exported: "
+            "name the part that it calls by submodule"
+        )
+    value = metrics[monitor]
+    return Metric(monitor, value, "val", seen, accuracy_interval(monitor, value, seen))
+
+
+def check_monitor(monitor: str, metrics: Iterable[str]) -> None:
+    """Make sure that a key is among the logged ones.
+
+    Raises:
+        InvalidArgumentError: If it is not.
+    """
+    names = sorted(metrics)
+    if monitor not in names:
+        raise InvalidArgumentError(
+            f"monitor {monitor!r} is not logged by validation_step; it logs: "
+            f"{', '.join(names) or 'nothing'}"
+        )
+
+
+def accuracy_interval(name: str, value: float, n: int) -> tuple[float, float] | None:
+    """Return the 95 % Wilson interval of an accuracy over ``n`` images, None of another metric."""
+    hits = value * n
+    if "acc" not in name.lower() or not 0 <= value <= 1 or abs(hits - round(hits)) > 0.02:
+        return None
+    z = 1.959964
+    centre = (value + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * sqrt(value * (1 - value) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def clone(pl_module: LightningModule) -> LightningModule:
+    """Return a copy of a module on the CPU, in eval mode, free of the run in progress."""
+    return copy.deepcopy(pl_module).cpu().eval()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back what a second Trainer says of itself; errors are raised all the same."""
+    loggers = [
+        logging.getLogger(name)
+        for name in list(logging.Logger.manager.loggerDict)
+        if name.startswith(NOISY)
+    ]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _alone() -> bool:
+    return False
+
+
+def _undistributed(loader: Any) -> Any:
+    if not isinstance(loader, DataLoader) or not isinstance(loader.sampler, DistributedSampler):
+        return loader
+    return DataLoader(
+        loader.dataset,
+        batch_size=loader.batch_size,
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        pin_memory=False,
+    )
+
+
+def first_inputs(
+    trainer: Trainer, module: LightningModule, loaders: list[Any], target: nn.Module, batches: int
+) -> list[tuple[Any, ...]]:
+    """Return what reaches a network during the first validation batches, as argument tuples."""
+    inputs: list[tuple[Any, ...]] = []
+
+    def record(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        inputs.append((*args, *kwargs.values()))
+
+    handle = target.register_forward_pre_hook(record, with_kwargs=True)
+    try:
+        with torch.no_grad():
+            validate(trainer, module, loaders, batches)
+    finally:
+        handle.remove()
+    return inputs

@@ -1,0 +1,41 @@
+"""Where a run's artefact goes, and the float weights in it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from lightning.pytorch import LightningModule, Trainer
+
+WEIGHTS = "model.safetensors"
+
+
+def artifact_dir(trainer: Trainer, dirpath: str | None) -> Path:
+    """Return the artefact folder: as given, or ``artifact`` in the run's log folder.
+
+    Call it on every process: the log folder is agreed upon between them.
+    """
+    log_dir = trainer.log_dir
+    if dirpath is not None:
+        return Path(dirpath)
+    return Path(log_dir or trainer.default_root_dir) / "artifact"
+
+
+def save_weights(module: LightningModule, path: Path) -> None:
+    """Write a module's weights as safetensors, in one step."""
+    from safetensors.torch import save_file
+
+    state = {name: tensor.cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    save_file(state, partial)
+    with open(partial, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def load_saved(module: LightningModule, path: Path) -> None:
+    """Load weights that :func:`save_weights` wrote."""
+    from safetensors.torch import load_file
+
+    module.load_state_dict(load_file(path))

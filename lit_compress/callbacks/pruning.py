@@ -1,0 +1,149 @@
+"""The common part of the pruning callbacks: target, schedule, progress."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict
+from fractions import Fraction
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from typing_extensions import override
+
+from lit_compress.errors import InvalidArgumentError
+from lit_compress.pruning.masks import exact_share
+from lit_compress.pruning.schedule import Schedule
+
+#: Strategies that keep a weight in pieces on several devices, so that none can rank them all.
+SHARDED = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
+
+
+class BeforePruning(ABC):
+    """A callback that wants to see the network while it is still dense."""
+
+    @abstractmethod
+    def before_pruning(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the network, at the start of the epoch that prunes it for the first time."""
+
+
+class PruningCallback(Callback, ABC):
+    """Prunes at the start of the epochs of a schedule, towards a share of the original.
+
+    Args:
+        target: Share to remove in the end, in [0, 1).
+        schedule: Epochs at which to prune.
+    """
+
+    def __init__(self, target: float, schedule: Schedule) -> None:
+        self._target = exact_share(target)
+        self.target = target
+        self.schedule = schedule
+        self.reached = 0.0
+        self.history: list[dict[str, float]] = []
+        self._settled = schedule
+
+    @abstractmethod
+    def prune(self, trainer: Trainer, pl_module: LightningModule, share: Fraction) -> float:
+        """Bring the share removed of the original up to ``share``; return what it then is."""
+
+    @abstractmethod
+    def arguments(self) -> dict[str, Any]:
+        """Return the constructor's arguments as plain values, for the card and the state's key."""
+
+    @property
+    @override
+    def state_key(self) -> str:
+        return self._generate_state_key(**self.arguments())
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        self.reached, self.history = 0.0, []
+        if trainer.fast_dev_run:
+            self._settled = Schedule(shape="one_shot")
+        else:
+            self._settled = self.schedule.fit_to(trainer.max_epochs)
+        strategy = type(trainer.strategy).__name__
+        if strategy in SHARDED:
+            raise InvalidArgumentError(
+                f"{type(self).__name__} cannot run under {strategy}, which keeps each weight in "
+                "pieces: use strategy ddp"
+            )
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, (WeightAveraging, StochasticWeightAveraging)):
+                raise InvalidArgumentError(
+                    f"{type(self).__name__} cannot run beside {type(callback).__name__}: the "
+                    "average of weights from before and after pruning is not sparse; average in a "
+                    "later fit that starts from the pruned checkpoint, or leave it out"
+                )
+
+    @override
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        due = self._target * self._settled.share(trainer.current_epoch)
+        if due > exact_share(self._done()):
+            if not self.history:
+                self._announce(trainer, pl_module)
+            self.reached = self.prune(trainer, pl_module, due)
+            self.history.append(
+                {"epoch": trainer.current_epoch, "due": float(due), "reached": self.reached}
+            )
+        pl_module.log(self._tag(trainer), self.reached, on_step=False, on_epoch=True)
+
+    @override
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._say_if_short()
+
+    @override
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        if isinstance(exception, KeyboardInterrupt):
+            self._say_if_short()
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"reached": self.reached, "history": [dict(event) for event in self.history]}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.reached = float(state_dict["reached"])
+        self.history = [dict(event) for event in state_dict["history"]]
+
+    def progress(self) -> dict[str, Any]:
+        """Return target and share reached, for the card."""
+        return {
+            "callback": type(self).__name__,
+            "target": float(self._target),
+            "reached": self.reached,
+            "epochs": [int(event["epoch"]) for event in self.history],
+        }
+
+    def _done(self) -> float:
+        return self.history[-1]["due"] if self.history else 0.0
+
+    def _announce(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        pruners = [c for c in trainer.callbacks if isinstance(c, PruningCallback)]  # type: ignore[attr-defined]
+        if any(pruner.history for pruner in pruners):
+            return
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, BeforePruning):
+                callback.before_pruning(trainer, pl_module)
+
+    def _tag(self, trainer: Trainer) -> str:
+        pruners = [c for c in trainer.callbacks if isinstance(c, PruningCallback)]  # type: ignore[attr-defined]
+        return "sparsity/total" if len(pruners) == 1 else f"sparsity/{pruners.index(self)}"
+
+    def _say_if_short(self) -> None:
+        if self._done() < float(self._target):
+            rank_zero_warn(
+                f"{type(self).__name__} reached {self.reached:.2f} of {float(self._target):.2f}: "
+                "the run ended before its schedule did"
+            )
+
+
+def plain(schedule: Schedule) -> dict[str, Any]:
+    """Return a schedule as plain values."""
+    return asdict(schedule)

@@ -1,0 +1,250 @@
+"""The proof: every variant measured side by side, on the console, in the logger, on the card."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.seed import isolate_rng
+from typing_extensions import override
+
+from lit_compress.artifact import (
+    Card,
+    OnnxModel,
+    Variant,
+    check_target,
+    folder_swap,
+    read_card,
+    sha256,
+    write_card,
+)
+from lit_compress.artifact.read import MODEL
+from lit_compress.callbacks.best import load_best
+from lit_compress.callbacks.evaluation import clone
+from lit_compress.callbacks.folder import WEIGHTS, artifact_dir, load_saved, save_weights
+from lit_compress.callbacks.network import Network, find_network
+from lit_compress.callbacks.post_training_quantization import PostTrainingQuantization
+from lit_compress.callbacks.pruning import BeforePruning
+from lit_compress.callbacks.variants import (
+    empty_card,
+    float_name,
+    float_variant,
+    run_eagerly,
+    time_variants,
+    timed,
+    to_batch,
+)
+from lit_compress.errors import InvalidArgumentError
+from lit_compress.measure import file_bytes, onnx_counts
+from lit_compress.report import card_scalars, card_table
+
+DENSE = "dense.safetensors"
+
+
+class CompressionReport(Callback, BeforePruning):
+    """Measures what the compression gave: dense, pruned and int8 in one table.
+
+    Accuracy, parameters, non-zeros, MACs, bytes on disk and latency, each measured at the end of
+    the fit; printed, logged by the trainer's loggers, and added to the artefact's ``card.json``.
+    ``dense`` is the network as it was just before the first pruning. Its place in the list of
+    callbacks does not matter.
+
+    Args:
+        monitor: Key that your ``validation_step`` logs. Default: that of PostTrainingQuantization.
+        batch_size: Images a call when latency is measured.
+        threads: Threads when latency is measured.
+        dirpath: Folder of the card where there is no PostTrainingQuantization. Default:
+            ``artifact`` in the run's log folder.
+    """
+
+    def __init__(
+        self,
+        monitor: str | None = None,
+        batch_size: int = 1,
+        threads: int = 1,
+        dirpath: str | None = None,
+    ) -> None:
+        if batch_size < 1 or threads < 1:
+            raise InvalidArgumentError(
+                f"batch_size and threads must be at least 1, got {batch_size} and {threads}"
+            )
+        self.monitor = monitor
+        self.batch_size = batch_size
+        self.threads = threads
+        self.dirpath = dirpath
+        #: The card, once the fit has ended.
+        self.card: Card | None = None
+        self._dense: str | None = None
+        self._dense_epoch = 0
+        self._target = Path()
+        self._finished = False
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"dense": self._dense, "dense_epoch": self._dense_epoch}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._dense = state_dict["dense"]
+        self._dense_epoch = int(state_dict["dense_epoch"])
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        self.card, self._dense, self._finished = None, None, False
+        self._target = artifact_dir(trainer, self.dirpath)
+        if trainer.is_global_zero and not trainer.fast_dev_run and not _quantizer(trainer):  # type: ignore[attr-defined]
+            check_target(self._target)
+
+    @override
+    def before_pruning(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        path = self._target.parent / DENSE
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            save_weights(pl_module, path)
+        self._dense, self._dense_epoch = str(path), trainer.current_epoch
+
+    @override
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._finished = True
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Report once every callback's ``on_fit_end`` is done, whatever their order."""
+        skip = trainer.fast_dev_run or not trainer.is_global_zero  # type: ignore[attr-defined]
+        if stage == "fit" and self._finished and not skip:
+            self._finished = False
+            with isolate_rng():
+                self.card = self._report(trainer, pl_module)
+            rank_zero_info("\n" + card_table(self.card) + "\n")
+            self._log(trainer, self.card)
+
+    def _report(self, trainer: Trainer, pl_module: LightningModule) -> Card:
+        quantizer = _quantizer(trainer)
+        monitor = self.monitor or (quantizer.monitor if quantizer else None)
+        copy = clone(pl_module)
+        if quantizer is not None and quantizer.weights == "best":
+            load_best(trainer, copy)
+        network = find_network(trainer, copy, quantizer.submodule if quantizer else None, 1)
+        if quantizer is not None and quantizer.path is not None:
+            folder = quantizer.path
+            card = self._enriched(trainer, read_card(folder), copy, network, folder, monitor)
+            write_card(folder, card)
+            return card
+        with folder_swap(self._target) as folder:
+            save_weights(copy, folder / WEIGHTS)
+            name = float_name(trainer)
+            plain = float_variant(name, trainer, copy, network, monitor, folder / WEIGHTS)
+            card = replace(
+                empty_card(trainer, {}),
+                variants=(plain,),
+                files={WEIGHTS: sha256(folder / WEIGHTS)},
+            )
+            card = self._enriched(trainer, card, copy, network, folder, monitor)
+            write_card(folder, card)
+        return card
+
+    def _enriched(
+        self,
+        trainer: Trainer,
+        card: Card,
+        copy: LightningModule,
+        network: Network,
+        folder: Path,
+        monitor: str | None,
+    ) -> Card:
+        """Return the card with the dense network on it, and every variant timed in turn."""
+        name = float_name(trainer)
+        inputs = to_batch(network.inputs[0], self.batch_size)
+        runners: dict[str, Any] = {}
+        engines: dict[str, str] = {}
+        variants = list(card.variants)
+        dense = self._dense_copy(copy) if name != "dense" else None
+        if dense is not None:
+            variants.insert(0, self._dense_variant(trainer, dense, network, monitor))
+            runners["dense"] = run_eagerly(network.captured(dense), inputs)
+        runners[name] = run_eagerly(network.captured(copy), inputs)
+        engines.update(dict.fromkeys(runners, "pytorch"))
+        bases: dict[str, str] = {}
+        with tempfile.TemporaryDirectory() as temporary:
+            if MODEL in card.files:
+                base = f"{name} onnx"
+                plain = Path(temporary) / MODEL
+                variants.insert(-1, self._onnx_variant(base, copy, network, plain, card, name))
+                runners[base] = _run_onnx(plain, inputs, self.threads)
+                pixels = self._pixels(trainer, folder, inputs)
+                runners["int8"] = _run_onnx(folder / MODEL, pixels, self.threads)
+                engines.update({base: "onnxruntime", "int8": "onnxruntime"})
+                bases["int8"] = base
+            latencies = time_variants(runners, bases, self.batch_size, self.threads)
+        config = {**card.config, "CompressionReport": {"monitor": monitor}}
+        return timed(replace(card, variants=tuple(variants), config=config), latencies, engines)
+
+    def _dense_copy(self, copy: LightningModule) -> LightningModule | None:
+        if self._dense is None or not Path(self._dense).is_file():
+            rank_zero_warn(
+                f"the dense network is not in the report: {self._dense or 'its snapshot'} is gone, "
+                "or the run was resumed from a checkpoint made without CompressionReport"
+            )
+            return None
+        dense = clone(copy)
+        load_saved(dense, Path(self._dense))
+        return dense
+
+    def _dense_variant(
+        self, trainer: Trainer, dense: LightningModule, network: Network, monitor: str | None
+    ) -> Variant:
+        variant = float_variant("dense", trainer, dense, network, monitor, Path(self._dense or ""))
+        trained = self._dense_epoch
+        note = f"after {trained} epochs of {trainer.current_epoch}, just before the first pruning"
+        return replace(variant, epoch=trained, note=note if trained else f"untrained: {note}")
+
+    def _onnx_variant(
+        self,
+        name: str,
+        copy: LightningModule,
+        network: Network,
+        path: Path,
+        card: Card,
+        like: str,
+    ) -> Variant:
+        from lit_compress.quantization import write_onnx
+
+        write_onnx(network.captured(copy).eval(), network.inputs[0], path)
+        note = f"the {like} weights as fp32 ONNX, timed as int8's base in the same runtime; not kept"
+        macs = card.variant(like).macs
+        return Variant(name, *onnx_counts(path), macs, file_bytes(path), note=note)
+
+    def _pixels(self, trainer: Trainer, folder: Path, inputs: torch.Tensor) -> torch.Tensor:
+        """Return inputs as the int8 file takes them: raw pixels where it normalises itself."""
+        model = OnnxModel(folder / MODEL)
+        if str(model.input_dtype) == "uint8":
+            pixels = next(iter(trainer.datamodule.pixels("val")))[0]  # type: ignore[attr-defined]
+            return to_batch(pixels, self.batch_size)
+        return inputs
+
+    def _log(self, trainer: Trainer, card: Card) -> None:
+        for logger in trainer.loggers:
+            logger.log_metrics(card_scalars(card), step=trainer.global_step)
+            if isinstance(logger, TensorBoardLogger):
+                text = card_table(card).replace("\n", "\n    ")
+                logger.experiment.add_text("card", "    " + text, trainer.global_step)
+            logger.save()
+
+
+def _quantizer(trainer: Trainer) -> PostTrainingQuantization | None:
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, PostTrainingQuantization):
+            return callback
+    return None
+
+
+def _run_onnx(path: Path, inputs: torch.Tensor, threads: int) -> Any:
+    model, batch = OnnxModel(path, threads), inputs.numpy()
+    return lambda: model(batch)
