@@ -1,0 +1,149 @@
+"""The command line: LightningCLI over any LightningModule and LightningDataModule."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lit_compress import __version__
+from lit_compress.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from lightning.pytorch.cli import LightningCLI
+
+PACKAGED = Path(__file__).parent / "configs"
+
+VERBS = {
+    "fit": "Train, and compress on the way: prune, quantise, report.",
+    "validate": "Measure a checkpoint on the validation data.",
+    "test": "Measure a checkpoint on the test data.",
+    "predict": "Predict with a checkpoint.",
+    "configs": "List the configs that come with the package.",
+}
+
+OVERVIEW = """usage: lit-compress VERB [--config FILE ...] [options]
+
+Prune and quantise Lightning models while they train.
+
+verbs:
+{verbs}
+
+options:
+  -h, --help   Show this text; lit-compress VERB --help shows a verb's options.
+  --version    Show the version.
+  --debug      On an error, show where it came from as well as what it was.
+
+example:
+  lit-compress fit --config quickstart.yaml
+"""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        args: Its words; default those that the program was started with.
+
+    Returns:
+        The exit code: 0, or 2 after an error, which was printed as one line.
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        return _dispatch(words)
+    except Exception as error:
+        if debug:
+            raise
+        from lit_compress.cli_errors import explain
+
+        print(f"error: {explain(error)}", file=sys.stderr)
+        return 2
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(OVERVIEW.format(verbs="\n".join(f"  {v:<10} {text}" for v, text in VERBS.items())))
+        return 0
+    if words[0] == "--version":
+        print(f"lit-compress {__version__}")
+        return 0
+    verb = words[0]
+    if verb not in VERBS:
+        near = get_close_matches(verb, VERBS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"the verbs are {', '.join(VERBS)}"
+        raise InvalidArgumentError(f"{verb!r} is not a verb of lit-compress: {hint}")
+    if verb == "configs":
+        print("\n".join(_packaged_configs()))
+        return 0
+    run(verb, _with_packaged_configs(words))
+    return 0
+
+
+def run(verb: str, words: list[str]) -> LightningCLI:
+    """Run one verb of the Trainer's through LightningCLI, and return it.
+
+    Only that verb's parser is built: each takes a second.
+    """
+    import lightning
+    from lightning.pytorch import LightningDataModule, LightningModule
+    from lightning.pytorch.cli import LightningCLI
+
+    # Classes can then be given by their names alone.
+    import lit_compress.callbacks
+    import lit_compress.datamodules
+    import lit_compress.modules  # noqa: F401
+
+    class CLI(LightningCLI):
+        @staticmethod
+        def subcommands() -> dict[str, set[str]]:
+            return {verb: LightningCLI.subcommands()[verb]}
+
+    header = [f"lit-compress=={__version__}", f"lightning=={lightning.__version__}"]
+    options = {"exit_on_error": False, "dump_header": header}
+    saved, sys.argv = sys.argv, sys.argv[:1]  # LightningCLI warns where both are given
+    try:
+        return CLI(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            save_config_kwargs={"overwrite": True},
+            parser_kwargs={**options, verb: dict(options)},
+            args=words,
+        )
+    finally:
+        sys.argv = saved
+
+
+def _with_packaged_configs(words: list[str]) -> list[str]:
+    """Return the words with configs that are not in this folder taken from the package."""
+    found = list(words)
+    for index, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name in ("-c", "--config"):
+            if equals:
+                found[index] = f"{name}={_config(value)}"
+            elif index + 1 < len(words):
+                found[index + 1] = _config(words[index + 1])
+    return found
+
+
+def _config(given: str) -> str:
+    path = Path(given)
+    packaged = PACKAGED / path.name
+    local = path.exists() or path.parent.name not in ("", "configs")
+    return given if local or not packaged.is_file() else str(packaged)
+
+
+def _packaged_configs() -> list[str]:
+    lines = []
+    for path in sorted(PACKAGED.glob("*.yaml")):
+        first = path.read_text("utf-8").partition("\n")[0]
+        lines.append(f"{path.name:<34} {first.lstrip('# ')}")
+    return lines
