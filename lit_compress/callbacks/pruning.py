@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
 from lit_compress.errors import InvalidArgumentError
@@ -89,6 +89,10 @@ class PruningCallback(Callback, ABC):
             self.reached = self.prune(trainer, pl_module, due)
             self.history.append(
                 {"epoch": trainer.current_epoch, "due": float(due), "reached": self.reached}
+            )
+            rank_zero_info(
+                f"{type(self).__name__}: epoch {trainer.current_epoch}, {self.reached:.1%} removed "
+                f"(target {float(self._target):.1%})"
             )
         pl_module.log(self._tag(trainer), self.reached, on_step=False, on_epoch=True)
 

@@ -1,0 +1,106 @@
+"""One line for any error of a run: what was expected, what came, what to do."""
+
+from __future__ import annotations
+
+import re
+from argparse import ArgumentError
+from collections.abc import Iterator
+from difflib import get_close_matches
+from importlib import import_module
+from inspect import signature
+
+from lit_compress.errors import LitCompressError
+
+
+def explain(error: BaseException) -> str:
+    """Return an error as one line.
+
+    An error of this package found among the causes speaks for itself; jsonargparse's lists of all
+    the types a value is not are boiled down to the one that was meant.
+    """
+    chain = list(_causes(error))
+    for cause in chain:
+        if isinstance(cause, LitCompressError):
+            return _one_line(str(cause))
+    if any(isinstance(cause, ArgumentError) for cause in chain):
+        return _one_line(_argument_error(str(error), _first_line(chain[-1])))
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror}{where}"
+    return f"{type(error).__name__}: {_one_line(str(error))[:500]} (--debug shows where)"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def _argument_error(text: str, deepest: str) -> str:
+    keys = re.findall(r'Parser key "([^"]+)"', text)
+    key = keys[0] if keys else ""
+    paths = [p for p in re.findall(r"given class_path '([^']+)'", text) if p != "lightning.Callback"]
+    owner = f"{key}: {paths[0].rpartition('.')[2]}" if paths else key
+    if found := re.search(r"Option '([^']+)' is not accepted", deepest):
+        return f"{owner} has no argument {found[1]!r}; {_arguments(paths, found[1])}"
+    if found := re.search(r"Group '(\S+)' does not accept option '(\S+)'", deepest):
+        return f"{owner}: {found[1]} has no setting {found[2]!r}; --help lists those it has"
+    if found := re.search(r"does not accept option '([^']+)'", deepest):
+        return f"there is no setting {found[1]!r}; --help lists those there are"
+    if found := re.search(r"Expected a dot import path string: (\S+)", text):
+        return f"{key}: there is no class {found[1]!r}; {_classes(key, found[1])}"
+    if found := re.search(r"arguments are required: (.+)", deepest):
+        return f"{owner} needs a value for {found[1]}"
+    if "Problems parsing config" in text:
+        return f"the config is not YAML: {_one_line(text.partition('config:')[2])}"
+    inner = ".".join([owner.partition(":")[0], *keys[-1:]]) if len(keys) > 1 else owner
+    return f"{inner}: {_plain_types(deepest)}" if inner else deepest
+
+
+def _plain_types(text: str) -> str:
+    text = re.sub(r'Parser key "[^"]+":?\s*', "", text)
+    text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", text)
+    return re.sub(r"typing\.Literal\[(.*?)\]", r"value of \1", text).replace("Expected a ", "expected ")
+
+
+def _arguments(paths: list[str], wrong: str) -> str:
+    if not paths:
+        return "--help lists those it has"
+    module, _, name = paths[0].rpartition(".")
+    try:
+        names = list(signature(getattr(import_module(module), name)).parameters)
+    except (ImportError, AttributeError, ValueError):
+        return "--help lists those it has"
+    near = get_close_matches(wrong, names, 1)
+    return f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(names)}"
+
+
+def _classes(key: str, wrong: str) -> str:
+    from lightning.pytorch import Callback, LightningDataModule, LightningModule
+
+    bases = {"model": LightningModule, "data": LightningDataModule}
+    base: type = bases.get(key, Callback)
+    names = sorted({found.__name__ for found in _subclasses(base)})
+    near = get_close_matches(wrong, names, 1)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"give one of {', '.join(names)}, or the full path of your own (package.module.Class)"
+
+
+def _subclasses(base: type) -> Iterator[type]:
+    for found in base.__subclasses__():
+        if not found.__name__.startswith("_"):
+            yield found
+        yield from _subclasses(found)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
