@@ -42,7 +42,9 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _argument_error(text: str, deepest: str) -> str:
     keys = re.findall(r'Parser key "([^"]+)"', text)
     key = keys[0] if keys else ""
-    paths = [p for p in re.findall(r"given class_path '([^']+)'", text) if p != "lightning.Callback"]
+    paths = [
+        p for p in re.findall(r"given class_path '([^']+)'", text) if p != "lightning.Callback"
+    ]
     owner = f"{key}: {paths[0].rpartition('.')[2]}" if paths else key
     if found := re.search(r"Option '([^']+)' is not accepted", deepest):
         return f"{owner} has no argument {found[1]!r}; {_arguments(paths, found[1])}"
@@ -63,7 +65,9 @@ def _argument_error(text: str, deepest: str) -> str:
 def _plain_types(text: str) -> str:
     text = re.sub(r'Parser key "[^"]+":?\s*', "", text)
     text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", text)
-    return re.sub(r"typing\.Literal\[(.*?)\]", r"value of \1", text).replace("Expected a ", "expected ")
+    return re.sub(r"typing\.Literal\[(.*?)\]", r"value of \1", text).replace(
+        "Expected a ", "expected "
+    )
 
 
 def _arguments(paths: list[str], wrong: str) -> str:
@@ -91,7 +95,8 @@ def _classes(key: str, wrong: str) -> str:
 
 
 def _subclasses(base: type) -> Iterator[type]:
-    for found in base.__subclasses__():
+    children: list[type] = base.__subclasses__()
+    for found in children:
         if not found.__name__.startswith("_"):
             yield found
         yield from _subclasses(found)

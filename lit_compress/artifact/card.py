@@ -177,7 +177,9 @@ class Card:
         try:
             data = json.loads(text)
         except ValueError as error:
-            raise ArtifactError(f"{source} is not JSON ({error}): write the artefact anew") from error
+            raise ArtifactError(
+                f"{source} is not JSON ({error}): write the artefact anew"
+            ) from error
         _check(data, source)
         data["variants"] = tuple(_variant(item) for item in data["variants"])
         data["pruning"] = tuple(data.get("pruning", ()))

@@ -11,7 +11,7 @@ from math import sqrt
 from typing import Any
 
 import torch
-from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.seed import isolate_rng
@@ -84,7 +84,7 @@ def validate(
             enable_progress_bar=False,
             enable_model_summary=False,
             inference_mode=False,  # what is recorded here is exported later
-            limit_val_batches=trainer.limit_val_batches if limit is None else limit,  # type: ignore[attr-defined]
+            limit_val_batches=trainer.limit_val_batches if limit is None else limit,
             plugins=[LightningEnvironment()],
         )
         aside.validate(module, loaders, verbose=False)

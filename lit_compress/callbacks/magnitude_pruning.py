@@ -63,7 +63,7 @@ class MagnitudePruning(PruningCallback):
         self._masks: Masks = {}
         self._packed: dict[str, Tensor] = {}
         self._weights: dict[str, nn.Parameter] = {}
-        self._held: tuple[list[nn.Parameter], list[Tensor]] = ([], [])
+        self._held: tuple[list[Tensor], list[Tensor]] = ([], [])
         self._handles: list[RemovableHandle] = []
 
     @override
@@ -150,7 +150,7 @@ class MagnitudePruning(PruningCallback):
 
     def _hold(self) -> None:
         """Keep float masks where the weights are: one multiplication a step is then enough."""
-        weights = list(self._weights.values())
+        weights: list[Tensor] = list(self._weights.values())
         masks = [
             self._masks[name].to(weight.device, weight.dtype)
             for name, weight in self._weights.items()
@@ -163,8 +163,9 @@ class MagnitudePruning(PruningCallback):
 
     def _apply(self) -> None:
         if self._held[0]:
+            weights, masks = self._held
             with torch.no_grad():
-                torch._foreach_mul_(*self._held)
+                torch._foreach_mul_(weights, masks)
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._apply()

@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
 from lit_compress.errors import InvalidArgumentError
@@ -62,7 +62,7 @@ class PruningCallback(Callback, ABC):
         if stage != "fit":
             return
         self.reached, self.history = 0.0, []
-        if trainer.fast_dev_run:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._settled = Schedule(shape="one_shot")
         else:
             self._settled = self.schedule.fit_to(trainer.max_epochs)

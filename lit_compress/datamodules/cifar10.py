@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from lit_compress.datamodules.images import ImageDataModule, PixelDataset, check_image_size
 from lit_compress.datamodules.torchvision_data import open_dataset
 from lit_compress.datamodules.transforms import Augment, Preprocess
+
+
+if TYPE_CHECKING:
+    from torchvision.datasets import CIFAR10
 
 
 class CIFAR10DataModule(ImageDataModule):
@@ -71,7 +75,7 @@ class CIFAR10DataModule(ImageDataModule):
         images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
         return PixelDataset(images, torch.tensor(dataset.targets))
 
-    def _open(self, train: bool, download: bool):  # noqa: ANN202 - torchvision is imported late
+    def _open(self, train: bool, download: bool) -> CIFAR10:
         from torchvision.datasets import CIFAR10
 
         folder = Path(self.data_dir) / CIFAR10.base_folder

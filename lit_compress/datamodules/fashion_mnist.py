@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from lit_compress.datamodules.images import ImageDataModule, PixelDataset, check_image_size
 from lit_compress.datamodules.torchvision_data import open_dataset
 from lit_compress.datamodules.transforms import Augment, Preprocess
+
+
+if TYPE_CHECKING:
+    from torchvision.datasets import FashionMNIST
 
 
 class FashionMNISTDataModule(ImageDataModule):
@@ -70,7 +74,7 @@ class FashionMNISTDataModule(ImageDataModule):
         dataset = self._open(train, download=False)
         return PixelDataset(dataset.data[:, None], dataset.targets.long())
 
-    def _open(self, train: bool, download: bool):  # noqa: ANN202 - torchvision is imported late
+    def _open(self, train: bool, download: bool) -> FashionMNIST:
         from torchvision.datasets import FashionMNIST
 
         raw, prefix = Path(self.data_dir) / "FashionMNIST" / "raw", "train" if train else "t10k"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -52,7 +52,7 @@ class Collate:
         self.augment = augment
         self.preprocess = preprocess
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: Any) -> Batch:
         """Return the transformed images and their labels."""
         images, labels = batch
         if self.augment is not None:

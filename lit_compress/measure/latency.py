@@ -110,7 +110,7 @@ def compare(
         )
     names = list(runners)
     if baselines is None:
-        baselines = {name: (names[0],) for name in names[1:]}
+        baselines = dict.fromkeys(names[1:], (names[0],))
     unknown = {name for pair in baselines.items() for name in (pair[0], *pair[1])} - set(names)
     if unknown:
         raise InvalidArgumentError(f"compare() has no runner named {sorted(unknown)}, only {names}")
@@ -177,7 +177,10 @@ def _warm(run: Runner, seconds: float, slice_seconds: float) -> int:
 
 
 def _interleaved(
-    runners: Mapping[str, Runner], calls: Mapping[str, int], rounds: int, random: np.random.Generator
+    runners: Mapping[str, Runner],
+    calls: Mapping[str, int],
+    rounds: int,
+    random: np.random.Generator,
 ) -> dict[str, np.ndarray]:
     names = list(runners)
     times = {name: np.empty(rounds) for name in names}

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from lit_compress.errors import InvalidArgumentError
@@ -124,9 +125,7 @@ class ImageClassifier(LightningModule):
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": self.lr_scheduler(optimizer)}
 
-    def _evaluate(
-        self, batch: tuple[Tensor, Tensor], split: str, accuracy: MulticlassAccuracy
-    ) -> None:
+    def _evaluate(self, batch: tuple[Tensor, Tensor], split: str, accuracy: Metric) -> None:
         images, labels = batch
         scores = self(images)
         accuracy(scores, labels)

@@ -10,9 +10,16 @@ from torch import nn
 
 from lit_compress.modules.classifier import NOT_SAVED, ImageClassifier
 
-#: Expansion, channels, blocks and stride of each stage (table 2), the second stage's stride apart.
-STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2))
-STAGES += ((6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+#: Expansion, channels, blocks and stride of each stage (table 2).
+STAGES = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
 
 
 class MobileNetV2(ImageClassifier):

@@ -83,12 +83,12 @@ def _plain_weight(name: str, layer: nn.Module) -> nn.Parameter:
     weight = layer._parameters.get("weight")
     if weight is None:
         raise PatternError(
-            f"layer {name!r} has a parametrised weight (weight_norm, LoRA ...), which a mask cannot "
-            "hold at zero: remove the parametrisation, or exclude the layer"
+            f"layer {name!r} has a parametrised weight (weight_norm, LoRA ...), which a mask "
+            "cannot hold at zero: remove the parametrisation, or exclude the layer"
         )
     if isinstance(weight, UninitializedParameter):
         raise PatternError(
-            f"layer {name!r} is lazy and has no weight yet: run one batch through the module before "
-            "fit, or exclude the layer"
+            f"layer {name!r} is lazy and has no weight yet: run one batch through the module "
+            "before fit, or exclude the layer"
         )
     return weight

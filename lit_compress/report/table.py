@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lit_compress.artifact.card import Card, Variant
+from lit_compress.artifact.card import Card, TimingRatio, Variant
 
 UNITS = ("B", "kB", "MB", "GB")
 
@@ -34,11 +34,9 @@ def _row(variant: Variant, columns: list[str]) -> list[str]:
     ]
 
 
-def _speed(speeds: dict[str, object], over: str, name: str) -> str:
-    from lit_compress.artifact.card import TimingRatio
-
+def _speed(speeds: dict[str, TimingRatio], over: str, name: str) -> str:
     ratio = speeds.get(over)
-    if not isinstance(ratio, TimingRatio):
+    if ratio is None:
         return "1" if over == name else "-"
     if not ratio.significant:
         return "no difference"
@@ -78,7 +76,9 @@ def _notes(card: Card) -> list[str]:
         )
     for item in card.pruning:
         if item["reached"] < item["target"] - 1e-9:
-            notes.append(f"{item['callback']}: {item['reached']:.2f} of {item['target']:.2f} reached")
+            notes.append(
+                f"{item['callback']}: {item['reached']:.2f} of {item['target']:.2f} reached"
+            )
     return notes
 
 

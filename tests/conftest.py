@@ -1,0 +1,145 @@
+"""Fixtures: a LightningModule that is not ours, small data, and files laid out as torchvision's."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import pickle
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer, seed_everything
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+
+class ForeignModule(LightningModule):
+    """A user's own module: nothing of lit-compress in it, two logged keys, plain tensors."""
+
+    def __init__(self, lr: float = 0.05) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 12, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(12, 4),
+        )
+        self.lr = lr
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        scores = self(batch[0])
+        self.log("my_loss", nn.functional.cross_entropy(scores, batch[1]))
+        self.log("my_acc", (scores.argmax(-1) == batch[1]).float().mean())
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=self.lr, momentum=0.9, weight_decay=1e-2)
+
+
+def stripes(count: int, seed: int) -> TensorDataset:
+    """Images of four kinds of stripe in noise: a task that a small net learns in a few epochs."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 4
+    ramp = torch.arange(8.0)
+    row, column = torch.meshgrid(ramp, ramp, indexing="ij")
+    kinds = torch.stack([row, column, row + column, row - column])
+    images = torch.sin(kinds[labels] * 1.5)[:, None]
+    return TensorDataset(images + 0.3 * torch.randn(images.shape, generator=generator), labels)
+
+
+def loader(count: int = 64, seed: int = 0, batch_size: int = 16) -> DataLoader:
+    return DataLoader(stripes(count, seed), batch_size=batch_size)
+
+
+@pytest.fixture
+def foreign() -> ForeignModule:
+    seed_everything(0, verbose=False)
+    return ForeignModule()
+
+
+@pytest.fixture
+def make_trainer(tmp_path: Path) -> Callable[..., Trainer]:
+    def make(**options: Any) -> Trainer:
+        defaults = {
+            "default_root_dir": tmp_path,
+            "accelerator": "cpu",
+            "max_epochs": 3,
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+        }
+        return Trainer(**(defaults | options))
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    """Put back what a fit changes for the whole process."""
+    environment, threads = dict(os.environ), torch.get_num_threads()
+    yield
+    os.environ.clear()
+    os.environ.update(environment)
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def fashion_mnist_dir(tmp_path: Path) -> Path:
+    """A folder with 200 training and 50 test images in FashionMNIST's files."""
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for prefix, count in (("train", 200), ("t10k", 50)):
+        images = random.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        for kind, magic, array in (("images-idx3", 2051, images), ("labels-idx1", 2049, labels)):
+            head = struct.pack(f">{1 + array.ndim}i", magic, *array.shape)
+            path = raw / f"{prefix}-{kind}-ubyte"
+            path.write_bytes(head + array.tobytes())
+            path.with_name(path.name + ".gz").write_bytes(gzip.compress(head + array.tobytes()))
+    return tmp_path
+
+
+@pytest.fixture
+def cifar10_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with 5 x 40 training and 40 test images in CIFAR-10's files; their md5 is patched."""
+    from torchvision.datasets import CIFAR10
+
+    folder = tmp_path / CIFAR10.base_folder
+    folder.mkdir()
+    random = np.random.default_rng(0)
+
+    def write(name: str, content: dict[str, Any]) -> str:
+        data = pickle.dumps(content)
+        (folder / name).write_bytes(data)
+        return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+    def batch(name: str) -> list[str]:
+        pixels = random.integers(0, 256, (40, 3072), dtype=np.uint8)
+        labels = [index % 10 for index in range(40)]
+        return [name, write(name, {"data": pixels, "labels": labels})]
+
+    train = [batch(f"data_batch_{index}") for index in range(1, 6)]
+    names = {"label_names": [str(index) for index in range(10)]}
+    meta = {**CIFAR10.meta, "md5": write("batches.meta", names)}
+    monkeypatch.setattr(CIFAR10, "train_list", train)
+    monkeypatch.setattr(CIFAR10, "test_list", [batch("test_batch")])
+    monkeypatch.setattr(CIFAR10, "meta", meta)
+    return tmp_path
