@@ -68,12 +68,12 @@ def find_network(
     path = submodule or ""
     called = _named(copy, path)
     loaders = validation_loaders(trainer)
-    if loaders:
+    if loaders and next(iter(loaders[0]), None) is not None:
         recorded = first_inputs(trainer, copy, loaders[:1], called, batches)
         if not recorded and not path:
             return _called_child(trainer, copy, batches)
     else:
-        recorded = _training_inputs(trainer, batches) if not path else []
+        recorded = [] if loaders or path else _training_inputs(trainer, batches)
     if not recorded:
         raise CalibrationError(
             "there are no batches to calibrate with: give the fit validation data"

@@ -113,7 +113,7 @@ class PostTrainingQuantization(Callback):
             check_target(self._target)
 
     @override
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Export the untrained network to nowhere: better to fail now than after the training."""
         from lit_compress.quantization import write_onnx
 

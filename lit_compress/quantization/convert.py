@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,6 @@ def quantize(
     batches: Iterable[Tensor],
     example: Tensor,
     calibration: Calibration = "histogram",
-    skip: Collection[str] = (),
 ) -> GraphModule:
     """Return an int8 graph of a network: per-channel weights, per-tensor activations.
 
@@ -52,7 +51,6 @@ def quantize(
         example: Two inputs or more, to capture the graph with.
         calibration: How a range is taken from what was seen: ``histogram`` minimises the
             quantisation error, ``minmax`` takes it all.
-        skip: Names of layers to leave in float.
 
     Returns:
         The converted graph, without the float weights it no longer uses.
@@ -63,7 +61,7 @@ def quantize(
     """
     network = copy.deepcopy(network).eval()
     _check_finite(network)
-    quantizer = OnnxQuantizer(CALIBRATIONS[calibration], skip)
+    quantizer = OnnxQuantizer(CALIBRATIONS[calibration])
     prepared = prepare_pt2e(capture(network, example).module(), quantizer)
     calibrate(prepared, batches)
     with torch.no_grad():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import re
+import sysconfig
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
@@ -18,6 +19,8 @@ from lit_compress.errors import ExportError
 
 BATCH = "batch"
 TORCH = str(Path(torch.__file__).parent)
+OWN = str(Path(__file__).parent)
+STDLIB = sysconfig.get_path("stdlib")
 
 
 def capture(network: nn.Module, example: Tensor) -> ExportedProgram:
@@ -121,17 +124,24 @@ def _class_name(network: nn.Module) -> str:
 
 def _reason(error: BaseException) -> str:
     """Return the first line of an error and the line of the user's code it came from."""
+    if "Constraints violated" in str(error):
+        return "it fixes the batch size (len(x) does, and so does a number: write x.shape[0] or -1)"
     message = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    frames = [
+    own = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith(TORCH) and Path(frame.filename).is_file()
+        if not _is_library(frame.filename) and Path(frame.filename).is_file()
     ]
-    own = [frame for frame in frames if Path(frame.filename).parts[-2:-1] != ("quantization",)]
     if not own:
         return message[:300]
     last = own[-1]
     return f"`{last.line}` ({Path(last.filename).name}:{last.lineno}): {message[:300]}"
+
+
+def _is_library(filename: str) -> bool:
+    # The standard library's folder holds site-packages too, where a user's own code may be.
+    stdlib = filename.startswith(STDLIB) and "site-packages" not in filename
+    return stdlib or filename.startswith((TORCH, OWN))
 
 
 def _unknown_operation(error: BaseException | None) -> str:

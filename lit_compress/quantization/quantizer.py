@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -54,10 +53,9 @@ class OnnxQuantizer(Quantizer):  # type: ignore[misc]
 
     Args:
         observer: Observer constructor for activations, which turns a range into a scale.
-        skip: Names of layers to leave in float.
     """
 
-    def __init__(self, observer: Any, skip: Collection[str] = ()) -> None:
+    def __init__(self, observer: Any) -> None:
         super().__init__()
         self.activation = QuantizationSpec(
             torch.uint8,
@@ -74,7 +72,6 @@ class OnnxQuantizer(Quantizer):  # type: ignore[misc]
             qscheme=torch.per_channel_symmetric,
             ch_axis=0,
         )
-        self.skip = frozenset(skip)
 
     def annotate(self, model: GraphModule) -> GraphModule:
         """Mark every node that is to be quantised, in the order of the graph."""
@@ -91,9 +88,8 @@ class OnnxQuantizer(Quantizer):  # type: ignore[misc]
 
     def _annotate_node(self, node: Node) -> None:
         if node.target in WEIGHTED:
-            if layer_name(node) not in self.skip:
-                inputs = {node.args[0]: self.activation, node.args[1]: self.weight}
-                self._with_rectifier(node, inputs)
+            inputs = {node.args[0]: self.activation, node.args[1]: self.weight}
+            self._with_rectifier(node, inputs)
         elif node.target in ADDITIONS:
             terms = [term for term in node.args[:2] if isinstance(term, Node)]
             if len(terms) == 2 and all(_is_float(term) for term in terms):
@@ -147,12 +143,6 @@ class OnnxQuantizer(Quantizer):  # type: ignore[misc]
             input_qspec_map=inputs, output_qspec=output, _annotated=True
         )
         self._quantized.add(node)
-
-
-def layer_name(node: Node) -> str:
-    """Return the name of the module that a captured node came from."""
-    stack = node.meta.get("nn_module_stack") or {"": ("", None)}
-    return str(list(stack.values())[-1][0])
 
 
 def _shared(source: Any, node: Node) -> SharedQuantizationSpec:

@@ -1,0 +1,139 @@
+"""An artefact is loaded as its card says, or not at all."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper, save
+
+import lit_compress
+from lit_compress.artifact import Card, Variant, load, read_card, sha256, write_card
+from lit_compress.artifact.read import CARD_LIMIT
+from lit_compress.errors import ArtifactError, InvalidArgumentError
+
+WEIGHT = np.arange(12, dtype=np.float32).reshape(3, 4) - 5
+INPUTS = np.array([[1, 2, 3], [-1, 0, 0.5]], np.float32)
+
+
+def write_model(path: Path) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4])],
+        [numpy_helper.from_array(WEIGHT, "w")],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    save(helper.make_model(graph, opset_imports=opset, ir_version=10), path)
+
+
+def write_artifact(folder: Path, *names: str) -> Card:
+    files = {name: sha256(folder / name) for name in names}
+    card = Card("run", (Variant("int8", 12, 11),), {"torch": "2.14"}, files=files)
+    write_card(folder, card)
+    return card
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Path:
+    folder = tmp_path / "artifact"
+    folder.mkdir()
+    write_model(folder / "model.onnx")
+    (folder / "float.safetensors").write_bytes(b"weights")
+    write_artifact(folder, "model.onnx", "float.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize("threads", [0, 1, 2])
+def test_load(artifact: Path, threads: int) -> None:
+    model = load(str(artifact), threads)
+    np.testing.assert_allclose(model(INPUTS), INPUTS @ WEIGHT, rtol=1e-6)
+    assert model.card == read_card(artifact)
+    assert model.card is not None
+    assert model.card.variant("int8").nonzero == 11
+    assert lit_compress.load is load
+
+
+def test_threads_that_cannot_be(artifact: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match="threads must be a whole number"):
+        load(artifact, -1)
+
+
+def test_load_needs_neither_torch_nor_lightning(artifact: Path) -> None:
+    script = (
+        "import sys\n"
+        "for name in ('torch', 'lightning', 'torchvision', 'torchmetrics'):\n"
+        "    sys.modules[name] = None\n"
+        "import lit_compress, numpy\n"
+        "model = lit_compress.load(sys.argv[1])\n"
+        "print(model(numpy.ones((1, 3), numpy.float32)).tolist(), model.card.run)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(artifact)], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == f"{WEIGHT.sum(0, keepdims=True).tolist()} run"
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "float.safetensors"])
+def test_a_missing_file(artifact: Path, name: str) -> None:
+    (artifact / name).unlink()
+    with pytest.raises(ArtifactError, match=f"lacks {name}, which its card names"):
+        load(artifact)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "float.safetensors"])
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_changed_or_cut_file(artifact: Path, name: str, cut: bool) -> None:
+    data = (artifact / name).read_bytes()
+    (artifact / name).write_bytes(data[:-1] if cut else data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(ArtifactError, match=f"{name} is not the file its card names"):
+        load(artifact)
+
+
+def test_no_model(artifact: Path) -> None:
+    write_artifact(artifact, "float.safetensors")
+    with pytest.raises(ArtifactError, match=r"holds no model\.onnx: only a run with quantisation"):
+        load(artifact)
+
+
+def test_a_model_that_is_none(artifact: Path) -> None:
+    (artifact / "model.onnx").write_bytes(b"not a model")
+    write_artifact(artifact, "model.onnx")
+    with pytest.raises(ArtifactError, match=r"cannot load .*model\.onnx"):
+        load(artifact)
+
+
+@pytest.mark.parametrize("read", [load, read_card])
+@pytest.mark.parametrize("name", ["empty", "missing", "file"])
+def test_not_an_artifact(tmp_path: Path, read: Callable[[Path], object], name: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("{}")
+    with pytest.raises(ArtifactError, match=rf"{name} is not an artefact: it holds no card\.json"):
+        read(tmp_path / name)
+
+
+def test_read_card(artifact: Path) -> None:
+    assert read_card(str(artifact)).run == "run"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"{", "is not JSON"), (b"\xff\xfe{}", "is not text"), (b"{}", "does not follow")],
+)
+def test_a_damaged_card(artifact: Path, content: bytes, message: str) -> None:
+    path = artifact / "card.json"
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match=f"{path} {message}"):
+        read_card(artifact)
+
+
+def test_a_card_that_is_too_large_is_not_read(artifact: Path) -> None:
+    with open(artifact / "card.json", "r+b") as file:
+        file.truncate(CARD_LIMIT + 1)
+    with pytest.raises(ArtifactError, match="larger than 16 MiB"):
+        read_card(artifact)

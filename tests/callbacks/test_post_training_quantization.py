@@ -1,0 +1,404 @@
+import copy
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from conftest import ForeignModule, loader, stripes
+from lightning.pytorch import LightningDataModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+import lit_compress
+from lit_compress import Schedule
+from lit_compress.artifact import read_card
+from lit_compress.callbacks import MagnitudePruning, PostTrainingQuantization
+from lit_compress.datamodules import DigitsDataModule, Preprocess
+from lit_compress.datamodules.images import ImageDataModule, PixelDataset
+from lit_compress.errors import (
+    ArtifactError,
+    CalibrationError,
+    CheckpointError,
+    ExportError,
+    InvalidArgumentError,
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[ForeignModule, Trainer, Path]:
+    """One fit of a module that is not ours, pruned and quantised."""
+    folder = tmp_path_factory.mktemp("run")
+    seed_everything(0, verbose=False)
+    module = ForeignModule()
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=12,
+        callbacks=[
+            MagnitudePruning(0.5, Schedule(2, 6)),
+            PostTrainingQuantization("my_acc", dirpath=str(folder / "artifact")),
+        ],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, loader(256), loader(96, 1))
+    return module, trainer, folder / "artifact"
+
+
+def test_the_folder_has_the_file_the_weights_and_the_card(run: Any) -> None:
+    _, _, folder = run
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "card.json",
+        "model.onnx",
+        "model.safetensors",
+    ]
+    assert not [p for p in folder.parent.iterdir() if p != folder]
+
+
+def test_the_card_tells_what_the_file_does(run: Any) -> None:
+    """Every figure of the card is recomputed here from the files alone."""
+    module, _, folder = run
+    net, card = lit_compress.load(folder), read_card(folder)
+    data = stripes(96, 1)
+    images, labels = data.tensors
+    int8, pruned = card.variant("int8"), card.variant("pruned")
+    accuracy = float((net(images).argmax(-1) == labels.numpy()).mean())
+    assert int8.metric
+    assert int8.metric.value == pytest.approx(accuracy)
+    assert (int8.metric.name, int8.metric.split, int8.metric.n) == ("my_acc", "val", 96)
+    assert int8.metric.interval
+    assert int8.metric.interval[0] < accuracy < int8.metric.interval[1] + 1e-9
+    module.eval()
+    with torch.no_grad():
+        reference = module(images)
+    assert pruned.metric
+    assert pruned.metric.value == pytest.approx(
+        float((reference.argmax(-1) == labels).float().mean())
+    )
+    noise = (reference.numpy() - net(images)) ** 2
+    expected = 10 * np.log10((reference.numpy() ** 2).sum() / noise.sum())
+    assert int8.fidelity
+    assert int8.fidelity.sqnr_db == pytest.approx(expected, abs=0.01)
+    assert int8.fidelity.n == 96
+    assert expected > 20
+    assert accuracy > 0.7
+    assert int8.bytes == (folder / "model.onnx").stat().st_size
+    assert pruned.parameters == sum(p.numel() for p in module.parameters())
+    assert pruned.nonzero == sum(int((p != 0).sum()) for p in module.parameters())
+    assert pruned.macs == 8 * 8 * 8 * 9 + 4 * 4 * 12 * 8 * 9 + 12 * 4
+    assert card.pruning[0]["reached"] == pytest.approx(0.5, abs=0.001)
+
+
+def test_zeros_survive_in_the_file(run: Any) -> None:
+    module, _, folder = run
+    graph = onnx.load(folder / "model.onnx").graph
+    stored = [onnx.numpy_helper.to_array(i) for i in graph.initializer]
+    zeros = sum(int((array == 0).sum()) for array in stored if array.dtype == np.int8)
+    pruned = sum(int((w == 0).sum()) for n, w in module.named_parameters() if w.dim() > 1)
+    assert zeros >= pruned > 400
+
+
+def test_a_fresh_process_needs_only_numpy_and_onnxruntime(run: Any, tmp_path: Path) -> None:
+    _, _, folder = run
+    images = stripes(20, 3).tensors[0].numpy()
+    np.save(tmp_path / "x.npy", images)
+    code = (
+        "import sys, numpy as np, onnxruntime as ort\n"
+        f"session = ort.InferenceSession({str(folder / 'model.onnx')!r})\n"
+        f"x = np.load({str(tmp_path / 'x.npy')!r})\n"
+        f"np.save({str(tmp_path / 'y.npy')!r}, session.run(None, {{'input': x}})[0])\n"
+        f"sys.path.insert(0, {str(Path(lit_compress.__file__).parent.parent)!r})\n"
+        "import lit_compress\n"
+        f"y = lit_compress.load({str(folder)!r})(x)\n"
+        f"np.save({str(tmp_path / 'z.npy')!r}, y)\n"
+        "assert not {'torch', 'lightning', 'torchvision'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ))
+    ours = lit_compress.load(folder)(images)
+    for name in ("y", "z"):
+        np.testing.assert_array_equal(np.load(tmp_path / f"{name}.npy"), ours)
+
+
+def test_the_module_is_left_alone(
+    foreign: ForeignModule, make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    """Lightning's own callback put the converted layers into the module, which broke test()."""
+    names, forward = list(foreign.state_dict()), foreign.forward
+    callback = PostTrainingQuantization("my_acc", dirpath=str(tmp_path / "a"))
+    checkpoint = ModelCheckpoint(tmp_path / "ckpt")
+    trainer = make_trainer(
+        max_epochs=1, callbacks=[callback, checkpoint], enable_checkpointing=True
+    )
+    trainer.fit(foreign, loader(), loader(32, 1))
+    last = torch.load(checkpoint.best_model_path, weights_only=True)["state_dict"]
+    assert list(foreign.state_dict()) == names == list(last)
+    assert all(torch.equal(value, last[name]) for name, value in foreign.state_dict().items())
+    assert foreign.forward == forward
+    assert foreign.training
+    assert foreign.trainer is trainer
+    assert not foreign._forward_pre_hooks
+
+
+def test_training_is_the_same_with_and_without(
+    make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    def train(callbacks: list) -> dict[str, Tensor]:
+        seed_everything(3, verbose=False)
+        module = ForeignModule()
+        module.net.insert(2, nn.Dropout(0.3))
+        shuffled = DataLoader(stripes(64, 0), batch_size=16, shuffle=True)
+        make_trainer(callbacks=callbacks).fit(module, shuffled, loader(32, 1))
+        return module.state_dict()
+
+    plain = train([])
+    quantised = train([PostTrainingQuantization("my_acc", dirpath=str(tmp_path / "a"))])
+    assert all(torch.equal(plain[name], quantised[name]) for name in plain)
+
+
+def test_submodule_and_no_monitor(
+    foreign: ForeignModule, make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    callback = PostTrainingQuantization(submodule="net", dirpath=str(tmp_path / "a"))
+    make_trainer(max_epochs=1, callbacks=[callback]).fit(foreign, loader(), loader(32, 1))
+    card = read_card(tmp_path / "a")
+    assert card.variant("int8").metric is None
+    assert card.variant("int8").fidelity
+    assert [variant.name for variant in card.variants] == ["dense", "int8"]
+
+
+def test_a_validation_step_that_calls_the_child(
+    make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    class Direct(ForeignModule):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.log("my_acc", (self.net(batch[0]).argmax(-1) == batch[1]).float().mean())
+
+    callback = PostTrainingQuantization("my_acc", dirpath=str(tmp_path / "a"))
+    make_trainer(max_epochs=1, callbacks=[callback]).fit(Direct(), loader(), loader(32, 1))
+    assert read_card(tmp_path / "a").variant("int8").metric
+
+
+def test_without_validation_data_the_training_data_calibrates(
+    foreign: ForeignModule, make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    callback = PostTrainingQuantization(dirpath=str(tmp_path / "a"))
+    make_trainer(max_epochs=1, callbacks=[callback]).fit(foreign, loader())
+    assert read_card(tmp_path / "a").variant("int8").fidelity.n == 64  # type: ignore[union-attr]
+
+
+def test_raw_pixels_in_where_the_datamodule_states_its_preprocessing(
+    make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    class Pixels(ImageDataModule):
+        classes = ("a", "b", "c", "d")
+
+        def __init__(self) -> None:
+            super().__init__(batch_size=16)
+            self.preprocess = Preprocess([0.5], [0.25], pad=1)
+
+        def read(self, train: bool) -> PixelDataset:
+            images, labels = stripes(160, int(train)).tensors
+            return PixelDataset((images.clamp(-1, 1) * 127 + 128).to(torch.uint8), labels)
+
+    data = Pixels()
+    trainer = make_trainer(
+        max_epochs=2, callbacks=[PostTrainingQuantization("my_acc", dirpath=str(tmp_path / "a"))]
+    )
+    trainer.fit(ForeignModule(), data)
+    net = lit_compress.load(tmp_path / "a")
+    assert (net.input_dtype, net.input_shape) == (np.uint8, (1, 8, 8))
+    pixels = data.datasets["val"].images
+    assert net.card
+    metric = net.card.variant("int8").metric
+    assert metric
+    hits = net(pixels).argmax(-1) == data.datasets["val"].labels.numpy()
+    assert metric.value == pytest.approx(float(hits.mean()))
+    metadata = {p.key: p.value for p in onnx.load(tmp_path / "a" / "model.onnx").metadata_props}
+    assert metadata["lit_compress.classes"].split("\n") == ["a", "b", "c", "d"]
+
+
+def test_a_datamodules_transfer_hooks_are_kept(
+    foreign: ForeignModule, make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    class Doubling(LightningDataModule):
+        def train_dataloader(self) -> DataLoader:
+            return loader()
+
+        def val_dataloader(self) -> DataLoader:
+            return loader(32, 1)
+
+        def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+            return batch[0] * 2, batch[1]
+
+    trainer = make_trainer(
+        max_epochs=2, callbacks=[PostTrainingQuantization("my_loss", dirpath=str(tmp_path / "a"))]
+    )
+    trainer.fit(foreign, Doubling())
+    metric = read_card(tmp_path / "a").variant("dense").metric
+    assert metric
+    assert metric.value == pytest.approx(float(trainer.callback_metrics["my_loss"]), rel=1e-5)
+
+
+def test_best_weights_are_none_from_before_the_target(
+    make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    class Scored(ForeignModule):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self(batch[0])
+            self.log("score", torch.tensor([9.0, 8.0, 1.0, 5.0, 3.0][self.trainer.current_epoch]))
+
+    def fit(folder: str, **options: Any) -> None:
+        module, path = Scored(), tmp_path / folder
+        checkpoint = ModelCheckpoint(path, "{epoch}", "score", mode="max", **options)
+        callbacks = [
+            MagnitudePruning(0.5, Schedule(0, 2)),
+            checkpoint,
+            PostTrainingQuantization(weights="best", dirpath=str(tmp_path / "a")),
+        ]
+        make_trainer(
+            max_epochs=5, callbacks=callbacks, enable_checkpointing=True, num_sanity_val_steps=0
+        ).fit(module, loader(), loader(32, 1))
+
+    fit("c", save_top_k=-1)
+    from safetensors.torch import load_file
+
+    kept = load_file(tmp_path / "a" / "model.safetensors")
+    best = torch.load(tmp_path / "c" / "epoch=3.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(value, best[name]) for name, value in kept.items())
+    with pytest.raises(CheckpointError, match="no checkpoint from epoch 2 on"):
+        fit("d", save_top_k=1)
+
+
+def test_the_artefact_goes_to_the_log_folder(
+    foreign: ForeignModule, make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    logger = TensorBoardLogger(tmp_path, "runs", "one")
+    callback = PostTrainingQuantization()
+    make_trainer(max_epochs=1, logger=logger, callbacks=[callback]).fit(
+        foreign, loader(), loader(32, 1)
+    )
+    assert callback.path == tmp_path / "runs" / "one" / "artifact"
+    assert read_card(callback.path).run == "runs/one"
+
+
+def test_fast_dev_run_leaves_nothing(
+    foreign: ForeignModule, make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    target = tmp_path / "a"
+    trainer = make_trainer(
+        fast_dev_run=True, callbacks=[PostTrainingQuantization("my_acc", dirpath=str(target))]
+    )
+    trainer.fit(foreign, loader(), loader(32, 1))
+    assert not target.exists()
+
+
+class Refused(ForeignModule):
+    """A module whose training must not even start."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        raise AssertionError("trained before the error")
+
+
+def refused(make_trainer: Callable[..., Trainer], module: Any, callback: Any, **data: Any) -> None:
+    loaders = {"train_dataloaders": loader(), "val_dataloaders": loader(32, 1)} | data
+    make_trainer(callbacks=[callback]).fit(module, **loaders)
+
+
+def test_a_forward_that_cannot_be_exported_is_refused_before_training(
+    make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    class Gate(Refused):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x) if x.mean() > 5 else -self.net(x)
+
+    class Spectrum(Refused):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x) + torch.linalg.svdvals(x)[..., 0, :4]
+
+    target = str(tmp_path / "a")
+    with pytest.raises(ExportError, match=r"forward of Gate cannot be exported: `return self.net"):
+        refused(make_trainer, Gate(), PostTrainingQuantization(dirpath=target))
+    with pytest.raises(ExportError, match="aten._linalg_svd has no ONNX form"):
+        refused(make_trainer, Spectrum(), PostTrainingQuantization(dirpath=target))
+    assert not Path(target).exists()
+
+
+def test_a_metric_that_is_not_logged_is_refused_before_training(
+    make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    callback = PostTrainingQuantization("acuracy", dirpath=str(tmp_path / "a"))
+    with pytest.raises(InvalidArgumentError, match="'acuracy' is not logged.*my_acc, my_loss"):
+        refused(make_trainer, Refused(), callback)
+
+
+def test_an_unknown_submodule_is_refused_before_training(
+    make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    callback = PostTrainingQuantization(submodule="body", dirpath=str(tmp_path / "a"))
+    with pytest.raises(InvalidArgumentError, match="no module 'body'; its children are: net"):
+        refused(make_trainer, Refused(), callback)
+
+
+@pytest.mark.parametrize("place", ["full", "file", "file/below"])
+def test_a_folder_that_cannot_be_written_is_refused_before_training(
+    make_trainer: Callable[..., Trainer], tmp_path: Path, place: str
+) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    callback = PostTrainingQuantization(dirpath=str(tmp_path / place))
+    with pytest.raises(ArtifactError, match="dirpath"):
+        refused(make_trainer, Refused(), callback)
+    assert (tmp_path / "full" / "thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.filterwarnings("ignore:Total length of `DataLoader`:UserWarning")  # it is the point
+def test_calibration_without_batches_is_refused(
+    make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidArgumentError, match="calibration_batches must be at least 1, got 0"):
+        PostTrainingQuantization(calibration_batches=0)
+    empty = DataLoader(stripes(0, 0), batch_size=4)
+    callback = PostTrainingQuantization(dirpath=str(tmp_path / "a"))
+    with pytest.raises(CalibrationError, match="no batches to calibrate with"):
+        refused(make_trainer, Refused(), callback, val_dataloaders=empty)
+
+
+def test_nan_in_a_batch_is_refused_and_the_old_artefact_stays(
+    foreign: ForeignModule, make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    target = tmp_path / "a"
+    make_trainer(
+        max_epochs=1, callbacks=[PostTrainingQuantization(dirpath=str(target))]
+    ).fit(foreign, loader(), loader(32, 1))
+    before = {path.name: path.read_bytes() for path in target.iterdir()}
+    data = stripes(32, 1)
+    data.tensors[0][20, 0, 0, 0] = float("nan")
+    trainer = make_trainer(
+        max_epochs=1, callbacks=[PostTrainingQuantization(dirpath=str(target))]
+    )
+    with pytest.raises(CalibrationError, match="calibration batch 1 holds 1 values that are NaN"):
+        trainer.fit(foreign, loader(), DataLoader(data, batch_size=16))
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("name", ["weights", "calibration", "preprocess"])
+def test_unknown_choices_are_refused(name: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"{name} must be one of"):
+        PostTrainingQuantization(**{name: "other"})  # type: ignore[arg-type]
+
+
+def test_copies_stay_picklable(foreign: ForeignModule) -> None:
+    callback = copy.deepcopy(PostTrainingQuantization("my_acc"))
+    assert callback.arguments()["monitor"] == "my_acc"
+    assert DigitsDataModule().num_classes == 10

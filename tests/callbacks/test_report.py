@@ -1,0 +1,161 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import ForeignModule, loader, stripes
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lit_compress import Schedule
+from lit_compress.artifact import Card, read_card
+from lit_compress.callbacks import (
+    CompressionReport,
+    MagnitudePruning,
+    PostTrainingQuantization,
+)
+from lit_compress.errors import ArtifactError, InvalidArgumentError
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[ForeignModule, CompressionReport, Path]:
+    """One fit with everything; the report comes first in the list, and still has the last word."""
+    folder = tmp_path_factory.mktemp("run")
+    seed_everything(0, verbose=False)
+    module, report = ForeignModule(), CompressionReport(batch_size=2)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=8,
+        callbacks=[
+            report,
+            MagnitudePruning(0.5, Schedule(3, 5)),
+            PostTrainingQuantization("my_acc"),
+            ModelCheckpoint(folder / "ckpt", "{epoch}", save_top_k=-1),
+        ],
+        logger=TensorBoardLogger(folder, "runs", "one"),
+        log_every_n_steps=1,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, loader(128), loader(96, 1))
+    return module, report, folder
+
+
+def test_every_variant_is_on_the_card_and_timed_in_turn(run: Any) -> None:
+    _, report, folder = run
+    card = read_card(folder / "runs" / "one" / "artifact")
+    assert card == report.card
+    assert [v.name for v in card.variants] == ["dense", "pruned", "pruned onnx", "int8"]
+    engines = [variant.latency and variant.latency.engine for variant in card.variants]
+    assert engines == ["pytorch", "pytorch", "onnxruntime", "onnxruntime"]
+    int8 = card.variant("int8").latency
+    assert int8
+    assert [ratio.over for ratio in int8.ratios] == ["dense", "pruned onnx"]
+    assert (int8.batch, int8.threads) == (2, 1)
+    assert all(v.latency and v.latency.seconds > 0 and v.bytes for v in card.variants)
+
+
+def test_dense_is_the_network_just_before_the_first_pruning(run: Any) -> None:
+    _, report, folder = run
+    dense = report.card.variant("dense")
+    module = ForeignModule()
+    content = torch.load(folder / "ckpt" / "epoch=2.ckpt", weights_only=True)
+    module.load_state_dict(content["state_dict"])
+    images, labels = stripes(96, 1).tensors
+    with torch.no_grad():
+        accuracy = (module.eval()(images).argmax(-1) == labels).float().mean()
+    assert dense.metric.value == pytest.approx(float(accuracy))
+    assert dense.epoch == 3
+    assert dense.note == "after 3 epochs of 8, just before the first pruning"
+    assert dense.nonzero == dense.parameters
+    assert report.card.variant("pruned").nonzero < dense.nonzero
+
+
+def test_tensorboard_has_the_figures_and_the_table(run: Any) -> None:
+    _, report, folder = run
+    events = EventAccumulator(str(folder / "runs" / "one"))
+    events.Reload()
+    card: Card = report.card
+    for tag, expected in (
+        ("size/int8_bytes", card.variant("int8").bytes),
+        ("nonzero/pruned", card.variant("pruned").nonzero),
+        ("macs/dense", card.variant("dense").macs),
+        ("final/int8_my_acc", card.variant("int8").metric.value),  # type: ignore[union-attr]
+    ):
+        assert events.Scalars(tag)[-1].value == pytest.approx(expected)
+    shares = [scalar.value for scalar in events.Scalars("sparsity/total")]
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(0.5, abs=0.001)
+    assert "card/text_summary" in events.Tags()["tensors"]
+
+
+def test_the_table_is_printed_after_the_fit(
+    foreign: ForeignModule,
+    make_trainer: Callable[..., Trainer],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    report = CompressionReport("my_acc", dirpath=str(tmp_path / "a"))
+    with caplog.at_level("INFO"):
+        make_trainer(callbacks=[report]).fit(foreign, loader(), loader(32, 1))
+    printed = next(record.message for record in caplog.records if "non-zero" in record.message)
+    assert "dense" in printed
+    assert "32 val images" in printed
+
+
+def test_without_quantisation_the_report_writes_the_folder(
+    foreign: ForeignModule, make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    report = CompressionReport("my_acc", dirpath=str(tmp_path / "a"))
+    callbacks = [MagnitudePruning(0.5, Schedule(shape="one_shot")), report]
+    make_trainer(callbacks=callbacks, logger=CSVLogger(tmp_path)).fit(
+        foreign, loader(), loader(32, 1)
+    )
+    card = read_card(tmp_path / "a")
+    assert [variant.name for variant in card.variants] == ["dense", "pruned"]
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["card.json", "model.safetensors"]
+    note = card.variant("dense").note
+    assert note
+    assert note.startswith("untrained")
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory:UserWarning")  # resumed where it was
+def test_the_dense_snapshot_survives_a_resume(
+    make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    def fit(epochs: int, ckpt_path: Path | None) -> CompressionReport:
+        seed_everything(0, verbose=False)
+        report = CompressionReport("my_acc", dirpath=str(tmp_path / "a"))
+        callbacks = [
+            MagnitudePruning(0.5, Schedule(1, 2)),
+            report,
+            ModelCheckpoint(tmp_path / "ckpt", "{epoch}", save_top_k=-1),
+        ]
+        trainer = make_trainer(max_epochs=epochs, callbacks=callbacks, enable_checkpointing=True)
+        trainer.fit(ForeignModule(), loader(), loader(32, 1), ckpt_path=ckpt_path)
+        return report
+
+    whole = fit(4, None).card
+    resumed = fit(5, tmp_path / "ckpt" / "epoch=2.ckpt").card
+    assert whole
+    assert resumed
+    assert resumed.variant("dense").metric == whole.variant("dense").metric
+    assert resumed.variant("dense").epoch == 1
+    (tmp_path / "dense.safetensors").unlink()
+    with pytest.warns(UserWarning, match="dense network is not in the report"):
+        without = fit(5, tmp_path / "ckpt" / "epoch=3.ckpt").card
+    assert without
+    assert [variant.name for variant in without.variants] == ["pruned"]
+
+
+def test_a_module_that_cannot_be_reported_on_is_told_before_training(
+    foreign: ForeignModule, make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(ArtifactError, match="not an artefact"):
+        make_trainer(callbacks=[CompressionReport(dirpath=str(tmp_path))]).fit(foreign, loader())
+    with pytest.raises(InvalidArgumentError, match="batch_size and threads must be at least 1"):
+        CompressionReport(threads=0)

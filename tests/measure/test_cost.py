@@ -1,0 +1,168 @@
+"""Counted against loops written by hand, and against torchvision's published figures."""
+
+from __future__ import annotations
+
+from math import prod
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from lit_compress.measure import cost
+
+
+def starts(size: int, kernel: int, stride: int, padding: int, dilation: int) -> range:
+    return range(-padding, size + padding - dilation * (kernel - 1), stride)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_convolution_macs_are_those_of_a_loop(data: st.DataObject) -> None:
+    def draw(low: int, high: int) -> int:
+        return data.draw(st.integers(low, high))
+
+    groups, kernel, stride, padding, dilation = (
+        draw(1, 3),
+        draw(1, 3),
+        draw(1, 2),
+        draw(0, 2),
+        draw(1, 2),
+    )
+    incoming, outgoing, batch = groups * draw(1, 2), groups * draw(1, 3), draw(1, 2)
+    height, width = draw(5, 7), draw(5, 7)
+    conv = nn.Conv2d(incoming, outgoing, kernel, stride, padding, dilation, groups)
+
+    macs = 0
+    for _ in range(batch * outgoing):
+        for _ in starts(height, kernel, stride, padding, dilation):
+            for _ in starts(width, kernel, stride, padding, dilation):
+                macs += incoming // groups * kernel * kernel
+
+    counted = cost(nn.Sequential(conv), torch.zeros(batch, incoming, height, width))
+    assert counted.macs == macs
+    assert [layer.macs for layer in counted.layers] == [macs]
+    assert counted.parameters == outgoing * incoming // groups * kernel**2 + outgoing
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(st.integers(1, 4), min_size=1, max_size=3),
+    st.integers(1, 6),
+    st.integers(1, 6),
+    st.booleans(),
+)
+def test_linear_macs_and_parameters(rows: list[int], n: int, m: int, bias: bool) -> None:
+    counted = cost(nn.Sequential(nn.Linear(n, m, bias=bias)), torch.zeros(*rows, n))
+    assert counted.macs == sum(1 for _ in range(prod(rows)) for _ in range(m) for _ in range(n))
+    assert counted.parameters == n * m + m * bias
+
+
+def test_layers_of_a_net() -> None:
+    net = nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1, bias=False),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(4 * 5 * 5, 3),
+    )
+    nn.init.ones_(net[0].weight)
+    net[0].weight.data[0] = 0
+    nn.init.ones_(net[4].weight)
+    nn.init.ones_(net[4].bias)
+    counted = cost(net, torch.zeros(1, 2, 5, 5))
+    rows = [
+        (layer.name, layer.kind, layer.parameters, layer.nonzero, layer.macs)
+        for layer in counted.layers
+    ]
+    assert rows == [
+        ("0", "Conv2d", 72, 54, 25 * 4 * 2 * 9),
+        ("1", "BatchNorm2d", 8, 4, 0),
+        ("4", "Linear", 303, 303, 300),
+    ]
+    assert (counted.parameters, counted.nonzero) == (383, 361)
+    assert counted.macs == 1800 + 300
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "shufflenet_v2_x1_0"])
+def test_published_figures(name: str) -> None:
+    from torchvision import models
+
+    published = models.get_model_weights(name).DEFAULT.meta
+    counted = cost(models.get_model(name), torch.zeros(1, 3, 224, 224))
+    assert counted.parameters == published["num_params"]
+    assert counted.macs / 1e9 == pytest.approx(published["_ops"], abs=6e-4)
+    assert sum(layer.macs for layer in counted.layers) == counted.macs
+    assert sum(layer.parameters for layer in counted.layers) == counted.parameters
+
+
+class Twice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+        self.tied = nn.Linear(4, 4)
+        self.tied.weight = self.inner.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.tied(self.inner(self.inner(x))) @ torch.ones(4, 5)
+
+
+def test_a_layer_called_twice_costs_twice_and_tied_weights_count_once() -> None:
+    counted = cost(Twice(), torch.zeros(3, 4))
+    assert counted.parameters == 16 + 4 + 4
+    assert counted.macs == 3 * (3 * 16 + 20)
+    assert {layer.name: layer.macs for layer in counted.layers} == {"inner": 96, "tied": 48}
+
+
+class Mixed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+        self.drop = nn.Dropout().eval()
+        self.line = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.line(self.drop(self.norm(x)))
+
+
+@pytest.mark.parametrize(("width", "fits"), [(4, True), (7, False)])
+def test_modes_statistics_and_gradients_are_left_alone(width: int, fits: bool) -> None:
+    module = Mixed()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    if fits:
+        cost(module, torch.ones(3, width))
+    else:
+        with pytest.raises(RuntimeError, match="running_mean"):
+            cost(module, torch.ones(3, width))
+    modes = (module.training, module.norm.training, module.drop.training, module.line.training)
+    assert modes == (True, True, False, True)
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    assert all(parameter.grad is None for parameter in module.parameters())
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.zeros(3))
+        self.line = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.line(x * self.scale)
+
+
+@pytest.mark.parametrize("module", [nn.Linear(3, 2), Scaled()], ids=["bare layer", "own parameter"])
+def test_parameters_of_the_module_itself_are_a_layer_too(module: nn.Module) -> None:
+    """Layers skipped the outermost module: a bare layer cost 6 MACs in no layer at all."""
+    counted = cost(module, torch.zeros(1, 3))
+    assert sum(layer.parameters for layer in counted.layers) == counted.parameters
+    assert sum(layer.macs for layer in counted.layers) == counted.macs == 6
+
+
+def test_transformer_layers_are_counted() -> None:
+    """In eval mode PyTorch fuses the layer into one operation, which counted as 0 MACs."""
+    net = nn.Sequential(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True))
+    counted = cost(net, torch.zeros(1, 5, 16))
+    macs = {layer.name: layer.macs for layer in counted.layers}
+    assert macs["0.linear1"] == macs["0.linear2"] == 5 * 16 * 32
+    assert counted.macs >= 5 * (16 * 48 + 16 * 16 + 2 * 16 * 32)

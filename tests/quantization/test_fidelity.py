@@ -1,0 +1,27 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lit_compress.quantization import agreement, sqnr_db
+
+
+@given(st.floats(0.5, 100), st.floats(1e-4, 0.4))
+def test_sqnr_of_a_known_error(signal: float, share: float) -> None:
+    reference = np.full((3, 4), signal)
+    assert sqnr_db(reference, reference * (1 + share)) == pytest.approx(-20 * math.log10(share))
+
+
+def test_sqnr_at_the_ends() -> None:
+    ones = np.ones((2, 2))
+    assert sqnr_db(ones, ones) == 200
+    assert sqnr_db(ones * 0, ones) == -200
+    assert sqnr_db(ones, ones * np.nan) == -200
+
+
+def test_agreement_is_the_share_of_equal_arg_max() -> None:
+    left = np.array([[1, 2], [3, 1], [0, 5], [1, 0]])
+    right = np.array([[1, 9], [1, 3], [0, 1], [5, 0]])
+    assert agreement(left, right) == 0.75

@@ -1,0 +1,146 @@
+"""The console's table, against one written by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lit_compress.artifact import Card, Fidelity, Metric, Timing, TimingRatio, Variant
+from lit_compress.report import card_table
+from lit_compress.report.table import human_bytes
+
+
+def timing(*ratios: TimingRatio) -> Timing:
+    return Timing("pytorch", 1, 2, 0.001, (0.0009, 0.0011), 0.99, 60, ratios)
+
+
+DENSE = Variant(
+    "dense",
+    2_236_682,
+    2_236_000,
+    6_310_000,
+    9_123_456,
+    "best.ckpt",
+    Metric("val_acc", 0.91234, "val", 12_000, (0.90734, 0.91734)),
+    timing(),
+)
+PRUNED = Variant(
+    "pruned",
+    2_236_682,
+    223_668,
+    6_310_000,
+    metric=Metric("val_acc", 0.905, "val", 12_000, (0.9, 0.91)),
+    latency=timing(TimingRatio("dense", 1.02, (0.98, 1.04), False)),
+    note="zeros are stored",
+)
+INT8 = Variant(
+    "int8",
+    2_236_682,
+    223_000,
+    None,
+    999,
+    metric=Metric("val_acc", 0.9, "val", 12_000, (0.895, 0.904)),
+    latency=timing(
+        TimingRatio("dense", 12.345, (11, 13), True), TimingRatio("pruned", 2.5, (2, 3), True)
+    ),
+    fidelity=Fidelity(31.25, 0.98765, 512),
+)
+CARD = Card(
+    "run",
+    (DENSE, PRUNED, INT8),
+    {},
+    pruning=(
+        {"callback": "MagnitudePruning", "target": 0.9, "reached": 0.9},
+        {"callback": "ChannelPruning", "target": 0.5, "reached": 0.25},
+    ),
+)
+
+EXPECTED = """\
+variant  val_acc  parameters   non-zero    MACs  on disk  speed vs dense  speed vs pruned
+-------  -------  ----------  ---------  ------  -------  --------------  ---------------
+dense     0.9123   2,236,682  2,236,000  6.31 M  9.12 MB               1                -
+pruned    0.9050   2,236,682    223,668  6.31 M        -   no difference                1
+int8      0.9000   2,236,682    223,000       -    999 B           12.3x            2.50x
+pruned: zeros are stored
+int8: outputs at 31.2 dB of the float network's, the same class for 98.77% of 512 images
+val_acc: over 12,000 val images, each within 0.0050 (95 %)
+speed: batch 1, 2 thread(s), medians of 60 rounds in turn; 'no difference' where the 99% interval \
+holds 1
+ChannelPruning: 0.25 of 0.50 reached"""
+
+
+def test_table() -> None:
+    assert card_table(CARD) == EXPECTED
+
+
+def test_nothing_measured() -> None:
+    assert card_table(Card("run", (Variant("dense", 1000, 10),), {})).splitlines() == [
+        "variant  metric  parameters  non-zero  MACs  on disk",
+        "-------  ------  ----------  --------  ----  -------",
+        "dense         -       1,000        10     -        -",
+    ]
+
+
+def test_no_variants() -> None:
+    assert len(card_table(Card("run", (), {})).splitlines()) == 2
+
+
+def test_splits_are_named_and_the_widest_interval_given() -> None:
+    other = replace(INT8, metric=Metric("val_acc", 0.9, "test", 100, (0.84, 0.96)))
+    table = card_table(Card("run", (DENSE, other), {}))
+    assert "val_acc: over 12,000 val images and 100 test images, each within 0.0600" in table
+
+
+def test_a_metric_without_interval() -> None:
+    loss = Variant("dense", 1, 1, metric=Metric("val_loss", 0.5, "val", 10))
+    assert card_table(Card("run", (loss,), {})).endswith("\nval_loss: over 10 val images")
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.builds(
+            Variant,
+            st.text("abc 8", min_size=1, max_size=20),
+            st.integers(0, 10**12),
+            st.integers(0, 10**12),
+            st.none() | st.integers(0, 10**15),
+            st.none() | st.integers(0, 10**15),
+        ),
+        max_size=4,
+    )
+)
+def test_rows_are_as_wide_as_their_rule(variants: list[Variant]) -> None:
+    lines = card_table(Card("run", tuple(variants), {})).split("\n")
+    assert len(lines) == 2 + len(variants)
+    assert {len(line) for line in lines} == {len(lines[1])}
+    for line, variant in zip(lines[2:], variants, strict=True):
+        assert line.startswith(variant.name)
+        assert f" {variant.parameters:,} " in line
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.00 kB"),
+        (1536, "1.54 kB"),
+        (2_350_000, "2.35 MB"),
+        (5_000_000_000, "5.00 GB"),
+        (1_234_000_000_000, "1234.00 GB"),
+    ],
+)
+def test_bytes(count: int, text: str) -> None:
+    assert human_bytes(count) == text
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**14))
+def test_bytes_can_be_read_back(count: int) -> None:
+    number, unit = human_bytes(count).split()
+    size = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9}[unit]
+    assert abs(float(number) * size - count) <= 0.00501 * size
