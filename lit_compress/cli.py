@@ -104,7 +104,8 @@ def run(verb: str, words: list[str]) -> LightningCLI:
 
     header = [f"lit-compress=={__version__}", f"lightning=={lightning.__version__}"]
     options = {"exit_on_error": False, "dump_header": header}
-    saved, sys.argv = sys.argv, sys.argv[:1]  # LightningCLI warns where both are given
+    # The other processes of a strategy such as ddp are started with sys.argv.
+    saved, sys.argv = sys.argv, [sys.argv[0], *words]
     try:
         return CLI(
             LightningModule,
@@ -115,7 +116,6 @@ def run(verb: str, words: list[str]) -> LightningCLI:
             auto_configure_optimizers=False,
             save_config_kwargs={"overwrite": True},
             parser_kwargs={**options, verb: dict(options)},
-            args=words,
         )
     finally:
         sys.argv = saved

@@ -119,7 +119,7 @@ def fashion_mnist_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def cifar10_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with 5 x 40 training and 40 test images in CIFAR-10's files; their md5 is patched."""
+    """A folder with 200 training and 40 test images in CIFAR-10's files, whose md5 is patched."""
     from torchvision.datasets import CIFAR10
 
     folder = tmp_path / CIFAR10.base_folder

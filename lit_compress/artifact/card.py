@@ -175,8 +175,8 @@ class Card:
             ArtifactError: If it is not JSON or does not follow the schema.
         """
         try:
-            data = json.loads(text)
-        except ValueError as error:
+            data = json.loads(text, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
             raise ArtifactError(
                 f"{source} is not JSON ({error}): write the artefact anew"
             ) from error
@@ -194,8 +194,13 @@ def schema() -> dict[str, Any]:
     return loaded
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
+
+
 def _check(data: Any, source: str) -> None:
     from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
 
     version = data.get("format_version") if isinstance(data, dict) else None
     if isinstance(version, int) and version > FORMAT_VERSION:
@@ -203,7 +208,8 @@ def _check(data: Any, source: str) -> None:
             f"{source} has format_version {version}, but this lit-compress reads up to "
             f"{FORMAT_VERSION}: update lit-compress"
         )
-    for error in Draft202012Validator(schema()).iter_errors(data):
+    error = best_match(Draft202012Validator(schema()).iter_errors(data))
+    if error is not None:
         where = "/".join(str(part) for part in error.absolute_path) or "the top level"
         message = error.message if len(error.message) < 200 else error.message[:200] + " ..."
         raise ArtifactError(f"{source} does not follow the card's schema at {where}: {message}")

@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lit_compress.artifact.card import Card
@@ -22,7 +22,7 @@ def check_target(path: str | Path) -> None:
         ArtifactError: If the folder cannot be made or written, or holds something that is not an
             artefact and would be lost.
     """
-    target = Path(path)
+    target = Path(path).resolve()
     if target.exists() and not target.is_dir():
         raise ArtifactError(f"the artefact folder {target} is a file: name another dirpath")
     if target.is_dir() and any(target.iterdir()) and not (target / CARD).is_file():
@@ -51,8 +51,10 @@ def folder_swap(path: str | Path) -> Iterator[Path]:
         ArtifactError: As :func:`check_target`.
     """
     check_target(path)
-    target = Path(path)
+    target = Path(path).resolve()
     partial, previous = _beside(target, "part"), _beside(target, "old")
+    for stale in (partial, previous):  # of a killed process that had this number
+        shutil.rmtree(stale, ignore_errors=True)
     partial.mkdir()
     try:
         yield partial
@@ -92,7 +94,8 @@ def write_card(folder: str | Path, card: Card) -> Path:
         os.replace(partial, path)
         _sync(path.parent)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
         raise ArtifactError(f"{path} cannot be written: {error.strerror or error}") from error
     return path
 

@@ -164,9 +164,16 @@ def accuracy_interval(name: str, value: float, n: int) -> tuple[float, float] | 
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def clone(pl_module: LightningModule) -> LightningModule:
-    """Return a copy of a module on the CPU, in eval mode, free of the run in progress."""
-    return copy.deepcopy(pl_module).cpu().eval()
+def clone(trainer: Trainer, pl_module: LightningModule) -> LightningModule:
+    """Return a copy of a module on the CPU, in eval mode, free of the run in progress.
+
+    What the run is made of is not copied along, where the module refers to it: under the command
+    line its scheduler's constructor leads to the strategy, and so to DDP's wrapper, which cannot be.
+    """
+    run = [trainer, trainer.strategy, trainer.datamodule, *trainer.callbacks, *trainer.optimizers]  # type: ignore[attr-defined]
+    run += [wrapper for wrapper in (trainer.strategy.model,) if wrapper is not pl_module]
+    shared = {id(part): part for part in run}
+    return copy.deepcopy(pl_module, shared).cpu().eval()
 
 
 @contextmanager

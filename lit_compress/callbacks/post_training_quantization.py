@@ -119,7 +119,7 @@ class PostTrainingQuantization(Callback):
 
         if trainer.is_global_zero:
             with isolate_rng():
-                copy = clone(pl_module)
+                copy = clone(trainer, pl_module)
                 network = find_network(trainer, copy, self.submodule, 1)
                 write_onnx(network.captured(copy).eval(), network.inputs[0], None)
 
@@ -143,7 +143,7 @@ class PostTrainingQuantization(Callback):
         rank_zero_info(f"int8 artefact written to {self.path}")
 
     def _write(self, trainer: Trainer, pl_module: LightningModule, target: Path) -> None:
-        copy = clone(pl_module)
+        copy = clone(trainer, pl_module)
         if self.weights == "best":
             load_best(trainer, copy)
         with isolate_rng():

@@ -94,7 +94,7 @@ class PruningCallback(Callback, ABC):
                 f"{type(self).__name__}: epoch {trainer.current_epoch}, {self.reached:.1%} removed "
                 f"(target {float(self._target):.1%})"
             )
-        pl_module.log(self._tag(trainer), self.reached, on_step=False, on_epoch=True)
+        pl_module.log(self._tag(trainer), self.reached, on_step=False, on_epoch=True, sync_dist=True)
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

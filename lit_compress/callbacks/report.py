@@ -128,7 +128,7 @@ class CompressionReport(Callback, BeforePruning):
     def _report(self, trainer: Trainer, pl_module: LightningModule) -> Card:
         quantizer = _quantizer(trainer)
         monitor = self.monitor or (quantizer.monitor if quantizer else None)
-        copy = clone(pl_module)
+        copy = clone(trainer, pl_module)
         if quantizer is not None and quantizer.weights == "best":
             load_best(trainer, copy)
         network = find_network(trainer, copy, quantizer.submodule if quantizer else None, 1)
@@ -165,7 +165,7 @@ class CompressionReport(Callback, BeforePruning):
         runners: dict[str, Any] = {}
         engines: dict[str, str] = {}
         variants = list(card.variants)
-        dense = self._dense_copy(copy) if name != "dense" else None
+        dense = self._dense_copy(trainer, copy) if name != "dense" else None
         if dense is not None:
             variants.insert(0, self._dense_variant(trainer, dense, network, monitor))
             runners["dense"] = run_eagerly(network.captured(dense), inputs)
@@ -186,14 +186,14 @@ class CompressionReport(Callback, BeforePruning):
         config = {**card.config, "CompressionReport": {"monitor": monitor}}
         return timed(replace(card, variants=tuple(variants), config=config), latencies, engines)
 
-    def _dense_copy(self, copy: LightningModule) -> LightningModule | None:
+    def _dense_copy(self, trainer: Trainer, copy: LightningModule) -> LightningModule | None:
         if self._dense is None or not Path(self._dense).is_file():
             rank_zero_warn(
                 f"the dense network is not in the report: {self._dense or 'its snapshot'} is gone, "
                 "or the run was resumed from a checkpoint made without CompressionReport"
             )
             return None
-        dense = clone(copy)
+        dense = clone(trainer, copy)
         load_saved(dense, Path(self._dense))
         return dense
 

@@ -67,7 +67,8 @@ class CIFAR10DataModule(ImageDataModule):
 
     def prepare_data(self) -> None:
         """Download what is missing, in one process."""
-        self._open(True, self.download)
+        for train in (True, False):
+            self._open(train, self.download)
 
     def read(self, train: bool) -> PixelDataset:
         """Return the 50,000 training or 10,000 test images."""

@@ -77,8 +77,13 @@ class FashionMNISTDataModule(ImageDataModule):
     def _open(self, train: bool, download: bool) -> FashionMNIST:
         from torchvision.datasets import FashionMNIST
 
-        raw, prefix = Path(self.data_dir) / "FashionMNIST" / "raw", "train" if train else "t10k"
-        wanted = [raw / f"{prefix}-{part}-ubyte" for part in ("images-idx3", "labels-idx1")]
+        raw = Path(self.data_dir) / "FashionMNIST" / "raw"
+        # torchvision wants all four files for either split.
+        wanted = [
+            raw / f"{prefix}-{part}-ubyte"
+            for prefix in ("train", "t10k")
+            for part in ("images-idx3", "labels-idx1")
+        ]
         return open_dataset(
             "FashionMNIST",
             self.data_dir,

@@ -87,7 +87,7 @@ class ImageFolderDataModule(ImageDataModule):
         return folder
 
     def _read(self, split: str) -> PixelDataset:
-        from PIL import Image, ImageOps, UnidentifiedImageError
+        from PIL import Image, ImageOps
         from torchvision.datasets.folder import IMG_EXTENSIONS
         from torchvision.transforms.v2.functional import pil_to_tensor
 
@@ -100,7 +100,7 @@ class ImageFolderDataModule(ImageDataModule):
                 try:
                     with Image.open(path) as file:
                         square = ImageOps.fit(file.convert(mode), (self.image_size,) * 2)
-                except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+                except (OSError, ValueError, Image.DecompressionBombError) as error:
                     raise CorruptDataError(
                         f"{path} cannot be read as a picture ({error}): mend or remove it"
                     ) from error

@@ -37,7 +37,7 @@ class PixelDataset(Dataset[Batch]):
         return self.images[index], self.labels[index]
 
     def __getitems__(self, indices: list[int]) -> Batch:
-        chosen = torch.as_tensor(indices)
+        chosen = torch.as_tensor(indices, dtype=torch.int64)
         return self.images[chosen], self.labels[chosen]
 
 
@@ -91,6 +91,8 @@ class ImageDataModule(LightningDataModule, ABC):
             raise InvalidArgumentError(f"data.batch_size must be at least 1, got {batch_size}")
         if not 0 <= val_fraction < 1:
             raise InvalidArgumentError(f"data.val_fraction must be in [0, 1), got {val_fraction}")
+        if split not in ("index", "random"):
+            raise InvalidArgumentError(f"data.split must be 'index' or 'random', got {split!r}")
         if num_workers < 0:
             raise InvalidArgumentError(f"data.num_workers must be at least 0, got {num_workers}")
         self.batch_size = batch_size

@@ -20,7 +20,7 @@ class LayerCost:
         kind: Its class.
         parameters: Elements of its own parameters.
         nonzero: Those that are not zero.
-        macs: Multiply-accumulates of one forward of the example.
+        macs: Multiply-accumulates of one forward of the example, its children's included.
     """
 
     name: str
@@ -58,28 +58,40 @@ def cost(module: nn.Module, example: Tensor) -> Cost:
         example: Its input; give a batch of 1 for MACs an image.
     """
     counter = FlopCounterMode(display=False)
-    with evaluating(module), torch.no_grad(), counter:
+    with evaluating(module), torch.no_grad(), _countable_attention(), counter:
         module(example)
     flops = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
     # The counter names a module by its class, and its children below that.
     root = type(module).__name__
-    layers = tuple(
-        LayerCost(name, type(child).__name__, *_own(child), flops.get(f"{root}.{name}", 0) // 2)
-        for name, child in module.named_modules()
-        if name and (child._parameters or (not any(child.children()) and f"{root}.{name}" in flops))
-    )
+    layers = []
+    for name, child in module.named_modules():
+        key = f"{root}.{name}" if name else root
+        if child._parameters or (key in flops and not any(child.children())):
+            macs = flops.get(key, 0) // 2
+            layers.append(LayerCost(name, type(child).__name__, *_own(child), macs))
     parameters = list(module.parameters())
     return Cost(
         parameters=sum(p.numel() for p in parameters),
         nonzero=sum(int(torch.count_nonzero(p)) for p in parameters),
         macs=counter.get_total_flops() // 2,
-        layers=layers,
+        layers=tuple(layers),
     )
 
 
 def _own(module: nn.Module) -> tuple[int, int]:
     own = [p for p in module._parameters.values() if p is not None]
     return sum(p.numel() for p in own), sum(int(torch.count_nonzero(p)) for p in own)
+
+
+@contextmanager
+def _countable_attention() -> Iterator[None]:
+    """Keep nn.MultiheadAttention off its fused path, whose operations are not counted."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextmanager

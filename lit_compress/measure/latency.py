@@ -108,6 +108,8 @@ def compare(
             "compare() needs rounds of at least 10, threads and batch of at least 1, got "
             f"rounds={rounds}, threads={threads}, batch={batch}"
         )
+    if not 0 < confidence < 1:
+        raise InvalidArgumentError(f"confidence must be between 0 and 1, got {confidence}")
     names = list(runners)
     if baselines is None:
         baselines = dict.fromkeys(names[1:], (names[0],))

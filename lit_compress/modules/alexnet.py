@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import nn
 
-from lit_compress.modules.classifier import NOT_SAVED, ImageClassifier
+from lit_compress.modules.classifier import NOT_SAVED, ImageClassifier, check_counts
 
 
 class AlexNet(ImageClassifier):
@@ -40,6 +40,7 @@ class AlexNet(ImageClassifier):
     ) -> None:
         from torchvision.models import alexnet
 
+        check_counts(in_channels, num_classes)
         network = alexnet(num_classes=num_classes, dropout=dropout)
         network.features[0] = nn.Conv2d(in_channels, 64, 11, stride=4, padding=2)
         super().__init__(

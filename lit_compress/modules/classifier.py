@@ -18,6 +18,19 @@ from lit_compress.modules.weights import load_weights
 NOT_SAVED = ("network", "optimizer", "lr_scheduler", "init_from")
 
 
+def check_counts(in_channels: int, num_classes: int) -> None:
+    """Make sure that a classifier can have these numbers of channels and classes.
+
+    Raises:
+        InvalidArgumentError: If there are no channels, or fewer than 2 classes.
+    """
+    if num_classes < 2 or in_channels < 1:
+        raise InvalidArgumentError(
+            "model.num_classes must be at least 2 and model.in_channels at least 1, got "
+            f"{num_classes} and {in_channels}"
+        )
+
+
 class ImageClassifier(LightningModule):
     """Cross-entropy training of a network that turns images into class scores.
 
@@ -51,11 +64,7 @@ class ImageClassifier(LightningModule):
         init_from: str | None = None,
     ) -> None:
         super().__init__()
-        if num_classes < 2 or in_channels < 1:
-            raise InvalidArgumentError(
-                "model.num_classes must be at least 2 and model.in_channels at least 1, got "
-                f"{num_classes} and {in_channels}"
-            )
+        check_counts(in_channels, num_classes)
         self.model = network
         self.in_channels = in_channels
         self.num_classes = num_classes

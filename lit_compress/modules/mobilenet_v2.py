@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import nn
 
-from lit_compress.modules.classifier import NOT_SAVED, ImageClassifier
+from lit_compress.modules.classifier import NOT_SAVED, ImageClassifier, check_counts
 
 #: Expansion, channels, blocks and stride of each stage (table 2).
 STAGES = (
@@ -56,6 +56,7 @@ class MobileNetV2(ImageClassifier):
     ) -> None:
         from torchvision.models import MobileNetV2 as Network
 
+        check_counts(in_channels, num_classes)
         stages = [list(stage) for stage in STAGES]
         if stem == "cifar":
             stages[1][3] = 1

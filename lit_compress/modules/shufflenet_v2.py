@@ -9,7 +9,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import nn
 
 from lit_compress.errors import InvalidArgumentError
-from lit_compress.modules.classifier import NOT_SAVED, ImageClassifier
+from lit_compress.modules.classifier import NOT_SAVED, ImageClassifier, check_counts
 
 #: Channels of each stage by width (table 5).
 CHANNELS = {
@@ -52,6 +52,7 @@ class ShuffleNetV2(ImageClassifier):
     ) -> None:
         from torchvision.models import ShuffleNetV2 as Network
 
+        check_counts(in_channels, num_classes)
         if width not in CHANNELS:
             raise InvalidArgumentError(
                 f"model.width must be one of {', '.join(map(str, CHANNELS))}, got {width}"

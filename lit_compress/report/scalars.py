@@ -22,7 +22,9 @@ def card_scalars(card: Card) -> dict[str, float]:
             scalars[f"latency/{name}_seconds"] = variant.latency.seconds
             for ratio in variant.latency.ratios:
                 if ratio.significant:
-                    scalars[f"latency/{name}_speedup_over_{ratio.over}"] = ratio.ratio
+                    scalars[f"latency/{name}_speedup_over_{ratio.over.replace(' ', '_')}"] = (
+                        ratio.ratio
+                    )
         if variant.fidelity is not None:
             scalars[f"fidelity/{name}_sqnr_db"] = variant.fidelity.sqnr_db
     return scalars

@@ -213,7 +213,7 @@ def test_a_required_property_that_is_missing(path: tuple[Any, ...]) -> None:
         owner = owner[key]
     del owner[path[-1]]
     where = "/".join(map(str, path[:-1][:3])) or "the top level"
-    with pytest.raises(ArtifactError, match=rf"card\.json does not follow .* at {where}: "):
+    with pytest.raises(ArtifactError, match=rf"card\.json does not follow .* at {where}"):
         Card.from_json(json.dumps(data))
 
 

@@ -96,7 +96,7 @@ def test_a_share_outside_the_range_is_refused(share: object) -> None:
 def test_bad_scope_and_nan_are_refused() -> None:
     with pytest.raises(InvalidArgumentError, match="scope must be 'global' or 'local', got 'all'"):
         magnitude_masks({"w": torch.ones(3)}, 0.5, "all")  # type: ignore[arg-type]
-    with pytest.raises(PatternError, match="layer.weight holds NaN"):
+    with pytest.raises(PatternError, match=r"layer\.weight holds NaN"):
         magnitude_masks({"layer.weight": torch.tensor([1.0, float("nan")])}, 0.5)
 
 

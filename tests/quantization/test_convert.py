@@ -48,7 +48,7 @@ def test_weights_that_are_not_finite_are_named(images: Tensor) -> None:
     net = network()
     with torch.no_grad():
         net[4].weight[0, 0] = float("inf")
-    with pytest.raises(CalibrationError, match="4.weight holds NaN or infinity"):
+    with pytest.raises(CalibrationError, match=r"4\.weight holds NaN or infinity"):
         quantize(net, [images], images)
 
 

@@ -47,7 +47,7 @@ def test_an_operation_without_an_onnx_form_is_named() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return torch.linalg.svdvals(x.flatten(2))
 
-    with pytest.raises(ExportError, match="operation aten._linalg_svd has no ONNX form"):
+    with pytest.raises(ExportError, match=r"operation aten\._linalg_svd has no ONNX form"):
         write_onnx(Spectrum(), IMAGES, None)
 
 
@@ -56,7 +56,7 @@ def test_several_outputs_are_refused() -> None:
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
             return x + 1, x - 1
 
-    with pytest.raises(ExportError, match="forward of Two must take and return one tensor.*2"):
+    with pytest.raises(ExportError, match=r"forward of Two must take and return one tensor.*2"):
         capture(Two(), IMAGES)
 
 

@@ -1,0 +1,221 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+import lit_compress
+from lit_compress.artifact import read_card
+from lit_compress.cli import PACKAGED, VERBS, main
+
+# Lightning 2.6 calls what jsonargparse 5 will remove: lit_compress pins jsonargparse below 5.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+TINY = {
+    "trainer": {
+        "accelerator": "cpu",
+        "max_epochs": 2,
+        "limit_train_batches": 4,
+        "limit_val_batches": 2,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "logger": False,
+        "callbacks": [{"class_path": "MagnitudePruning", "init_args": {"target": 0.5}}],
+    },
+    "model": {"class_path": "ShuffleNetV2", "init_args": {"in_channels": 1, "width": 0.5}},
+    "data": {"class_path": "DigitsDataModule"},
+}
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY))
+    return path
+
+
+class SaveEachRank(Callback):
+    """Writes the weights that each process ends with."""
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        torch.save(pl_module.state_dict(), f"rank{trainer.global_rank}.pt")
+
+
+def test_overview_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == main(["--help"]) == main(["-h"]) == 0
+    printed = capsys.readouterr().out
+    assert all(verb in printed for verb in VERBS)
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"lit-compress {lit_compress.__version__}\n"
+
+
+@pytest.mark.parametrize("verb", ["fit", "validate", "test", "predict"])
+def test_each_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([verb, "--help"])
+    assert stop.value.code == 0
+    assert "--trainer.max_epochs" in capsys.readouterr().out
+
+
+def test_the_docstrings_are_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", "--trainer.callbacks.help=MagnitudePruning"])
+    assert "Share of the prunable weights that is zero in the end" in capsys.readouterr().out
+
+
+def test_configs_lists_every_packaged_config(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["configs"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == sorted(p.name for p in PACKAGED.glob("*.yaml"))
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed:UserWarning")  # no logger, other verb
+def test_fit_test_and_predict(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--config", str(config)]
+    checkpoint = "--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.dirpath=ckpt"
+    assert main(["fit", *words, *checkpoint]) == 0
+    (path,) = Path("ckpt").glob("*.ckpt")
+    for verb in ("validate", "test", "predict"):
+        assert main([verb, *words, f"--ckpt_path={path}"]) == 0
+    assert "test_acc" in capsys.readouterr().out
+
+
+def test_init_from_takes_the_weights_alone(config: Path) -> None:
+    words = ["fit", "--config", str(config), "--trainer.callbacks=null"]
+    checkpoint = "--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.dirpath=ckpt"
+    assert main([*words, *checkpoint]) == 0
+    (path,) = Path("ckpt").glob("*.ckpt")
+    still = ["--model.optimizer=SGD", "--model.optimizer.lr=0", "--trainer.max_epochs=1"]
+    save = f"--trainer.callbacks+={__name__}.SaveEachRank"
+    assert main([*words, save, *still, f"--model.init_from={path}"]) == 0
+    trained = torch.load(path, weights_only=True)["state_dict"]
+    started = torch.load("rank0.pt", weights_only=True)
+    assert torch.equal(trained["model.fc.weight"], started["model.fc.weight"])
+
+
+def test_packaged_configs_are_found_by_name(config: Path) -> None:
+    part = ["--config", "prune_elements.yaml", "--config", "configs/quantize.yaml"]
+    loggers = ["--trainer.max_epochs=3", "--trainer.logger=true"]
+    assert main(["fit", "--config", str(config), "--trainer.callbacks=null", *part, *loggers]) == 0
+    card = read_card("lightning_logs/version_0/artifact")
+    assert [variant.name for variant in card.variants] == ["pruned", "int8"]
+    assert card.variant("int8").metric
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["fti"], "'fti' is not a verb of lit-compress: did you mean fit?"),
+        (["dance"], "the verbs are fit, validate"),
+        (["--trainer.callbacks.target=1.5"], "target must be in [0, 1), the share to remove"),
+        (["--trainer.callbacks.tarjet=.5"], "MagnitudePruning has no argument 'tarjet'; did you"),
+        (["--trainer.callbacks.target=much"], "trainer.callbacks.target: expected float"),
+        (["--trainer.callbacks+=MagnitudPruning"], "no class 'MagnitudPruning'; did you mean 'Mag"),
+        (["--trainer.callbacks+=MagnitudePruning"], "MagnitudePruning needs a value for target"),
+        (["--trainer.callbacks.schedule.last=9"], "schedule.last is 9, but a run of 2 epochs"),
+        (["--trainer.callbacks.schedule.shape=x"], "expected value of 'cubic', 'linear', 'one_s"),
+        (["--trainer.callbacks.schedule.first=-1"], "schedule.first must be a whole number"),
+        (["--trainer.callbacks.include=[conv9]"], "the pattern 'conv9' matches no conv or linear"),
+        (["--model.widht=2"], "ShuffleNetV2 has no argument 'widht'; did you mean 'width'?"),
+        (["--model.width=3"], "model.width must be one of 0.5, 1.0, 1.5, 2.0, got 3"),
+        (["--model=AlexNet"], "AlexNet needs images of at least 63 pixels"),
+        (
+            ["--model.in_channels=3"],
+            "takes images of 3 channels, got 1: set model.in",
+        ),
+        (["--model.num_classes=4"], "has 4 classes, but the data 10: set model.num_classes to 10"),
+        (["--model.init_from=none.ckpt"], "init_from: there is no file"),
+        (["--config=none.yaml"], "File does not exist: 'none.yaml'"),
+        (["--nonsense=1"], "unrecognized arguments: --nonsense=1"),
+        (["--data=Digits"], "there is no class 'Digits'; did you mean 'DigitsDataModule'?"),
+        (
+            ["--data=FashionMNISTDataModule", "--data.data_dir=nowhere", "--data.download=false"],
+            "FashionMNIST is not under",
+        ),
+        (
+            [
+                "--trainer.callbacks+=PostTrainingQuantization",
+                "--trainer.callbacks.calibration_batches=0",
+            ],
+            "calibration_batches must be at least 1, got 0",
+        ),
+        (
+            [
+                "--trainer.callbacks+=PostTrainingQuantization",
+                "--trainer.callbacks.dirpath=tiny.yaml/a",
+            ],
+            "cannot be written",
+        ),
+    ],
+)
+def test_bad_input_is_one_clear_line(
+    config: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    before = sorted(Path().iterdir())
+    given = words if words[0][0] != "-" else ["fit", "--config", str(config), *words]
+    assert main(given) == 2
+    (line,) = [t for t in capsys.readouterr().err.splitlines() if t.startswith("error: ")]
+    assert message in line
+    assert sorted(Path().iterdir()) == before
+
+
+def test_a_broken_config_names_the_line(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("broken.yaml").write_text("trainer: {max_epochs: [1\n")
+    assert main(["fit", "--config", "broken.yaml"]) == 2
+    assert "the config is not YAML" in capsys.readouterr().err
+
+
+def test_debug_shows_where(config: Path) -> None:
+    with pytest.raises(Exception, match="target must be in"):
+        main(["fit", "--debug", "--config", str(config), "--trainer.callbacks.target=7"])
+
+
+def test_python_m_is_the_same() -> None:
+    words = [sys.executable, "-m", "lit_compress", "--version"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout == f"lit-compress {lit_compress.__version__}\n"
+
+
+def start(words: list[str], **options: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "lit_compress", "fit", *words]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, **(pipes | options))
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_the_last_checkpoint_and_no_half_artefact(config: Path) -> None:
+    words = ["--config", str(config), "--trainer.max_epochs=500", "--trainer.logger=true"]
+    process = start([*words, "--config", "quantize.yaml"])
+    checkpoints = Path("lightning_logs/version_0/checkpoints")
+    deadline = time.monotonic() + 90
+    while not list(checkpoints.glob("*.ckpt")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, output
+    (path,) = checkpoints.glob("*.ckpt")
+    assert torch.load(path, weights_only=True)["state_dict"]
+    assert "of 0.50: the run ended before its schedule did" in output
+    assert not list(Path("lightning_logs").rglob("*artifact*"))
+
+
+@pytest.mark.slow
+def test_two_processes_end_with_equal_weights_and_one_artefact(config: Path) -> None:
+    words = ["--config", str(config), "--config", "quantize.yaml", "--trainer.logger=true"]
+    words += ["--trainer.callbacks+=test_cli.SaveEachRank", "--trainer.devices=2"]
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    process = start([*words, "--trainer.strategy=ddp"], env=dict(os.environ, PYTHONPATH=path))
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    first, second = (torch.load(f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    assert sum(int((v == 0).sum()) for v in first.values() if v.dim() > 1) > 100_000
+    assert len(list(Path("lightning_logs").rglob("card.json"))) == 1

@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lit_compress.cli import PACKAGED, main
+
+# Lightning 2.6 calls what jsonargparse 5 will remove: lit_compress pins jsonargparse below 5.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+CONFIGS = sorted(path.name for path in PACKAGED.glob("*.yaml"))
+PARTS = ("prune_elements.yaml", "quantize.yaml")
+
+
+def printed(words: list[str], capsys: pytest.CaptureFixture[str]) -> dict:
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *words, "--print_config"])
+    assert stop.value.code == 0
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+def words_for(name: str) -> list[str]:
+    base = ["--config", "quickstart.yaml"] if name in PARTS else []
+    return [*base, "--config", name]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_print_config_round_trips(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    once = printed(words_for(name), capsys)
+    path = tmp_path / "printed.yaml"
+    path.write_text(yaml.safe_dump(once))
+    assert printed(["--config", str(path)], capsys) == once
+    assert once["model"]["class_path"].startswith("lit_compress.modules.")
+
+
+def test_parts_append_to_the_callbacks(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--config", "shufflenet_v2_fashion_mnist.yaml"]
+    words += ["--config", "prune_elements.yaml", "--config", "quantize.yaml"]
+    callbacks = printed(words, capsys)["trainer"]["callbacks"]
+    assert [callback["class_path"].rpartition(".")[2] for callback in callbacks] == [
+        "ModelCheckpoint",
+        "CompressionReport",
+        "MagnitudePruning",
+        "PostTrainingQuantization",
+    ]
+    assert callbacks[-1]["init_args"]["monitor"] == "val_acc"
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_each_begins_with_a_comment_that_says_what_and_how(name: str) -> None:
+    lines = (PACKAGED / name).read_text().splitlines()
+    assert lines[0].startswith("# ")
+    assert any("lit-compress fit --config" in line for line in lines[:8])
+
+
+@pytest.mark.parametrize("data", ["fashion_mnist", "cifar10"])
+def test_an_architecture_config_runs_with_both_parts(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    folder = request.getfixturevalue(f"{data}_dir")
+    monkeypatch.chdir(tmp_path)
+    words = ["--config", f"shufflenet_v2_{data}.yaml", *(w for p in PARTS for w in ("--config", p))]
+    words += [f"--data.data_dir={folder}", "--data.download=false", "--trainer.max_epochs=3"]
+    words += ["--trainer.enable_progress_bar=false", "--trainer.log_every_n_steps=1"]
+    assert main(["fit", *words]) == 0
+    assert len(list(Path("runs").rglob("card.json"))) == 1
+
+
+def test_the_top_level_links_lead_into_the_package() -> None:
+    root = PACKAGED.parent.parent
+    for name in ("configs", "callbacks", "datamodules"):
+        assert (root / name).resolve() == (root / "lit_compress" / name).resolve()
