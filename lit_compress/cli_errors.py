@@ -88,7 +88,7 @@ def _classes(key: str, wrong: str) -> str:
     bases = {"model": LightningModule, "data": LightningDataModule}
     base: type = bases.get(key, Callback)
     names = sorted({found.__name__ for found in _subclasses(base)})
-    near = get_close_matches(wrong, names, 1)
+    near = get_close_matches(wrong, names, 1, 0.5)
     if near:
         return f"did you mean {near[0]!r}?"
     return f"give one of {', '.join(names)}, or the full path of your own (package.module.Class)"

@@ -93,6 +93,7 @@ def make_trainer(tmp_path: Path) -> Callable[..., Trainer]:
 def restored() -> Iterator[None]:
     """Put back what a fit changes for the whole process."""
     environment, threads = dict(os.environ), torch.get_num_threads()
+    torch.set_num_threads(1)  # small nets: more threads only wait for each other
     yield
     os.environ.clear()
     os.environ.update(environment)

@@ -192,7 +192,7 @@ class PostTrainingQuantization(Callback):
         embedded: bool,
     ) -> Card:
         model = OnnxModel(folder / MODEL)
-        name = float_name(trainer)
+        name = float_name(trainer, copy)
         plain = float_variant(name, trainer, copy, network, self.monitor, folder / WEIGHTS)
         parameters, nonzero = onnx_counts(folder / MODEL)
         int8 = Variant(

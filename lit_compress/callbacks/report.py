@@ -35,6 +35,7 @@ from lit_compress.callbacks.variants import (
     empty_card,
     float_name,
     float_variant,
+    pruners,
     run_eagerly,
     time_variants,
     timed,
@@ -139,7 +140,7 @@ class CompressionReport(Callback, BeforePruning):
             return card
         with folder_swap(self._target) as folder:
             save_weights(copy, folder / WEIGHTS)
-            name = float_name(trainer)
+            name = float_name(trainer, copy)
             plain = float_variant(name, trainer, copy, network, monitor, folder / WEIGHTS)
             card = replace(
                 empty_card(trainer, {}),
@@ -160,12 +161,12 @@ class CompressionReport(Callback, BeforePruning):
         monitor: str | None,
     ) -> Card:
         """Return the card with the dense network on it, and every variant timed in turn."""
-        name = float_name(trainer)
+        name = float_name(trainer, copy)
         inputs = to_batch(network.inputs[0], self.batch_size)
         runners: dict[str, Any] = {}
         engines: dict[str, str] = {}
         variants = list(card.variants)
-        dense = self._dense_copy(trainer, copy) if name != "dense" else None
+        dense = self._dense_copy(trainer, copy)
         if dense is not None:
             variants.insert(0, self._dense_variant(trainer, dense, network, monitor))
             runners["dense"] = run_eagerly(network.captured(dense), inputs)
@@ -187,6 +188,8 @@ class CompressionReport(Callback, BeforePruning):
         return timed(replace(card, variants=tuple(variants), config=config), latencies, engines)
 
     def _dense_copy(self, trainer: Trainer, copy: LightningModule) -> LightningModule | None:
+        if not any(pruner.history for pruner in pruners(trainer)):
+            return None
         if self._dense is None or not Path(self._dense).is_file():
             rank_zero_warn(
                 f"the dense network is not in the report: {self._dense or 'its snapshot'} is gone, "

@@ -18,6 +18,7 @@ from lit_compress.callbacks.network import Network
 from lit_compress.callbacks.pruning import PruningCallback
 from lit_compress.measure import Latency, compare, cost, environment, file_bytes
 from lit_compress.measure.latency import Runner
+from lit_compress.pruning.layers import PRUNABLE
 
 
 def pruners(trainer: Trainer) -> list[PruningCallback]:
@@ -25,9 +26,17 @@ def pruners(trainer: Trainer) -> list[PruningCallback]:
     return [c for c in trainer.callbacks if isinstance(c, PruningCallback)]  # type: ignore[attr-defined]
 
 
-def float_name(trainer: Trainer) -> str:
-    """Return what the trained float network is called: ``pruned``, or ``dense`` if it is not."""
-    return "pruned" if any(pruner.history for pruner in pruners(trainer)) else "dense"
+def float_name(trainer: Trainer, module: LightningModule) -> str:
+    """Return what the trained float network is called.
+
+    ``pruned`` if this run pruned it, or 1 % of its weights are zero from an earlier run; ``dense``
+    otherwise.
+    """
+    if any(pruner.history for pruner in pruners(trainer)):
+        return "pruned"
+    weights = [m.weight for m in module.modules() if isinstance(m, PRUNABLE)]
+    zeros = sum(int((weight == 0).sum()) for weight in weights)
+    return "pruned" if zeros > 0.01 * sum(w.numel() for w in weights) else "dense"
 
 
 def empty_card(trainer: Trainer, config: dict[str, Any]) -> Card:

@@ -1,0 +1,36 @@
+"""The README's Python runs as it stands, on a module that is not ours."""
+
+import re
+from pathlib import Path
+
+import pytest
+from conftest import ForeignModule, loader
+
+README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
+
+
+class Model(ForeignModule):
+    def log(self, name: str, *args: object, **options: object) -> None:  # type: ignore[override]
+        super().log(name.replace("my_", "val_"), *args, **options)  # type: ignore[arg-type]
+
+
+def test_the_snippet_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (snippet,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names = {"model": Model(), "train_loader": loader(64), "val_loader": loader(32, 1)}
+    exec(compile(snippet, "README.md", "exec"), names)  # noqa: S102 - our own text
+    assert names["scores"].shape == (1, 4)  # type: ignore[attr-defined]
+    assert "Metric(name='val_acc'" in capsys.readouterr().out
+
+
+def test_every_packaged_config_it_names_is_there() -> None:
+    configs = Path(__file__).parent.parent / "lit_compress" / "configs"
+    named = set(re.findall(r"--config (\w+\.yaml)", README))
+    assert len(named) >= 4
+    assert all((configs / name).is_file() for name in named)
+
+
+def test_every_measured_figure_is_filled_in() -> None:
+    assert not re.findall(r"\b[A-Z]+_TABLE\b", README)
