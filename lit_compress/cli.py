@@ -48,13 +48,19 @@ def main(args: Sequence[str] | None = None) -> int:
         args: Its words; default those that the program was started with.
 
     Returns:
-        The exit code: 0, or 2 after an error, which was printed as one line.
+        The exit code: 0, 2 after an error, 130 after Ctrl-C; either was printed as one line.
     """
     words = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
         return _dispatch(words)
+    except KeyboardInterrupt:
+        return _interrupted()
+    except SystemExit as stop:  # Lightning ends an interrupted fit with it
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            return _interrupted()
+        raise
     except Exception as error:
         if debug:
             raise
@@ -62,6 +68,12 @@ def main(args: Sequence[str] | None = None) -> int:
 
         print(f"error: {explain(error)}", file=sys.stderr)
         return 2
+
+
+def _interrupted() -> int:
+    message = "error: interrupted; the last checkpoint stays, and there is no half artefact"
+    print(message, file=sys.stderr)
+    return 130
 
 
 def _dispatch(words: list[str]) -> int:

@@ -202,7 +202,8 @@ def test_ctrl_c_leaves_the_last_checkpoint_and_no_half_artefact(config: Path) ->
         time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 1, output
+    assert process.returncode == 130, output
+    assert "error: interrupted; the last checkpoint stays" in output
     (path,) = checkpoints.glob("*.ckpt")
     assert torch.load(path, weights_only=True)["state_dict"]
     assert "of 0.50: the run ended before its schedule did" in output

@@ -12,7 +12,13 @@ from lit_compress.errors import ArtifactError, InvalidArgumentError
 if TYPE_CHECKING:
     from lit_compress.artifact.card import Card
 
-NUMPY_TYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(double)": np.float64}
+NUMPY_TYPES: dict[str, type[np.generic]] = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+}
 
 
 class OnnxModel:

@@ -7,17 +7,20 @@ import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from math import sqrt
+from math import isfinite, sqrt
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers.logger import DummyLogger
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler
 from torchmetrics import Metric as TorchMetric
+from typing_extensions import override
 
 from lit_compress.artifact import Metric
 from lit_compress.errors import InvalidArgumentError
@@ -43,11 +46,38 @@ class PreparedLoader:
             yield batch
 
 
+class Surroundings(Callback):
+    """Shows a second Trainer's validation what the first one's would see: data, optimizers, epoch.
+
+    Args:
+        trainer: The run in progress.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+
+    @override
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
+        trainer.strategy.optimizers = self.trainer.strategy.optimizers
+        trainer.strategy.lr_scheduler_configs = self.trainer.strategy.lr_scheduler_configs
+        trainer.fit_loop.epoch_progress.current.completed = self.trainer.current_epoch
+
+    @override
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # What the second Trainer holds when it ends, it would take down with it.
+        trainer.datamodule = None  # type: ignore[attr-defined]
+        trainer.strategy.optimizers = []
+        trainer.strategy.lr_scheduler_configs = []
+
+
 def validation_loaders(trainer: Trainer) -> list[Any]:
     """Return the run's validation loaders, each over all the data of its split.
 
     Under DDP the trainer's loaders see one process's share; these do not.
     """
+    if trainer.limit_val_batches == 0:
+        return []
     data = trainer.datamodule  # type: ignore[attr-defined]
     source = data.val_dataloader() if data is not None else trainer.val_dataloaders
     if source is None:
@@ -79,7 +109,8 @@ def validate(
         aside = Trainer(
             accelerator="cpu",
             devices=1,
-            logger=False,
+            logger=DummyLogger(),
+            callbacks=[Surroundings(trainer)],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -98,7 +129,7 @@ def measured(
     monitor: str,
     target: nn.Module,
     runner: Callable[..., Any] | None = None,
-) -> Metric:
+) -> Metric | None:
     """Return the monitored metric of a module, or of a runner in the place of its network.
 
     Args:
@@ -109,16 +140,20 @@ def measured(
         target: The network in ``module`` that is measured.
         runner: Takes the place of the network's forward; None measures the network itself.
 
+    Returns:
+        The metric, or None (with a warning) if it is not a finite number.
+
     Raises:
         InvalidArgumentError: If the key is not logged, or validation never calls the network.
     """
-    forward = runner or target.forward
+    forward = target.forward
     seen = 0
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         nonlocal seen
-        seen += len(args[0]) if args and isinstance(args[0], Tensor) else 0
-        return forward(*args, **kwargs)
+        inputs = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+        seen += len(inputs[0]) if inputs else 0
+        return runner(*inputs) if runner else forward(*args, **kwargs)
 
     own = target.__dict__.get("forward")
     target.forward = counted
@@ -136,6 +171,9 @@ def measured(
             "name the part that it calls by submodule"
         )
     value = metrics[monitor]
+    if not isfinite(value):
+        rank_zero_warn(f"{monitor} is {value}, so the card has none")
+        return None
     return Metric(monitor, value, "val", seen, accuracy_interval(monitor, value, seen))
 
 
@@ -172,8 +210,26 @@ def clone(trainer: Trainer, pl_module: LightningModule) -> LightningModule:
     """
     run = [trainer, trainer.strategy, trainer.datamodule, *trainer.callbacks, *trainer.optimizers]  # type: ignore[attr-defined]
     run += [wrapper for wrapper in (trainer.strategy.model,) if wrapper is not pl_module]
-    shared = {id(part): part for part in run}
-    return copy.deepcopy(pl_module, shared).cpu().eval()
+    shared: dict[int, Any] = {id(part): part for part in run}
+    attributes = [value for child in pl_module.modules() for value in vars(child).values()]
+    for value in attributes:
+        if isinstance(value, Tensor) and value.grad_fn is not None:
+            shared[id(value)] = value.detach()
+    try:
+        made = copy.deepcopy(pl_module, dict(shared))
+    except (TypeError, RuntimeError):
+        shared |= {id(value): value for value in attributes if not _can_be_copied(value, shared)}
+        made = copy.deepcopy(pl_module, shared)
+    # Half and double precision are the run's; what is exported and measured here is float.
+    return made.cpu().float().eval()
+
+
+def _can_be_copied(value: Any, shared: dict[int, Any]) -> bool:
+    try:
+        copy.deepcopy(value, dict(shared))
+    except (TypeError, RuntimeError):
+        return False
+    return True
 
 
 @contextmanager
@@ -227,4 +283,4 @@ def first_inputs(
             validate(trainer, module, loaders, batches)
     finally:
         handle.remove()
-    return inputs
+    return inputs[:batches]

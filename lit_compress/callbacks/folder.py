@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
 
 WEIGHTS = "model.safetensors"
 
@@ -25,7 +26,11 @@ def save_weights(module: LightningModule, path: Path) -> None:
     """Write a module's weights as safetensors, in one step."""
     from safetensors.torch import save_file
 
-    state = {name: tensor.cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
+    state = {
+        name: value.cpu().contiguous().clone()
+        for name, value in module.state_dict().items()
+        if isinstance(value, Tensor)
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     save_file(state, partial)
@@ -38,4 +43,4 @@ def load_saved(module: LightningModule, path: Path) -> None:
     """Load weights that :func:`save_weights` wrote."""
     from safetensors.torch import load_file
 
-    module.load_state_dict(load_file(path))
+    module.load_state_dict(load_file(path), strict=False)  # extra state is not in the file

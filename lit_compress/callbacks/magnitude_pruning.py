@@ -85,7 +85,7 @@ class MagnitudePruning(PruningCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
-            self._masks, self._packed = {}, {}
+            self._masks, self._packed, self._held = {}, {}, ([], [])
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -100,6 +100,12 @@ class MagnitudePruning(PruningCallback):
         self._release()
         for optimizer in trainer.optimizers:
             self._handles.append(optimizer.register_step_post_hook(self._after_step))
+
+    @override
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        # In manual optimization a step may be that of an optimizer the trainer does not know.
+        if not pl_module.automatic_optimization:
+            self._apply()
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

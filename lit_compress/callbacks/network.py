@@ -69,7 +69,7 @@ def find_network(
     called = _named(copy, path)
     loaders = validation_loaders(trainer)
     if loaders and next(iter(loaders[0]), None) is not None:
-        recorded = first_inputs(trainer, copy, loaders[:1], called, batches)
+        recorded = first_inputs(trainer, copy, loaders, called, batches)
         if not recorded and not path:
             return _called_child(trainer, copy, batches)
     else:
@@ -98,7 +98,7 @@ def _called_child(trainer: Trainer, copy: LightningModule, batches: int) -> Netw
     """Return the child that holds all weights, where validation calls it and not forward."""
     for name, child in copy.named_children():
         if _holds_all(child, copy):
-            recorded = first_inputs(trainer, copy, validation_loaders(trainer)[:1], child, batches)
+            recorded = first_inputs(trainer, copy, validation_loaders(trainer), child, batches)
             if recorded:
                 return Network(name, name, tuple(_one_tensor(args, child) for args in recorded))
     names = ", ".join(name for name, _ in copy.named_children()) or "none"

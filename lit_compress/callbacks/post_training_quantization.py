@@ -131,8 +131,12 @@ class PostTrainingQuantization(Callback):
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero:
-            return
+        if trainer.is_global_zero:
+            self._finish(trainer, pl_module)
+        # Without it, a process that ends early can take the one that is still writing with it.
+        trainer.strategy.barrier("lit_compress.artifact")
+
+    def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             with tempfile.TemporaryDirectory() as folder:
                 self._write(trainer, pl_module, Path(folder) / "artifact")
@@ -206,6 +210,8 @@ class PostTrainingQuantization(Callback):
             epoch=plain.epoch,
         )
         loaders = validation_loaders(trainer)
+        if self.monitor is not None and not loaders:
+            rank_zero_warn(f"{self.monitor} was not measured: the fit has no validation data")
         if self.monitor is not None and loaders:
             if embedded:
                 loaders = [trainer.datamodule.pixels("val")]  # type: ignore[attr-defined]

@@ -43,6 +43,7 @@ class PruningCallback(Callback, ABC):
         self.reached = 0.0
         self.history: list[dict[str, float]] = []
         self._settled = schedule
+        self._done = Fraction(0)
 
     @abstractmethod
     def prune(self, trainer: Trainer, pl_module: LightningModule, share: Fraction) -> float:
@@ -61,7 +62,7 @@ class PruningCallback(Callback, ABC):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
             return
-        self.reached, self.history = 0.0, []
+        self.reached, self.history, self._done = 0.0, [], Fraction(0)
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._settled = Schedule(shape="one_shot")
         else:
@@ -83,10 +84,11 @@ class PruningCallback(Callback, ABC):
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         due = self._target * self._settled.share(trainer.current_epoch)
-        if due > exact_share(self._done()):
+        if due > self._done:
             if not self.history:
                 self._announce(trainer, pl_module)
             self.reached = self.prune(trainer, pl_module, due)
+            self._done = due
             self.history.append(
                 {"epoch": trainer.current_epoch, "due": float(due), "reached": self.reached}
             )
@@ -109,12 +111,14 @@ class PruningCallback(Callback, ABC):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"reached": self.reached, "history": [dict(event) for event in self.history]}
+        history = [dict(event) for event in self.history]
+        return {"reached": self.reached, "history": history, "done": str(self._done)}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.reached = float(state_dict["reached"])
         self.history = [dict(event) for event in state_dict["history"]]
+        self._done = Fraction(state_dict["done"])
 
     def progress(self) -> dict[str, Any]:
         """Return target and share reached, for the card."""
@@ -124,9 +128,6 @@ class PruningCallback(Callback, ABC):
             "reached": self.reached,
             "epochs": [int(event["epoch"]) for event in self.history],
         }
-
-    def _done(self) -> float:
-        return self.history[-1]["due"] if self.history else 0.0
 
     def _announce(self, trainer: Trainer, pl_module: LightningModule) -> None:
         pruners = [c for c in trainer.callbacks if isinstance(c, PruningCallback)]  # type: ignore[attr-defined]
@@ -141,7 +142,7 @@ class PruningCallback(Callback, ABC):
         return "sparsity/total" if len(pruners) == 1 else f"sparsity/{pruners.index(self)}"
 
     def _say_if_short(self) -> None:
-        if self._done() < float(self._target):
+        if self._done < self._target:
             rank_zero_warn(
                 f"{type(self).__name__} reached {self.reached:.2f} of {float(self._target):.2f}: "
                 "the run ended before its schedule did"

@@ -26,7 +26,7 @@ from lit_compress.artifact import (
 )
 from lit_compress.artifact.read import MODEL
 from lit_compress.callbacks.best import load_best
-from lit_compress.callbacks.evaluation import clone
+from lit_compress.callbacks.evaluation import check_monitor, clone
 from lit_compress.callbacks.folder import WEIGHTS, artifact_dir, load_saved, save_weights
 from lit_compress.callbacks.network import Network, find_network
 from lit_compress.callbacks.post_training_quantization import PostTrainingQuantization
@@ -112,19 +112,33 @@ class CompressionReport(Callback, BeforePruning):
         self._dense, self._dense_epoch = str(path), trainer.current_epoch
 
     @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find the network now: better to fail here than after the training."""
+        if trainer.is_global_zero and not _quantizer(trainer):
+            with isolate_rng():
+                find_network(trainer, clone(trainer, pl_module), None, 1)
+
+    @override
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.monitor is not None and trainer.callback_metrics:
+            check_monitor(self.monitor, trainer.callback_metrics)
+
+    @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._finished = True
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Report once every callback's ``on_fit_end`` is done, whatever their order."""
-        skip = trainer.fast_dev_run or not trainer.is_global_zero  # type: ignore[attr-defined]
-        if stage == "fit" and self._finished and not skip:
-            self._finished = False
+        if stage != "fit" or not self._finished or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        self._finished = False
+        if trainer.is_global_zero:
             with isolate_rng():
                 self.card = self._report(trainer, pl_module)
             rank_zero_info("\n" + card_table(self.card) + "\n")
             self._log(trainer, self.card)
+        trainer.strategy.barrier("lit_compress.report")
 
     def _report(self, trainer: Trainer, pl_module: LightningModule) -> Card:
         quantizer = _quantizer(trainer)

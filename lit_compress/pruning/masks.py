@@ -29,7 +29,7 @@ def exact_share(value: float | Fraction) -> Fraction:
         raise InvalidArgumentError(
             f"target must be in [0, 1), the share to remove (0.8 removes 80 %), got {value!r}"
         )
-    return value if isinstance(value, Fraction) else Fraction(repr(value))
+    return value if isinstance(value, Fraction) else Fraction(repr(float(value)))
 
 
 def pruned_count(total: int, share: Fraction) -> int:
