@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from typing_extensions import override
 
@@ -136,7 +136,7 @@ class CompressionReport(Callback, BeforePruning):
         if trainer.is_global_zero:
             with isolate_rng():
                 self.card = self._report(trainer, pl_module)
-            rank_zero_info("\n" + card_table(self.card) + "\n")
+            print("\n" + card_table(self.card) + "\n")
             self._log(trainer, self.card)
         trainer.strategy.barrier("lit_compress.report")
 
