@@ -1,4 +1,5 @@
 from argparse import ArgumentError
+from pathlib import Path
 
 import pytest
 
@@ -27,7 +28,7 @@ def test_any_other_error_is_one_line_with_its_kind() -> None:
 
 def test_a_file_error_names_the_file() -> None:
     with pytest.raises(OSError) as caught:  # noqa: PT011
-        open("/nowhere/at/all")
+        Path("/nowhere/at/all").read_text()
     assert explain(caught.value) == "No such file or directory: /nowhere/at/all"
 
 
