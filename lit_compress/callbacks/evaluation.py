@@ -61,7 +61,9 @@ class Surroundings(Callback):
         trainer.datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
         trainer.strategy.optimizers = self.trainer.strategy.optimizers
         trainer.strategy.lr_scheduler_configs = self.trainer.strategy.lr_scheduler_configs
-        trainer.fit_loop.epoch_progress.current.completed = self.trainer.current_epoch
+        # After the fit the current epoch is one past the last.
+        epoch, last = self.trainer.current_epoch, self.trainer.max_epochs or 0
+        trainer.fit_loop.epoch_progress.current.completed = min(epoch, last - 1) if last > 0 else epoch
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
