@@ -15,7 +15,7 @@ pytestmark = [
     pytest.mark.skipif(DATA is None, reason="LIT_COMPRESS_DATA is not set"),
     # Lightning 2.6 calls what jsonargparse 5 will remove: lit_compress pins jsonargparse below 5.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:The dirpath has changed:UserWarning"),  # the run of test
+    pytest.mark.filterwarnings("ignore::UserWarning"),  # Lightning on the folders of the other verb
 ]
 
 CLASSIFY = """
