@@ -15,7 +15,9 @@ pytestmark = [
     pytest.mark.skipif(DATA is None, reason="LIT_COMPRESS_DATA is not set"),
     # Lightning 2.6 calls what jsonargparse 5 will remove: lit_compress pins jsonargparse below 5.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),  # Lightning on the folders of the other verb
+    # Lightning, where `test` loads a checkpoint of `fit`: another folder, and no pruning callback.
+    pytest.mark.filterwarnings("ignore:The dirpath has changed:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`:UserWarning"),
 ]
 
 CLASSIFY = """
