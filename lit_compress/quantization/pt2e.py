@@ -1,6 +1,6 @@
 """The part of torchao that is used here, imported without its notice on every start.
 
-torchao 0.18 registers an Enum with ``torch.utils._pytree``, which torch 2.14 and later report as
+torchao 0.18 registers an Enum with ``torch.utils._pytree``, which torch 2.14 reports as
 deprecated, to the log, at each import.
 """
 
