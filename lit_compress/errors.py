@@ -31,6 +31,14 @@ class CheckpointError(LitCompressError, ValueError):
     """A checkpoint whose weights do not fit the module."""
 
 
+class ChannelError(LitCompressError, ValueError):
+    """A network whose channels cannot be found, or none of which can go."""
+
+
+class PlanError(LitCompressError, ValueError):
+    """A pruning plan that is damaged, or for another network or optimizer."""
+
+
 class CalibrationError(LitCompressError, ValueError):
     """Calibration data that is missing or not finite."""
 

@@ -58,7 +58,7 @@ def cost(module: nn.Module, example: Tensor) -> Cost:
         example: Its input; give a batch of 1 for MACs an image.
     """
     counter = FlopCounterMode(display=False)
-    with evaluating(module), torch.no_grad(), _countable_attention(), counter:
+    with evaluating(module), torch.no_grad(), attention_unfused(), counter:
         module(example)
     flops = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
     # The counter names a module by its class, and its children below that.
@@ -84,7 +84,7 @@ def _own(module: nn.Module) -> tuple[int, int]:
 
 
 @contextmanager
-def _countable_attention() -> Iterator[None]:
+def attention_unfused() -> Iterator[None]:
     """Keep nn.MultiheadAttention off its fused path, whose operations are not counted."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)

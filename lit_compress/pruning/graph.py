@@ -1,0 +1,231 @@
+"""The channels of a network as data: which go together, which cannot go, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from torch import Tensor
+
+from lit_compress.pruning.labels import Reason
+from lit_compress.pruning.trace import Recording, Trace
+
+Key = tuple[str, int]
+#: In an owner array, an index that cannot go.
+FIXED = -1
+UNUSED = Reason("no layer reads it")
+UNMADE = Reason("no layer of the model makes it")
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Part of a tensor that goes with a channel class.
+
+    Attributes:
+        tensor: Name of the parameter or buffer.
+        dim: Dimension that is cut.
+        indices: Indices that go.
+        role: ``filter``, ``depthwise``, ``input`` or ``scale``.
+    """
+
+    tensor: str
+    dim: int
+    indices: tuple[int, ...]
+    role: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """Channel classes that cut the same tensors, and so are ranked against each other.
+
+    Attributes:
+        name: Name of the first layer that makes its channels.
+        classes: The numbers of its classes.
+        keys: The tensors and dimensions that they cut.
+    """
+
+    name: str
+    classes: tuple[int, ...]
+    keys: tuple[Key, ...]
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Channels of a layer that cannot go.
+
+    Attributes:
+        tensor: Name of the weight that makes them.
+        dim: Its dimension.
+        indices: Their indices.
+        reason: What stands in the way.
+    """
+
+    tensor: str
+    dim: int
+    indices: tuple[int, ...]
+    reason: Reason
+
+
+@dataclass(frozen=True)
+class ChannelGraph:
+    """The channels of a network: which go together, and which cannot go.
+
+    Attributes:
+        owners: By tensor and dimension, the class of each index; :data:`FIXED` cannot go.
+        roles: By tensor and dimension, what it does with the channels (see :class:`Slice`).
+        groups: The classes that can go, by the tensors they cut.
+        frozen: The channels that cannot go, with the reason.
+        shapes: Shapes of the tensors that can be cut.
+        work: By weight, the positions it is applied at for the example: MACs are these times its
+            size.
+        floors: By tensor and dimension, indices that must stay where more than one must.
+        norms: Norm modules without tensors of their own, and the class of each of their channels.
+    """
+
+    owners: Mapping[Key, np.ndarray]
+    roles: Mapping[Key, str]
+    groups: tuple[Group, ...]
+    frozen: tuple[Frozen, ...]
+    shapes: Mapping[str, tuple[int, ...]]
+    work: Mapping[str, int] = field(default_factory=dict)
+    floors: Mapping[Key, int] = field(default_factory=dict)
+    norms: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @cached_property
+    def class_count(self) -> int:
+        """Classes, those that cannot go included: their numbers are below it."""
+        return 1 + max((int(owner.max(initial=-1)) for owner in self.owners.values()), default=-1)
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """Numbers of the classes that can go."""
+        return tuple(number for group in self.groups for number in group.classes)
+
+    def slices(self, number: int) -> tuple[Slice, ...]:
+        """Return the parts of tensors that go with a class."""
+        found = []
+        for (tensor, dim), owner in self.owners.items():
+            indices = np.flatnonzero(owner == number)
+            if len(indices):
+                found.append(Slice(tensor, dim, tuple(indices.tolist()), self.roles[tensor, dim]))
+        return tuple(found)
+
+    def removable(self, group: Group) -> int:
+        """Return how many classes of a group can go at most: one stays, and what floors ask for."""
+        most = len(group.classes) - 1
+        for key in group.keys:
+            if key in self.floors and group.classes:
+                each = int((self.owners[key] == group.classes[0]).sum())
+                most = min(most, (len(self.owners[key]) - self.floors[key]) // each)
+        return max(0, most)
+
+    def filters(self) -> np.ndarray:
+        """Return, by class, how many filters of conv and linear layers it holds."""
+        count = np.zeros(self.class_count, np.int64)
+        for key, owner in self.owners.items():
+            if self.roles[key] in ("filter", "depthwise"):
+                count += np.bincount(owner[owner >= 0], minlength=self.class_count)
+        return count
+
+
+def build(trace: Trace, closed: Mapping[Key, Reason]) -> ChannelGraph:
+    """Return the graph of a finished trace.
+
+    Args:
+        trace: The watched run, its outputs frozen.
+        closed: Tensors and dimensions whose channels cannot go for a reason found elsewhere.
+    """
+    recording = trace.recording
+    for (tensor, _), use in recording.uses.items():
+        if tensor in recording.opaque:
+            trace.labels.freeze(use.labels, recording.opaque[tensor])
+        if (tensor, use.dim) in closed:
+            trace.labels.freeze(use.labels, closed[tensor, use.dim])
+    classes, reasons = trace.labels.resolve()
+    reasons = _dead_ends(recording, classes, reasons, trace.labels.reasons)
+    number = _renumbered(classes, reasons)
+    owners = {key: _looked_up(number, use.labels) for key, use in recording.uses.items()}
+    roles = {key: use.role for key, use in recording.uses.items()}
+    cut = {key: owner for key, owner in owners.items() if (owner >= 0).any()}
+    frozen = tuple(
+        found
+        for key, use in recording.uses.items()
+        if use.role == "filter"
+        for found in _frozen(key, use.labels.numpy(), reasons, trace.labels.reasons)
+    )
+    tensors = trace.tensors
+    return ChannelGraph(
+        owners=cut,
+        roles={key: roles[key] for key in cut},
+        groups=_groups(cut, roles),
+        frozen=frozen,
+        shapes={name: tuple(tensors[name].shape) for name, _ in cut},
+        work={name: positions for name, positions in recording.work.items()},
+        floors={key: floor for key, floor in recording.floors.items() if key in cut},
+        norms={
+            name: owner
+            for name, labels in recording.norms.items()
+            if ((owner := _looked_up(number, labels)) >= 0).any()
+        },
+    )
+
+
+def _looked_up(values: np.ndarray, labels: Tensor) -> np.ndarray:
+    index = labels.numpy()
+    if not len(values):
+        return np.full(len(index), FIXED)
+    found: np.ndarray = np.where(index >= 0, values[index], FIXED)
+    return found
+
+
+def _dead_ends(
+    recording: Recording, classes: np.ndarray, reasons: np.ndarray, texts: list[Reason]
+) -> np.ndarray:
+    """Freeze the classes that no layer makes, or none reads."""
+    made, read = np.zeros(len(classes), bool), np.zeros(len(classes), bool)
+    for use in recording.uses.values():
+        labels = use.labels.numpy()
+        roots = classes[labels[labels >= 0]]
+        if use.role == "filter":
+            made[roots] = True
+        elif use.role == "input":
+            read[roots] = True
+    texts += [UNMADE, UNUSED]
+    free = reasons < 0
+    reasons = np.where(free & ~made[classes], len(texts) - 2, reasons)
+    return np.where(free & made[classes] & ~read[classes], len(texts) - 1, reasons)
+
+
+def _renumbered(classes: np.ndarray, reasons: np.ndarray) -> np.ndarray:
+    """Return, by label, the number of its class among those that can go, FIXED for the others."""
+    free = reasons < 0
+    number = np.full(len(classes), FIXED)
+    number[free] = np.unique(classes[free], return_inverse=True)[1]
+    return number
+
+
+def _frozen(
+    key: Key, labels: np.ndarray, reasons: np.ndarray, texts: list[Reason]
+) -> list[Frozen]:
+    why = np.where(labels >= 0, reasons[labels], -1)
+    return [
+        Frozen(*key, tuple(np.flatnonzero(why == reason).tolist()), texts[reason])
+        for reason in np.unique(why[why >= 0])
+    ]
+
+
+def _groups(owners: Mapping[Key, np.ndarray], roles: Mapping[Key, str]) -> tuple[Group, ...]:
+    keys_of: dict[int, list[Key]] = {}
+    for key, owner in owners.items():
+        for number in np.unique(owner[owner >= 0]).tolist():
+            keys_of.setdefault(number, []).append(key)
+    members: dict[tuple[Key, ...], list[int]] = {}
+    for number in sorted(keys_of):
+        members.setdefault(tuple(keys_of[number]), []).append(number)
+    groups = []
+    for keys, numbers in members.items():
+        maker = next((name for name, dim in keys if roles[name, dim] == "filter"), keys[0][0])
+        groups.append(Group(maker.rpartition(".")[0] or maker, tuple(numbers), keys))
+    return tuple(groups)
