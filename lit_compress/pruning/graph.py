@@ -162,7 +162,7 @@ def build(trace: Trace, closed: Mapping[Key, Reason]) -> ChannelGraph:
         groups=_groups(cut, roles),
         frozen=frozen,
         shapes={name: tuple(tensors[name].shape) for name, _ in cut},
-        work={name: positions for name, positions in recording.work.items()},
+        work=dict(recording.work),
         floors={key: floor for key, floor in recording.floors.items() if key in cut},
         norms={
             name: owner
@@ -206,9 +206,7 @@ def _renumbered(classes: np.ndarray, reasons: np.ndarray) -> np.ndarray:
     return number
 
 
-def _frozen(
-    key: Key, labels: np.ndarray, reasons: np.ndarray, texts: list[Reason]
-) -> list[Frozen]:
+def _frozen(key: Key, labels: np.ndarray, reasons: np.ndarray, texts: list[Reason]) -> list[Frozen]:
     why = np.where(labels >= 0, reasons[labels], -1)
     return [
         Frozen(*key, tuple(np.flatnonzero(why == reason).tolist()), texts[reason])

@@ -1,8 +1,8 @@
 """Labels that follow channels through a network: which go together, which cannot go, and why.
 
 Every activation has a *twin*: an int32 tensor of its shape whose entries are the labels of the
-channels its elements belong to, or :data:`UNLABELLED`. A twin is kept expanded (stride 0) along each
-dimension in which it is constant, so that it is as small as a vector in most of a network.
+channels its elements belong to, or :data:`UNLABELLED`. A twin is kept expanded (stride 0) along
+each dimension in which it is constant, so that it is as small as a vector in most of a network.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Labels:
         """Say that the channels of a twin cannot go; the first reason given stays."""
         if twin is None:
             return
-        labels = core(twin).unique()
+        labels = torch.unique(core(twin))
         labels = labels[labels >= 0]
         if len(labels):
             self.reasons.append(reason)
@@ -78,7 +78,7 @@ class Labels:
         if bare.any():
             self.freeze(pairs[:, bare].amax(0), reason)
             pairs = pairs[:, ~bare]
-        coded = (pairs[0] * self.count + pairs[1]).unique()
+        coded = torch.unique(pairs[0] * self.count + pairs[1])
         self._ties.append(torch.stack([coded // self.count, coded % self.count]))
 
     def along(self, twin: Tensor, dim: int, reason: Reason) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lit_compress.errors import PlanError
-from lit_compress.pruning.graph import FIXED, ChannelGraph, Group, Key
+from lit_compress.pruning.graph import FIXED, ChannelGraph, Key
 
 FORMAT = 1
 
@@ -35,8 +35,8 @@ class Cut:
         if not self.keep or not rising or self.keep[0] < 0 or self.keep[-1] >= self.size:
             raise PlanError(
                 f"the plan keeps {len(self.keep)} of {self.size} indices of {self.tensor} "
-                f"(dimension {self.dim}): they must rise from 0 to {self.size - 1} at most, and one "
-                "must stay"
+                f"(dimension {self.dim}): they must rise from 0 to {self.size - 1} at most, and "
+                "one must stay"
             )
 
 
@@ -137,7 +137,10 @@ def restrict(graph: ChannelGraph, plan: Plan) -> ChannelGraph:
         shape = list(shapes[cut.tensor])
         shape[cut.dim] = len(cut.keep)
         shapes[cut.tensor] = tuple(shape)
-    groups = (Group(g.name, tuple(n for n in g.classes if n not in gone), g.keys) for g in graph.groups)
+    groups = (
+        replace(group, classes=tuple(n for n in group.classes if n not in gone))
+        for group in graph.groups
+    )
     norms = {
         name: owner[~np.isin(owner, list(gone))] if gone else owner
         for name, owner in graph.norms.items()

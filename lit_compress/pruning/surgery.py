@@ -81,13 +81,14 @@ def check(plan: Plan, tensors: Mapping[str, Tensor]) -> None:
             )
         if cut.dim >= tensor.dim() or tensor.shape[cut.dim] != cut.size:
             raise PlanError(
-                f"the plan expects {cut.size} indices in dimension {cut.dim} of {cut.tensor}, whose "
-                f"shape is {tuple(tensor.shape)}: it is a plan for other shapes, or was applied "
-                "already"
+                f"the plan expects {cut.size} indices in dimension {cut.dim} of {cut.tensor}, "
+                f"whose shape is {tuple(tensor.shape)}: it is a plan for other shapes, or was "
+                "applied already"
             )
 
 
 def cut_tensor(tensor: Tensor, dims: Mapping[int, Cut]) -> Tensor:
+    """Return what stays of a tensor, in its memory format."""
     layout = torch.contiguous_format
     if tensor.dim() == 4 and not tensor.is_contiguous():
         layout = torch.channels_last
@@ -106,8 +107,8 @@ def _known_names(optimizer: Optimizer) -> list[tuple[Tensor, str]]:
         found += list(zip(group["params"], names, strict=True))
     if not any(name for _, name in found):
         raise PlanError(
-            "the optimizer's parameters have no known names: apply the plan to its module first, or "
-            "to both at once, apply(plan, module, optimizer)"
+            "the optimizer's parameters have no known names: apply the plan to its module first, "
+            "or to both at once, apply(plan, module, optimizer)"
         )
     return found
 
@@ -130,9 +131,7 @@ def _cut_states(
     ]
 
 
-def _fitting(
-    optimizer: Optimizer, key: Any, value: Any, cuts: Mapping[int, Cut]
-) -> dict[int, Cut]:
+def _fitting(optimizer: Optimizer, key: Any, value: Any, cuts: Mapping[int, Cut]) -> dict[int, Cut]:
     """Return the cuts that apply to a value of an optimizer's state.
 
     A value of the parameter's shape is cut like it; one with size 1 in a dimension (a factored
@@ -156,8 +155,8 @@ def _fitting(
 def _unknown_state(optimizer: Optimizer, key: Any, what: str) -> str:
     return (
         f"the state {key!r} of {type(optimizer).__name__} is {what}, which does not follow its "
-        "parameter's shape, so it cannot be cut: use SGD, Adam, AdamW, RMSprop or Adagrad, or remove "
-        "channels at the end of the fit"
+        "parameter's shape, so it cannot be cut: use SGD, Adam, AdamW, RMSprop or Adagrad, or "
+        "remove channels at the end of the fit"
     )
 
 
@@ -270,14 +269,15 @@ def replaced(
     before: list[tuple[nn.Module, str, int]] = []
     try:
         for layer in module.modules():
-            for table in (layer._parameters, layer._buffers):
+            tables: list[dict[str, Any]] = [layer._parameters, layer._buffers]
+            for table in tables:
                 for name, tensor in list(table.items()):
                     if id(tensor) in new:
                         held.append((table, name, tensor))
                         value = new[id(tensor)]
                         is_parameter = isinstance(tensor, nn.Parameter)
                         table[name] = nn.Parameter(value, False) if is_parameter else value
-        changed = {id(table[name]) for table, name, _ in held}
+        changed = {id(table[name]) for table, name, _ in held if name in table}
         before = set_widths(module, changed, norms)
         yield
     finally:
