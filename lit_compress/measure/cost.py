@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,17 @@ class Cost:
     layers: tuple[LayerCost, ...]
 
 
-def cost(module: nn.Module, example: Tensor) -> Cost:
+Inputs = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
+
+
+def forward_arguments(inputs: Inputs) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    """Return the arguments of a forward: one tensor, several in a tuple, or keywords in a mapping."""
+    if isinstance(inputs, Mapping):
+        return (), inputs
+    return (tuple(inputs), {}) if isinstance(inputs, (tuple, list)) else ((inputs,), {})
+
+
+def cost(module: nn.Module, example: Inputs) -> Cost:
     """Count a module's parameters, non-zeros and MACs on one example batch.
 
     MACs are half the operations that ``torch.utils.flop_counter.FlopCounterMode`` counts:
@@ -55,11 +66,13 @@ def cost(module: nn.Module, example: Tensor) -> Cost:
 
     Args:
         module: Any module; it is left in the mode it was in.
-        example: Its input; give a batch of 1 for MACs an image.
+        example: Its input (or a tuple of arguments, or a mapping of keywords); give a batch of 1
+            for MACs an image.
     """
     counter = FlopCounterMode(display=False)
+    args, kwargs = forward_arguments(example)
     with evaluating(module), torch.no_grad(), attention_unfused(), counter:
-        module(example)
+        module(*args, **kwargs)
     flops = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
     # The counter names a module by its class, and its children below that.
     root = type(module).__name__

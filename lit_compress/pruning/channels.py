@@ -17,14 +17,13 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from lit_compress.errors import ChannelError
-from lit_compress.measure.cost import attention_unfused, evaluating
+from lit_compress.measure.cost import Inputs, attention_unfused, evaluating, forward_arguments
 from lit_compress.pruning.graph import ChannelGraph, Group, Key, build
 from lit_compress.pruning.labels import Reason
 from lit_compress.pruning.operations import RULES, unknown
 from lit_compress.pruning.trace import Trace
 from lit_compress.pruning.trial import Failure, Run, tensors_in, try_out
 
-Inputs = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
 Blocked = dict[int | tuple[str, str, int], Reason]
 
 #: Trials before what is left in doubt is frozen group by group.
@@ -50,7 +49,7 @@ def analyse(model: nn.Module, example_inputs: Inputs) -> ChannelGraph:
         ChannelError: If the forward fails on the example, or the model is lazy or quantised.
     """
     _refuse(model)
-    args, kwargs = _arguments(example_inputs)
+    args, kwargs = forward_arguments(example_inputs)
     with _undisturbed(model):
         runs: list[Run] = [lambda: model(*args, **kwargs)]
         trace = _traced(model, runs, {})
@@ -147,14 +146,6 @@ def _training_run(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, 
 
 def _scalars(tensors: Mapping[str, Tensor]) -> set[str]:
     return {name for name, tensor in tensors.items() if tensor.numel() <= 1}
-
-
-def _arguments(inputs: Inputs) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-    if isinstance(inputs, Mapping):
-        return (), inputs
-    if isinstance(inputs, (tuple, list)):
-        return tuple(inputs), {}
-    return (inputs,), {}
 
 
 def _refuse(model: nn.Module) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from lit_compress.errors import PlanError
 from lit_compress.pruning.labels import Reason
 from lit_compress.pruning.trace import Recording, Trace
 
@@ -103,6 +106,50 @@ class ChannelGraph:
         """Numbers of the classes that can go."""
         return tuple(number for group in self.groups for number in group.classes)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return what can go as text, numbers and tensors, for a checkpoint; reasons stay out."""
+        return {
+            "owners": [
+                {
+                    "tensor": name,
+                    "dim": dim,
+                    "role": self.roles[name, dim],
+                    "classes": _tensor(owner),
+                }
+                for (name, dim), owner in self.owners.items()
+            ],
+            "shapes": {name: list(shape) for name, shape in self.shapes.items()},
+            "work": dict(self.work),
+            "floors": [[name, dim, floor] for (name, dim), floor in self.floors.items()],
+            "norms": {name: _tensor(owner) for name, owner in self.norms.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> ChannelGraph:
+        """Return the graph that :meth:`to_dict` gave.
+
+        Raises:
+            PlanError: If it is not one.
+        """
+        try:
+            rows = content["owners"]
+            owners = {(str(r["tensor"]), int(r["dim"])): r["classes"].numpy() for r in rows}
+            roles = {(str(r["tensor"]), int(r["dim"])): str(r["role"]) for r in rows}
+            return cls(
+                owners=owners,
+                roles=roles,
+                groups=_groups(owners, roles),
+                frozen=(),
+                shapes={str(n): tuple(map(int, s)) for n, s in content["shapes"].items()},
+                work={str(name): int(n) for name, n in content["work"].items()},
+                floors={(str(n), int(dim)): int(floor) for n, dim, floor in content["floors"]},
+                norms={str(name): owner.numpy() for name, owner in content["norms"].items()},
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise PlanError(
+                f"the checkpoint's channels are damaged ({type(error).__name__}: {error})"
+            ) from error
+
     def slices(self, number: int) -> tuple[Slice, ...]:
         """Return the parts of tensors that go with a class."""
         found = []
@@ -170,6 +217,10 @@ def build(trace: Trace, closed: Mapping[Key, Reason]) -> ChannelGraph:
             if ((owner := _looked_up(number, labels)) >= 0).any()
         },
     )
+
+
+def _tensor(owner: np.ndarray) -> Tensor:
+    return torch.from_numpy(owner.astype(np.int32))
 
 
 def _looked_up(values: np.ndarray, labels: Tensor) -> np.ndarray:
