@@ -52,7 +52,7 @@ Inputs = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
 
 
 def forward_arguments(inputs: Inputs) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-    """Return the arguments of a forward: one tensor, several in a tuple, or keywords in a mapping."""
+    """Return a forward's arguments: one tensor, several in a tuple, or keywords in a mapping."""
     if isinstance(inputs, Mapping):
         return (), inputs
     return (tuple(inputs), {}) if isinstance(inputs, (tuple, list)) else ((inputs,), {})

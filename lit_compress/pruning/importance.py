@@ -57,7 +57,7 @@ class L2(Importance):
 
     @override
     def score(self, weight: Tensor, gradient: Tensor | None) -> Tensor:
-        return torch.linalg.vector_norm(weight.flatten(1), dim=1)
+        return weight.flatten(1).square().sum(1).sqrt()
 
 
 class BatchNormScale(Importance):
@@ -73,7 +73,8 @@ class BatchNormScale(Importance):
 class Taylor(Importance):
     """Estimated change of the loss without a filter.
 
-    Molchanov et al. 2019, arXiv 1906.10771, equation 8: the square of the sum of weight times gradient, added up over the training steps of an epoch.
+    The square of the sum of weight times gradient, added up over the training steps of an epoch
+    (Molchanov et al. 2019, arXiv 1906.10771, equation 8).
     """
 
     needs_gradient = True
