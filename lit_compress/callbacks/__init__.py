@@ -1,7 +1,8 @@
 """When to compress: callbacks for any LightningModule and any Trainer."""
 
+from lit_compress.callbacks.filter_pruning import FilterPruning
 from lit_compress.callbacks.magnitude_pruning import MagnitudePruning
 from lit_compress.callbacks.post_training_quantization import PostTrainingQuantization
 from lit_compress.callbacks.report import CompressionReport
 
-__all__ = ["CompressionReport", "MagnitudePruning", "PostTrainingQuantization"]
+__all__ = ["CompressionReport", "FilterPruning", "MagnitudePruning", "PostTrainingQuantization"]

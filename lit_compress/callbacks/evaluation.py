@@ -63,7 +63,9 @@ class Surroundings(Callback):
         trainer.strategy.lr_scheduler_configs = self.trainer.strategy.lr_scheduler_configs
         # After the fit the current epoch is one past the last.
         epoch, last = self.trainer.current_epoch, self.trainer.max_epochs or 0
-        trainer.fit_loop.epoch_progress.current.completed = min(epoch, last - 1) if last > 0 else epoch
+        trainer.fit_loop.epoch_progress.current.completed = (
+            min(epoch, last - 1) if last > 0 else epoch
+        )
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

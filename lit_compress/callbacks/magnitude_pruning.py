@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
 
+from lit_compress.callbacks.hold import Hold
 from lit_compress.callbacks.pruning import PruningCallback, plain
 from lit_compress.errors import CheckpointError, InvalidArgumentError
 from lit_compress.pruning import magnitude_masks, pack, prunable_weights, sparsity, unpack
@@ -38,6 +36,9 @@ class MagnitudePruning(PruningCallback):
         include: Globs of the layers to prune, such as ``model.features.*``. Default: every conv and
             linear layer; biases and norms are never pruned.
         exclude: Globs of the layers to leave alone.
+        monitor: Key that your ``validation_step`` logs, such as ``val_acc``; it is logged again as
+            ``pruned/val_acc`` once the target is reached, NaN before: what ModelCheckpoint should
+            watch to keep the best pruned weights.
     """
 
     def __init__(
@@ -47,8 +48,9 @@ class MagnitudePruning(PruningCallback):
         scope: Scope = "global",
         include: Sequence[str] = ("*",),
         exclude: Sequence[str] = (),
+        monitor: str | None = None,
     ) -> None:
-        super().__init__(target, schedule)
+        super().__init__(target, schedule, monitor)
         if scope not in ("global", "local"):
             raise InvalidArgumentError(f"scope must be 'global' or 'local', got {scope!r}")
         for name, patterns in (("include", include), ("exclude", exclude)):
@@ -63,8 +65,7 @@ class MagnitudePruning(PruningCallback):
         self._masks: Masks = {}
         self._packed: dict[str, Tensor] = {}
         self._weights: dict[str, nn.Parameter] = {}
-        self._held: tuple[list[Tensor], list[Tensor]] = ([], [])
-        self._handles: list[RemovableHandle] = []
+        self._hold = Hold()
 
     @override
     def arguments(self) -> dict[str, Any]:
@@ -85,7 +86,8 @@ class MagnitudePruning(PruningCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
-            self._masks, self._packed, self._held = {}, {}, ([], [])
+            self._masks, self._packed = {}, {}
+            self._hold.clear()
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -93,40 +95,38 @@ class MagnitudePruning(PruningCallback):
         self._refuse_shared_claims(trainer)
         if self._packed:
             self._masks = self._restored()
-            self._hold()
+            self._hold.hold(self._weights, self._masks)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._release()
-        for optimizer in trainer.optimizers:
-            self._handles.append(optimizer.register_step_post_hook(self._after_step))
+        self._hold.attach(trainer.optimizers)
 
     @override
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         # In manual optimization a step may be that of an optimizer the trainer does not know.
         if not pl_module.automatic_optimization:
-            self._apply()
+            self._hold.apply()
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._apply()
-        self._release()
+        self._hold.apply()
+        self._hold.release()
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._release()
+        self._hold.release()
 
     @override
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         super().on_exception(trainer, pl_module, exception)
-        self._release()
+        self._hold.release()
 
     @override
     def prune(self, trainer: Trainer, pl_module: LightningModule, share: Fraction) -> float:
         self._masks = magnitude_masks(self._weights, share, self.scope, self._masks)
-        self._hold()
+        self._hold.hold(self._weights, self._masks)
         return sparsity(self._masks)
 
     @override
@@ -153,33 +153,6 @@ class MagnitudePruning(PruningCallback):
             }
         except InvalidArgumentError as error:
             raise CheckpointError(f"{error}; {MISSING_HINT}") from error
-
-    def _hold(self) -> None:
-        """Keep float masks where the weights are: one multiplication a step is then enough."""
-        weights: list[Tensor] = list(self._weights.values())
-        masks = [
-            self._masks[name].to(weight.device, weight.dtype)
-            for name, weight in self._weights.items()
-        ]
-        for index, weight in enumerate(weights):
-            if weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last):
-                masks[index] = masks[index].contiguous(memory_format=torch.channels_last)
-        self._held = (weights, masks)
-        self._apply()
-
-    def _apply(self) -> None:
-        if self._held[0]:
-            weights, masks = self._held
-            with torch.no_grad():
-                torch._foreach_mul_(weights, masks)
-
-    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        self._apply()
-
-    def _release(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
 
     def _refuse_shared_claims(self, trainer: Trainer) -> None:
         for other in trainer.callbacks:  # type: ignore[attr-defined]

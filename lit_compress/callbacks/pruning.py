@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import asdict
 from fractions import Fraction
+from math import nan
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -12,6 +13,7 @@ from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveragi
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
+from lit_compress.callbacks.evaluation import check_monitor
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.pruning.masks import exact_share
 from lit_compress.pruning.schedule import Schedule
@@ -34,10 +36,12 @@ class PruningCallback(Callback, ABC):
     Args:
         target: Share to remove in the end, in [0, 1).
         schedule: Epochs at which to prune.
+        monitor: Key that ``validation_step`` logs, to be logged again once the target is reached.
     """
 
-    def __init__(self, target: float, schedule: Schedule) -> None:
+    def __init__(self, target: float, schedule: Schedule, monitor: str | None = None) -> None:
         self._target = exact_share(target)
+        self.monitor = monitor
         self.target = target
         self.schedule = schedule
         self.reached = 0.0
@@ -77,8 +81,8 @@ class PruningCallback(Callback, ABC):
             if isinstance(callback, (WeightAveraging, StochasticWeightAveraging)):
                 raise InvalidArgumentError(
                     f"{type(self).__name__} cannot run beside {type(callback).__name__}: the "
-                    "average of weights from before and after pruning is not sparse; average in a "
-                    "later fit that starts from the pruned checkpoint, or leave it out"
+                    "average of weights from before and after pruning is not a pruned network; "
+                    "average in a later fit that starts from the pruned checkpoint, or leave it out"
                 )
 
     @override
@@ -96,7 +100,21 @@ class PruningCallback(Callback, ABC):
                 f"{type(self).__name__}: epoch {trainer.current_epoch}, {self.reached:.1%} removed "
                 f"(target {float(self._target):.1%})"
             )
-        pl_module.log(self._tag(trainer), self.reached, on_step=False, on_epoch=True, sync_dist=True)
+        pl_module.log(
+            self._tag(trainer), self.reached, on_step=False, on_epoch=True, sync_dist=True
+        )
+
+    @override
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.monitor is None or trainer.sanity_checking:
+            return
+        check_monitor(self.monitor, trainer.callback_metrics)
+        value = float(trainer.callback_metrics[self.monitor])
+        reached = value if self._done >= self._target else nan
+        pl_module.log(f"pruned/{self.monitor}", reached, sync_dist=False)
+
+    def complete(self, module: LightningModule) -> None:
+        """Bring a copy that was loaded from one of the run's checkpoints to its final form."""
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -234,7 +234,9 @@ class CompressionReport(Callback, BeforePruning):
         from lit_compress.quantization import write_onnx
 
         write_onnx(network.captured(copy).eval(), network.inputs[0], path)
-        note = f"the {like} weights as fp32 ONNX, timed as int8's base in the same runtime; not kept"
+        note = (
+            f"the {like} weights as fp32 ONNX, timed as int8's base in the same runtime; not kept"
+        )
         macs = card.variant(like).macs
         return Variant(name, *onnx_counts(path), macs, file_bytes(path), note=note)
 

@@ -114,7 +114,9 @@ def time_variants(
     """
     names = list(runners)
     baselines = {
-        name: tuple(dict.fromkeys([names[0], *([same_engine[name]] if name in same_engine else [])]))
+        name: tuple(
+            dict.fromkeys([names[0], *([same_engine[name]] if name in same_engine else [])])
+        )
         for name in names[1:]
     }
     return compare(runners, baselines=baselines, batch=batch, threads=threads)

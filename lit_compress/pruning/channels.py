@@ -21,8 +21,9 @@ from lit_compress.measure.cost import Inputs, attention_unfused, evaluating, for
 from lit_compress.pruning.graph import ChannelGraph, Group, Key, build
 from lit_compress.pruning.labels import Reason
 from lit_compress.pruning.operations import RULES, unknown
+from lit_compress.pruning.plan import Plan
 from lit_compress.pruning.trace import Trace
-from lit_compress.pruning.trial import Failure, Run, tensors_in, try_out
+from lit_compress.pruning.trial import Failure, Run, tensors_in, try_out, try_plan
 
 Blocked = dict[int | tuple[str, str, int], Reason]
 
@@ -30,7 +31,7 @@ Blocked = dict[int | tuple[str, str, int], Reason]
 RETRIES = 60
 
 
-def analyse(model: nn.Module, example_inputs: Inputs) -> ChannelGraph:
+def analyse(model: nn.Module, example_inputs: Inputs, submodule: str = "") -> ChannelGraph:
     """Find which channels of a network can be removed together, and which cannot and why.
 
     The model runs a few times in eval mode; its weights, buffers, mode and the random state are as
@@ -41,6 +42,7 @@ def analyse(model: nn.Module, example_inputs: Inputs) -> ChannelGraph:
         model: Any module. Its code is not traced: what matters is the torch calls it makes.
         example_inputs: What its forward takes: a tensor, a tuple of arguments, or a mapping of
             keyword arguments, on the model's device. Small ones do.
+        submodule: Name of the part of the model that takes them; the model itself by default.
 
     Returns:
         The groups of channels that can go, and the others with the reason.
@@ -51,11 +53,42 @@ def analyse(model: nn.Module, example_inputs: Inputs) -> ChannelGraph:
     _refuse(model)
     args, kwargs = forward_arguments(example_inputs)
     with _undisturbed(model):
-        runs: list[Run] = [lambda: model(*args, **kwargs)]
+        called = model.get_submodule(submodule)
+        runs: list[Run] = [lambda: called(*args, **kwargs)]
         trace = _traced(model, runs, {})
         if set(trace.tensors) - trace.recording.seen - _scalars(trace.tensors):
-            runs += _training_run(model, args, kwargs)
+            runs += _training_run(called, args, kwargs)
         return _settled(model, runs, trace if len(runs) == 1 else _traced(model, runs, {}))
+
+
+def verify(
+    model: nn.Module,
+    example_inputs: Inputs,
+    graph: ChannelGraph,
+    plan: Plan,
+    submodule: str = "",
+) -> None:
+    """Make sure that a network without a plan's channels computes what it does with them unread.
+
+    Args:
+        model: The module; nothing is changed in it.
+        example_inputs: As for :func:`analyse`.
+        graph: Its channels, as they are now.
+        plan: What is to go.
+        submodule: As for :func:`analyse`.
+
+    Raises:
+        ChannelError: If it does not.
+    """
+    args, kwargs = forward_arguments(example_inputs)
+    called = model.get_submodule(submodule)
+    with _undisturbed(model):
+        failure = try_plan(model, [lambda: called(*args, **kwargs)], graph, plan)
+    if failure is not None:
+        raise ChannelError(
+            f"removing channels of {type(model).__name__} would break it, so nothing was removed: "
+            f"{failure.reason}; exclude the layers concerned"
+        )
 
 
 def _settled(model: nn.Module, runs: list[Run], trace: Trace) -> ChannelGraph:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -85,6 +84,7 @@ class ChannelGraph:
             size.
         floors: By tensor and dimension, indices that must stay where more than one must.
         norms: Norm modules without tensors of their own, and the class of each of their channels.
+        class_count: How many classes there were; their numbers are below it.
     """
 
     owners: Mapping[Key, np.ndarray]
@@ -95,11 +95,7 @@ class ChannelGraph:
     work: Mapping[str, int] = field(default_factory=dict)
     floors: Mapping[Key, int] = field(default_factory=dict)
     norms: Mapping[str, np.ndarray] = field(default_factory=dict)
-
-    @cached_property
-    def class_count(self) -> int:
-        """Classes, those that cannot go included: their numbers are below it."""
-        return 1 + max((int(owner.max(initial=-1)) for owner in self.owners.values()), default=-1)
+    class_count: int = 0
 
     @property
     def classes(self) -> tuple[int, ...]:
@@ -107,7 +103,7 @@ class ChannelGraph:
         return tuple(number for group in self.groups for number in group.classes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what can go as text, numbers and tensors, for a checkpoint; reasons stay out."""
+        """Return what can go as text, numbers and tensors, for a checkpoint; without reasons."""
         return {
             "owners": [
                 {
@@ -144,6 +140,7 @@ class ChannelGraph:
                 work={str(name): int(n) for name, n in content["work"].items()},
                 floors={(str(n), int(dim)): int(floor) for n, dim, floor in content["floors"]},
                 norms={str(name): owner.numpy() for name, owner in content["norms"].items()},
+                class_count=_count(owners),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PlanError(
@@ -216,7 +213,12 @@ def build(trace: Trace, closed: Mapping[Key, Reason]) -> ChannelGraph:
             for name, labels in recording.norms.items()
             if ((owner := _looked_up(number, labels)) >= 0).any()
         },
+        class_count=_count(cut),
     )
+
+
+def _count(owners: Mapping[Key, np.ndarray]) -> int:
+    return 1 + max((int(owner.max(initial=-1)) for owner in owners.values()), default=-1)
 
 
 def _tensor(owner: np.ndarray) -> Tensor:

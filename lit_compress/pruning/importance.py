@@ -139,7 +139,10 @@ def importance_of(importance: ImportanceName | Importance) -> Importance:
 
 
 def layer_scores(
-    module: nn.Module, graph: ChannelGraph, importance: Importance
+    module: nn.Module,
+    graph: ChannelGraph,
+    importance: Importance,
+    tensors: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Return the scores of each layer's filters, by the name of the tensor they were read from.
 
@@ -147,12 +150,14 @@ def layer_scores(
         module: The network.
         graph: Its channels.
         importance: The score.
+        tensors: What to score in the place of the network's own tensors, by name.
 
     Raises:
         PatternError: If a score is NaN.
     """
-    tensors, scores = named_tensors(module), {}
-    norms = _norm_weights(module) if importance.reads == "scale" else set()
+    tensors = named_tensors(module) | dict(tensors or {})
+    scores: dict[str, Tensor] = {}
+    norms = norm_weights(module) if importance.reads == "scale" else set()
     for name, dim in graph.owners:
         tensor = tensors[name]
         wanted = (
@@ -201,7 +206,8 @@ def class_scores(
         return np.where(count > 0, total if importance.absolute else total / count, np.nan)
 
 
-def _norm_weights(module: nn.Module) -> set[str]:
+def norm_weights(module: nn.Module) -> set[str]:
+    """Return the names of the weights of a module's norm layers."""
     return {
         f"{name}.weight"
         for name, layer in module.named_modules()

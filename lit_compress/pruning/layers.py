@@ -30,8 +30,8 @@ def prunable_weights(
         PatternError: If a pattern matches no layer, nothing is left, or a picked layer has no plain
             weight (lazy or parametrised).
     """
-    layers = {name: child for name, child in module.named_modules() if isinstance(child, PRUNABLE)}
-    picked = _matching(include, layers, "include") - _matching(exclude, layers, "exclude")
+    layers = prunable_layers(module)
+    picked = matching(include, layers, "include") - matching(exclude, layers, "exclude")
     weights: dict[str, nn.Parameter] = {}
     seen: set[int] = set()
     for name, layer in layers.items():
@@ -48,11 +48,26 @@ def prunable_weights(
     return weights
 
 
+def prunable_layers(module: nn.Module) -> dict[str, nn.Module]:
+    """Return a module's conv and linear layers by name."""
+    return {name: child for name, child in module.named_modules() if isinstance(child, PRUNABLE)}
+
+
 def _weight_name(layer: str) -> str:
     return f"{layer}.weight" if layer else "weight"
 
 
-def _matching(patterns: Iterable[str], layers: Iterable[str], argument: str) -> set[str]:
+def matching(patterns: Iterable[str], layers: Iterable[str], argument: str) -> set[str]:
+    """Return the layers whose name, or whose weight's name, matches one of the globs.
+
+    Args:
+        patterns: The globs.
+        layers: Names of layers.
+        argument: What the patterns were given as, for the message.
+
+    Raises:
+        PatternError: If a pattern matches nothing.
+    """
     names = list(layers)
     found: set[str] = set()
     for pattern in patterns:

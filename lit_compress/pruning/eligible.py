@@ -1,0 +1,92 @@
+"""Which groups of channels may lose some: picked by the globs of their layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from lit_compress.errors import ChannelError
+from lit_compress.pruning.graph import ChannelGraph, Group
+from lit_compress.pruning.importance import Importance, norm_weights
+from lit_compress.pruning.layers import matching, prunable_layers
+from lit_compress.pruning.trace import named_tensors
+
+
+def eligible_groups(
+    module: nn.Module,
+    graph: ChannelGraph,
+    importance: Importance,
+    include: Sequence[str] = ("*",),
+    exclude: Sequence[str] = (),
+) -> tuple[list[int], dict[str, str]]:
+    """Return the groups that may lose channels, and the layers that are left alone and why.
+
+    A group may if all layers that make its channels are included, none of the layers whose filters
+    it holds is excluded, and their weights are trained.
+
+    Args:
+        module: The network.
+        graph: Its channels.
+        importance: The score; one that reads norms leaves layers without a norm alone.
+        include: Globs of layer names.
+        exclude: Globs of layer names.
+
+    Returns:
+        Indices of groups, and reasons by layer name.
+
+    Raises:
+        PatternError: If a pattern matches nothing.
+        ChannelError: If no group is left.
+    """
+    layers = prunable_layers(module)
+    left_out = set(layers) - matching(include, layers, "include")
+    excluded = matching(exclude, layers, "exclude")
+    norms = norm_weights(module) if importance.reads == "scale" else set()
+    left, kept_back = [], {}
+    for index, group in enumerate(graph.groups):
+        why = _why_not(module, graph, group, left_out, excluded)
+        if not why and importance.reads == "scale" and not any(n in norms for n, _ in group.keys):
+            why = "no norm behind it to rank by"
+        if why:
+            kept_back.update(dict.fromkeys(_layers(graph, group), why))
+        else:
+            left.append(index)
+    if not any(graph.removable(graph.groups[index]) for index in left):
+        raise ChannelError(
+            f"no channel of {type(module).__name__} can go: {_summary(graph, kept_back)}"
+        )
+    return left, kept_back
+
+
+def _why_not(
+    module: nn.Module,
+    graph: ChannelGraph,
+    group: Group,
+    left_out: set[str],
+    excluded: set[str],
+) -> str:
+    tensors = named_tensors(module)
+    for name, dim in group.keys:
+        role = graph.roles[name, dim]
+        layer = name.rpartition(".")[0]
+        if role not in ("filter", "depthwise"):
+            continue
+        if layer in excluded or (layer in left_out and role == "filter"):
+            word = "excluded" if layer in excluded else "not included"
+            return f"{layer} is {word}, and its channels go together with these"
+        if role == "filter" and not tensors[name].requires_grad:
+            return f"{name} is not trained (requires_grad is False)"
+    return ""
+
+
+def _layers(graph: ChannelGraph, group: Group) -> list[str]:
+    roles = ("filter", "depthwise")
+    return [n.rpartition(".")[0] for n, dim in group.keys if graph.roles[n, dim] in roles]
+
+
+def _summary(graph: ChannelGraph, kept_back: dict[str, str]) -> str:
+    reasons = [f"{frozen.tensor}: {frozen.reason}" for frozen in graph.frozen]
+    reasons += [f"{layer}: {why}" for layer, why in kept_back.items()]
+    shown = "; ".join(dict.fromkeys(reasons[:3]))
+    return shown or "its forward uses no conv or linear layer with a weight of its own"
