@@ -11,13 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lit_compress.artifact.read import load
+    from lit_compress.checkpoint import load_from_checkpoint
+    from lit_compress.pruning.channels import analyse
     from lit_compress.pruning.schedule import Schedule
 
 __version__ = "0.1.0"
 
-_HOME = {"Schedule": "lit_compress.pruning.schedule", "load": "lit_compress.artifact.read"}
+_HOME = {
+    "Schedule": "lit_compress.pruning.schedule",
+    "analyse": "lit_compress.pruning.channels",
+    "load": "lit_compress.artifact.read",
+    "load_from_checkpoint": "lit_compress.checkpoint",
+}
 
-__all__ = ["Schedule", "__version__", "load"]
+__all__ = ["Schedule", "__version__", "analyse", "load", "load_from_checkpoint"]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lit_compress.callbacks.variants import pruners
 from lit_compress.errors import CheckpointError
+from lit_compress.pruning.shapes import fit_shapes, original_of
 
 
 def load_best(trainer: Trainer, module: LightningModule) -> None:
@@ -30,7 +31,10 @@ def load_best(trainer: Trainer, module: LightningModule) -> None:
     for path, score in ranked:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         if int(content["epoch"]) >= since:
+            fit_shapes(module, content["state_dict"], original_of(content))
             module.load_state_dict(content["state_dict"])
+            for pruner in pruners(trainer):
+                pruner.complete(module)
             rank_zero_info(f"weights of {path} ({checkpoint.monitor} {float(score):.4f})")
             return
     raise CheckpointError(

@@ -313,6 +313,10 @@ class FilterPruning(PruningCallback):
         self._hold.clear()
 
     @override
+    def original(self) -> Original | None:
+        return None if self._graph is None else Original.of(self._graph, self._removed)
+
+    @override
     def complete(self, module: LightningModule) -> None:
         if self._graph is None:
             return

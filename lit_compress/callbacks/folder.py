@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
+
+from lit_compress.pruning.shapes import ORIGINAL, Original, fit_shapes
 
 WEIGHTS = "model.safetensors"
 
@@ -22,8 +25,14 @@ def artifact_dir(trainer: Trainer, dirpath: str | None) -> Path:
     return Path(log_dir or trainer.default_root_dir) / "artifact"
 
 
-def save_weights(module: LightningModule, path: Path) -> None:
-    """Write a module's weights as safetensors, in one step."""
+def save_weights(module: LightningModule, path: Path, original: Original | None = None) -> None:
+    """Write a module's weights as safetensors, in one step.
+
+    Args:
+        module: The module.
+        path: The file.
+        original: What the network was before it was pruned, kept in the file's metadata.
+    """
     from safetensors.torch import save_file
 
     state = {
@@ -33,14 +42,19 @@ def save_weights(module: LightningModule, path: Path) -> None:
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    save_file(state, partial)
+    metadata = {"format": "pt"}
+    if original is not None:
+        metadata[ORIGINAL] = json.dumps(original.to_dict())
+    save_file(state, partial, metadata)
     with open(partial, "rb") as file:
         os.fsync(file.fileno())
     os.replace(partial, path)
 
 
 def load_saved(module: LightningModule, path: Path) -> None:
-    """Load weights that :func:`save_weights` wrote."""
+    """Load weights that :func:`save_weights` wrote, in the shapes that they have there."""
     from safetensors.torch import load_file
 
-    module.load_state_dict(load_file(path), strict=False)  # extra state is not in the file
+    state = load_file(path)
+    fit_shapes(module, state)
+    module.load_state_dict(state, strict=False)  # extra state is not in the file

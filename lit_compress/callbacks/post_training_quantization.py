@@ -35,7 +35,7 @@ from lit_compress.callbacks.evaluation import (
 )
 from lit_compress.callbacks.folder import WEIGHTS, artifact_dir, save_weights
 from lit_compress.callbacks.network import Network, find_network
-from lit_compress.callbacks.variants import empty_card, float_name, float_variant
+from lit_compress.callbacks.variants import empty_card, float_name, float_variant, original
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.measure import file_bytes, onnx_counts
 
@@ -153,7 +153,7 @@ class PostTrainingQuantization(Callback):
         with isolate_rng():
             network = find_network(trainer, copy, self.submodule, self.calibration_batches)
             with folder_swap(target) as folder:
-                save_weights(copy, folder / WEIGHTS)
+                save_weights(copy, folder / WEIGHTS, original(trainer))
                 embedded = self._convert(trainer, copy, network, folder / MODEL)
                 card = self._card(trainer, copy, network, folder, embedded)
                 write_card(folder, card)

@@ -17,6 +17,7 @@ from lit_compress.callbacks.evaluation import check_monitor
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.pruning.masks import exact_share
 from lit_compress.pruning.schedule import Schedule
+from lit_compress.pruning.shapes import Original
 
 #: Strategies that keep a weight in pieces on several devices, so that none can rank them all.
 SHARDED = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
@@ -112,6 +113,10 @@ class PruningCallback(Callback, ABC):
         value = float(trainer.callback_metrics[self.monitor])
         reached = value if self._done >= self._target else nan
         pl_module.log(f"pruned/{self.monitor}", reached, sync_dist=False)
+
+    def original(self) -> Original | None:
+        """Return what the network was like before channels were removed from it, if any were."""
+        return None
 
     def complete(self, module: LightningModule) -> None:
         """Bring a copy that was loaded from one of the run's checkpoints to its final form."""

@@ -35,6 +35,7 @@ from lit_compress.callbacks.variants import (
     empty_card,
     float_name,
     float_variant,
+    original,
     pruners,
     run_eagerly,
     time_variants,
@@ -153,7 +154,7 @@ class CompressionReport(Callback, BeforePruning):
             write_card(folder, card)
             return card
         with folder_swap(self._target) as folder:
-            save_weights(copy, folder / WEIGHTS)
+            save_weights(copy, folder / WEIGHTS, original(trainer))
             name = float_name(trainer, copy)
             plain = float_variant(name, trainer, copy, network, monitor, folder / WEIGHTS)
             card = replace(

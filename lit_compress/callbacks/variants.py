@@ -19,11 +19,18 @@ from lit_compress.callbacks.pruning import PruningCallback
 from lit_compress.measure import Latency, compare, cost, environment, file_bytes
 from lit_compress.measure.latency import Runner
 from lit_compress.pruning.layers import PRUNABLE
+from lit_compress.pruning.shapes import Original
 
 
 def pruners(trainer: Trainer) -> list[PruningCallback]:
     """Return the run's pruning callbacks."""
     return [c for c in trainer.callbacks if isinstance(c, PruningCallback)]  # type: ignore[attr-defined]
+
+
+def original(trainer: Trainer) -> Original | None:
+    """Return what the network was like before this run removed channels from it, if it did."""
+    found = [known for pruner in pruners(trainer) if (known := pruner.original()) is not None]
+    return found[0] if found else None
 
 
 def float_name(trainer: Trainer, module: LightningModule) -> str:

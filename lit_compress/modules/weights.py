@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -9,10 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from lit_compress.errors import CheckpointError
+from lit_compress.pruning.shapes import (
+    ORIGINAL,
+    Original,
+    check_full_size,
+    fit_shapes,
+    original_of,
+)
 
 
 def load_weights(module: nn.Module, path: str | Path) -> None:
     """Load the weights of a file into a module; epoch, optimizer and callbacks stay out.
+
+    Those of a network that lost channels come in the shapes that pruning left.
 
     Args:
         module: Where to load them.
@@ -22,29 +32,31 @@ def load_weights(module: nn.Module, path: str | Path) -> None:
         CheckpointError: If the file is missing, unreadable, or of another architecture; the module
             is then untouched.
     """
-    state = _read(Path(path))
+    state, original = _read(Path(path))
     own = module.state_dict()
     if not set(state) & set(own) and {f"model.{name}" for name in state} & set(own):
         state = {f"model.{name}": tensor for name, tensor in state.items()}
     missing, surplus = sorted(set(own) - set(state)), sorted(set(state) - set(own))
     shapes = [name for name in own if name in state and own[name].shape != state[name].shape]
-    if missing or surplus or shapes:
+    if missing or surplus or (shapes and original is None):
         raise CheckpointError(
             f"init_from: the weights of {path} are not those of {type(module).__name__} "
             f"({_difference(own, state, missing, surplus, shapes)}): build the module with the "
             "arguments it was trained with"
         )
+    if shapes and original is not None:
+        check_full_size(module, original)
+        fit_shapes(module, state, original)
     module.load_state_dict(state)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path) -> tuple[dict[str, Tensor], Original | None]:
+    """Return a file's weights, and what the network was before it was pruned, if the file says."""
     if not path.is_file():
         raise CheckpointError(f"init_from: there is no file {path.resolve()}")
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
+            return _read_safetensors(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise CheckpointError(
@@ -57,7 +69,16 @@ def _read(path: Path) -> dict[str, Tensor]:
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise CheckpointError(f"init_from: {path} holds no state_dict of tensors")
-    return state
+    return state, original_of(content)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Original | None]:
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        record = (file.metadata() or {}).get(ORIGINAL)
+    return state, None if record is None else Original.from_dict(json.loads(record))
 
 
 def _difference(

@@ -14,6 +14,9 @@ from lit_compress.pruning.graph import ChannelGraph
 from lit_compress.pruning.surgery import set_widths
 from lit_compress.pruning.trace import named_tensors
 
+#: Key of the record in the metadata of a safetensors file.
+ORIGINAL = "lit_compress.original"
+
 Shapes = dict[str, tuple[int, ...]]
 
 

@@ -1,0 +1,103 @@
+"""Loading checkpoints of pruned modules with the class they were pruned from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, TypeVar
+
+import torch
+from lightning.pytorch import LightningModule
+
+from lit_compress.errors import CheckpointError
+from lit_compress.pruning.shapes import Original, check_full_size, fit_shapes, original_of
+
+Module = TypeVar("Module", bound=LightningModule)
+
+
+def load_from_checkpoint(
+    cls: type[Module],
+    path: str | Path,
+    *,
+    map_location: Any = None,
+    strict: bool | None = None,
+    **arguments: Any,
+) -> Module:
+    """Return a LightningModule with a checkpoint's weights, in the shapes that pruning left.
+
+    What ``cls.load_from_checkpoint`` does, for checkpoints made with ``FilterPruning`` too; nothing
+    in the file is executed.
+
+    Args:
+        cls: The LightningModule's class, as it was trained.
+        path: The checkpoint.
+        map_location: Where to put the tensors; default as in the checkpoint.
+        strict: Whether names must match exactly; default as the module says.
+        arguments: Constructor arguments, in the place of the checkpoint's hyperparameters.
+
+    Raises:
+        CheckpointError: If the file is missing or damaged, holds more than plain values and
+            tensors, or is of another architecture.
+    """
+    content = read_checkpoint(path)
+    with _fitting(cls, original_of(content)):
+        return cls.load_from_checkpoint(
+            path, map_location=map_location, strict=strict, weights_only=True, **arguments
+        )
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Return what is in a checkpoint, on the CPU; nothing in it is executed.
+
+    Raises:
+        CheckpointError: If it is missing or damaged, or holds more than plain values and tensors.
+    """
+    if not Path(path).is_file():
+        raise CheckpointError(f"there is no checkpoint {Path(path).resolve()}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} holds more than weights and plain values, or is damaged; only what loads with "
+            "weights_only=True is read"
+        ) from error
+    except Exception as error:  # a damaged file fails in zipfile or torch, in many ways
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise CheckpointError(f"{path} cannot be read: {first}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+        raise CheckpointError(f"{path} is no Lightning checkpoint: it holds no state_dict")
+    return content
+
+
+@contextmanager
+def _fitting(cls: type[LightningModule], original: Original | None) -> Iterator[None]:
+    """Let a class fit its modules' shapes to the weights they load, until the end of the block.
+
+    Lightning builds the module and loads it in one call, with no hook between the two.
+    """
+    own = cls.__dict__.get("load_state_dict")
+    load = cls.load_state_dict
+
+    def fitted(self: LightningModule, state: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        if original is not None:
+            check_full_size(self, original)
+            fit_shapes(self, state, original)
+        return load(self, state, *args, **kwargs)
+
+    cls.load_state_dict = fitted  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    except RuntimeError as error:
+        if "state_dict" not in str(error):
+            raise
+        lines = [line.strip() for line in str(error).splitlines()[1:3]]
+        raise CheckpointError(
+            f"the checkpoint's weights are not those of {cls.__name__}: {' '.join(lines)}"
+        ) from error
+    finally:
+        if own is None:
+            del cls.load_state_dict
+        else:
+            cls.load_state_dict = own  # type: ignore[method-assign]
