@@ -7,11 +7,13 @@ that read those channels see zeros: what raises, or differs, is frozen, and name
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import random
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from os.path import basename
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
@@ -27,6 +29,8 @@ from lit_compress.pruning.trial import Failure, Run, tensors_in, try_out, try_pl
 
 Blocked = dict[int | tuple[str, str, int], Reason]
 
+#: Where the modules of quantised networks are defined.
+QUANTISED = ("torch.ao.nn.quantized", "torch.nn.quantized", "torch.ao.nn.intrinsic.quantized")
 #: Trials before what is left in doubt is frozen group by group.
 RETRIES = 60
 
@@ -54,10 +58,10 @@ def analyse(model: nn.Module, example_inputs: Inputs, submodule: str = "") -> Ch
     args, kwargs = forward_arguments(example_inputs)
     with _undisturbed(model):
         called = model.get_submodule(submodule)
-        runs: list[Run] = [lambda: called(*args, **kwargs)]
+        runs = [_run(model, called, args, kwargs)]
         trace = _traced(model, runs, {})
         if set(trace.tensors) - trace.recording.seen - _scalars(trace.tensors):
-            runs += _training_run(called, args, kwargs)
+            runs += _training_run(model, called, args, kwargs)
         return _settled(model, runs, trace if len(runs) == 1 else _traced(model, runs, {}))
 
 
@@ -83,7 +87,7 @@ def verify(
     args, kwargs = forward_arguments(example_inputs)
     called = model.get_submodule(submodule)
     with _undisturbed(model):
-        failure = try_plan(model, [lambda: called(*args, **kwargs)], graph, plan)
+        failure = try_plan(model, [_run(model, called, args, kwargs)], graph, plan)
     if failure is not None:
         raise ChannelError(
             f"removing channels of {type(model).__name__} would break it, so nothing was removed: "
@@ -157,18 +161,38 @@ def _traced(model: nn.Module, runs: list[Run], blocked: Blocked) -> Trace:
             "be followed: give a module that does"
         )
     for tensor in tensors:
+        if tensor.numel() and not tensor.isfinite().any():
+            raise ChannelError(
+                f"an output of {type(model).__name__} on the example inputs has no finite value, "
+                "so a removal cannot be tried: look for NaN or infinity in the weights, or give "
+                "other example inputs"
+            )
         trace.freeze(tensor, Reason("is an output of the network"))
     return trace
 
 
-def _training_run(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Run]:
+def _run(
+    model: nn.Module, called: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Run:
+    """Return a run that starts from the same attributes and buffers each time."""
+
+    def run() -> Any:
+        with _kept(model, model.buffers()):
+            return called(*args, **kwargs)
+
+    return run
+
+
+def _training_run(
+    model: nn.Module, called: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> list[Run]:
     """Return a run with the model's own code in training mode, and torch's layers in eval mode."""
 
     def run() -> Any:
-        with evaluating(model):
-            for module in model.modules():
+        with _kept(model, model.buffers()), evaluating(called):
+            for module in called.modules():
                 module.training = not type(module).__module__.startswith("torch.nn.")
-            return model(*args, **kwargs)
+            return called(*args, **kwargs)
 
     try:
         run()
@@ -183,22 +207,31 @@ def _scalars(tensors: Mapping[str, Tensor]) -> set[str]:
 
 def _refuse(model: nn.Module) -> None:
     for name, module in model.named_modules():
-        if type(module).__module__.startswith(("torch.ao.nn.quantized", "torch.nn.quantized")):
+        if type(module).__module__.startswith(QUANTISED):
             raise ChannelError(
                 f"{name} is quantised ({type(module).__name__}), and channels are removed from "
                 "float networks only: prune first, quantise after"
+            )
+        if "eval" in vars(module):
+            raise ChannelError(
+                f"{name or 'the model'} is an exported program, whose shapes are fixed: remove "
+                "channels from the module that it was exported from"
             )
     for name, parameter in model.named_parameters():
         if isinstance(parameter, UninitializedParameter):
             raise ChannelError(
                 f"{name} is lazy and has no shape yet: run one batch through the module first"
             )
+        if parameter.is_meta:
+            raise ChannelError(
+                f"{name} is on the meta device, where nothing is computed that a removal could be "
+                "tried on: give it values first"
+            )
 
 
 @contextmanager
 def _undisturbed(model: nn.Module) -> Iterator[None]:
     """Run a model in eval mode without lasting effect on it or the random state."""
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     devices = [tensor.device for tensor in model.parameters() if tensor.is_cuda][:1]
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices))
@@ -206,12 +239,38 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
         stack.enter_context(attention_unfused())
         stack.enter_context(torch.no_grad())
         stack.enter_context(_eagerly())
-        try:
-            yield
-        finally:
-            for name, buffer in model.named_buffers():
-                if name in buffers and not torch.equal(buffer, buffers[name]):
-                    buffer.copy_(buffers[name])
+        stack.enter_context(_kept(model, (*model.parameters(), *model.buffers())))
+        stack.callback(random.setstate, random.getstate())
+        stack.callback(np.random.set_state, np.random.get_state())
+        yield
+
+
+@contextmanager
+def _kept(model: nn.Module, tensors: Iterable[Tensor]) -> Iterator[None]:
+    """Put back what a forward does to its modules' attributes and to these tensors."""
+    tables = [table for module in model.modules() for table in _tables(module)]
+    attributes = [(table, dict(table)) for table in tables]
+    with torch._C.DisableTorchFunction():
+        values = [(tensor, tensor.detach().clone()) for tensor in tensors]
+    try:
+        yield
+    finally:
+        for table, before in attributes:
+            if len(table) != len(before) or any(table.get(k) is not v for k, v in before.items()):
+                table.clear()
+                table.update(before)
+        with torch._C.DisableTorchFunction():  # none of the model's calls, which are watched
+            for tensor, value in values:
+                if tensor.shape != value.shape:
+                    tensor.data = value
+                elif not torch.equal(tensor, value):
+                    tensor.copy_(value)
+
+
+def _tables(module: nn.Module) -> list[dict[str, Any]]:
+    own = vars(module)
+    nested = [own.get(name) for name in ("_parameters", "_buffers", "_modules")]
+    return [own, *(table for table in nested if isinstance(table, dict))]
 
 
 @contextmanager

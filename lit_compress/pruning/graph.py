@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_compress.errors import PlanError
 from lit_compress.pruning.labels import Reason
@@ -18,6 +18,7 @@ Key = tuple[str, int]
 #: In an owner array, an index that cannot go.
 FIXED = -1
 UNUSED = Reason("no layer reads it")
+UNSEEN = Reason("no torch call that can be seen uses it")
 UNMADE = Reason("no layer of the model makes it")
 
 
@@ -200,6 +201,13 @@ def build(trace: Trace, closed: Mapping[Key, Reason]) -> ChannelGraph:
         for found in _frozen(key, use.labels.numpy(), reasons, trace.labels.reasons)
     )
     tensors = trace.tensors
+    filters = {name for (name, _), use in recording.uses.items() if use.role == "filter"}
+    frozen += tuple(
+        Frozen(name, 0, tuple(range(len(tensor))), recording.opaque.get(name, UNSEEN))
+        for name, tensor in tensors.items()
+        if isinstance(tensor, nn.Parameter) and tensor.dim() > 1 and len(tensor) < tensor.numel()
+        if name not in filters and (name in recording.opaque or name not in recording.seen)
+    )
     return ChannelGraph(
         owners=cut,
         roles={key: roles[key] for key in cut},

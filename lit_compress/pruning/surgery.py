@@ -61,9 +61,18 @@ def apply(plan: Plan, target: nn.Module | Optimizer, *optimizers: Optimizer) -> 
         if isinstance(tensor, nn.Parameter):
             _NAMES[tensor] = name
         if name in new:
-            tensor.grad = None
-            tensor.data = new[name]
+            swap_data(tensor, new[name])
     set_widths(module, set(by_id), plan.norms)
+
+
+def swap_data(tensor: Tensor, value: Tensor) -> None:
+    """Give a tensor other data of another shape, and forget its gradient."""
+    tensor.grad = None
+    # While the graph of an earlier loss lives, autograd holds on to the old shape; a change of type
+    # on the way makes it let go.
+    other = torch.float32 if tensor.dtype == torch.float16 else torch.float16
+    tensor.data = value.new_empty(0, dtype=other)
+    tensor.data = value
 
 
 def check(plan: Plan, tensors: Mapping[str, Tensor]) -> None:
@@ -103,8 +112,9 @@ def cut_tensor(tensor: Tensor, dims: Mapping[int, Cut]) -> Tensor:
 def _known_names(optimizer: Optimizer) -> list[tuple[Tensor, str]]:
     found = []
     for group in optimizer.param_groups:
-        names = group.get("param_names") or [_NAMES.get(p, "") for p in group["params"]]
-        found += list(zip(group["params"], names, strict=True))
+        given = group.get("param_names") or [""] * len(group["params"])
+        # A name noted at the cut is the plan's own; one given may have the prefix of a wrapper.
+        found += [(p, _NAMES.get(p, name)) for p, name in zip(group["params"], given, strict=True)]
     if not any(name for _, name in found):
         raise PlanError(
             "the optimizer's parameters have no known names: apply the plan to its module first, "

@@ -158,7 +158,8 @@ class Trace(TorchFunctionMode):
         if not isinstance(value, Tensor):
             return None
         twin: Tensor | None = self._twins.get(value)
-        if twin is None or twin.shape != value.shape:
+        if twin is not None and twin.shape != value.shape:
+            self.labels.freeze(twin, self.reason("had its shape changed in place before"))
             return None
         return twin
 

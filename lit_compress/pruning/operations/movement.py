@@ -34,6 +34,9 @@ def reshape(trace: Trace, call: Call) -> None:
         return unknown(trace, call)
     moved = compact(twin.reshape(call.out.shape))
     split = varying(moved)
+    if call.name == "squeeze" and set(varying(twin)) & _squeezed(call, image):
+        why = call.reason("would be dropped as a dimension of size 1, so two channels stay")
+        trace.labels.freeze(torch.unique(core(twin))[-2:], why)
     if len(split) > max(1, len(varying(twin))):
         free = _free_dim(twin, moved, split)
         for dim in split:
@@ -41,6 +44,12 @@ def reshape(trace: Trace, call: Call) -> None:
                 first = moved.narrow(dim, 0, 1).expand(moved.shape)
                 trace.labels.tie(first, moved, call.reason("shares a split channel dimension"))
     return trace.label(call.out, moved)
+
+
+def _squeezed(call: Call, image: Tensor) -> set[int]:
+    """Return the dimensions that a squeeze drops where their size is 1."""
+    dims = call.argument(1, "dim")
+    return set(range(image.dim())) if dims is None else dims_of(dims, image)
 
 
 def _free_dim(before: Tensor, after: Tensor, split: Sequence[int]) -> int:
