@@ -57,7 +57,7 @@ def analyse(model: nn.Module, example_inputs: Inputs, submodule: str = "") -> Ch
     _refuse(model)
     args, kwargs = forward_arguments(example_inputs)
     with _undisturbed(model):
-        called = model.get_submodule(submodule)
+        called = model.get_submodule(submodule) if submodule else model
         runs = [_run(model, called, args, kwargs)]
         trace = _traced(model, runs, {})
         if set(trace.tensors) - trace.recording.seen - _scalars(trace.tensors):
@@ -85,7 +85,7 @@ def verify(
         ChannelError: If it does not.
     """
     args, kwargs = forward_arguments(example_inputs)
-    called = model.get_submodule(submodule)
+    called = model.get_submodule(submodule) if submodule else model
     with _undisturbed(model):
         failure = try_plan(model, [_run(model, called, args, kwargs)], graph, plan)
     if failure is not None:

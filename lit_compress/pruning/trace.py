@@ -140,6 +140,7 @@ class Trace(TorchFunctionMode):
         out = func(*args, **(kwargs or {}))
         call = Call(name, func, args, kwargs or {}, out, self.reason)
         with torch._C.DisableTorchFunction(), torch.no_grad():
+            self.recording.seen.update(map(self.name, call.tensors()))
             self._rules.get(name, self._unknown)(self, call)
             blocked = self._blocked.get(index) or self._blocked.get(self.place)
             if blocked is not None:

@@ -85,15 +85,17 @@ class Unread(TorchFunctionMode):
 def try_out(
     model: nn.Module, runs: Sequence[Run], graph: ChannelGraph, groups: Iterable[Group], seed: int
 ) -> Failure | None:
-    """Remove a third of each group on trial; return what went wrong."""
-    random = np.random.default_rng(seed)
-    gone: list[int] = []
-    for group in groups:
-        count = min(graph.removable(group), -(-len(group.classes) // 3))
-        gone += random.permutation(group.classes)[:count].tolist()
-    if not gone:
-        return None
-    return try_plan(model, runs, graph, make_plan(graph, gone))
+    """Remove a third of each group on trial, then all that may go; return what went wrong."""
+    random, groups = np.random.default_rng(seed), tuple(groups)
+    for part in (3, 1):  # code may branch on a width that only the second falls short of
+        gone: list[int] = []
+        for group in groups:
+            count = min(graph.removable(group), -(-len(group.classes) // part))
+            gone += random.permutation(group.classes)[:count].tolist()
+        failure = try_plan(model, runs, graph, make_plan(graph, gone)) if gone else None
+        if failure is not None:
+            return failure
+    return None
 
 
 def try_plan(
@@ -136,7 +138,7 @@ def _shaken(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _hides(tensor: Tensor) -> bool:
-    """Tell a vector, or a tensor of one value throughout: a head of zeros, a layer scale of 1e-6."""
+    """Tell a vector, or a tensor of one value: a head of zeros, a layer scale of 1e-6."""
     if tensor.numel() <= max(tensor.shape, default=1):
         return True
     return bool((tensor == tensor.flatten()[0]).all())
@@ -146,7 +148,8 @@ def _noise(shape: torch.Size, generator: torch.Generator) -> Tensor:
     """Return noise: for vectors positive, as roots are taken of some; for filters of sum one."""
     if shape.numel() <= max(shape, default=1):
         return 0.1 * torch.rand(shape, generator=generator)
-    return (shape[0] / shape.numel()) ** 0.5 * torch.randn(shape, generator=generator)
+    width: float = (shape[0] / shape.numel()) ** 0.5
+    return width * torch.randn(shape, generator=generator)
 
 
 def _outputs(run: Run) -> list[Tensor]:

@@ -194,7 +194,9 @@ def binary(b: Builder) -> None:
 
 
 def cat(b: Builder) -> None:
-    fitting = [i for i, x in enumerate(b.held[:-1]) if x.dim() == 4 and x.shape[2:] == b.x.shape[2:]]
+    fitting = [
+        i for i, x in enumerate(b.held[:-1]) if x.dim() == 4 and x.shape[2:] == b.x.shape[2:]
+    ]
     if fitting and b.channels <= 16:
         back = b.pick(*fitting) - len(b.held)
         b.add(lambda _, held: held.append(torch.cat([held[back], held[-1]], dim=1)))
@@ -451,15 +453,15 @@ def networks(draw: Draw) -> tuple[RandomNet, tuple[Tensor, ...], int]:
         conv(b)
         if b.net.inputs == 2:
             partner(b)
-            name = b.layer(nn.Conv2d(4, b.channels, 1))
-            b.add(lambda net, held: held.append(held[-1] + net.layers[name](held[1])))
+            second = b.layer(nn.Conv2d(4, b.channels, 1))
+            b.add(lambda net, held: held.append(held[-1] + net.layers[second](held[1])))
         for step in draw(st.lists(st.sampled_from(STEPS), min_size=2, max_size=9)):
             step(b)
             if b.x.dim() != 4 or b.x.numel() > 20_000:
                 break
         conv(b)
-        name = b.layer(nn.Linear(b.channels, 5))
-        b.on_last(lambda net, x: net.layers[name](x.mean((2, 3))))
+        head = b.layer(nn.Linear(b.channels, 5))
+        b.on_last(lambda net, x: net.layers[head](x.mean((2, 3))))
         if draw(st.sampled_from([True, False, False, False])):
             back = draw(st.sampled_from([i for i, x in enumerate(b.held) if x.dim() == 4]))
             other = b.layer(nn.Conv2d(b.held[back].shape[1], 2, 1))
@@ -503,6 +505,7 @@ def check(case: tuple[RandomNet, tuple[Tensor, ...], int], counts: Counter[str])
     model, images, seed = case
     before = {name: tensor.clone() for name, tensor in named_tensors(model).items()}
     random = torch.get_rng_state()
+    outputs(model, images)
     counts["all"] += 1
     try:
         graph = analyse(model, images)
