@@ -31,6 +31,10 @@ class CheckpointError(LitCompressError, ValueError):
     """A checkpoint whose weights do not fit the module."""
 
 
+class RuleError(LitCompressError, ValueError):
+    """A rule file that cannot be read, or a rule that matches nothing."""
+
+
 class ChannelError(LitCompressError, ValueError):
     """A network whose channels cannot be found, or none of which can go."""
 

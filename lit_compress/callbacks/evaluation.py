@@ -26,6 +26,7 @@ from lit_compress.artifact import Metric
 from lit_compress.errors import InvalidArgumentError
 
 NOISY = ("lightning.pytorch", "lightning.fabric")
+COMPILED = ("forward", "training_step", "validation_step", "test_step", "predict_step")
 TRANSFER_HOOKS = ("on_before_batch_transfer", "on_after_batch_transfer")
 
 
@@ -75,6 +76,14 @@ class Surroundings(Callback):
         trainer.strategy.lr_scheduler_configs = []
 
 
+def training_loaders(trainer: Trainer) -> list[Any]:
+    """Return the run's training loaders, each over all the data of its split."""
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    return _prepared(
+        data, data.train_dataloader() if data is not None else trainer.train_dataloader
+    )
+
+
 def validation_loaders(trainer: Trainer) -> list[Any]:
     """Return the run's validation loaders, each over all the data of its split.
 
@@ -83,7 +92,10 @@ def validation_loaders(trainer: Trainer) -> list[Any]:
     if trainer.limit_val_batches == 0:
         return []
     data = trainer.datamodule  # type: ignore[attr-defined]
-    source = data.val_dataloader() if data is not None else trainer.val_dataloaders
+    return _prepared(data, data.val_dataloader() if data is not None else trainer.val_dataloaders)
+
+
+def _prepared(data: Any, source: Any) -> list[Any]:
     if source is None:
         return []
     loaders = list(source) if isinstance(source, (list, tuple)) else [source]
@@ -210,7 +222,8 @@ def clone(trainer: Trainer, pl_module: LightningModule) -> LightningModule:
     """Return a copy of a module on the CPU, in eval mode, free of the run in progress.
 
     What the run is made of is not copied along, where the module refers to it: under the command
-    line its scheduler's constructor leads to the strategy, and so to DDP's wrapper, which cannot be.
+    line its scheduler's constructor leads to the strategy, and so to DDP's wrapper, which cannot
+    be.
     """
     run = [trainer, trainer.strategy, trainer.datamodule, *trainer.callbacks, *trainer.optimizers]  # type: ignore[attr-defined]
     run += [wrapper for wrapper in (trainer.strategy.model,) if wrapper is not pl_module]
@@ -224,6 +237,11 @@ def clone(trainer: Trainer, pl_module: LightningModule) -> LightningModule:
     except (TypeError, RuntimeError):
         shared |= {id(value): value for value in attributes if not _can_be_copied(value, shared)}
         made = copy.deepcopy(pl_module, shared)
+    if getattr(made, "_compiler_ctx", None) is not None:
+        # Lightning puts compiled methods on the module, which would call the original's.
+        made._compiler_ctx = None
+        for name in COMPILED:
+            vars(made).pop(name, None)
     # Half and double precision are the run's; what is exported and measured here is float.
     return made.cpu().float().eval()
 

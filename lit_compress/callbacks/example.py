@@ -97,7 +97,8 @@ def _first_calls(trainer: Trainer, copy: LightningModule, paths: list[str]) -> d
         for path in paths
     ]
     try:
-        with torch.no_grad():
+        # Inside a compiled step, hooks would not be called.
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
             validate(trainer, copy, loaders, 1)
     finally:
         for handle in handles:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from fractions import Fraction
 from typing import Any, Literal, get_args
 
@@ -22,23 +21,26 @@ from lit_compress.callbacks.evaluation import clone, validate, validation_loader
 from lit_compress.callbacks.example import Example, find_example
 from lit_compress.callbacks.hold import Hold
 from lit_compress.callbacks.pruning import PruningCallback, plain
+from lit_compress.callbacks.recalibrate import recalibrate
 from lit_compress.errors import CheckpointError, InvalidArgumentError
 from lit_compress.measure.cost import Inputs, cost
 from lit_compress.pruning import ChannelGraph, Schedule, analyse, apply, make_plan, restrict
 from lit_compress.pruning.channels import verify
 from lit_compress.pruning.describe import Outlook, outlook
-from lit_compress.pruning.eligible import eligible_groups
+from lit_compress.pruning.eligible import Eligible, eligible_groups
 from lit_compress.pruning.importance import (
     Importance,
     ImportanceName,
     class_scores,
     importance_of,
     layer_scores,
+    refuse_nan,
 )
 from lit_compress.pruning.masks import Scope
-from lit_compress.pruning.plan import Plan
+from lit_compress.pruning.plan import Cut, Plan
+from lit_compress.pruning.rules import read_rules
 from lit_compress.pruning.selection import Budget, Limits, Of, Selection, saved, select
-from lit_compress.pruning.shapes import Original, Shapes, differing, fit_shapes, original_of
+from lit_compress.pruning.shapes import Original, Shapes, fit_shapes, original_of
 from lit_compress.pruning.surgery import cut_tensor, set_widths
 from lit_compress.pruning.trace import named_tensors
 
@@ -66,6 +68,8 @@ class FilterPruning(PruningCallback):
             ``lit_compress.pruning.Importance``.
         include: Globs of the layers to prune, such as ``model.features.*``. Default: all.
         exclude: Globs of the layers to leave alone.
+        rules: Path of a YAML rule file: a list of ``{pattern: glob, ratio: share}`` or
+            ``{pattern: glob, skip: true}``; layers that no rule names lose the common share.
         round_to: Widths are multiples of this; 8 is what runtimes like.
         min_channels: Channels that each layer keeps at least.
         shrink: ``every`` removes at each event; ``end`` holds them at zero and removes at the end
@@ -88,6 +92,7 @@ class FilterPruning(PruningCallback):
         importance: ImportanceName | Importance = "l2",
         include: Sequence[str] = ("*",),
         exclude: Sequence[str] = (),
+        rules: str | None = None,
         round_to: int = 1,
         min_channels: int = 1,
         shrink: Literal["every", "end"] = "every",
@@ -119,12 +124,14 @@ class FilterPruning(PruningCallback):
         self.importance = importance_of(importance)
         self.include = list(include)
         self.exclude = list(exclude)
+        self.rules = rules
         self.round_to = round_to
         self.min_channels = min_channels
         self.shrink = shrink
         self.recalibrate = recalibrate
         self.submodule = submodule
         self._named_importance = importance
+        self._rules = read_rules(rules) if rules is not None else ()
         self._hold = Hold()
         self._handle: RemovableHandle | None = None
         self._fitted: Shapes = {}
@@ -137,7 +144,6 @@ class FilterPruning(PruningCallback):
         self._removed: Gone = frozenset()  # and cut out of the module
         self._budget = Budget(0, 0)
         self._taylor: dict[str, Tensor] = {}
-        self._said: set[str] = set()
         self._cached: tuple[Gone, ChannelGraph] | None = None
 
     @override
@@ -151,6 +157,9 @@ class FilterPruning(PruningCallback):
             "importance": named if isinstance(named, str) else type(named).__name__,
             "include": self.include,
             "exclude": self.exclude,
+            "rules": [
+                [r.pattern, None if r.ratio is None else float(r.ratio)] for r in self._rules
+            ],
             "round_to": self.round_to,
             "min_channels": self.min_channels,
             "shrink": self.shrink,
@@ -169,11 +178,12 @@ class FilterPruning(PruningCallback):
             example_inputs: What its forward takes: a tensor, a tuple, or a mapping of keywords.
         """
         path = self.submodule or ""
+        refuse_nan(dict(module.named_parameters()))
         graph = analyse(module, example_inputs, path)
-        groups, kept_back = self._eligible(module, graph)
-        budget = _budget(module, example_inputs, path, graph, groups)
-        gone = self._selected(module, graph, budget, groups, self._target).gone
-        return outlook(module, graph, gone, budget, kept_back)
+        eligible = self._eligible(module, graph)
+        budget = _budget(module, example_inputs, path, graph, eligible.groups)
+        gone = self._selected(module, graph, budget, eligible, self._target).gone
+        return outlook(module, graph, gone, budget, eligible.kept_back)
 
     # --- fit -----------------------------------------------------------------------------------
 
@@ -190,8 +200,8 @@ class FilterPruning(PruningCallback):
         for other in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(other, PruningCallback) and other is not self:
                 raise InvalidArgumentError(
-                    f"FilterPruning cannot run beside {type(other).__name__}: both would decide over "
-                    "the same weights; prune in two fits, the second with init_from"
+                    f"FilterPruning cannot run beside {type(other).__name__}: both would decide "
+                    "over the same weights; prune in two fits, the second with init_from"
                 )
         if self.importance.needs_gradient and self._settled.first == 0:
             raise InvalidArgumentError(
@@ -228,10 +238,11 @@ class FilterPruning(PruningCallback):
     ) -> tuple[dict[str, Any], Budget, str]:
         """Return the channels, what the network costs, and what will go; try it on a copy."""
         example = self._seen()
+        refuse_nan(dict(pl_module.named_parameters()))
         graph = analyse(pl_module, example.inputs, example.submodule)
-        groups, kept_back = self._eligible(pl_module, graph)
-        budget = _budget(pl_module, example.inputs, example.submodule, graph, groups)
-        selection = self._selected(pl_module, graph, budget, groups, self._target)
+        eligible = self._eligible(pl_module, graph)
+        budget = _budget(pl_module, example.inputs, example.submodule, graph, eligible.groups)
+        selection = self._selected(pl_module, graph, budget, eligible, self._target)
         if selection.clamped and self.of != "filters":
             most = self._share(pl_module, graph, budget, selection.gone)
             raise InvalidArgumentError(
@@ -239,11 +250,12 @@ class FilterPruning(PruningCallback):
                 "at most; lower target, or let more layers go (include, exclude, min_channels, "
                 "round_to)"
             )
+        self._say_clamped(selection.clamped)
         _rehearse(trainer, pl_module, make_plan(graph, selection.gone))
         return (
             graph.to_dict(),
             budget,
-            str(outlook(pl_module, graph, selection.gone, budget, kept_back)),
+            str(outlook(pl_module, graph, selection.gone, budget, eligible.kept_back)),
         )
 
     @override
@@ -259,24 +271,24 @@ class FilterPruning(PruningCallback):
 
     @override
     def prune(self, trainer: Trainer, pl_module: LightningModule, share: Fraction) -> float:
-        chosen, clamped = on_rank_zero(trainer, lambda: self._chosen(pl_module, share))
-        gone = frozenset(chosen)
-        self._say_clamped(clamped)
+        gone = frozenset(on_rank_zero(trainer, lambda: self._chosen(pl_module, share)))
         if self.shrink == "every":
             self._remove(trainer, pl_module, gone)
         self._gone = gone
         self._hold_masks(pl_module)
+        if self.recalibrate:
+            recalibrate(trainer, pl_module, self.recalibrate)
         return self._share(pl_module, self._whole(), self._budget, gone)
 
-    def _chosen(self, pl_module: LightningModule, share: Fraction) -> tuple[list[int], list[str]]:
+    def _chosen(self, pl_module: LightningModule, share: Fraction) -> list[int]:
         graph, example = self._whole(), self._seen()
-        groups, _ = self._eligible(pl_module, graph)
-        selection = self._selected(pl_module, graph, self._budget, groups, share)
+        eligible = self._eligible(pl_module, graph)
+        selection = self._selected(pl_module, graph, self._budget, eligible, share)
         left = self._left(self._removed)
         plan = make_plan(left, selection.gone - self._removed)
         with isolate_rng():
             verify(pl_module, example.inputs, left, plan, example.submodule)
-        return sorted(selection.gone), list(selection.clamped)
+        return sorted(selection.gone)
 
     def _remove(self, trainer: Trainer, pl_module: LightningModule, gone: Gone) -> None:
         """Cut channels out of the module and its optimizers."""
@@ -356,6 +368,12 @@ class FilterPruning(PruningCallback):
         self, module: nn.Module, state: Mapping[str, Any], prefix: str, *_: Any
     ) -> None:
         """Fit the module to weights that are about to be loaded; they come before our state."""
+        missing = sorted(set(module.state_dict()) - set(state))
+        if missing and getattr(module, "strict_loading", True):
+            raise CheckpointError(
+                f"the checkpoint holds no weights of {missing[0]} ({len(missing)} such): it is of "
+                f"another architecture than {type(module).__name__}"
+            )
         self._fitted = fit_shapes(module, state)
 
     @override
@@ -400,26 +418,30 @@ class FilterPruning(PruningCallback):
             self._cached = gone, restrict(graph, make_plan(graph, gone))
         return self._cached[1]
 
-    def _eligible(self, module: nn.Module, graph: ChannelGraph) -> tuple[list[int], dict[str, str]]:
-        return eligible_groups(module, graph, self.importance, self.include, self.exclude)
+    def _eligible(self, module: nn.Module, graph: ChannelGraph) -> Eligible:
+        return eligible_groups(
+            module, graph, self.importance, self.include, self.exclude, self._rules
+        )
 
     def _selected(
         self,
         module: nn.Module,
         graph: ChannelGraph,
         budget: Budget,
-        groups: Sequence[int],
+        eligible: Eligible,
         share: Fraction,
     ) -> Selection:
+        done = share / self._target if self._target else Fraction(0)
+        ratios = {index: ratio * done for index, ratio in eligible.ratios.items()}
         return select(
             graph,
             self._gone,
             self._scores(module, graph),
-            groups,
+            eligible.groups,
             share,
             self.of,
             self.scope,
-            Limits(self.min_channels, self.round_to),
+            Limits(self.min_channels, self.round_to, ratios),
             budget,
             _parameter_names(module),
         )
@@ -432,7 +454,7 @@ class FilterPruning(PruningCallback):
         importance = self.importance
         if importance.needs_gradient and self._taylor:
             scores = {
-                name: cut_tensor(score, {0: replace(c, dim=0) for c in _made(now, held, name)})
+                name: score[_kept(now, held.get(name, {}), name, len(score))]
                 for name, score in self._taylor.items()
             }
         else:
@@ -465,13 +487,11 @@ class FilterPruning(PruningCallback):
         self._hold.hold(parameters, masks)
 
     def _say_clamped(self, names: Sequence[str]) -> None:
-        new = [name for name in names if name not in self._said]
-        if new:
-            self._said.update(new)
+        if names:
             rank_zero_warn(
-                f"FilterPruning: {len(new)} layers keep more than their share, since "
-                f"{self.min_channels} channels (and one at least) stay: {', '.join(new[:4])}"
-                + (" ..." if len(new) > 4 else "")
+                f"FilterPruning: {len(names)} layers will keep more than their share, since "
+                f"min_channels ({self.min_channels}) stay: {', '.join(names[:4])}"
+                + (" ..." if len(names) > 4 else "")
             )
 
 
@@ -484,10 +504,12 @@ def _parameter_names(module: nn.Module) -> frozenset[str]:
     return frozenset(name for name, _ in module.named_parameters())
 
 
-def _made(graph: ChannelGraph, held: Mapping[str, Any], name: str) -> list[Any]:
-    """Return the cut of the dimension in which a tensor makes (or scales) channels."""
-    cuts = held.get(name, {})
-    return [cut for dim, cut in cuts.items() if graph.roles[name, dim] in ("filter", "scale")]
+def _kept(graph: ChannelGraph, cuts: Mapping[int, Cut], name: str, size: int) -> list[int]:
+    """Return which scores of a tensor stay: those of the dimension in which it makes channels."""
+    for dim, cut in cuts.items():
+        if graph.roles[name, dim] in ("filter", "scale"):
+            return list(cut.keep)
+    return list(range(size))
 
 
 def _budget(
@@ -518,6 +540,6 @@ def _rehearse(trainer: Trainer, pl_module: LightningModule, plan: Plan) -> None:
     except Exception as error:
         raise InvalidArgumentError(
             f"validation_step of {type(pl_module).__name__} fails once channels are removed "
-            f"({type(error).__name__}: {error}): it uses a layer that its forward does not; exclude "
-            "what feeds it, or name the part to prune by submodule"
+            f"({type(error).__name__}: {error}): it uses a layer that its forward does not; "
+            "exclude what feeds it, or name the part to prune by submodule"
         ) from error

@@ -11,7 +11,6 @@ from lit_compress.datamodules.images import ImageDataModule, PixelDataset, check
 from lit_compress.datamodules.torchvision_data import open_dataset
 from lit_compress.datamodules.transforms import Augment, Preprocess
 
-
 if TYPE_CHECKING:
     from torchvision.datasets import CIFAR10
 

@@ -76,7 +76,9 @@ class Augment:
             chosen = torch.rand(len(pixels), 1, 1, 1) < 0.5
             pixels = torch.where(chosen, pixels.flip(-1), pixels)
         if self.crop:
-            pixels = shifted(pixels, torch.randint(0, 2 * self.crop + 1, (2, len(pixels))), self.crop)
+            pixels = shifted(
+                pixels, torch.randint(0, 2 * self.crop + 1, (2, len(pixels))), self.crop
+            )
         return pixels
 
 

@@ -2,6 +2,7 @@
 
 from lit_compress.pruning.channels import analyse
 from lit_compress.pruning.graph import ChannelGraph, Frozen, Group, Slice
+from lit_compress.pruning.importance import Importance
 from lit_compress.pruning.layers import prunable_weights
 from lit_compress.pruning.masks import magnitude_masks, pack, pruned_count, sparsity, unpack
 from lit_compress.pruning.plan import Cut, Plan, make_plan, restrict
@@ -13,6 +14,7 @@ __all__ = [
     "Cut",
     "Frozen",
     "Group",
+    "Importance",
     "Plan",
     "Schedule",
     "Slice",

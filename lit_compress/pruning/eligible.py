@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 
 from torch import nn
 
@@ -10,7 +12,23 @@ from lit_compress.errors import ChannelError
 from lit_compress.pruning.graph import ChannelGraph, Group
 from lit_compress.pruning.importance import Importance, norm_weights
 from lit_compress.pruning.layers import matching, prunable_layers
+from lit_compress.pruning.rules import Rule, check_rules, first_match
 from lit_compress.pruning.trace import named_tensors
+
+
+@dataclass(frozen=True)
+class Eligible:
+    """The groups that may lose channels.
+
+    Attributes:
+        groups: Their indices.
+        kept_back: Layers that are left alone, and why.
+        ratios: By index, the share that a rule gives a group.
+    """
+
+    groups: tuple[int, ...]
+    kept_back: dict[str, str]
+    ratios: dict[int, Fraction]
 
 
 def eligible_groups(
@@ -19,8 +37,9 @@ def eligible_groups(
     importance: Importance,
     include: Sequence[str] = ("*",),
     exclude: Sequence[str] = (),
-) -> tuple[list[int], dict[str, str]]:
-    """Return the groups that may lose channels, and the layers that are left alone and why.
+    rules: Sequence[Rule] = (),
+) -> Eligible:
+    """Return the groups that may lose channels.
 
     A group may if all layers that make its channels are included, none of the layers whose filters
     it holds is excluded, and their weights are trained.
@@ -31,32 +50,39 @@ def eligible_groups(
         importance: The score; one that reads norms leaves layers without a norm alone.
         include: Globs of layer names.
         exclude: Globs of layer names.
-
-    Returns:
-        Indices of groups, and reasons by layer name.
+        rules: Shares of single layers; of tied layers, the first rule that matches one counts.
 
     Raises:
         PatternError: If a pattern matches nothing.
+        RuleError: If a rule does not.
         ChannelError: If no group is left.
     """
     layers = prunable_layers(module)
     left_out = set(layers) - matching(include, layers, "include")
     excluded = matching(exclude, layers, "exclude")
     norms = norm_weights(module) if importance.reads == "scale" else set()
-    left, kept_back = [], {}
+    check_rules(rules, layers)
+    left: list[int] = []
+    kept_back: dict[str, str] = {}
+    ratios: dict[int, Fraction] = {}
     for index, group in enumerate(graph.groups):
         why = _why_not(module, graph, group, left_out, excluded)
         if not why and importance.reads == "scale" and not any(n in norms for n, _ in group.keys):
             why = "no norm behind it to rank by"
+        rule = first_match(rules, _layers(graph, group))
+        if not why and rule is not None and rule.ratio is None:
+            why = f"a rule says so ({rule.place})"
         if why:
             kept_back.update(dict.fromkeys(_layers(graph, group), why))
         else:
             left.append(index)
+            if rule is not None and rule.ratio is not None:
+                ratios[index] = rule.ratio
     if not any(graph.removable(graph.groups[index]) for index in left):
         raise ChannelError(
             f"no channel of {type(module).__name__} can go: {_summary(graph, kept_back)}"
         )
-    return left, kept_back
+    return Eligible(tuple(left), kept_back, ratios)
 
 
 def _why_not(

@@ -173,12 +173,22 @@ def layer_scores(
             weight.to(torch.promote_types(weight.dtype, torch.float32)), gradient
         )
         scores[name] = score.detach().double().cpu()
-        if scores[name].isnan().any():
+        refuse_nan({name: scores[name]})
+    return scores
+
+
+def refuse_nan(tensors: Mapping[str, Tensor]) -> None:
+    """Make sure that no tensor holds NaN.
+
+    Raises:
+        PatternError: If one does; the message names it.
+    """
+    for name, tensor in tensors.items():
+        if tensor.isnan().any():
             raise PatternError(
                 f"{name} holds NaN, so its filters cannot be ranked: the training has diverged "
                 "(lower the learning rate, or start again from a sound checkpoint)"
             )
-    return scores
 
 
 def class_scores(

@@ -73,18 +73,24 @@ def matching(patterns: Iterable[str], layers: Iterable[str], argument: str) -> s
     for pattern in patterns:
         hits = set(_hits(pattern, names))
         if not hits:
-            raise PatternError(_no_match(pattern, names, argument))
+            raise PatternError(no_match(pattern, names, argument))
         found |= hits
     return found
 
 
 def _hits(pattern: str, names: list[str]) -> Iterator[str]:
     for name in names:
-        if fnmatchcase(name, pattern) or fnmatchcase(_weight_name(name), pattern):
+        if matches(pattern, name):
             yield name
 
 
-def _no_match(pattern: str, names: list[str], argument: str) -> str:
+def matches(pattern: str, layer: str) -> bool:
+    """Tell whether a glob matches a layer's name, or that of its weight."""
+    return fnmatchcase(layer, pattern) or fnmatchcase(_weight_name(layer), pattern)
+
+
+def no_match(pattern: str, names: list[str], argument: str) -> str:
+    """Return the message for a pattern that matches nothing, with names that are near."""
     near = [name for name in names if fnmatchcase(name, f"*{pattern}")]
     near = near or get_close_matches(pattern, names, 3, 0.5) or names
     shown = ", ".join(near[:4]) + (" ..." if len(near) > 4 else "")

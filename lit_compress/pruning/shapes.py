@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lit_compress.errors import CheckpointError, PlanError
 from lit_compress.pruning.graph import ChannelGraph
-from lit_compress.pruning.surgery import set_widths
+from lit_compress.pruning.surgery import set_widths, swap_data
 from lit_compress.pruning.trace import named_tensors
 
 #: Key of the record in the metadata of a safetensors file.
@@ -107,10 +107,8 @@ def fit_shapes(
         layout = torch.contiguous_format
         if tensor.dim() == 4 and not tensor.is_contiguous():
             layout = torch.channels_last
-        tensor.grad = None
-        tensor.data = torch.zeros(
-            state[name].shape, dtype=tensor.dtype, device=tensor.device
-        ).contiguous(memory_format=layout)
+        value = torch.zeros(state[name].shape, dtype=tensor.dtype, device=tensor.device)
+        swap_data(tensor, value.contiguous(memory_format=layout))
         changed.add(id(tensor))
     set_widths(module, changed, original.norms if original else None)
     return before

@@ -58,7 +58,7 @@ def test_the_target_is_the_final_share_and_never_compounds(
 def test_weights_stay_exactly_zero_after_every_step_and_the_rest_learn(
     foreign: ForeignModule, make_trainer: Callable[..., Trainer]
 ) -> None:
-    """Momentum and weight decay used to revive pruned weights in the original code's dense steps."""
+    """Momentum and weight decay revived pruned weights in the original code's dense steps."""
     spy, pruning = Spy(), MagnitudePruning(0.5, ONCE)
     before = copy.deepcopy(foreign.state_dict())
     make_trainer(callbacks=[pruning, spy]).fit(foreign, loader())
@@ -111,9 +111,7 @@ def test_manual_optimization_with_two_optimizers(make_trainer: Callable[..., Tra
     assert set(spy.steps) == {-(-total(module) * 6 // 10)}
 
 
-def test_include_and_exclude(
-    foreign: ForeignModule, make_trainer: Callable[..., Trainer]
-) -> None:
+def test_include_and_exclude(foreign: ForeignModule, make_trainer: Callable[..., Trainer]) -> None:
     pruning = MagnitudePruning(0.5, ONCE, include=["net.*"], exclude=["net.0", "net.7"])
     make_trainer(callbacks=[pruning]).fit(foreign, loader())
     assert list(pruning.masks) == ["net.3.weight"]
@@ -128,7 +126,7 @@ def test_two_callbacks_side_by_side_and_never_on_one_tensor(
     make_trainer(callbacks=[convs, head]).fit(foreign, loader())
     assert int((foreign.net[7].weight == 0).sum()) == 12
     both = [MagnitudePruning(0.5, ONCE), MagnitudePruning(0.25, ONCE, include=["net.7"])]
-    with pytest.raises(InvalidArgumentError, match="two MagnitudePruning callbacks claim net.7"):
+    with pytest.raises(InvalidArgumentError, match=r"two MagnitudePruning callbacks claim net\.7"):
         make_trainer(callbacks=both).fit(foreign, loader())
 
 
@@ -243,5 +241,5 @@ def test_diverged_weights_are_refused_by_name(
 ) -> None:
     with torch.no_grad():
         foreign.net[3].weight[0] = float("nan")
-    with pytest.raises(PatternError, match="net.3.weight holds NaN"):
+    with pytest.raises(PatternError, match=r"net\.3\.weight holds NaN"):
         make_trainer(callbacks=[MagnitudePruning(0.5, ONCE)]).fit(foreign, loader())

@@ -56,5 +56,5 @@ def test_two_inputs_are_refused_by_name(make_trainer: Callable[..., Trainer]) ->
         def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
             self(batch[0], torch.ones(()))
 
-    with pytest.raises(ExportError, match="forward of Pair must take one tensor.*Tensor, Tensor"):
+    with pytest.raises(ExportError, match=r"forward of Pair must take one tensor.*Tensor, Tensor"):
         found(make_trainer, Pair())

@@ -1,0 +1,623 @@
+"""FilterPruning: channels leave the network while it trains, and everything around it goes on."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import ForeignModule, loader
+from lightning.pytorch import LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import (
+    EarlyStopping,
+    LearningRateFinder,
+    ModelCheckpoint,
+    WeightAveraging,
+)
+from torch import Tensor, nn
+from torchvision.models import mobilenet_v2
+
+import lit_compress
+from lit_compress import Schedule
+from lit_compress.callbacks import (
+    CompressionReport,
+    FilterPruning,
+    MagnitudePruning,
+    PostTrainingQuantization,
+)
+from lit_compress.errors import (
+    ChannelError,
+    CheckpointError,
+    InvalidArgumentError,
+    PatternError,
+    ScheduleError,
+)
+from lit_compress.measure import cost
+from lit_compress.pruning import Importance
+from lit_compress.pruning.shapes import original_of
+
+MakeTrainer = Callable[..., Trainer]
+LATE = Schedule(first=1)
+
+
+class Mobile(LightningModule):
+    """MobileNetV2, a quarter as wide: depthwise convolutions, batch norms, residual additions."""
+
+    def __init__(self, width: float = 0.25, lr: float = 0.05) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.net = mobilenet_v2(num_classes=4, width_mult=width, dropout=0.0)
+        self.net.features[0][0] = nn.Conv2d(
+            1, self.net.features[0][0].out_channels, 3, 2, 1, bias=False
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        loss = nn.functional.cross_entropy(self(batch[0]), batch[1])
+        self.log("loss", loss)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        scores = self(batch[0])
+        self.log("my_acc", (scores.argmax(-1) == batch[1]).float().mean())
+
+    test_step = validation_step
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = torch.optim.SGD(
+            self.parameters(), self.hparams.lr, momentum=0.9, weight_decay=1e-4
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": torch.optim.lr_scheduler.StepLR(optimizer, 2),
+        }
+
+
+def widths(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def same_weights(one: nn.Module, other: nn.Module) -> bool:
+    left, right = one.state_dict(), other.state_dict()
+    return left.keys() == right.keys() and all(torch.equal(left[n], right[n]) for n in left)
+
+
+def test_half_of_the_filters_that_can_go_are_gone(
+    foreign: ForeignModule, make_trainer: MakeTrainer
+) -> None:
+    pruning = FilterPruning(0.5, schedule=LATE)
+    trainer = make_trainer(max_epochs=5, callbacks=[pruning])
+    trainer.fit(foreign, loader(), loader(32, 1))
+    assert foreign.net[0].weight.shape == (4, 1, 3, 3)
+    assert foreign.net[3].weight.shape == (6, 4, 3, 3)
+    assert foreign.net[7].weight.shape == (4, 6)
+    assert foreign.net[0].out_channels == foreign.net[1].num_features == 4
+    assert foreign.net[7].in_features == 6
+    assert [event["reached"] for event in pruning.history] == [0.4, 0.5, 0.5]
+    assert pruning.reached == 0.5
+
+
+def test_reached_is_logged_with_sizes(foreign: ForeignModule, make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(max_epochs=4, callbacks=[FilterPruning(0.5)])
+    trainer.fit(foreign, loader(), loader(32, 1))
+    logged = trainer.callback_metrics
+    assert logged["sparsity/total"] == 0.5
+    assert logged["size/parameters"] == parameters(foreign)
+    assert logged["size/macs"] == cost(foreign, torch.zeros(2, 1, 8, 8)).macs
+
+
+@pytest.mark.parametrize("scope", ["local", "global"])
+@pytest.mark.parametrize("of", ["filters", "parameters", "macs"])
+def test_share_is_of_the_original(of: str, scope: str, make_trainer: MakeTrainer) -> None:
+    module = Mobile()
+    example = torch.zeros(2, 1, 8, 8)
+    before = {"parameters": parameters(module), "macs": cost(module, example).macs}
+    pruning = FilterPruning(0.4, of=of, scope=scope)
+    make_trainer(max_epochs=4, callbacks=[pruning], limit_train_batches=2).fit(
+        module, loader(32), loader(32, 1)
+    )
+    if of == "filters":
+        assert 0.4 <= pruning.reached < 0.46
+    else:
+        now = {"parameters": parameters(module), "macs": cost(module, example).macs}
+        assert 0.4 <= 1 - now[of] / before[of] < 0.44
+
+
+def test_description_equals_the_result(make_trainer: MakeTrainer) -> None:
+    module, example = Mobile(), torch.zeros(2, 1, 8, 8)
+    pruning = FilterPruning(0.5, schedule=Schedule(shape="one_shot"))
+    outlook = pruning.describe(module, example)
+    assert outlook.before.parameters == parameters(module)
+    make_trainer(callbacks=[pruning], limit_train_batches=1).fit(module, loader(), loader(32, 1))
+    assert outlook.after.parameters == parameters(module)
+    assert outlook.after.macs == cost(module, example).macs
+    layers = {layer.name: layer for layer in outlook.layers}
+    assert all(
+        layers[n].kept == m.weight.shape[0] for n, m in module.named_modules() if n in layers
+    )
+    assert "is an output of the network" in layers["net.classifier.1"].reasons[0]
+
+
+def test_shrinking_at_the_end_gives_the_same_network(make_trainer: MakeTrainer) -> None:
+    results = []
+    for shrink in ("every", "end"):
+        seed_everything(0, verbose=False)
+        module = Mobile(lr=0.01).double()
+        trainer = make_trainer(
+            max_epochs=5,
+            callbacks=[FilterPruning(0.5, schedule=LATE, shrink=shrink)],
+            precision="64-true",
+            gradient_clip_val=1.0,
+        )
+        trainer.fit(module, loader(32), loader(32, 1))
+        results.append(module)
+    every, end = results
+    assert widths(every) == widths(end)
+    for name, tensor in every.state_dict().items():
+        assert torch.allclose(tensor, end.state_dict()[name], rtol=1e-7, atol=1e-8), name
+
+
+def test_resume_from_each_epoch_ends_in_the_same_weights(
+    tmp_path: Path, make_trainer: MakeTrainer
+) -> None:
+    def fit(resume: Path | None = None) -> Mobile:
+        seed_everything(0, verbose=False)
+        module = Mobile()
+        keep = ModelCheckpoint(tmp_path / "all", filename="{epoch}", save_top_k=-1)
+        callbacks = [FilterPruning(0.5, schedule=Schedule(1, 3)), *([] if resume else [keep])]
+        trainer = make_trainer(
+            max_epochs=5, callbacks=callbacks, enable_checkpointing=resume is None
+        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint.*")
+            trainer.fit(module, loader(32), loader(16, 1), ckpt_path=resume)
+        return module
+
+    whole = fit()
+    for epoch in range(5):
+        assert same_weights(fit(tmp_path / "all" / f"epoch={epoch}.ckpt"), whole), epoch
+
+
+def test_best_checkpoint_of_an_earlier_epoch_grows_the_module_back(
+    tmp_path: Path, make_trainer: MakeTrainer
+) -> None:
+    module = Mobile()
+    full = widths(module)
+    keep = ModelCheckpoint(tmp_path / "all", filename="{epoch}", save_top_k=-1)
+    trainer = make_trainer(
+        max_epochs=4, callbacks=[FilterPruning(0.5, schedule=LATE), keep], enable_checkpointing=True
+    )
+    trainer.fit(module, loader(32), loader(16, 1))
+    small = widths(module)
+    trainer.test(module, loader(16, 1), ckpt_path=tmp_path / "all" / "epoch=0.ckpt", verbose=False)
+    assert widths(module) == full
+    trainer.test(module, loader(16, 1), ckpt_path=tmp_path / "all" / "epoch=3.ckpt", verbose=False)
+    assert widths(module) == small
+
+
+@pytest.fixture
+def pruned(tmp_path: Path, make_trainer: MakeTrainer) -> tuple[Mobile, Path]:
+    module = Mobile()
+    trainer = make_trainer(max_epochs=3, callbacks=[FilterPruning(0.5)], limit_train_batches=2)
+    trainer.fit(module, loader(32), loader(16, 1))
+    trainer.save_checkpoint(tmp_path / "pruned.ckpt")
+    return module, tmp_path / "pruned.ckpt"
+
+
+def test_checkpoint_loads_without_a_trainer(pruned: tuple[Mobile, Path]) -> None:
+    module, path = pruned
+    loaded = lit_compress.load_from_checkpoint(Mobile, path)
+    assert type(loaded) is Mobile
+    assert same_weights(loaded, module)
+    assert torch.equal(loaded.eval()(torch.ones(1, 1, 8, 8)), module.eval()(torch.ones(1, 1, 8, 8)))
+    assert "load_state_dict" not in vars(Mobile)
+
+
+def test_checkpoint_of_another_width_is_refused(
+    pruned: tuple[Mobile, Path], make_trainer: MakeTrainer
+) -> None:
+    _, path = pruned
+    with pytest.raises(CheckpointError, match="pruned from a network whose"):
+        lit_compress.load_from_checkpoint(Mobile, path, width=0.5)
+    trainer = make_trainer(max_epochs=4, callbacks=[FilterPruning(0.5)])
+    with pytest.raises(CheckpointError, match="build the module with the arguments"):
+        trainer.fit(Mobile(0.5), loader(32), loader(16, 1), ckpt_path=path)
+
+
+def test_checkpoint_of_another_network_is_refused(
+    pruned: tuple[Mobile, Path], foreign: ForeignModule, make_trainer: MakeTrainer
+) -> None:
+    _, path = pruned
+    with pytest.raises(CheckpointError, match="and here it is missing"):
+        lit_compress.load_from_checkpoint(ForeignModule, path)
+    before = copy.deepcopy(foreign.state_dict())
+    with pytest.raises(CheckpointError, match="holds no weights of"):
+        make_trainer(max_epochs=4, callbacks=[FilterPruning(0.5)]).fit(
+            foreign, loader(32), loader(16, 1), ckpt_path=path
+        )
+    assert all(torch.equal(before[name], tensor) for name, tensor in foreign.state_dict().items())
+
+
+def test_damaged_record_in_a_checkpoint_is_refused(pruned: tuple[Mobile, Path]) -> None:
+    _, path = pruned
+    content = torch.load(path, weights_only=True)
+    state = next(s for key, s in content["callbacks"].items() if key.startswith("FilterPruning"))
+    state["original"] = {"shapes": {"net.features.0.0.weight": "wide"}}
+    torch.save(content, path)
+    with pytest.raises(lit_compress.errors.PlanError, match="damaged"):
+        lit_compress.load_from_checkpoint(Mobile, path)
+
+
+def test_missing_and_damaged_checkpoints_are_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        lit_compress.load_from_checkpoint(Mobile, tmp_path / "none.ckpt")
+    (tmp_path / "bad.ckpt").write_bytes(b"not a checkpoint")
+    with pytest.raises(CheckpointError, match="damaged"):
+        lit_compress.load_from_checkpoint(Mobile, tmp_path / "bad.ckpt")
+
+
+def test_checkpoint_holds_plain_values_only(pruned: tuple[Mobile, Path]) -> None:
+    content = torch.load(pruned[1], weights_only=True)
+    assert original_of(content) is not None
+
+
+def test_metric_of_the_pruned_network_exists_once_the_target_is_reached(
+    tmp_path: Path, make_trainer: MakeTrainer
+) -> None:
+    """The dense network of the first epoch would win by accuracy, were it watched."""
+    keep = ModelCheckpoint(tmp_path, monitor="pruned/my_acc", mode="max")
+    pruning = FilterPruning(0.5, schedule=Schedule(0, 2), monitor="my_acc")
+    trainer = make_trainer(max_epochs=5, callbacks=[pruning, keep], enable_checkpointing=True)
+    module = Mobile()
+    trainer.fit(module, loader(32), loader(16, 1))
+    best = torch.load(keep.best_model_path, weights_only=True)
+    assert best["epoch"] >= 2
+    trainer.test(module, loader(16, 1), ckpt_path="best", verbose=False)
+
+
+def test_monitor_that_is_not_logged_is_refused(
+    foreign: ForeignModule, make_trainer: MakeTrainer
+) -> None:
+    trainer = make_trainer(max_epochs=4, callbacks=[FilterPruning(0.5, monitor="acc")])
+    with pytest.raises(InvalidArgumentError, match="my_acc"):
+        trainer.fit(foreign, loader(), loader(32, 1))
+
+
+@pytest.mark.parametrize("importance", ["l1", "l2", "taylor", "fpgm", "random"])
+def test_every_importance_prunes(
+    importance: str, foreign: ForeignModule, make_trainer: MakeTrainer
+) -> None:
+    pruning = FilterPruning(0.5, importance=importance, schedule=LATE)
+    make_trainer(max_epochs=4, callbacks=[pruning]).fit(foreign, loader(), loader(32, 1))
+    assert foreign.net[0].out_channels == 4
+
+
+def test_layers_without_a_norm_are_left_alone_by_bn_scale(
+    foreign: ForeignModule, make_trainer: MakeTrainer
+) -> None:
+    pruning = FilterPruning(0.5, importance="bn_scale")
+    make_trainer(max_epochs=4, callbacks=[pruning]).fit(foreign, loader(), loader(32, 1))
+    assert (foreign.net[0].out_channels, foreign.net[3].out_channels) == (4, 12)
+    assert pruning.reached == 0.5
+
+
+class FirstOnes(Importance):
+    """The later filters go first."""
+
+    def score(self, weight: Tensor, gradient: Tensor | None) -> Tensor:
+        return torch.arange(len(weight), 0, -1)
+
+
+def test_own_importance_decides(foreign: ForeignModule, make_trainer: MakeTrainer) -> None:
+    kept = foreign.net[0].weight[:4].clone()
+    pruning = FilterPruning(0.5, importance=FirstOnes(), schedule=Schedule(shape="one_shot"))
+    foreign.lr = 0.0
+    make_trainer(max_epochs=2, callbacks=[pruning]).fit(foreign, loader(), loader(32, 1))
+    assert torch.equal(foreign.net[0].weight, kept)
+
+
+def test_widths_are_rounded(foreign: ForeignModule, make_trainer: MakeTrainer) -> None:
+    pruning = FilterPruning(0.6, round_to=4)
+    make_trainer(max_epochs=4, callbacks=[pruning]).fit(foreign, loader(), loader(32, 1))
+    assert (foreign.net[0].out_channels, foreign.net[3].out_channels) == (4, 4)
+
+
+def test_layers_keep_min_channels_and_it_is_said_once(
+    foreign: ForeignModule, make_trainer: MakeTrainer
+) -> None:
+    pruning = FilterPruning(0.9, min_channels=5)
+    with pytest.warns(UserWarning, match="will keep more than their share") as record:
+        make_trainer(max_epochs=5, callbacks=[pruning]).fit(foreign, loader(), loader(32, 1))
+    assert (foreign.net[0].out_channels, foreign.net[3].out_channels) == (5, 5)
+    assert sum("keep more" in str(one.message) for one in record) == 1
+
+
+def test_unreachable_target_is_refused_at_the_start(
+    foreign: ForeignModule, make_trainer: MakeTrainer
+) -> None:
+    pruning = FilterPruning(0.99, of="parameters", min_channels=4)
+    with pytest.raises(InvalidArgumentError, match="can go at most"):
+        make_trainer(max_epochs=5, callbacks=[pruning]).fit(foreign, loader(), loader(32, 1))
+    assert foreign.net[0].out_channels == 8
+
+
+def test_excluded_layers_stay(foreign: ForeignModule, make_trainer: MakeTrainer) -> None:
+    pruning = FilterPruning(0.5, exclude=["net.0"])
+    make_trainer(max_epochs=4, callbacks=[pruning]).fit(foreign, loader(), loader(32, 1))
+    assert (foreign.net[0].out_channels, foreign.net[3].out_channels) == (8, 6)
+
+
+def test_pattern_that_matches_nothing_is_refused(
+    foreign: ForeignModule, make_trainer: MakeTrainer
+) -> None:
+    trainer = make_trainer(max_epochs=4, callbacks=[FilterPruning(0.5, exclude=["head.*"])])
+    with pytest.raises(PatternError, match=r"head\.\*"):
+        trainer.fit(foreign, loader(), loader(32, 1))
+
+
+def test_frozen_layers_stay_and_are_named(
+    foreign: ForeignModule, make_trainer: MakeTrainer
+) -> None:
+    foreign.net[0].weight.requires_grad = False
+    pruning = FilterPruning(0.5)
+    outlook = str(pruning.describe(foreign, torch.zeros(1, 1, 8, 8)))
+    assert "net.0.weight is not trained" in outlook
+    make_trainer(max_epochs=4, callbacks=[pruning]).fit(foreign, loader(), loader(32, 1))
+    assert (foreign.net[0].out_channels, foreign.net[3].out_channels) == (8, 6)
+
+
+def test_network_without_channels_that_can_go_is_refused(make_trainer: MakeTrainer) -> None:
+    module = ForeignModule()
+    module.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    with pytest.raises(ChannelError, match="is an output of the network"):
+        make_trainer(max_epochs=4, callbacks=[FilterPruning(0.5)]).fit(
+            module, loader(), loader(32, 1)
+        )
+
+
+def test_nan_weights_are_named(foreign: ForeignModule, make_trainer: MakeTrainer) -> None:
+    with torch.no_grad():
+        foreign.net[0].weight[0] = torch.nan
+    with pytest.raises(PatternError, match=r"net\.0\.weight holds NaN"):
+        make_trainer(max_epochs=4, callbacks=[FilterPruning(0.5)]).fit(
+            foreign, loader(), loader(32, 1)
+        )
+
+
+def test_module_without_example_or_validation_is_refused(
+    foreign: ForeignModule, make_trainer: MakeTrainer
+) -> None:
+    trainer = make_trainer(max_epochs=4, callbacks=[FilterPruning(0.5)])
+    with pytest.raises(InvalidArgumentError, match="set example_input_array"):
+        trainer.fit(foreign, loader())
+
+
+def test_stated_example_is_enough(foreign: ForeignModule, make_trainer: MakeTrainer) -> None:
+    foreign.example_input_array = torch.zeros(1, 1, 8, 8)
+    make_trainer(max_epochs=4, callbacks=[FilterPruning(0.5)]).fit(foreign, loader())
+    assert foreign.net[0].out_channels == 4
+
+
+class TwoInputs(ForeignModule):
+    """Its forward takes two keyword arguments, and needs two images at least."""
+
+    def forward(self, *, image: Tensor, scale: Tensor) -> Tensor:
+        if len(image) < 2:
+            raise ValueError("needs two images")
+        return self.net(image) * scale
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        scores = self(image=batch[0], scale=torch.ones(len(batch[0]), 1))
+        return nn.functional.cross_entropy(scores, batch[1])
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self.log("my_loss", self.training_step(batch, batch_idx))
+
+
+def test_forward_with_keywords_and_several_images(make_trainer: MakeTrainer) -> None:
+    module = TwoInputs()
+    make_trainer(max_epochs=4, callbacks=[FilterPruning(0.5)]).fit(module, loader(), loader(32, 1))
+    assert module.net[0].out_channels == 4
+
+
+class HiddenHead(ForeignModule):
+    """validation_step uses a layer that forward does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.side = nn.Linear(12, 2)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        super().validation_step(batch, batch_idx)
+        self.side(self.net[:7](batch[0]))
+
+
+def test_layers_outside_forward_are_found_before_training(make_trainer: MakeTrainer) -> None:
+    module = HiddenHead()
+    with pytest.raises(InvalidArgumentError, match="uses a layer that its forward does not"):
+        make_trainer(max_epochs=4, callbacks=[FilterPruning(0.5)]).fit(
+            module, loader(), loader(32, 1)
+        )
+    assert module.net[0].out_channels == 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"target": 1.0}, r"in \[0, 1\)"),
+        ({"target": 0.5, "of": "weights"}, "of must be one of"),
+        ({"target": 0.5, "scope": "layer"}, "scope must be one of"),
+        ({"target": 0.5, "shrink": "never"}, "shrink must be one of"),
+        ({"target": 0.5, "importance": "l3"}, "importance must be one of"),
+        ({"target": 0.5, "round_to": 0}, "round_to must be a whole number"),
+        ({"target": 0.5, "min_channels": 0.5}, "min_channels must be a whole number"),
+        ({"target": 0.5, "include": "net.*"}, "must be a list"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=message):
+        FilterPruning(**arguments)
+
+
+def test_taylor_needs_an_epoch_before_the_first_event(
+    foreign: ForeignModule, make_trainer: MakeTrainer
+) -> None:
+    trainer = make_trainer(max_epochs=4, callbacks=[FilterPruning(0.5, importance="taylor")])
+    with pytest.raises(InvalidArgumentError, match=r"set schedule\.first to 1"):
+        trainer.fit(foreign, loader(), loader(32, 1))
+
+
+@pytest.mark.parametrize("other", [MagnitudePruning(0.5), FilterPruning(0.3)])
+def test_two_pruning_callbacks_are_refused(
+    other: Any, foreign: ForeignModule, make_trainer: MakeTrainer
+) -> None:
+    trainer = make_trainer(max_epochs=4, callbacks=[FilterPruning(0.5), other])
+    with pytest.raises(InvalidArgumentError, match="cannot run beside"):
+        trainer.fit(foreign, loader(), loader(32, 1))
+
+
+def test_weight_averaging_is_refused_by_name(
+    foreign: ForeignModule, make_trainer: MakeTrainer
+) -> None:
+    trainer = make_trainer(max_epochs=4, callbacks=[FilterPruning(0.5), WeightAveraging()])
+    with pytest.raises(InvalidArgumentError, match="WeightAveraging"):
+        trainer.fit(foreign, loader(), loader(32, 1))
+
+
+def test_schedule_that_does_not_fit_is_refused(
+    foreign: ForeignModule, make_trainer: MakeTrainer
+) -> None:
+    trainer = make_trainer(max_epochs=3, callbacks=[FilterPruning(0.5, schedule=Schedule(last=2))])
+    with pytest.raises(ScheduleError):
+        trainer.fit(foreign, loader(), loader(32, 1))
+
+
+def test_early_stopping_says_what_was_reached(
+    foreign: ForeignModule, make_trainer: MakeTrainer
+) -> None:
+    stop = EarlyStopping("my_acc", mode="max", stopping_threshold=-1.0)
+    pruning = FilterPruning(0.5, schedule=Schedule(0, 5))
+    trainer = make_trainer(max_epochs=8, callbacks=[pruning, stop])
+    with pytest.warns(UserWarning, match=r"reached 0\.\d+ of 0\.50"):
+        trainer.fit(foreign, loader(), loader(32, 1))
+
+
+def test_learning_rate_finder_leaves_the_network_whole(
+    foreign: ForeignModule, make_trainer: MakeTrainer
+) -> None:
+    finder = LearningRateFinder(num_training_steps=6, update_attr=True)
+    pruning = FilterPruning(0.5)
+    make_trainer(max_epochs=4, callbacks=[finder, pruning], enable_checkpointing=True).fit(
+        foreign, loader(), loader(32, 1)
+    )
+    assert [event["epoch"] for event in pruning.history] == [0, 1, 2]
+    assert foreign.net[0].out_channels == 4
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"accumulate_grad_batches": 3},
+        {"precision": "bf16-mixed"},
+        {"gradient_clip_val": 0.1},
+        {"precision": "bf16-true"},
+    ],
+)
+def test_trainer_options(
+    options: dict[str, Any], foreign: ForeignModule, make_trainer: MakeTrainer
+) -> None:
+    make_trainer(max_epochs=4, callbacks=[FilterPruning(0.5)], **options).fit(
+        foreign, loader(), loader(32, 1)
+    )
+    assert foreign.net[0].out_channels == 4
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad"])
+def test_optimizers_go_on_with_what_is_left(name: str, make_trainer: MakeTrainer) -> None:
+    class Module(ForeignModule):
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            options = {"momentum": 0.9} if name == "SGD" else {}
+            return getattr(torch.optim, name)(self.parameters(), lr=1e-3, **options)
+
+    module = Module()
+    trainer = make_trainer(max_epochs=4, callbacks=[FilterPruning(0.5)])
+    trainer.fit(module, loader(), loader(32, 1))
+    optimizer = trainer.optimizers[0]
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert held == {id(p) for p in module.parameters()}
+    for parameter, state in optimizer.state.items():
+        for value in state.values():
+            assert (
+                not isinstance(value, Tensor) or value.dim() == 0 or value.shape == parameter.shape
+            )
+
+
+def test_optimizer_that_cannot_be_cut_is_refused_and_nothing_changes(
+    make_trainer: MakeTrainer,
+) -> None:
+    class Module(ForeignModule):
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.LBFGS(self.parameters())
+
+    module = Module()
+    trainer = make_trainer(max_epochs=4, callbacks=[FilterPruning(0.5, schedule=LATE)])
+    with pytest.raises(lit_compress.errors.PlanError, match="LBFGS"):
+        trainer.fit(module, loader(), loader(32, 1))
+    assert module.net[0].out_channels == 8
+    assert module.net[0].weight.shape[0] == 8
+
+
+def test_compiled_module_is_pruned(foreign: ForeignModule, make_trainer: MakeTrainer) -> None:
+    compiled = torch.compile(foreign, backend="eager")
+    make_trainer(max_epochs=3, callbacks=[FilterPruning(0.5)], limit_train_batches=1).fit(
+        compiled, loader(), loader(32, 1)
+    )
+    assert foreign.net[0].out_channels == 4
+
+
+def test_batch_norm_statistics_are_estimated_anew(make_trainer: MakeTrainer) -> None:
+    results = []
+    for batches in (0, 2):
+        seed_everything(0, verbose=False)
+        module = ForeignModule(lr=0.0)
+        pruning = FilterPruning(0.5, schedule=Schedule(shape="one_shot"), recalibrate=batches)
+        make_trainer(max_epochs=1, callbacks=[pruning], limit_train_batches=1).fit(
+            module, loader(), loader(32, 1)
+        )
+        results.append(module.net[1].running_var)
+    assert not torch.equal(*results)
+
+
+def test_report_knows_the_dense_network(tmp_path: Path, make_trainer: MakeTrainer) -> None:
+    module = Mobile()
+    report = CompressionReport(monitor="my_acc", dirpath=str(tmp_path / "artifact"))
+    make_trainer(max_epochs=3, callbacks=[report, FilterPruning(0.5)]).fit(
+        module, loader(32), loader(16, 1)
+    )
+    dense, pruned = report.card.variant("dense"), report.card.variant("pruned")
+    assert dense.parameters == parameters(Mobile())
+    assert pruned.parameters == parameters(module)
+    assert pruned.macs < 0.5 * dense.macs
+
+
+@pytest.mark.parametrize("shrink", ["every", "end"])
+def test_pruned_network_is_quantised(
+    shrink: str, tmp_path: Path, make_trainer: MakeTrainer
+) -> None:
+    module = Mobile()
+    quantize = PostTrainingQuantization(monitor="my_acc", dirpath=str(tmp_path / "artifact"))
+    make_trainer(max_epochs=3, callbacks=[quantize, FilterPruning(0.5, shrink=shrink)]).fit(
+        module, loader(32), loader(16, 1)
+    )
+    card = lit_compress.load(tmp_path / "artifact").card
+    assert card.variant("pruned").parameters == parameters(module) < 0.5 * parameters(Mobile())
