@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -159,12 +159,7 @@ class ChannelGraph:
 
     def removable(self, group: Group) -> int:
         """Return how many classes of a group can go at most: one stays, and what floors ask for."""
-        most = len(group.classes) - 1
-        for key in group.keys:
-            if key in self.floors and group.classes:
-                each = int((self.owners[key] == group.classes[0]).sum())
-                most = min(most, (len(self.owners[key]) - self.floors[key]) // each)
-        return max(0, most)
+        return _removable(self.owners, self.floors, group)
 
     def filters(self) -> np.ndarray:
         """Return, by class, how many filters of conv and linear layers it holds."""
@@ -190,14 +185,14 @@ def build(trace: Trace, closed: Mapping[Key, Reason]) -> ChannelGraph:
             trace.labels.freeze(use.labels, closed[tensor, use.dim])
     classes, reasons = trace.labels.resolve()
     reasons = _dead_ends(recording, classes, reasons, trace.labels.reasons)
-    number = _renumbered(classes, reasons)
-    owners = {key: _looked_up(number, use.labels) for key, use in recording.uses.items()}
     roles = {key: use.role for key, use in recording.uses.items()}
-    cut = {key: owner for key, owner in owners.items() if (owner >= 0).any()}
+    number, cut = _owners(recording, classes, reasons)
+    reasons = _stuck(trace, number, _groups(cut, roles), cut, reasons)
+    number, cut = _owners(recording, classes, reasons)
     frozen = tuple(
         found
         for key, use in recording.uses.items()
-        if use.role == "filter"
+        if use.role in ("filter", "depthwise")
         for found in _frozen(key, use.labels.numpy(), reasons, trace.labels.reasons)
     )
     tensors = trace.tensors
@@ -223,6 +218,46 @@ def build(trace: Trace, closed: Mapping[Key, Reason]) -> ChannelGraph:
         },
         class_count=_count(cut),
     )
+
+
+def _owners(
+    recording: Recording, classes: np.ndarray, reasons: np.ndarray
+) -> tuple[np.ndarray, dict[Key, np.ndarray]]:
+    """Return the number of each label's class, and by tensor those of its indices."""
+    number = _renumbered(classes, reasons)
+    owners = {key: _looked_up(number, use.labels) for key, use in recording.uses.items()}
+    return number, {key: owner for key, owner in owners.items() if (owner >= 0).any()}
+
+
+def _stuck(
+    trace: Trace,
+    number: np.ndarray,
+    groups: tuple[Group, ...],
+    owners: Mapping[Key, np.ndarray],
+    reasons: np.ndarray,
+) -> np.ndarray:
+    """Freeze the groups of which nothing can go, since one class of each must stay."""
+    reasons = reasons.copy()
+    for group in groups:
+        if _removable(owners, trace.recording.floors, group):
+            continue
+        member = np.isin(number, group.classes)
+        tie = trace.labels.tied_by(member)
+        why = "goes only together with all the others" if tie else "is the only one"
+        if len(group.classes) > 1:
+            why = "is one of two in a group of a grouped convolution, which keeps both"
+        trace.labels.reasons.append(replace(tie, why=why) if tie else Reason(why))
+        reasons[member] = len(trace.labels.reasons) - 1
+    return reasons
+
+
+def _removable(owners: Mapping[Key, np.ndarray], floors: Mapping[Key, int], group: Group) -> int:
+    most = len(group.classes) - 1
+    for key in group.keys:
+        if key in floors and group.classes:
+            each = int((owners[key] == group.classes[0]).sum())
+            most = min(most, (len(owners[key]) - floors[key]) // each)
+    return max(0, most)
 
 
 def _count(owners: Mapping[Key, np.ndarray]) -> int:

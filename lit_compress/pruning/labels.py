@@ -48,7 +48,7 @@ class Labels:
     def __init__(self) -> None:
         self.count = 0
         self.reasons: list[Reason] = []
-        self._ties: list[Tensor] = []
+        self._ties: list[tuple[Tensor, Reason]] = []
         self._frozen: list[tuple[Tensor, int]] = []
 
     def fresh(self, count: int) -> Tensor:
@@ -79,7 +79,8 @@ class Labels:
             self.freeze(pairs[:, bare].amax(0), reason)
             pairs = pairs[:, ~bare]
         coded = torch.unique(pairs[0] * self.count + pairs[1])
-        self._ties.append(torch.stack([coded // self.count, coded % self.count]))
+        united = torch.stack([coded // self.count, coded % self.count])
+        self._ties.append((united, reason))
 
     def along(self, twin: Tensor, dim: int, reason: Reason) -> Tensor:
         """Return the labels along one dimension, tying what shares an index of it."""
@@ -92,7 +93,8 @@ class Labels:
 
     def resolve(self) -> tuple[np.ndarray, np.ndarray]:
         """Return, by label, the class it belongs to and the reason that class is frozen (or -1)."""
-        ties = torch.cat(self._ties, 1).numpy() if self._ties else np.empty((2, 0), np.int64)
+        pairs = [pairs for pairs, _ in self._ties]
+        ties = torch.cat(pairs, 1).numpy() if pairs else np.empty((2, 0), np.int64)
         classes = components(self.count, ties)
         none = len(self.reasons)
         first = np.full(self.count, none, np.int64)
@@ -100,6 +102,16 @@ class Labels:
             np.minimum.at(first, classes[labels.numpy()], reason)
         frozen = first[classes]
         return classes, np.where(frozen == none, -1, frozen)
+
+    def tied_by(self, member: np.ndarray) -> Reason | None:
+        """Return the reason of the tie that unites most of some labels.
+
+        Args:
+            member: By label, whether it is one of them.
+        """
+        counts = [(int(member[pairs[0].numpy()].sum()), reason) for pairs, reason in self._ties]
+        most = max(counts, key=lambda pair: pair[0], default=(0, None))
+        return most[1] if most[0] else None
 
 
 def components(count: int, pairs: np.ndarray) -> np.ndarray:

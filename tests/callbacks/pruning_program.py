@@ -1,0 +1,77 @@
+"""A training run to be killed and resumed: python pruning_program.py FOLDER [PROCESSES [EPOCH]].
+
+Goes on from the newest whole checkpoint in FOLDER, or that of EPOCH; leaves digests of the weights at
+the start of each epoch in ``digest-RANK``, and of the end in ``final-RANK``.
+"""
+
+import hashlib
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+from conftest import loader
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+from test_filter_pruning import Mobile
+
+from lit_compress import Schedule
+from lit_compress.callbacks import FilterPruning
+from lit_compress.checkpoint import read_checkpoint
+from lit_compress.errors import CheckpointError
+
+
+def digest(module: LightningModule) -> str:
+    found = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        found.update(name.encode() + str(tuple(tensor.shape)).encode() + tensor.numpy().tobytes())
+    return found.hexdigest()
+
+
+class Digests(Callback):
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        with open(self.folder / f"digest-{trainer.global_rank}", "a") as file:
+            file.write(f"{trainer.current_epoch} {digest(pl_module)}\n")
+        print("epoch", trainer.current_epoch, flush=True)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        (self.folder / f"final-{trainer.global_rank}").write_text(digest(pl_module))
+
+
+def newest(folder: Path) -> Path | None:
+    for path in sorted(folder.glob("*.ckpt"), key=lambda p: int(p.stem), reverse=True):
+        try:
+            read_checkpoint(path)
+        except CheckpointError:
+            continue  # killed while it was written
+        return path
+    return None
+
+
+def main(folder: Path, processes: int, epoch: str | None) -> None:
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    seed_everything(0, verbose=False)
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=processes,
+        strategy="ddp" if processes > 1 else "auto",
+        max_epochs=9,
+        callbacks=[
+            FilterPruning(0.5, schedule=Schedule(2, 6, every=2)),
+            Digests(folder),
+            ModelCheckpoint(folder, "{epoch}", save_top_k=-1, auto_insert_metric_name=False),
+        ],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    resume = folder / f"{epoch}.ckpt" if epoch else newest(folder)
+    trainer.fit(Mobile(), loader(96), loader(16, 1), ckpt_path=resume)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int((sys.argv[2:] or ["1"])[0]), (sys.argv[3:] or [None])[0])
