@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -235,7 +236,9 @@ class Trace(TorchFunctionMode):
             register_module_forward_hook(leave),
         )
         try:
-            with self:
+            with self, warnings.catch_warnings():
+                # Compiled modules run uncompiled here, so that hooks fire once.
+                warnings.filterwarnings("ignore", "Using `torch.compile", UserWarning)
                 yield
         finally:
             for handle in handles:

@@ -69,14 +69,6 @@ def test_along_an_expanded_dimension_repeats_one_label() -> None:
     assert len(set(labels.resolve()[0].tolist())) == 1
 
 
-def test_many_labels_do_not_overflow() -> None:
-    labels = Labels()
-    labels.count = 2**31 - 10
-    last = torch.tensor([2**31 - 12], dtype=torch.int32)
-    labels.tie(last, last - 1, WHY)
-    assert labels._ties[0][0].flatten().tolist() == [2**31 - 12, 2**31 - 13]
-
-
 @given(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), max_size=30))
 def test_components_are_those_of_a_naive_search(edges: list[tuple[int, int]]) -> None:
     pairs = np.array(edges, np.int64).reshape(-1, 2).T

@@ -20,7 +20,7 @@ def per_channel(trace: Trace, call: Call) -> None:
         return unknown(trace, call)
     others = [t for t in call.tensors() if t is not image and t.dim() == 1]
     if call.name == "prelu" and all(t.numel() == 1 for t in others):
-        others = []
+        return None if twin is None else trace.label(call.out, twin)
     if twin is None:
         labels = torch.full((image.shape[dim],), UNLABELLED, dtype=torch.int32)
     else:
