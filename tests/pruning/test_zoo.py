@@ -3,6 +3,7 @@
 import copy
 import gc
 import signal
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -93,8 +94,14 @@ def test_every_torchvision_network_computes_the_same_without_the_channels(
 
 # --- against torch-pruning ---------------------------------------------------------------------
 
-#: Networks of which torch-pruning leaves another share, and why.
-EXPLAINED: dict[str, str] = {}
+#: Networks, by the start of their name, of which torch-pruning leaves another share, and why.
+EXPLAINED = {
+    "convnext": "channels under a layer norm over all of them stay here",
+    "googlenet": "torch-pruning traces in eval mode and does not see the auxiliary heads",
+    "regnet": "a class is a channel of each conv group, and their number is rounded down",
+    "resnext": "a class is a channel of each conv group, and their number is rounded down",
+    "densenet": "30 % of a growth of 32 is 9 of 32",
+}
 
 
 @contextmanager
@@ -138,6 +145,25 @@ def by_torch_pruning(name: str) -> float | str:
     except Exception as error:
         return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
     return parameters(model) / before
+
+
+@pytest.mark.slow
+def test_as_many_parameters_go_as_with_torch_pruning(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch_pruning")
+    compared, apart, failed = 0, {}, {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, left, _, other in table():
+            if isinstance(other, str):
+                failed[name] = other
+                continue
+            compared += 1
+            if abs(left - other) > 0.02 and not name.startswith(tuple(EXPLAINED)):
+                apart[name] = (left, other)
+    with capsys.disabled():
+        print(f"\n{compared} compared, {len(failed)} that torch-pruning fails on: {failed}")
+    assert compared
+    assert not apart
 
 
 def table() -> Iterator[tuple[str, float, float, float | str]]:
