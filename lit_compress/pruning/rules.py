@@ -16,6 +16,16 @@ from lit_compress.pruning.layers import matches, no_match
 KEYS = ("pattern", "ratio", "skip")
 #: A rule file of a megabyte would hold tens of thousands of layers.
 LARGEST = 1 << 20
+#: A rule is a mapping in a list.
+DEEPEST = 8
+
+_OPENING = (
+    yaml.FlowSequenceStartToken,
+    yaml.FlowMappingStartToken,
+    yaml.BlockSequenceStartToken,
+    yaml.BlockMappingStartToken,
+)
+_CLOSING = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
 
 
 @dataclass(frozen=True)
@@ -46,24 +56,12 @@ def read_rules(path: str | Path) -> tuple[Rule, ...]:
         RuleError: If it is missing, or an entry is wrong; the message names file and line.
     """
     path = Path(path)
-    if not path.is_file():
-        raise RuleError(f"there is no rule file {path.resolve()}")
-    text = path.read_bytes()[: LARGEST + 1]
-    if len(text) > LARGEST:
-        raise RuleError(f"{path} is larger than {LARGEST} bytes: it is no rule file")
+    text = _bytes(path)
     try:
-        for token in yaml.scan(text, yaml.SafeLoader):
-            if isinstance(token, (yaml.AliasToken, yaml.AnchorToken, yaml.TagToken)):
-                raise RuleError(
-                    f"{path}:{token.start_mark.line + 1}: tags, anchors and aliases are not read"
-                )
+        _refuse_what_rules_never_hold(path, text)
         root = yaml.compose(text, yaml.SafeLoader)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark is not None else ""
-        raise RuleError(
-            f"{path}{line}: this is not YAML: {getattr(error, 'problem', error)}"
-        ) from error
+        raise RuleError(f"{path}:{_line(error, text)}: this is not YAML: {_said(error)}") from error
     if not isinstance(root, yaml.SequenceNode) or not root.value:
         raise RuleError(
             f"{path}:1: expected a list of rules, such as '- {{pattern: \"*\", ratio: 0.5}}'"
@@ -89,14 +87,62 @@ def check_rules(rules: Sequence[Rule], layers: Iterable[str]) -> None:
             raise RuleError(no_match(rule.pattern, names, rule.place))
 
 
+def _bytes(path: Path) -> bytes:
+    try:
+        if not path.is_file():
+            raise RuleError(f"there is no rule file {path.absolute()}")
+        with path.open("rb") as file:
+            text = file.read(LARGEST + 1)
+    except OSError as error:
+        raise RuleError(f"the rule file {path} cannot be read: {error.strerror}") from error
+    if len(text) > LARGEST:
+        raise RuleError(f"{path} is larger than {LARGEST} bytes: it is no rule file")
+    return text
+
+
+def _refuse_what_rules_never_hold(path: Path, text: bytes) -> None:
+    """Stop before anything is built of it, which for deep nesting would exhaust the stack."""
+    depth = 0
+    for token in yaml.scan(text, yaml.SafeLoader):
+        place = f"{path}:{token.start_mark.line + 1}"
+        if isinstance(token, (yaml.AliasToken, yaml.AnchorToken, yaml.TagToken)):
+            raise RuleError(
+                f"{place}: tags, anchors and aliases are not read; put quotes around a pattern "
+                "that starts with *, & or !"
+            )
+        depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
+        if depth > DEEPEST:
+            raise RuleError(f"{place}: nested too deeply for a list of rules")
+
+
+def _line(error: yaml.YAMLError, text: bytes) -> int:
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None:
+        return int(mark.line) + 1
+    return text[: getattr(error, "position", 0)].count(b"\n") + 1
+
+
+def _said(error: yaml.YAMLError) -> str:
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"character {error.character!r}: {error.reason}"
+    problem = str(getattr(error, "problem", error))
+    if getattr(error, "context", None) == "while scanning an alias":
+        problem += "; put quotes around a pattern that starts with *"
+    return problem
+
+
 def _rule(path: Path, node: yaml.Node) -> Rule:
     place = f"{path}:{node.start_mark.line + 1}"
     if not isinstance(node, yaml.MappingNode):
         raise RuleError(f"{place}: expected pattern and ratio (or skip), got {_short(node)}")
-    entry: dict[str, Any] = {
-        key.value: yaml.SafeLoader("").construct_object(value, deep=True)
-        for key, value in node.value
-    }
+    entry: dict[str, Any] = {}
+    for key, value in node.value:
+        name = key.value if isinstance(key, yaml.ScalarNode) else _short(key)
+        if name in entry:
+            raise RuleError(f"{place}: the key {name!r} is there twice")
+        if not isinstance(value, yaml.ScalarNode):
+            raise RuleError(f"{place}: {name} must be a single value, not a list or mapping")
+        entry[name] = _value(value)
     surplus = [key for key in entry if key not in KEYS]
     if surplus:
         raise RuleError(f"{place}: there is no key {surplus[0]!r}; a rule has {', '.join(KEYS)}")
@@ -112,6 +158,14 @@ def _rule(path: Path, node: yaml.Node) -> Rule:
     if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 <= ratio < 1:
         raise RuleError(f"{place}: ratio must be a number in [0, 1), got {ratio!r}")
     return Rule(pattern, Fraction(repr(float(ratio))), place)
+
+
+def _value(node: yaml.ScalarNode) -> Any:
+    """Return a plain value; what looks like a number or date to YAML but is none, as text."""
+    try:
+        return yaml.SafeLoader("").construct_object(node)
+    except (yaml.YAMLError, ValueError, OverflowError):
+        return str(node.value)[:40]
 
 
 def _short(node: yaml.Node) -> str:
