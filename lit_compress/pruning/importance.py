@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -153,7 +153,8 @@ def layer_scores(
         tensors: What to score in the place of the network's own tensors, by name.
 
     Raises:
-        PatternError: If a score is NaN.
+        PatternError: If a weight holds NaN, or a score is not finite.
+        InvalidArgumentError: If there is not one score a filter.
     """
     tensors = named_tensors(module) | dict(tensors or {})
     scores: dict[str, Tensor] = {}
@@ -168,13 +169,28 @@ def layer_scores(
             continue
         if gradient is not None:
             gradient = gradient.movedim(dim, 0).float()
+            if not gradient.isfinite().all():
+                continue  # too large for half precision: the loss scaler leaves the step out too
         weight = tensor.detach().movedim(dim, 0)
+        refuse_nan({name: weight})
         score = importance.score(
             weight.to(torch.promote_types(weight.dtype, torch.float32)), gradient
         )
-        scores[name] = score.detach().double().cpu()
-        refuse_nan({name: scores[name]})
+        scores[name] = _checked(score, name, len(weight), importance)
     return scores
+
+
+def _checked(score: Any, name: str, count: int, importance: Importance) -> Tensor:
+    kind = type(importance).__name__
+    if not isinstance(score, Tensor) or score.shape != (count,):
+        found = f"shape {tuple(score.shape)}" if isinstance(score, Tensor) else type(score).__name__
+        raise InvalidArgumentError(
+            f"{kind}.score must return a tensor with one score a filter, ({count},) for {name}, "
+            f"got {found}"
+        )
+    if not score.isfinite().all():
+        raise PatternError(f"{kind} gives a filter of {name} a score that is not finite")
+    return score.detach().double().cpu()
 
 
 def refuse_nan(tensors: Mapping[str, Tensor]) -> None:
