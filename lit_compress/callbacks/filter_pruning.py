@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -23,29 +22,27 @@ from lit_compress.callbacks.hold import Hold
 from lit_compress.callbacks.pruning import PruningCallback, plain
 from lit_compress.callbacks.recalibrate import recalibrate
 from lit_compress.errors import CheckpointError, InvalidArgumentError
-from lit_compress.measure.cost import Inputs, cost
-from lit_compress.pruning import ChannelGraph, Schedule, analyse, apply, make_plan, restrict
+from lit_compress.measure.cost import Inputs
+from lit_compress.pruning import Schedule, apply, make_plan
 from lit_compress.pruning.channels import verify
-from lit_compress.pruning.describe import Outlook, outlook
-from lit_compress.pruning.eligible import Eligible, eligible_groups
+from lit_compress.pruning.describe import Outlook
 from lit_compress.pruning.importance import (
     Importance,
     ImportanceName,
-    class_scores,
     importance_of,
     layer_scores,
-    refuse_nan,
 )
+from lit_compress.pruning.ledger import Gone, Ledger
 from lit_compress.pruning.masks import Scope
-from lit_compress.pruning.plan import Cut, Plan
+from lit_compress.pruning.plan import Plan
+from lit_compress.pruning.policy import Policy, parameter_names
 from lit_compress.pruning.rules import read_rules
-from lit_compress.pruning.selection import Budget, Limits, Of, Selection, saved, select
+from lit_compress.pruning.selection import Of
 from lit_compress.pruning.shapes import Original, Shapes, fit_shapes, original_of
-from lit_compress.pruning.surgery import cut_tensor, set_widths
+from lit_compress.pruning.surgery import set_widths
 from lit_compress.pruning.trace import named_tensors
 
 DEFAULT_SCHEDULE = Schedule()
-Gone = frozenset[int]
 
 
 class FilterPruning(PruningCallback):
@@ -120,48 +117,42 @@ class FilterPruning(PruningCallback):
                     f"[{patterns!r}]"
                 )
         self.of = of
-        self.scope = scope
-        self.importance = importance_of(importance)
-        self.include = list(include)
-        self.exclude = list(exclude)
+        self.importance = importance
         self.rules = rules
-        self.round_to = round_to
-        self.min_channels = min_channels
         self.shrink = shrink
         self.recalibrate = recalibrate
         self.submodule = submodule
-        self._named_importance = importance
-        self._rules = read_rules(rules) if rules is not None else ()
+        self.policy = Policy(
+            of,
+            scope,
+            importance_of(importance),
+            list(include),
+            list(exclude),
+            read_rules(rules) if rules is not None else (),
+            round_to,
+            min_channels,
+        )
         self._hold = Hold()
         self._handle: RemovableHandle | None = None
         self._fitted: Shapes = {}
         self._example: Example | None = None
-        self._forget()
-
-    def _forget(self) -> None:
-        self._graph: ChannelGraph | None = None
-        self._gone: Gone = frozenset()  # decided
-        self._removed: Gone = frozenset()  # and cut out of the module
-        self._budget = Budget(0, 0)
-        self._taylor: dict[str, Tensor] = {}
-        self._cached: tuple[Gone, ChannelGraph] | None = None
+        self._ledger: Ledger | None = None
+        self._scores: dict[str, Tensor] = {}
 
     @override
     def arguments(self) -> dict[str, Any]:
-        named = self._named_importance
+        policy, named = self.policy, self.importance
         return {
             "target": float(self._target),
             "of": self.of,
             "schedule": plain(self.schedule),
-            "scope": self.scope,
+            "scope": policy.scope,
             "importance": named if isinstance(named, str) else type(named).__name__,
-            "include": self.include,
-            "exclude": self.exclude,
-            "rules": [
-                [r.pattern, None if r.ratio is None else float(r.ratio)] for r in self._rules
-            ],
-            "round_to": self.round_to,
-            "min_channels": self.min_channels,
+            "include": list(policy.include),
+            "exclude": list(policy.exclude),
+            "rules": [[rule.pattern, str(rule.ratio)] for rule in policy.rules],
+            "round_to": policy.round_to,
+            "min_channels": policy.min_channels,
             "shrink": self.shrink,
             "recalibrate": self.recalibrate,
             "submodule": self.submodule,
@@ -177,13 +168,9 @@ class FilterPruning(PruningCallback):
             module: A LightningModule or any other.
             example_inputs: What its forward takes: a tensor, a tuple, or a mapping of keywords.
         """
-        path = self.submodule or ""
-        refuse_nan(dict(module.named_parameters()))
-        graph = analyse(module, example_inputs, path)
-        eligible = self._eligible(module, graph)
-        budget = _budget(module, example_inputs, path, graph, eligible.groups)
-        gone = self._selected(module, graph, budget, eligible, self._target).gone
-        return outlook(module, graph, gone, budget, eligible.kept_back)
+        ledger = self.policy.open(module, example_inputs, self.submodule or "")
+        selection = self.policy.select(module, ledger, self._target)
+        return self.policy.outlook(module, ledger, selection)
 
     # --- fit -----------------------------------------------------------------------------------
 
@@ -195,7 +182,7 @@ class FilterPruning(PruningCallback):
             self._handle = pl_module.register_load_state_dict_pre_hook(self._fit_shapes)  # type: ignore[no-untyped-call]
         if stage != "fit":
             return
-        self._forget()
+        self._ledger, self._scores = None, {}
         self._hold.clear()
         for other in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(other, PruningCallback) and other is not self:
@@ -203,10 +190,10 @@ class FilterPruning(PruningCallback):
                     f"FilterPruning cannot run beside {type(other).__name__}: both would decide "
                     "over the same weights; prune in two fits, the second with init_from"
                 )
-        if self.importance.needs_gradient and self._settled.first == 0:
+        if self.policy.importance.needs_gradient and self._settled.first == 0:
             raise InvalidArgumentError(
-                f"importance {type(self.importance).__name__} needs the gradients of the epoch "
-                "before an event: set schedule.first to 1 at least"
+                f"importance {type(self.policy.importance).__name__} needs the gradients of the "
+                "epoch before an event: set schedule.first to 1 at least"
             )
 
     @override
@@ -222,79 +209,68 @@ class FilterPruning(PruningCallback):
             self._example = on_rank_zero(
                 trainer, lambda: find_example(trainer, pl_module, self.submodule)
             )
-            if self._graph is None:
-                self._start(trainer, pl_module)
+            if self._ledger is None:
+                opened, text = on_rank_zero(trainer, lambda: self._planned(trainer, pl_module))
+                self._ledger = Ledger.from_dict(opened)
+                rank_zero_info(f"FilterPruning: what will go\n{text}")
         if self.shrink == "end":
             self._hold.attach(trainer.optimizers)
             self._hold_masks(pl_module)
 
-    def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        content, budget, text = on_rank_zero(trainer, lambda: self._planned(trainer, pl_module))
-        self._graph, self._budget = ChannelGraph.from_dict(content), budget
-        rank_zero_info(f"FilterPruning: what will go\n{text}")
-
-    def _planned(
-        self, trainer: Trainer, pl_module: LightningModule
-    ) -> tuple[dict[str, Any], Budget, str]:
-        """Return the channels, what the network costs, and what will go; try it on a copy."""
+    def _planned(self, trainer: Trainer, pl_module: LightningModule) -> tuple[dict[str, Any], str]:
+        """Return the ledger of the network, and what will go; try it on a copy."""
         example = self._seen()
-        refuse_nan(dict(pl_module.named_parameters()))
-        graph = analyse(pl_module, example.inputs, example.submodule)
-        eligible = self._eligible(pl_module, graph)
-        budget = _budget(pl_module, example.inputs, example.submodule, graph, eligible.groups)
-        selection = self._selected(pl_module, graph, budget, eligible, self._target)
+        ledger = self.policy.open(pl_module, example.inputs, example.submodule)
+        selection = self.policy.select(pl_module, ledger, self._target)
         if selection.clamped and self.of != "filters":
-            most = self._share(pl_module, graph, budget, selection.gone)
+            most = ledger.saved(self.of, parameter_names(pl_module), selection.gone)
             raise InvalidArgumentError(
-                f"target {float(self._target):g} of {self.of} cannot be reached: {most:.3f} can go "
-                "at most; lower target, or let more layers go (include, exclude, min_channels, "
-                "round_to)"
+                f"target {float(self._target):g} of {self.of} cannot be reached: "
+                f"{most / ledger.total(self.of):.3f} can go at most; lower target, or let more "
+                "layers go (include, exclude, min_channels, round_to)"
             )
         self._say_clamped(selection.clamped)
-        _rehearse(trainer, pl_module, make_plan(graph, selection.gone))
-        return (
-            graph.to_dict(),
-            budget,
-            str(outlook(pl_module, graph, selection.gone, budget, eligible.kept_back)),
-        )
+        _rehearse(trainer, pl_module, ledger.plan(selection.gone))
+        return ledger.to_dict(), str(self.policy.outlook(pl_module, ledger, selection))
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_epoch_start(trainer, pl_module)
-        self._taylor = {}
-        if self._graph is not None:
-            names = _parameter_names(pl_module)
-            for word in ("parameters", "macs"):
-                total = getattr(self._budget, word)
-                left = total - saved(self._graph, self._gone, word, names)
+        self._scores = {}
+        if self._ledger is not None:
+            names = parameter_names(pl_module)
+            words: tuple[Of, ...] = ("parameters", "macs")
+            for word in words:
+                left = self._ledger.total(word) - self._ledger.saved(word, names)
                 pl_module.log(f"size/{word}", float(left), on_step=False, on_epoch=True)
 
     @override
     def prune(self, trainer: Trainer, pl_module: LightningModule, share: Fraction) -> float:
+        ledger = self._opened()
         gone = frozenset(on_rank_zero(trainer, lambda: self._chosen(pl_module, share)))
         if self.shrink == "every":
             self._remove(trainer, pl_module, gone)
-        self._gone = gone
+        ledger.gone = gone
         self._hold_masks(pl_module)
         if self.recalibrate:
             recalibrate(trainer, pl_module, self.recalibrate)
-        return self._share(pl_module, self._whole(), self._budget, gone)
+        return ledger.saved(self.of, parameter_names(pl_module)) / max(1, ledger.total(self.of))
 
     def _chosen(self, pl_module: LightningModule, share: Fraction) -> list[int]:
-        graph, example = self._whole(), self._seen()
-        eligible = self._eligible(pl_module, graph)
-        selection = self._selected(pl_module, graph, self._budget, eligible, share)
-        left = self._left(self._removed)
-        plan = make_plan(left, selection.gone - self._removed)
+        """Return the classes to be gone, after a trial of their removal."""
+        ledger, example = self._opened(), self._seen()
+        progress = share / self._target
+        selection = self.policy.select(pl_module, ledger, share, progress, self._scores)
+        plan = ledger.plan(selection.gone)
         with isolate_rng():
-            verify(pl_module, example.inputs, left, plan, example.submodule)
+            verify(pl_module, example.inputs, ledger.left(), plan, example.submodule)
         return sorted(selection.gone)
 
     def _remove(self, trainer: Trainer, pl_module: LightningModule, gone: Gone) -> None:
         """Cut channels out of the module and its optimizers."""
-        plan = make_plan(self._left(self._removed), gone - self._removed)
-        apply(plan, pl_module, *trainer.optimizers)
-        self._removed = gone
+        ledger = self._opened()
+        apply(ledger.plan(gone), pl_module, *trainer.optimizers)
+        ledger.removed = gone
         rewrap(trainer)
 
     @override
@@ -302,14 +278,14 @@ class FilterPruning(PruningCallback):
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
         self._hold.apply_to_gradients()
-        if self.importance.needs_gradient and self._due_next(trainer):
-            left = self._left(self._removed)
-            for name, score in layer_scores(pl_module, left, self.importance).items():
-                self._taylor[name] = self._taylor.get(name, torch.zeros(())) + score
+        if self._ledger is not None and self._scores_are_due(trainer):
+            importance = self.policy.importance
+            for name, score in layer_scores(pl_module, self._ledger.left(), importance).items():
+                self._scores[name] = self._scores.get(name, torch.zeros(())) + score
 
-    def _due_next(self, trainer: Trainer) -> bool:
+    def _scores_are_due(self, trainer: Trainer) -> bool:
         due = self._target * self._settled.share(trainer.current_epoch + 1)
-        return self._graph is not None and due > self._done
+        return self.policy.importance.needs_gradient and due > self._done
 
     @override
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
@@ -320,49 +296,38 @@ class FilterPruning(PruningCallback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._hold.apply()
         self._hold.release()
-        if self._removed != self._gone:
-            self._remove(trainer, pl_module, self._gone)
+        if self._ledger is not None and self._ledger.removed != self._ledger.gone:
+            self._remove(trainer, pl_module, self._ledger.gone)
         self._hold.clear()
-
-    @override
-    def original(self) -> Original | None:
-        return None if self._graph is None else Original.of(self._graph, self._removed)
-
-    @override
-    def complete(self, module: LightningModule) -> None:
-        if self._graph is None:
-            return
-        tensors = named_tensors(module)
-        if all(tuple(tensors[n].shape) == shape for n, shape in self._graph.shapes.items()):
-            apply(make_plan(self._graph, self._gone), module)
 
     # --- checkpoints ---------------------------------------------------------------------------
 
     @override
+    def original(self) -> Original | None:
+        return None if self._ledger is None else self._ledger.original()
+
+    @override
+    def complete(self, module: LightningModule) -> None:
+        if self._ledger is not None:
+            graph, tensors = self._ledger.graph, named_tensors(module)
+            if all(tuple(tensors[n].shape) == shape for n, shape in graph.shapes.items()):
+                apply(make_plan(graph, self._ledger.gone), module)
+
+    @override
     def state_dict(self) -> dict[str, Any]:
         state = super().state_dict()
-        if self._graph is None:
+        if self._ledger is None:
             return state
-        return {
-            **state,
-            "graph": self._graph.to_dict(),
-            "gone": sorted(self._gone),
-            "removed": sorted(self._removed),
-            "budget": [self._budget.parameters, self._budget.macs, self._budget.filters],
-            "taylor": dict(self._taylor),
-            "original": Original.of(self._graph, self._removed).to_dict(),
-        }
+        original = self._ledger.original().to_dict()
+        ledger = self._ledger.to_dict()
+        return {**state, "ledger": ledger, "scores": dict(self._scores), "original": original}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
-        if state_dict.get("graph") is None:
-            return
-        self._graph = ChannelGraph.from_dict(state_dict["graph"])
-        self._gone = frozenset(state_dict["gone"])
-        self._removed = frozenset(state_dict["removed"])
-        self._budget = Budget(*state_dict["budget"])
-        self._taylor = dict(state_dict["taylor"])
+        if state_dict.get("ledger") is not None:
+            self._ledger = Ledger.from_dict(state_dict["ledger"])
+            self._scores = dict(state_dict["scores"])
 
     def _fit_shapes(
         self, module: nn.Module, state: Mapping[str, Any], prefix: str, *_: Any
@@ -381,7 +346,7 @@ class FilterPruning(PruningCallback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         original = original_of(checkpoint)
-        known = dict(self._graph.shapes) if self._graph is not None else {}
+        known = self._ledger.graph.shapes if self._ledger is not None else {}
         for name, shape in self._fitted.items():
             whole = original.shapes.get(name) if original is not None else None
             if whole is None or (shape != whole and known.get(name) != whole):
@@ -399,98 +364,28 @@ class FilterPruning(PruningCallback):
             set_widths(pl_module, set(), original.norms)
         self._fitted = {}
 
-    # --- decisions -----------------------------------------------------------------------------
-
-    def _whole(self) -> ChannelGraph:
-        if self._graph is None:
+    def _opened(self) -> Ledger:
+        if self._ledger is None:
             raise InvalidArgumentError("FilterPruning has not seen the network yet: start a fit")
-        return self._graph
+        return self._ledger
 
     def _seen(self) -> Example:
         if self._example is None:
             raise InvalidArgumentError("FilterPruning has no example input yet: start a fit")
         return self._example
 
-    def _left(self, gone: Gone) -> ChannelGraph:
-        """Return the channels of the network without those that are gone."""
-        if self._cached is None or self._cached[0] != gone:
-            graph = self._whole()
-            self._cached = gone, restrict(graph, make_plan(graph, gone))
-        return self._cached[1]
-
-    def _eligible(self, module: nn.Module, graph: ChannelGraph) -> Eligible:
-        return eligible_groups(
-            module, graph, self.importance, self.include, self.exclude, self._rules
-        )
-
-    def _selected(
-        self,
-        module: nn.Module,
-        graph: ChannelGraph,
-        budget: Budget,
-        eligible: Eligible,
-        share: Fraction,
-    ) -> Selection:
-        done = share / self._target if self._target else Fraction(0)
-        ratios = {index: ratio * done for index, ratio in eligible.ratios.items()}
-        return select(
-            graph,
-            self._gone,
-            self._scores(module, graph),
-            eligible.groups,
-            share,
-            self.of,
-            self.scope,
-            Limits(self.min_channels, self.round_to, ratios),
-            budget,
-            _parameter_names(module),
-        )
-
-    def _scores(self, module: nn.Module, graph: ChannelGraph) -> np.ndarray:
-        """Return the scores of the channels that are left, as if the others had been removed."""
-        left = restrict(graph, make_plan(graph, self._gone))
-        now = restrict(graph, make_plan(graph, self._removed))
-        held = make_plan(now, self._gone - self._removed).by_tensor()
-        importance = self.importance
-        if importance.needs_gradient and self._taylor:
-            scores = {
-                name: score[_kept(now, held.get(name, {}), name, len(score))]
-                for name, score in self._taylor.items()
-            }
-        else:
-            if importance.needs_gradient:
-                importance = importance_of("l2")
-            tensors = named_tensors(module)
-            cut = {name: cut_tensor(tensors[name].detach(), dims) for name, dims in held.items()}
-            scores = layer_scores(module, left, importance, cut)
-        return class_scores(left, scores, importance)
-
-    def _share(self, module: nn.Module, graph: ChannelGraph, budget: Budget, gone: Gone) -> float:
-        total = getattr(budget, self.of)
-        return saved(graph, gone, self.of, _parameter_names(module)) / total if total else 0.0
-
     def _hold_masks(self, pl_module: LightningModule) -> None:
-        """Hold what is to go at zero until it is removed."""
-        waiting = self._gone - self._removed
-        if not waiting:
-            return
-        graph = self._left(self._removed)
-        parameters = dict(pl_module.named_parameters())
-        masks: dict[str, Tensor] = {}
-        for cut in make_plan(graph, waiting).cuts:
-            if cut.tensor in parameters:
-                mask = masks.setdefault(
-                    cut.tensor, torch.ones(parameters[cut.tensor].shape, dtype=torch.bool)
-                )
-                dropped = np.setdiff1d(np.arange(cut.size), cut.keep)
-                mask.index_fill_(cut.dim, torch.from_numpy(dropped), False)
-        self._hold.hold(parameters, masks)
+        """Hold at zero what is decided to go, until it is removed."""
+        ledger = self._opened()
+        if ledger.gone != ledger.removed:
+            parameters = dict(pl_module.named_parameters())
+            self._hold.hold(parameters, ledger.masks(parameters))
 
     def _say_clamped(self, names: Sequence[str]) -> None:
         if names:
             rank_zero_warn(
                 f"FilterPruning: {len(names)} layers will keep more than their share, since "
-                f"min_channels ({self.min_channels}) stay: {', '.join(names[:4])}"
+                f"min_channels ({self.policy.min_channels}) stay: {', '.join(names[:4])}"
                 + (" ..." if len(names) > 4 else "")
             )
 
@@ -498,34 +393,6 @@ class FilterPruning(PruningCallback):
 def _one_of(name: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
         raise InvalidArgumentError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-
-
-def _parameter_names(module: nn.Module) -> frozenset[str]:
-    return frozenset(name for name, _ in module.named_parameters())
-
-
-def _kept(graph: ChannelGraph, cuts: Mapping[int, Cut], name: str, size: int) -> list[int]:
-    """Return which scores of a tensor stay: those of the dimension in which it makes channels."""
-    for dim, cut in cuts.items():
-        if graph.roles[name, dim] in ("filter", "scale"):
-            return list(cut.keep)
-    return list(range(size))
-
-
-def _budget(
-    module: nn.Module,
-    inputs: Inputs,
-    submodule: str,
-    graph: ChannelGraph,
-    groups: Sequence[int],
-) -> Budget:
-    filters = graph.filters()
-    classes = [number for index in groups for number in graph.groups[index].classes]
-    return Budget(
-        sum(parameter.numel() for parameter in module.parameters()),
-        cost(module.get_submodule(submodule), inputs).macs,
-        int(filters[classes].sum()),
-    )
 
 
 def _rehearse(trainer: Trainer, pl_module: LightningModule, plan: Plan) -> None:

@@ -1,0 +1,151 @@
+"""How the channels to remove are chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import numpy as np
+from torch import Tensor, nn
+
+from lit_compress.measure.cost import Inputs, cost
+from lit_compress.pruning.channels import analyse
+from lit_compress.pruning.describe import Outlook, outlook
+from lit_compress.pruning.eligible import Eligible, eligible_groups
+from lit_compress.pruning.graph import ChannelGraph
+from lit_compress.pruning.importance import (
+    L2,
+    Importance,
+    class_scores,
+    layer_scores,
+    refuse_nan,
+)
+from lit_compress.pruning.ledger import Ledger
+from lit_compress.pruning.masks import Scope
+from lit_compress.pruning.plan import Cut
+from lit_compress.pruning.rules import Rule
+from lit_compress.pruning.selection import Budget, Limits, Of, Selection, select
+from lit_compress.pruning.surgery import cut_tensor
+from lit_compress.pruning.trace import named_tensors
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Which channels go first, and from which layers.
+
+    Attributes:
+        of: What a share is of: ``filters`` that can go, ``parameters`` or ``macs``.
+        scope: Rank each layer alone (``local``) or all together (``global``).
+        importance: The score by which they are ranked.
+        include: Globs of the layers that may lose channels.
+        exclude: Globs of those that may not.
+        rules: Shares of single layers.
+        round_to: Widths are multiples of this.
+        min_channels: Channels that each layer keeps at least.
+    """
+
+    of: Of = "filters"
+    scope: Scope = "local"
+    importance: Importance = field(default_factory=L2)
+    include: Sequence[str] = ("*",)
+    exclude: Sequence[str] = ()
+    rules: Sequence[Rule] = ()
+    round_to: int = 1
+    min_channels: int = 1
+
+    def open(self, module: nn.Module, inputs: Inputs, submodule: str = "") -> Ledger:
+        """Analyse a network and count what it costs.
+
+        Args:
+            module: The module.
+            inputs: What its forward takes.
+            submodule: Name of the part of it that takes them.
+        """
+        refuse_nan(dict(module.named_parameters()))
+        graph = analyse(module, inputs, submodule)
+        filters = graph.filters()
+        groups = self.eligible(module, graph).groups
+        classes = [number for index in groups for number in graph.groups[index].classes]
+        budget = Budget(
+            sum(parameter.numel() for parameter in module.parameters()),
+            cost(module.get_submodule(submodule), inputs).macs,
+            int(filters[classes].sum()),
+        )
+        return Ledger(graph, budget)
+
+    def eligible(self, module: nn.Module, graph: ChannelGraph) -> Eligible:
+        """Return the groups that may lose channels."""
+        return eligible_groups(
+            module, graph, self.importance, self.include, self.exclude, self.rules
+        )
+
+    def select(
+        self,
+        module: nn.Module,
+        ledger: Ledger,
+        share: Fraction,
+        progress: Fraction = Fraction(1),
+        scores: Mapping[str, Tensor] | None = None,
+    ) -> Selection:
+        """Choose what is to be gone when a share is.
+
+        Args:
+            module: The module, as it is now.
+            ledger: What is known of it.
+            share: Share of the original to remove.
+            progress: How far the schedule is, from 0 to 1: the rules' ratios are due by as much.
+            scores: Scores of its layers' filters, of an importance that needs gradients.
+        """
+        eligible = self.eligible(module, ledger.graph)
+        ratios = {index: ratio * progress for index, ratio in eligible.ratios.items()}
+        return select(
+            ledger.graph,
+            ledger.gone,
+            self._scores(module, ledger, scores),
+            eligible.groups,
+            share,
+            self.of,
+            self.scope,
+            Limits(self.min_channels, self.round_to, ratios),
+            ledger.budget,
+            parameter_names(module),
+        )
+
+    def outlook(self, module: nn.Module, ledger: Ledger, selection: Selection) -> Outlook:
+        """Return what a selection takes from each layer, and what cannot go and why."""
+        kept_back = self.eligible(module, ledger.graph).kept_back
+        return outlook(module, ledger.graph, selection.gone, ledger.budget, kept_back)
+
+    def _scores(
+        self, module: nn.Module, ledger: Ledger, given: Mapping[str, Tensor] | None
+    ) -> np.ndarray:
+        """Return the scores of the channels that are kept, as if the others were removed."""
+        kept = ledger.kept()
+        held = ledger.plan(ledger.gone).by_tensor()
+        if self.importance.needs_gradient and given:
+            roles = ledger.graph.roles
+            scores = {
+                name: score[_makers(roles, held.get(name, {}), name, len(score))]
+                for name, score in given.items()
+            }
+            return class_scores(kept, scores, self.importance)
+        importance = L2() if self.importance.needs_gradient else self.importance
+        tensors = named_tensors(module)
+        cut = {name: cut_tensor(tensors[name].detach(), dims) for name, dims in held.items()}
+        return class_scores(kept, layer_scores(module, kept, importance, cut), importance)
+
+
+def parameter_names(module: nn.Module) -> frozenset[str]:
+    """Return the names of a module's parameters, each tensor once."""
+    return frozenset(name for name, _ in module.named_parameters())
+
+
+def _makers(
+    roles: Mapping[tuple[str, int], str], cuts: Mapping[int, Cut], name: str, size: int
+) -> list[int]:
+    """Return which scores of a tensor stay: those of the dimension in which it makes channels."""
+    for dim, cut in cuts.items():
+        if roles[name, dim] in ("filter", "scale"):
+            return list(cut.keep)
+    return list(range(size))
