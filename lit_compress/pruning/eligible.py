@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 from torch import nn
 
 from lit_compress.errors import ChannelError
-from lit_compress.pruning.graph import ChannelGraph, Group
+from lit_compress.pruning.graph import ChannelGraph, Group, Key
 from lit_compress.pruning.importance import Importance, norm_weights
 from lit_compress.pruning.layers import matching, prunable_layers
 from lit_compress.pruning.rules import Rule, check_rules, first_match
@@ -58,22 +58,25 @@ def eligible_groups(
         ChannelError: If no group is left.
     """
     layers = prunable_layers(module)
-    left_out = set(layers) - matching(include, layers, "include")
-    excluded = matching(exclude, layers, "exclude")
+    makers = _makers(module, graph, layers)
+    names = dict.fromkeys((*layers, *(name for found in makers.values() for name in found)))
+    left_out = set(names) - matching(include, names, "include")
+    excluded = matching(exclude, names, "exclude")
     norms = norm_weights(module) if importance.reads == "scale" else set()
-    check_rules(rules, layers)
+    check_rules(rules, names)
     left: list[int] = []
     kept_back: dict[str, str] = {}
     ratios: dict[int, Fraction] = {}
     for index, group in enumerate(graph.groups):
-        why = _why_not(module, graph, group, left_out, excluded)
+        why = _why_not(module, graph, group, makers, left_out, excluded)
+        tied = [layer for key in group.keys for layer in makers.get(key, ())]
         if not why and importance.reads == "scale" and not any(n in norms for n, _ in group.keys):
             why = "no norm behind it to rank by"
-        rule = first_match(rules, _layers(graph, group))
+        rule = first_match(rules, tied)
         if not why and rule is not None and rule.ratio is None:
             why = f"a rule says so ({rule.place})"
         if why:
-            kept_back.update(dict.fromkeys(_layers(graph, group), why))
+            kept_back.update(dict.fromkeys(tied, why))
         else:
             left.append(index)
             if rule is not None and rule.ratio is not None:
@@ -89,30 +92,39 @@ def _why_not(
     module: nn.Module,
     graph: ChannelGraph,
     group: Group,
+    makers: Mapping[Key, Sequence[str]],
     left_out: set[str],
     excluded: set[str],
 ) -> str:
     tensors = named_tensors(module)
     for name, dim in group.keys:
         role = graph.roles[name, dim]
-        layer = name.rpartition(".")[0]
-        if role not in ("filter", "depthwise"):
-            continue
-        if layer in excluded or (layer in left_out and role == "filter"):
-            word = "excluded" if layer in excluded else "not included"
-            return f"{layer} is {word}, and its channels go together with these"
+        for layer in makers.get((name, dim), ()):
+            if layer in excluded or (layer in left_out and role == "filter"):
+                word = "excluded" if layer in excluded else "not included"
+                return f"{layer} is {word}, and its channels go together with these"
         if role == "filter" and not tensors[name].requires_grad:
             return f"{name} is not trained (requires_grad is False)"
     return ""
 
 
-def _layers(graph: ChannelGraph, group: Group) -> list[str]:
-    roles = ("filter", "depthwise")
-    return [n.rpartition(".")[0] for n, dim in group.keys if graph.roles[n, dim] in roles]
+def _makers(
+    module: nn.Module, graph: ChannelGraph, layers: Collection[str]
+) -> dict[Key, list[str]]:
+    """Return, by weight and dimension, the layers whose filters it holds; or its own name."""
+    homes: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        homes.setdefault(id(parameter), []).append(name.rpartition(".")[0])
+    tensors = named_tensors(module)
+    return {
+        key: [layer for layer in homes.get(id(tensors[key[0]]), ()) if layer in layers] or [key[0]]
+        for key, role in graph.roles.items()
+        if role in ("filter", "depthwise")
+    }
 
 
 def _summary(graph: ChannelGraph, kept_back: dict[str, str]) -> str:
-    reasons = [f"{frozen.tensor}: {frozen.reason}" for frozen in graph.frozen]
-    reasons += [f"{layer}: {why}" for layer, why in kept_back.items()]
-    shown = "; ".join(dict.fromkeys(reasons[:3]))
+    reasons = [f"{layer}: {why}" for layer, why in kept_back.items()]
+    reasons += [f"{frozen.tensor}: {frozen.reason}" for frozen in graph.frozen]
+    shown = "; ".join(reasons[:3])
     return shown or "its forward uses no conv or linear layer with a weight of its own"
