@@ -20,8 +20,8 @@ test: $(VENV)/.stamp  ## Set up, then run the tests.
 	$(BIN)/pytest
 
 lint: $(VENV)/.stamp  ## Set up, then check style and types.
-	$(BIN)/ruff check lit_compress tests benchmarks
-	$(BIN)/ruff format --check lit_compress tests benchmarks
+	$(BIN)/ruff check lit_compress tests benchmarks experiments
+	$(BIN)/ruff format --check lit_compress tests benchmarks experiments
 	$(BIN)/mypy
 
 help:  ## Show this list.

@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 import lit_compress
 from lit_compress.artifact import read_card
 from lit_compress.cli import PACKAGED, VERBS, main
+from lit_compress.modules import ShuffleNetV2
 
 # Lightning 2.6 calls what jsonargparse 5 will remove: lit_compress pins jsonargparse below 5.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -75,6 +76,29 @@ def test_configs_lists_every_packaged_config(capsys: pytest.CaptureFixture[str])
     assert main(["configs"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == sorted(p.name for p in PACKAGED.glob("*.yaml"))
+
+
+PRUNED = {"class_path": "FilterPruning", "init_args": {"target": 0.5, "schedule": {"last": 0}}}
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed:UserWarning")  # no logger, other verb
+def test_checkpoint_of_a_smaller_network_is_tested_and_started_from(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = {**TINY, "trainer": {**TINY["trainer"], "callbacks": [PRUNED]}}
+    config.write_text(yaml.safe_dump(content))
+    assert main(["fit", "--config", str(config)]) == 0
+    (checkpoint,) = tmp_path.rglob("*.ckpt")
+    small = torch.load(checkpoint, weights_only=True)["state_dict"]
+    assert small["model.conv5.0.weight"].shape[0] == 512
+    words = ["--config", str(config), "--ckpt_path", str(checkpoint)]
+    assert main(["test", *words]) == 0
+    assert "test_acc" in capsys.readouterr().out
+    content["trainer"]["callbacks"] = []
+    config.write_text(yaml.safe_dump(content))
+    assert main(["validate", "--config", str(config), f"--model.init_from={checkpoint}"]) == 0
+    module = lit_compress.load_from_checkpoint(ShuffleNetV2, checkpoint)
+    assert module.model.conv5[0].out_channels == 512
 
 
 @pytest.mark.filterwarnings("ignore:The dirpath has changed:UserWarning")  # no logger, other verb

@@ -9,7 +9,7 @@ from lit_compress.cli import PACKAGED, main
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 CONFIGS = sorted(path.name for path in PACKAGED.glob("*.yaml"))
-PARTS = ("prune_elements.yaml", "quantize.yaml")
+PARTS = ("prune_elements.yaml", "prune_filters.yaml", "quantize.yaml")
 
 
 def printed(words: list[str], capsys: pytest.CaptureFixture[str]) -> dict:
@@ -55,13 +55,21 @@ def test_each_begins_with_a_comment_that_says_what_and_how(name: str) -> None:
     assert any("lit-compress fit --config" in line for line in lines[:8])
 
 
-@pytest.mark.parametrize("data", ["fashion_mnist", "cifar10"])
+@pytest.mark.parametrize(
+    ("data", "prune"),
+    [("fashion_mnist", "prune_elements.yaml"), ("cifar10", "prune_filters.yaml")],
+)
 def test_an_architecture_config_runs_with_both_parts(
-    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    data: str,
+    prune: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     folder = request.getfixturevalue(f"{data}_dir")
     monkeypatch.chdir(tmp_path)
-    words = ["--config", f"shufflenet_v2_{data}.yaml", *(w for p in PARTS for w in ("--config", p))]
+    words = ["--config", f"shufflenet_v2_{data}.yaml", "--config", prune]
+    words += ["--config", "quantize.yaml"]
     words += [f"--data.data_dir={folder}", "--data.download=false", "--trainer.max_epochs=3"]
     words += ["--trainer.enable_progress_bar=false", "--trainer.log_every_n_steps=1"]
     assert main(["fit", *words]) == 0

@@ -11,6 +11,7 @@ from torch import nn
 from lit_compress.pruning.graph import ChannelGraph
 from lit_compress.pruning.layers import PRUNABLE
 from lit_compress.pruning.selection import Budget, saved
+from lit_compress.pruning.trace import named_tensors
 
 COMPUTED = "its weight is computed (weight_norm, LoRA ...), or its forward was not called"
 
@@ -84,8 +85,9 @@ def outlook(
         budget.macs - saved(graph, gone, "macs", parameters),
         budget.filters - saved(graph, gone, "filters", parameters),
     )
+    names = {id(tensor): name for name, tensor in named_tensors(module).items()}
     layers = tuple(
-        _layer(graph, name, layer, gone, kept_back)
+        _layer(graph, name, layer, names.get(id(layer.weight), ""), gone, kept_back)
         for name, layer in module.named_modules()
         if isinstance(layer, PRUNABLE)
     )
@@ -96,19 +98,21 @@ def _layer(
     graph: ChannelGraph,
     name: str,
     layer: nn.Module,
+    weight: str,
     gone: Collection[int],
     kept_back: dict[str, str],
 ) -> LayerOutlook:
-    weight = f"{name}.weight" if name else "weight"
     dim = next((d for d in (0, 1) if _makes(graph, weight, d)), 0)
     owner = graph.owners.get((weight, dim)) if _makes(graph, weight, dim) else None
     stopped = [frozen for frozen in graph.frozen if frozen.tensor == weight]
     total = int(getattr(layer, "out_channels", getattr(layer, "out_features", 0)))
-    lost = 0 if owner is None else int(np.isin(owner, list(gone)).sum())
+    # An index of a grouped transposed convolution's weight is a filter in each of its groups.
+    lost = 0 if owner is None else int(np.isin(owner, list(gone)).sum()) * total // len(owner)
     reasons = [str(frozen.reason) for frozen in stopped]
     if name in kept_back:
         return LayerOutlook(name, total, total - lost, total, (kept_back[name], *reasons))
-    fixed = sum(len(frozen.indices) for frozen in stopped)
+    shape = layer.get_parameter("weight").shape if stopped else ()
+    fixed = sum(len(frozen.indices) * total // shape[frozen.dim] for frozen in stopped)
     if owner is None and not stopped and not _read_as_depthwise(graph, weight):
         return LayerOutlook(name, total, total, total, (COMPUTED,))
     return LayerOutlook(name, total, total - lost, fixed, tuple(dict.fromkeys(reasons)))

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from lit_compress.pruning.graph import ChannelGraph
+from lit_compress.pruning.graph import ChannelGraph, Group
 from lit_compress.pruning.masks import Scope
 
 Of = Literal["filters", "parameters", "macs"]
@@ -79,8 +79,8 @@ class _Candidates:
         kept = total - min(wanted, self.most)
         if round_to > 1 and kept < total:
             unit = round_to // gcd(round_to, self.step)
-            kept = max(unit, int(kept / unit + 0.5) * unit)
-            kept = total if kept > total - 1 else kept
+            least = ceil((total - self.most) / unit) * unit
+            kept = min(total, max(least, int(kept / unit + 0.5) * unit))
         return max(self.already, min(total - kept, self.most))
 
 
@@ -115,8 +115,8 @@ def select(
     Returns:
         The choice: the least that reaches the share, or all that the limits let go.
     """
-    candidates = [_candidates(graph, index, gone, scores, limits) for index in groups]
-    candidates = [c for c in candidates if c.most or c.already]
+    ranked = [index for index in groups if _is_ranked(graph.groups[index], gone, scores)]
+    candidates = [_candidates(graph, index, gone, scores, limits) for index in ranked]
     ruled = [c for c in candidates if c.index in limits.ratios]
     common = [c for c in candidates if c.index not in limits.ratios]
     fixed = [(c, ceil(len(c.order) * limits.ratios[c.index])) for c in ruled]
@@ -180,6 +180,11 @@ def _least(holds: Callable[[int], bool], last: int) -> int:
     return low
 
 
+def _is_ranked(group: Group, gone: frozenset[int], scores: np.ndarray) -> bool:
+    """Tell whether each class of a group that is left has a score."""
+    return not np.isnan(scores[[number for number in group.classes if number not in gone]]).any()
+
+
 def _candidates(
     graph: ChannelGraph, index: int, gone: frozenset[int], scores: np.ndarray, limits: Limits
 ) -> _Candidates:
@@ -189,10 +194,7 @@ def _candidates(
     order = np.lexsort((numbers, np.where(left, scores[numbers], -np.inf)))
     step = _channels_each(graph, index)
     keep = max(ceil(limits.min_channels / step), 1)
-    if limits.round_to > len(numbers) * step:
-        keep = len(numbers)
-    unranked = np.isnan(scores[numbers[left]]).any()
-    most = 0 if unranked else max(0, min(graph.removable(group), len(numbers) - keep))
+    most = min(graph.removable(group), len(numbers) - keep)
     already = int((~left).sum())
     return _Candidates(index, group.name, numbers[order], already, max(most, already), step)
 

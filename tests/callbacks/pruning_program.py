@@ -1,7 +1,7 @@
 """A training run to be killed and resumed: python pruning_program.py FOLDER [PROCESSES [EPOCH]].
 
-Goes on from the newest whole checkpoint in FOLDER, or from that of EPOCH; leaves the weights' digest at
-the start of each epoch in ``digest-RANK``, and of the end in ``final-RANK``.
+Goes on from the newest whole checkpoint in FOLDER, or that of EPOCH; leaves the weights' digest
+at the start of each epoch in ``digest-RANK``, and of the end in ``final-RANK``.
 """
 
 import hashlib

@@ -89,7 +89,7 @@ def test_frozen_weights_keep_their_channels(net: Net, graph: ChannelGraph) -> No
 
 
 def test_a_pattern_without_a_match_is_refused(net: Net, graph: ChannelGraph) -> None:
-    with pytest.raises(PatternError, match="include: the pattern 'steam'.*look like: stem"):
+    with pytest.raises(PatternError, match=r"include: the pattern 'steam'.*look like: stem"):
         eligible_groups(net, graph, L2(), ["steam"])
     with pytest.raises(PatternError, match="exclude: the pattern 'norm'"):
         eligible_groups(net, graph, L2(), exclude=["norm"])

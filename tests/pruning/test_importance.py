@@ -52,7 +52,7 @@ def graph(net: Net) -> ChannelGraph:
 
 
 def filters(net: Net) -> dict[str, list[list[float]]]:
-    """Each filter's weights as a plain list; those of a transposed convolution lie in dimension 1."""
+    """Each filter's weights as a plain list; a transposed convolution has them in dimension 1."""
     one, two, up = net.one.weight, net.two.weight, net.up.weight
     return {
         "one.weight": [one[i].flatten().tolist() for i in range(6)],

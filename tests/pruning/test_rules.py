@@ -154,8 +154,9 @@ def test_anything_else_is_rules_or_a_rule_error_of_one_line(write: Write, conten
     try:
         rules = read_rules(write(content))
     except RuleError as error:
-        assert "rules.yaml" in str(error)
-        assert "\n" not in str(error)
+        message = str(error)
+        assert "rules.yaml" in message
+        assert "\n" not in message
     else:
         assert all(rule.pattern and (rule.ratio is None or 0 <= rule.ratio < 1) for rule in rules)
 

@@ -1,0 +1,85 @@
+"""ShuffleNetV2 on FashionMNIST, dense and with half of its filters removed, epoch for epoch alike.
+
+    python experiments/filter_pruning.py --data-dir DIR [--epochs 12]
+
+Trains both as ``shufflenet_v2_fashion_mnist.yaml`` and ``prune_filters.yaml`` do, one after the
+other, and prints what each reached on the test images and how long its fit took, of the dense one's
+time. Both curves are left under ``runs/filter_pruning`` for TensorBoard.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import warnings
+from time import perf_counter
+
+import torch
+from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from lit_compress import Schedule
+from lit_compress.callbacks import FilterPruning
+from lit_compress.datamodules import FashionMNISTDataModule
+from lit_compress.measure import cost
+from lit_compress.modules import ShuffleNetV2
+
+
+def run(kind: str, data_dir: str, epochs: int) -> dict[str, float]:
+    """Train one of the two and return what it reached."""
+    seed_everything(0, verbose=False)
+    module = ShuffleNetV2(
+        in_channels=1,
+        optimizer=lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, weight_decay=5e-4),
+        lr_scheduler=lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, T_max=epochs),
+    )
+    callbacks: list[Callback] = []
+    if kind == "pruned":
+        callbacks.append(FilterPruning(0.5, schedule=Schedule(first=1)))
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        callbacks=callbacks,
+        logger=TensorBoardLogger("runs", "filter_pruning", kind),
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    data = FashionMNISTDataModule(data_dir, batch_size=64)
+    start = perf_counter()
+    trainer.fit(module, datamodule=data)
+    seconds = perf_counter() - start
+    reached = dict(trainer.validate(module, datamodule=data, verbose=False)[0])
+    reached.update(trainer.test(module, datamodule=data, verbose=False)[0])
+    counted = cost(module.eval(), torch.zeros(1, *data.image_shape))
+    return {
+        "validation": reached["val_acc"],
+        "test": reached["test_acc"],
+        "parameters": counted.parameters,
+        "macs": counted.macs,
+        "seconds": seconds,
+    }
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data-dir", default="data")
+    parser.add_argument("--epochs", type=int, default=12)
+    words = parser.parse_args()
+    warnings.simplefilter("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    results = {kind: run(kind, words.data_dir, words.epochs) for kind in ("dense", "pruned")}
+    dense = results["dense"]
+    print(f"{words.epochs} epochs, {torch.get_num_threads()} threads, seed 0")
+    print(f"{'':8} {'val_acc':>8} {'test_acc':>9} {'parameters':>11} {'MACs':>10} {'fit time':>9}")
+    for kind, row in results.items():
+        print(
+            f"{kind:8} {row['validation']:8.4f} {row['test']:9.4f} {int(row['parameters']):11,} "
+            f"{int(row['macs']):10,} {row['seconds'] / dense['seconds']:8.2f}x",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
