@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from inspect import Parameter, signature
 from typing import Any
 
 import torch
@@ -67,7 +68,7 @@ def _recorded(trainer: Trainer, pl_module: LightningModule, submodule: str | Non
     paths = [submodule] if submodule is not None else ["", *names]
     seen = _first_calls(trainer, copy, paths)
     for path in paths:
-        if path in seen and _holds_most(copy.get_submodule(path), copy):
+        if path in seen and (submodule or _holds_most(copy.get_submodule(path), copy)):
             return Example(path, seen[path])
     raise InvalidArgumentError(
         f"there is no example of what {submodule or type(pl_module).__name__} takes: set "
@@ -109,10 +110,22 @@ def _first_calls(trainer: Trainer, copy: LightningModule, paths: list[str]) -> d
 def _named(
     copy: LightningModule, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> dict[str, Any]:
-    from inspect import signature
-
+    """Return the arguments of a call by the names that the forward gives them."""
     bound = signature(copy.get_submodule(path).forward).bind(*args, **kwargs)
-    return dict(bound.arguments)
+    named = dict(bound.arguments)
+    for name, parameter in bound.signature.parameters.items():
+        if parameter.kind is Parameter.VAR_KEYWORD:
+            named |= named.pop(name, {})
+        elif name in named and parameter.kind in (
+            Parameter.POSITIONAL_ONLY,
+            Parameter.VAR_POSITIONAL,
+        ):
+            raise InvalidArgumentError(
+                f"the forward of {path or type(copy).__name__} is called with keywords and with "
+                f"{name!r}, which cannot be given by name: set example_input_array, or call it "
+                "with keywords or positions alone"
+            )
+    return named
 
 
 def _few(inputs: Any) -> Any:

@@ -190,6 +190,12 @@ class FilterPruning(PruningCallback):
                     f"FilterPruning cannot run beside {type(other).__name__}: both would decide "
                     "over the same weights; prune in two fits, the second with init_from"
                 )
+        launcher = type(trainer.strategy.launcher).__name__
+        if launcher == "_MultiProcessingLauncher":
+            raise InvalidArgumentError(
+                "FilterPruning cannot run in spawned or forked processes, from which the module does "
+                "not come back in its new shapes: use strategy ddp"
+            )
         if self.policy.importance.needs_gradient and self._settled.first == 0:
             raise InvalidArgumentError(
                 f"importance {type(self.policy.importance).__name__} needs the gradients of the "
@@ -363,6 +369,7 @@ class FilterPruning(PruningCallback):
         if original is not None:
             set_widths(pl_module, set(), original.norms)
         self._fitted = {}
+        super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
     def _opened(self) -> Ledger:
         if self._ledger is None:
@@ -373,6 +380,10 @@ class FilterPruning(PruningCallback):
         if self._example is None:
             raise InvalidArgumentError("FilterPruning has no example input yet: start a fit")
         return self._example
+
+    @override
+    def progress(self) -> dict[str, Any]:
+        return {**super().progress(), "of": self.of}
 
     def _hold_masks(self, pl_module: LightningModule) -> None:
         """Hold at zero what is decided to go, until it is removed."""

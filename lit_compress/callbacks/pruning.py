@@ -10,6 +10,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
@@ -85,6 +86,24 @@ class PruningCallback(Callback, ABC):
                     "average of weights from before and after pruning is not a pruned network; "
                     "average in a later fit that starts from the pruned checkpoint, or leave it out"
                 )
+
+    @override
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Go on from the state of a callback of this kind whose arguments were other ones."""
+        states = checkpoint.get("callbacks", {})
+        kind = f"{type(self).__qualname__}{{"
+        ours = [key for key in states if key.startswith(kind)]
+        alone = sum(type(c) is type(self) for c in trainer.callbacks) == 1  # type: ignore[attr-defined]
+        if self.state_key not in states and len(ours) == 1 and alone:
+            self.load_state_dict(states[ours[0]])
+            if trainer.state.fn != TrainerFn.FITTING:
+                return
+            rank_zero_info(
+                f"{type(self).__name__}: going on from the checkpoint's, which had other arguments: "
+                "shares are still of the network that it began with"
+            )
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

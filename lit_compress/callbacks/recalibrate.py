@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lit_compress.callbacks.ddp import on_rank_zero
-from lit_compress.callbacks.evaluation import clone, training_loaders, validate
+from lit_compress.callbacks.evaluation import PreparedLoader, clone, training_loaders, validate
 
 Statistics = dict[str, tuple[Tensor, Tensor]]
 
@@ -42,12 +43,15 @@ def _estimated(trainer: Trainer, pl_module: LightningModule, batches: int) -> St
         norm.reset_running_stats()
         norm.momentum = None  # the plain average
         norm.register_forward_pre_hook(_train)
+        if isinstance(norm, nn.SyncBatchNorm):  # alone, on the CPU, it has no one to ask
+            norm.forward = partial(_BatchNorm.forward, norm)  # type: ignore[method-assign]
     with _unmoved(loaders[:1]), torch.no_grad():
         validate(trainer, copy, loaders[:1], batches)
     return {
         name: (norm.running_mean, norm.running_var)
         for name, norm in norms.items()
         if norm.running_mean is not None and norm.running_var is not None
+        if norm.num_batches_tracked  # a head that validation never calls keeps what it has
     }
 
 
@@ -66,7 +70,8 @@ def _train(norm: nn.Module, _: Any) -> None:
 @contextmanager
 def _unmoved(loaders: list[Any]) -> Iterator[None]:
     """Leave the generators of loaders where they are: the run's order of data must not change."""
-    parts = [part for loader in loaders for part in (loader, getattr(loader, "sampler", None))]
+    inner = [loader.loader if isinstance(loader, PreparedLoader) else loader for loader in loaders]
+    parts = [part for loader in inner for part in (loader, getattr(loader, "sampler", None))]
     generators = [
         g for part in parts if isinstance(g := getattr(part, "generator", None), torch.Generator)
     ]

@@ -8,6 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from lit_compress.measure.cost import Inputs, cost
 from lit_compress.pruning.channels import analyse
@@ -62,13 +63,16 @@ class Policy:
             inputs: What its forward takes.
             submodule: Name of the part of it that takes them.
         """
-        refuse_nan(dict(module.named_parameters()))
+        parameters = dict(module.named_parameters())
+        refuse_nan(
+            {n: p for n, p in parameters.items() if not isinstance(p, UninitializedParameter)}
+        )
         graph = analyse(module, inputs, submodule)
         filters = graph.filters()
         groups = self.eligible(module, graph).groups
         classes = [number for index in groups for number in graph.groups[index].classes]
         budget = Budget(
-            sum(parameter.numel() for parameter in module.parameters()),
+            sum(parameter.numel() for parameter in parameters.values()),
             cost(module.get_submodule(submodule), inputs).macs,
             int(filters[classes].sum()),
         )

@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
     WeightAveraging,
 )
+from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v2
 
@@ -203,6 +204,37 @@ def test_best_checkpoint_of_an_earlier_epoch_grows_the_module_back(
     assert widths(module) == full
     trainer.test(module, loader(16, 1), ckpt_path=tmp_path / "all" / "epoch=3.ckpt", verbose=False)
     assert widths(module) == small
+
+
+def test_resume_with_a_higher_target_counts_from_the_original(
+    tmp_path: Path, make_trainer: MakeTrainer
+) -> None:
+    """State is kept by arguments: with others, what was left used to be taken for the original."""
+    module = Mobile()
+    first = make_trainer(max_epochs=3, callbacks=[FilterPruning(0.3)], limit_train_batches=2)
+    first.fit(module, loader(32), loader(16, 1))
+    first.save_checkpoint(tmp_path / "a.ckpt")
+    pruning = FilterPruning(0.5, schedule=Schedule(3, 3))
+    trainer = make_trainer(max_epochs=5, callbacks=[pruning], limit_train_batches=2)
+    with pytest.warns(UserWarning, match="callbacks used to create the checkpoint"):
+        trainer.fit(Mobile(), loader(32), loader(16, 1), ckpt_path=tmp_path / "a.ckpt")
+    assert 0.5 <= pruning.reached < 0.53
+    assert [event["epoch"] for event in pruning.history] == [0, 1, 3]
+
+
+def test_spawned_processes_are_refused(foreign: ForeignModule, make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(max_epochs=4)
+    trainer.strategy._launcher = _MultiProcessingLauncher(trainer.strategy, start_method="fork")
+    with pytest.raises(InvalidArgumentError, match="use strategy ddp"):
+        FilterPruning(0.5).setup(trainer, foreign, "fit")
+
+
+def test_lazy_layers_are_refused(make_trainer: MakeTrainer) -> None:
+    module = ForeignModule()
+    module.net[7] = nn.LazyLinear(4)
+    module.example_input_array = torch.zeros(1, 1, 8, 8)
+    with pytest.raises(ChannelError, match="run one batch through the module"):
+        FilterPruning(0.5).describe(module, torch.zeros(1, 1, 8, 8))
 
 
 @pytest.fixture
