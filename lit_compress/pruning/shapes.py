@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from lit_compress.errors import CheckpointError, PlanError
 from lit_compress.pruning.graph import ChannelGraph
@@ -55,13 +56,19 @@ class Original:
         """
         try:
             return cls(
-                {str(name): tuple(map(int, shape)) for name, shape in content["shapes"].items()},
-                {str(name): int(width) for name, width in content["norms"].items()},
+                {str(n): tuple(map(_size, shape)) for n, shape in content["shapes"].items()},
+                {str(n): _size(width) for n, width in content["norms"].items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PlanError(
                 f"the record of the pruned network is damaged ({type(error).__name__}: {error})"
             ) from error
+
+
+def _size(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{value!r} is no size")
+    return value
 
 
 def differing(module: nn.Module, state: Mapping[str, Any]) -> list[str]:
@@ -100,6 +107,8 @@ def fit_shapes(
     own = module.state_dict(keep_vars=True)
     for name in names:
         _check(name, own[name], state[name], original)
+    norms = original.norms if original else {}
+    _check_norms(module, norms)
     before = {name: tuple(own[name].shape) for name in names}
     changed = set()
     for name in names:
@@ -110,7 +119,7 @@ def fit_shapes(
         value = torch.zeros(state[name].shape, dtype=tensor.dtype, device=tensor.device)
         swap_data(tensor, value.contiguous(memory_format=layout))
         changed.add(id(tensor))
-    set_widths(module, changed, original.norms if original else None)
+    set_widths(module, changed, norms)
     return before
 
 
@@ -136,6 +145,16 @@ def _check(name: str, own: Tensor, other: Tensor, original: Original | None) -> 
             f"the checkpoint was pruned from a network whose {name} is {whole}, and here it is "
             f"{here}: {remedy}"
         )
+
+
+def _check_norms(module: nn.Module, norms: Mapping[str, int]) -> None:
+    layers = dict(module.named_modules())
+    for name in norms:
+        if not isinstance(layers.get(name), (_NormBase, nn.GroupNorm)):
+            raise CheckpointError(
+                f"the checkpoint was pruned from a network whose {name} is a norm layer, and here "
+                "it is not: build the module with the arguments it was trained with"
+            )
 
 
 def _exceeds(shape: tuple[int, ...], limit: tuple[int, ...]) -> bool:
