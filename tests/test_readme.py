@@ -18,12 +18,15 @@ def test_the_snippet_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (snippet,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    snippet, outlook = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names = {"model": Model(), "train_loader": loader(64), "val_loader": loader(32, 1)}
     names["images"] = stripes(2, 2).tensors[0].numpy()  # type: ignore[assignment]
     exec(compile(snippet, "README.md", "exec"), names)  # noqa: S102 - our own text
     printed = capsys.readouterr().out
     assert re.search(r"Metric\(name='val_acc'.*\) \[\[.*\n.*\]\]", printed)
+    names |= {"model": Model(), "images": stripes(2, 2).tensors[0]}
+    exec(compile(outlook, "README.md", "exec"), names)  # noqa: S102 - our own text
+    assert re.search(r"parameters: 1,016 to \d+ \(5", capsys.readouterr().out)
 
 
 def test_every_packaged_config_it_names_is_there() -> None:
@@ -34,4 +37,4 @@ def test_every_packaged_config_it_names_is_there() -> None:
 
 
 def test_every_measured_figure_is_filled_in() -> None:
-    assert not re.findall(r"\b[A-Z]+_TABLE\b", README)
+    assert not re.findall(r"\b[A-Z]+_(?:TABLE|FIGURES|ACC)\b", README)

@@ -193,8 +193,8 @@ class FilterPruning(PruningCallback):
         launcher = type(trainer.strategy.launcher).__name__
         if launcher == "_MultiProcessingLauncher":
             raise InvalidArgumentError(
-                "FilterPruning cannot run in spawned or forked processes, from which the module does "
-                "not come back in its new shapes: use strategy ddp"
+                "FilterPruning cannot run in spawned or forked processes, from which the module "
+                "does not come back in its new shapes: use strategy ddp"
             )
         if self.policy.importance.needs_gradient and self._settled.first == 0:
             raise InvalidArgumentError(

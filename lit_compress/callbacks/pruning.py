@@ -101,7 +101,7 @@ class PruningCallback(Callback, ABC):
             if trainer.state.fn != TrainerFn.FITTING:
                 return
             rank_zero_info(
-                f"{type(self).__name__}: going on from the checkpoint's, which had other arguments: "
+                f"{type(self).__name__}: going on from the checkpoint's, whose arguments differ: "
                 "shares are still of the network that it began with"
             )
 
