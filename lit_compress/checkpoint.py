@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,12 @@ from lit_compress.errors import CheckpointError
 from lit_compress.pruning.shapes import Original, check_full_size, fit_shapes, original_of
 
 Module = TypeVar("Module", bound=LightningModule)
+
+#: What builds the module of a checkpoint that the command line made.
+INSTANTIATORS = (
+    "lightning.pytorch.cli.instantiate_module",
+    "pytorch_lightning.cli.instantiate_module",
+)
 
 
 def load_from_checkpoint(
@@ -40,8 +47,10 @@ def load_from_checkpoint(
     Raises:
         CheckpointError: If the file is missing or damaged, holds more than plain values and
             tensors, or is of another architecture.
+        PlanError: If the record of what was pruned is damaged.
     """
     content = read_checkpoint(path)
+    cls = _built(cls, content)
     with _fitting(cls, original_of(content)):
         return cls.load_from_checkpoint(
             path, map_location=map_location, strict=strict, weights_only=True, **arguments
@@ -71,6 +80,29 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return content
 
 
+def _built(cls: type[Module], content: Mapping[str, Any]) -> type[Module]:
+    """Return the class that a checkpoint of the command line names, the one given for any other.
+
+    Nothing is imported for it: a file must not choose what is.
+    """
+    hyperparameters = content.get(cls.CHECKPOINT_HYPER_PARAMS_KEY)
+    if not isinstance(hyperparameters, Mapping):
+        return cls
+    builder, name = (hyperparameters.get(key) for key in ("_instantiator", "_class_path"))
+    if builder not in (None, *INSTANTIATORS):
+        raise CheckpointError(f"the checkpoint asks to be built by {builder!r}, which is not run")
+    if builder is None or name is None:
+        return cls
+    module, _, attribute = str(name).rpartition(".")
+    found = getattr(sys.modules.get(module), attribute, None)
+    if not isinstance(found, type) or not issubclass(found, cls):
+        raise CheckpointError(
+            f"the checkpoint is of {name}, which is no class of {cls.__name__} that has been "
+            "imported: import it, or give that class"
+        )
+    return found
+
+
 @contextmanager
 def _fitting(cls: type[LightningModule], original: Original | None) -> Iterator[None]:
     """Let a class fit its modules' shapes to the weights they load, until the end of the block.
@@ -80,11 +112,18 @@ def _fitting(cls: type[LightningModule], original: Original | None) -> Iterator[
     own = cls.__dict__.get("load_state_dict")
     load = cls.load_state_dict
 
-    def fitted(self: LightningModule, state: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+    def fit(module: LightningModule, state: Mapping[str, Any], *_: Any) -> None:
         if original is not None:
-            check_full_size(self, original)
-            fit_shapes(self, state, original)
-        return load(self, state, *args, **kwargs)
+            check_full_size(module, original)
+            fit_shapes(module, state, original)
+
+    def fitted(self: LightningModule, *args: Any, **kwargs: Any) -> Any:
+        # A hook sees the state as it is loaded, after the user's class has renamed parts of it.
+        handle = self.register_load_state_dict_pre_hook(fit)  # type: ignore[no-untyped-call]
+        try:
+            return load(self, *args, **kwargs)
+        finally:
+            handle.remove()
 
     cls.load_state_dict = fitted  # type: ignore[method-assign, assignment]
     try:

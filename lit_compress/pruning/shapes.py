@@ -73,14 +73,17 @@ def _size(value: object) -> int:
 
 def differing(module: nn.Module, state: Mapping[str, Any]) -> list[str]:
     """Return the names of a module's tensors whose shape is another in a state dict."""
-    own = module.state_dict(keep_vars=True)
     return [
         name
-        for name, tensor in own.items()
-        if isinstance(tensor, Tensor)
-        and isinstance(state.get(name), Tensor)
-        and tensor.shape != state[name].shape
+        for name, tensor in _all_names(module).items()
+        if isinstance(state.get(name), Tensor) and tensor.shape != state[name].shape
     ]
+
+
+def _all_names(module: nn.Module) -> dict[str, Tensor]:
+    """Return a module's tensors by name, tied ones by each, whatever its own state_dict does."""
+    parameters = module.named_parameters(remove_duplicate=False)
+    return {**dict(parameters), **dict(module.named_buffers(remove_duplicate=False))}
 
 
 def fit_shapes(
@@ -104,7 +107,7 @@ def fit_shapes(
         CheckpointError: If a difference cannot come from removed channels; nothing has changed.
     """
     names = differing(module, state)
-    own = module.state_dict(keep_vars=True)
+    own = _all_names(module)
     for name in names:
         _check(name, own[name], state[name], original)
     norms = original.norms if original else {}
