@@ -178,8 +178,8 @@ class FilterPruning(PruningCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         self._fitted = {}
-        if self._handle is None:
-            self._handle = pl_module.register_load_state_dict_pre_hook(self._fit_shapes)  # type: ignore[no-untyped-call]
+        self._release()
+        self._handle = pl_module.register_load_state_dict_pre_hook(self._fit_shapes)  # type: ignore[no-untyped-call]
         if stage != "fit":
             return
         self._ledger, self._scores = None, {}
@@ -204,6 +204,16 @@ class FilterPruning(PruningCallback):
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._release()
+
+    @override
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        super().on_exception(trainer, pl_module, exception)
+        self._release()  # after an exception, teardown is not called
+
+    def _release(self) -> None:
         self._hold.release()
         if self._handle is not None:
             self._handle.remove()
@@ -212,9 +222,7 @@ class FilterPruning(PruningCallback):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         with isolate_rng():
-            self._example = on_rank_zero(
-                trainer, lambda: find_example(trainer, pl_module, self.submodule)
-            )
+            on_rank_zero(trainer, lambda: self._look(trainer, pl_module))
             if self._ledger is None:
                 opened, text = on_rank_zero(trainer, lambda: self._planned(trainer, pl_module))
                 self._ledger = Ledger.from_dict(opened)
@@ -222,6 +230,10 @@ class FilterPruning(PruningCallback):
         if self.shrink == "end":
             self._hold.attach(trainer.optimizers)
             self._hold_masks(pl_module)
+
+    def _look(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find an example input; only the process that decides needs one."""
+        self._example = find_example(trainer, pl_module, self.submodule)
 
     def _planned(self, trainer: Trainer, pl_module: LightningModule) -> tuple[dict[str, Any], str]:
         """Return the ledger of the network, and what will go; try it on a copy."""

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.data import DataLoader
 
 from lit_compress.callbacks.ddp import on_rank_zero
 from lit_compress.callbacks.evaluation import PreparedLoader, clone, training_loaders, validate
@@ -69,15 +70,27 @@ def _train(norm: nn.Module, _: Any) -> None:
 
 @contextmanager
 def _unmoved(loaders: list[Any]) -> Iterator[None]:
-    """Leave the generators of loaders where they are: the run's order of data must not change."""
+    """Leave loaders and their generators where they are: the run's data must stay as they were."""
     inner = [loader.loader if isinstance(loader, PreparedLoader) else loader for loader in loaders]
-    parts = [part for loader in inner for part in (loader, getattr(loader, "sampler", None))]
+    parts = [part for loader in inner for part in _parts(loader)]
     generators = [
         g for part in parts if isinstance(g := getattr(part, "generator", None), torch.Generator)
     ]
     states = [generator.get_state() for generator in generators]
+    # Persistent workers serve one iterator, which the epoch in progress may hold already.
+    held = [(loader, loader._iterator) for loader in inner if isinstance(loader, DataLoader)]
+    for loader, _ in held:
+        loader._iterator = None
     try:
         yield
     finally:
+        for loader, iterator in held:
+            loader._iterator = iterator
         for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)
+
+
+def _parts(loader: Any) -> list[Any]:
+    """Return what may hold a generator: a loader and its samplers."""
+    batches = getattr(loader, "batch_sampler", None)
+    return [loader, getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None)]

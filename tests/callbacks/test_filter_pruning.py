@@ -229,6 +229,20 @@ def test_spawned_processes_are_refused(foreign: ForeignModule, make_trainer: Mak
         FilterPruning(0.5).setup(trainer, foreign, "fit")
 
 
+def test_another_module_is_restored_after_a_fit_that_failed(
+    pruned: tuple[Mobile, Path], foreign: ForeignModule, make_trainer: MakeTrainer
+) -> None:
+    """After an exception teardown is not called, and the hook stayed on the first module."""
+    module, path = pruned
+    pruning = FilterPruning(0.5)
+    foreign.lr = "fast"
+    with pytest.raises(TypeError):
+        make_trainer(max_epochs=4, callbacks=[pruning]).fit(foreign, loader(), loader(32, 1))
+    whole = Mobile()
+    make_trainer(callbacks=[pruning]).validate(whole, loader(16, 1), ckpt_path=path, verbose=False)
+    assert same_weights(whole, module)
+
+
 def test_lazy_layers_are_refused(make_trainer: MakeTrainer) -> None:
     module = ForeignModule()
     module.net[7] = nn.LazyLinear(4)
