@@ -1,83 +1,89 @@
-"""What several processes agree on; two real ones run in test_killed_runs."""
-
-from __future__ import annotations
-
+import pickle
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
+from conftest import ForeignModule
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
-from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lit_compress.callbacks.ddp import on_rank_zero, rewrap
-from lit_compress.errors import CheckpointError, LitCompressError
+from lit_compress.errors import ChannelError
+from lit_compress.pruning import analyse, apply, make_plan
 
 
-class Strategy:
-    """Stands in for one process of several: what rank zero sends is what it is given."""
+def processes(count: int) -> list[Any]:
+    """Trainers of several processes, the first of which comes first; what it says goes pickled."""
+    said: list[bytes] = []
 
-    def __init__(self, sent: Any = None) -> None:
-        self.sent = sent
+    def broadcast(value: Any) -> Any:
+        said.append(pickle.dumps(value))
+        return pickle.loads(said[0])  # noqa: S301
 
-    def broadcast(self, value: Any) -> Any:
-        if self.sent is None:
-            self.sent = value
-        return self.sent
-
-
-class Process:
-    def __init__(self, strategy: Any, rank: int = 0) -> None:
-        self.strategy = strategy
-        self.is_global_zero = rank == 0
+    strategy = SimpleNamespace(broadcast=broadcast)
+    return [SimpleNamespace(is_global_zero=not rank, strategy=strategy) for rank in range(count)]
 
 
-def never() -> int:
-    raise AssertionError("only the first process decides")
+def test_the_first_process_decides_for_all() -> None:
+    asked = []
+
+    def decide() -> list[int]:
+        asked.append(1)
+        return [3, 4]
+
+    assert [on_rank_zero(trainer, decide) for trainer in processes(3)] == [[3, 4]] * 3
+    assert len(asked) == 1
 
 
-def test_one_process_decides_for_itself() -> None:
-    assert on_rank_zero(Trainer(accelerator="cpu", logger=False), lambda: 3) == 3
+def test_none_is_a_decision() -> None:
+    assert [on_rank_zero(trainer, lambda: None) for trainer in processes(2)] == [None, None]
 
 
-def test_every_process_has_what_the_first_decided() -> None:
-    first = Strategy()
-    assert on_rank_zero(Process(first), lambda: [1, 2]) == [1, 2]
-    assert on_rank_zero(Process(Strategy(first.sent), rank=1), never) == [1, 2]
+def test_an_error_is_raised_on_all() -> None:
+    def decide() -> None:
+        raise ChannelError("no channel can go")
+
+    for trainer in processes(3):
+        with pytest.raises(ChannelError, match="no channel can go"):
+            on_rank_zero(trainer, decide)
 
 
-def test_every_process_raises_what_the_first_does() -> None:
-    def decide() -> int:
-        raise CheckpointError("the weights are gone")
-
-    first = Strategy()
-    with pytest.raises(CheckpointError, match="the weights are gone"):
-        on_rank_zero(Process(first), decide)
-    with pytest.raises(LitCompressError, match="the weights are gone"):
-        on_rank_zero(Process(Strategy(first.sent), rank=1), never)
+def test_alone_the_trainer_decides(make_trainer: Callable[..., Trainer]) -> None:
+    value = object()
+    assert on_rank_zero(make_trainer(), lambda: value) is value
 
 
-def test_nothing_can_be_decided_too() -> None:
-    first = Strategy()
-    assert on_rank_zero(Process(first), lambda: None) is None
-    assert on_rank_zero(Process(Strategy(first.sent), rank=1), never) is None
+@pytest.fixture
+def alone() -> Iterator[None]:
+    """A process group of this process only."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
 
 
-def test_one_process_has_nothing_to_wrap() -> None:
-    trainer = Trainer(accelerator="cpu", logger=False)
-    before = trainer.strategy.model
-    rewrap(trainer)
-    assert trainer.strategy.model is before
-
-
-def test_the_module_is_wrapped_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    module, wrapped = nn.Linear(2, 2), []
+@pytest.mark.usefixtures("alone")
+def test_the_wrapper_is_made_anew_for_the_shapes_that_are_left(foreign: ForeignModule) -> None:
     strategy = DDPStrategy(parallel_devices=[torch.device("cpu")])
-    strategy._lightning_module = module  # type: ignore[assignment]
-    strategy.model = DistributedDataParallel.__new__(DistributedDataParallel)
-    monkeypatch.setattr(strategy, "configure_ddp", lambda: wrapped.append(strategy.model))
-    rewrap(Process(strategy))
-    assert wrapped == [module]
-    rewrap(Process(strategy))  # not wrapped: before the fit, or after it
-    assert wrapped == [module]
+    strategy.connect(foreign)
+    strategy.configure_ddp()
+    first = strategy.model
+    images = torch.randn(2, 1, 8, 8)
+    graph = analyse(foreign, images)
+    apply(make_plan(graph, [group.classes[0] for group in graph.groups]), foreign)
+    rewrap(SimpleNamespace(strategy=strategy))  # type: ignore[arg-type]
+    assert isinstance(strategy.model, DistributedDataParallel)
+    assert strategy.model is not first
+    assert strategy.model.module is foreign
+    strategy.model(images).sum().backward()
+    assert foreign.net[0].weight.grad.shape == (7, 1, 3, 3)
+
+
+def test_where_nothing_is_wrapped_nothing_is_done(make_trainer: Callable[..., Trainer]) -> None:
+    trainer = make_trainer()
+    model = trainer.strategy.model
+    rewrap(trainer)
+    assert trainer.strategy.model is model

@@ -1,248 +1,265 @@
-"""What a network takes: stated by it, or seen in its own validation."""
-
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from conftest import ForeignModule, loader, stripes
+from conftest import ForeignModule, loader
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from lit_compress.callbacks.example import Example, find_example
+from lit_compress.callbacks.example import ENOUGH, Example, find_example
 from lit_compress.errors import InvalidArgumentError
+from lit_compress.measure.cost import forward_arguments
 
 MakeTrainer = Callable[..., Trainer]
-IMAGES = stripes(32, 1).tensors[0]
 
 
-class Look(Callback):
-    """Looks for an example when a callback would."""
+class Find(Callback):
+    """Looks for an example when the training starts, as FilterPruning does, and calls it."""
 
     def __init__(self, submodule: str | None = None) -> None:
         self.submodule = submodule
         self.found: Example | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        state = torch.get_rng_state()
         self.found = find_example(trainer, pl_module, self.submodule)
-        assert torch.equal(torch.get_rng_state(), state)
+        args, kwargs = forward_arguments(self.found.inputs)
+        pl_module.get_submodule(self.found.submodule)(*args, **kwargs)
 
 
 @pytest.fixture
 def find(make_trainer: MakeTrainer) -> Callable[..., Example]:
-    """Return the example found in a fit of one batch, with validation data unless told."""
-
-    def look(
+    def found(
         module: LightningModule, submodule: str | None = None, data: Any = None, **options: Any
     ) -> Example:
-        callback = Look(submodule)
-        trainer = make_trainer(max_steps=1, callbacks=[callback], **options)
-        before = dict(vars(module))
-        if isinstance(data, LightningDataModule):
-            trainer.fit(module, datamodule=data)
+        callback = Find(submodule)
+        options = {"max_epochs": 1, "limit_train_batches": 1, "limit_val_batches": 1} | options
+        trainer = make_trainer(callbacks=[callback], **options)
+        loaders = (loader(), loader(32, 1)) if data is None else data
+        if isinstance(loaders, LightningDataModule):
+            trainer.fit(module, datamodule=loaders)
         else:
-            trainer.fit(module, loader(), loader(32, 1) if data is None else data or None)
-        assert callback.found
-        assert all(not child._forward_pre_hooks for child in module.modules())
-        assert before.keys() <= vars(module).keys()
+            trainer.fit(module, *loaders)
+        assert callback.found is not None
         return callback.found
 
-    return look
+    return found
 
 
-def test_the_first_images_of_validation_are_taken(
+def first(count: int = ENOUGH) -> Tensor:
+    return next(iter(loader(32, 1)))[0][:count]
+
+
+class Two(ForeignModule):
+    """Takes two arguments, in the way that a subclass calls it."""
+
+    def forward(self, image: Tensor, scale: Tensor | float = 1.0, **options: Any) -> Tensor:
+        return self.net(image) * scale + options.get("shift", 0)
+
+    def call(self, images: Tensor) -> Tensor:
+        return self(images, torch.ones(len(images), 1))
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self.call(batch[0]), batch[1])
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self.call(batch[0])
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        torch.ones(5, 1, 8, 8),
+        (torch.ones(5, 1, 8, 8), torch.ones(5, 1)),
+        {"image": torch.ones(5, 1, 8, 8), "scale": 2.0},
+    ],
+)
+def test_a_stated_example_is_taken_as_it_is(stated: Any, find: Callable[..., Example]) -> None:
+    module = Two()
+    module.example_input_array = stated
+    found = find(module)
+    assert found.submodule == ""
+    assert type(found.inputs) is type(stated)
+    torch.testing.assert_close(found.inputs, stated)
+
+
+def test_a_stated_example_needs_no_validation(find: Callable[..., Example]) -> None:
+    module = ForeignModule()
+    module.example_input_array = torch.ones(1, 1, 8, 8)
+    assert torch.equal(find(module, data=(loader(),)).inputs, torch.ones(1, 1, 8, 8))
+
+
+def test_the_first_of_a_validation_batch_are_enough(
     foreign: ForeignModule, find: Callable[..., Example]
 ) -> None:
     found = find(foreign)
     assert found.submodule == ""
-    assert isinstance(found.inputs, tuple)
     assert len(found.inputs) == 1
-    assert torch.equal(found.inputs[0], IMAGES[:2])
+    assert torch.equal(found.inputs[0], first())
 
 
-@pytest.mark.parametrize("kind", ["tensor", "tuple", "mapping"])
-def test_a_stated_example_goes_first(
-    kind: str, foreign: ForeignModule, find: Callable[..., Example]
+def test_a_batch_of_one_stays_one(foreign: ForeignModule, find: Callable[..., Example]) -> None:
+    found = find(foreign, data=(loader(), loader(32, 1, batch_size=1)))
+    assert torch.equal(found.inputs[0], first(1))
+
+
+def test_all_arguments_as_long_as_the_batch_are_shortened(find: Callable[..., Example]) -> None:
+    found = find(Two())
+    assert [tuple(value.shape) for value in found.inputs] == [(2, 1, 8, 8), (2, 1)]
+
+
+class Keywords(Two):
+    def call(self, images: Tensor) -> Tensor:
+        return self(images, scale=torch.ones(4, 1)[:1], shift=torch.zeros(len(images), 4))
+
+
+def test_keywords_come_by_name_also_those_that_the_forward_does_not_name(
+    find: Callable[..., Example],
 ) -> None:
-    image = torch.rand(3, 1, 8, 8)
-    stated = {"tensor": image, "tuple": (image,), "mapping": {"x": image}}[kind]
-    foreign.example_input_array = stated
-    for data in (None, []):
-        found = find(foreign, data=data)
-        assert found.submodule == ""
-        assert type(found.inputs) is type(stated)
-        value = found.inputs["x"] if kind == "mapping" else torch.stack([*found.inputs])
-        assert torch.equal(value.view(3, 1, 8, 8), image)
+    found = find(Keywords())
+    assert {name: tuple(value.shape) for name, value in found.inputs.items()} == {
+        "image": (2, 1, 8, 8),
+        "scale": (1, 1),
+        "shift": (2, 4),
+    }
+
+
+class Starred(Two):
+    def forward(self, *images: Tensor, scale: float = 1.0) -> Tensor:  # type: ignore[override]
+        return self.net(sum(images)) * scale
+
+    def call(self, images: Tensor) -> Tensor:
+        return self(images, images, scale=2.0)
+
+
+def test_positions_beside_keywords_that_cannot_be_named_are_refused(
+    find: Callable[..., Example],
+) -> None:
+    with pytest.raises(InvalidArgumentError, match="'images', which cannot be given by name"):
+        find(Starred())
+
+
+class NoForward(LightningModule):
+    """Its steps call a child; there is no forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.small = nn.Linear(4, 4)
+        self.body = ForeignModule().net
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self.small(self.body(batch[0])), batch[1])
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self.training_step(batch, batch_idx)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+def test_without_a_forward_the_child_that_holds_most_weights_is_found(
+    find: Callable[..., Example],
+) -> None:
+    found = find(NoForward())
+    assert found.submodule == "body"
+    assert torch.equal(found.inputs[0], first())
+
+
+@pytest.mark.parametrize(("name", "shape"), [("small", (2, 4)), ("body.3", (2, 8, 8, 8))])
+def test_a_submodule_that_is_named_is_taken_however_small(
+    name: str, shape: tuple[int, ...], find: Callable[..., Example]
+) -> None:
+    found = find(NoForward(), name)
+    assert found.submodule == name
+    assert found.inputs[0].shape == shape
+
+
+def test_a_named_submodule_goes_before_a_stated_example(find: Callable[..., Example]) -> None:
+    module = NoForward()
+    module.example_input_array = torch.ones(1, 1, 8, 8)
+    assert find(module, "body.3").inputs[0].shape == (2, 8, 8, 8)
+
+
+def test_an_unknown_submodule_is_refused_with_what_there_is(find: Callable[..., Example]) -> None:
+    with pytest.raises(InvalidArgumentError, match="no module 'head'; its children are: small, b"):
+        find(NoForward(), "head")
 
 
 @pytest.mark.parametrize(
-    ("precision", "dtype"), [("64-true", torch.float64), ("bf16-true", torch.bfloat16)]
+    ("options", "message"),
+    [
+        ({"data": (loader(),)}, "no example of what ForeignModule takes: set example_input_array"),
+        ({"limit_val_batches": 0}, "no example of what ForeignModule takes"),
+        ({"submodule": "net", "data": (loader(),)}, "no example of what net takes"),
+    ],
 )
-@pytest.mark.parametrize("stated", [False, True])
-def test_the_example_has_the_precision_of_the_run(
-    stated: bool,
-    precision: str,
-    dtype: torch.dtype,
-    foreign: ForeignModule,
+def test_without_validation_data_there_is_no_example(
+    options: dict[str, Any], message: str, foreign: ForeignModule, find: Callable[..., Example]
+) -> None:
+    with pytest.raises(InvalidArgumentError, match=message):
+        find(foreign, **options)
+
+
+class Unused(NoForward):
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self.small(torch.ones(1, 4))
+
+
+def test_validation_that_calls_no_large_child_gives_no_example(
     find: Callable[..., Example],
 ) -> None:
-    if stated:
-        foreign.example_input_array = IMAGES[:2]
-    found = find(foreign, precision=precision)
-    image = found.inputs if stated else found.inputs[0]
-    assert image.dtype == dtype
-    assert foreign.to(dtype)(image).dtype == dtype
+    with pytest.raises(InvalidArgumentError, match="a child that holds all weights"):
+        find(Unused())
+    with pytest.raises(InvalidArgumentError, match="whose validation_step calls body"):
+        find(Unused(), "body")
 
 
-class Keywords(ForeignModule):
-    """Takes an image, a scale and further options by keyword."""
-
-    def forward(self, x: Tensor, scale: Tensor | None = None, **options: Any) -> Tensor:
-        return self.net(x) * (1 if scale is None else scale) + options.get("shift", 0)
-
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self(batch[0], scale=torch.full((len(batch[0]), 1), 2.0), shift=3)
-
-
-def test_keywords_are_taken_by_name(find: Callable[..., Example]) -> None:
-    """Options that a forward gathers with ** used to come back as one argument of that name."""
-    module = Keywords()
-    found = find(module).inputs
-    assert isinstance(found, dict)
-    assert found.keys() == {"x", "scale", "shift"}
-    assert torch.equal(found["x"], IMAGES[:2])
-    assert (found["scale"].tolist(), found["shift"]) == ([[2.0], [2.0]], 3)
-    assert torch.equal(module(**found), module.net(IMAGES[:2]) * 2 + 3)
-
-
-class Positions(ForeignModule):
-    """Takes any number of images by position, and a keyword."""
-
-    def forward(self, *images: Tensor, scale: float = 1.0) -> Tensor:
-        return self.net(sum(images)) * scale
-
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self(batch[0], batch[0], scale=2.0)
-
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        return self(batch[0]).sum()
-
-
-def test_positions_beside_keywords_that_have_no_name_are_refused(
-    find: Callable[..., Example],
-) -> None:
-    with pytest.raises(InvalidArgumentError, match=r"forward of Positions .*'images', which"):
-        find(Positions())
-
-
-class Batches(LightningDataModule):
-    """Moves and changes its batches by hooks of its own."""
+class Doubled(LightningDataModule):
+    """Hands its batches on twice as bright, by its own transfer hook."""
 
     def train_dataloader(self) -> DataLoader:
         return loader()
 
     def val_dataloader(self) -> list[DataLoader]:
-        return [loader(32, 1), loader(16, 2)]
+        return [loader(32, 1), loader(8, 2)]
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        return [batch[0] + 5, batch[1]]
+        return batch[0] * 2, batch[1]
 
 
-def test_a_datamodules_hooks_have_been_called(find: Callable[..., Example]) -> None:
-    class TwoLoaders(ForeignModule):
-        def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int) -> None:  # type: ignore[override]
-            self(batch[0])
-
-    assert torch.equal(find(TwoLoaders(), data=Batches()).inputs[0], IMAGES[:2] + 5)
-
-
-class Child(LightningModule):
-    """Has no forward: its steps call a child, and a small one before that."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = nn.Conv2d(1, 1, 1)
-        self.net = ForeignModule().net
-
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        return self.net(self.scale(batch[0])).sum()
-
-    validation_step = training_step
-    configure_optimizers = ForeignModule.configure_optimizers
-    lr = 0.0
-
-
-def test_the_child_that_holds_the_weights_is_found(find: Callable[..., Example]) -> None:
-    module = Child()
-    found = find(module)
-    assert found.submodule == "net"
-    assert torch.allclose(found.inputs[0], module.scale(IMAGES[:2]))
-
-
-def test_a_named_submodule_is_taken_however_small(
-    foreign: ForeignModule, find: Callable[..., Example]
-) -> None:
-    """A part with less than half of the weights used to be told that nothing had called it."""
-    foreign.example_input_array = torch.zeros(1, 1, 8, 8)  # not of that part
-    found = find(foreign, "net.3")
-    assert found.submodule == "net.3"
-    assert found.inputs[0].shape == (2, 8, 8, 8)
-
-
-@pytest.mark.parametrize("submodule", ["other", "net.9", "net.0.weight"])
-def test_a_submodule_that_is_not_there_is_refused(
-    submodule: str, foreign: ForeignModule, find: Callable[..., Example]
-) -> None:
-    message = f"ForeignModule has no module '{submodule}'; its children are: net"
-    with pytest.raises(InvalidArgumentError, match=message):
-        find(foreign, submodule)
-
-
-def test_a_submodule_that_validation_does_not_call_is_refused(
-    foreign: ForeignModule, find: Callable[..., Example]
-) -> None:
-    foreign.side = nn.Linear(2, 2)
-    with pytest.raises(InvalidArgumentError, match=r"no example of what side .* calls side"):
-        find(foreign, "side")
-
-
-@pytest.mark.parametrize("options", [{"data": []}, {"limit_val_batches": 0}])
-def test_without_validation_data_an_example_must_be_stated(
-    options: dict[str, Any], foreign: ForeignModule, find: Callable[..., Example]
-) -> None:
-    with pytest.raises(InvalidArgumentError, match=r"what ForeignModule takes: set example_input"):
-        find(foreign, **options)
-
-
-class Structured(ForeignModule):
-    """Takes a mapping as its one argument, an image with a table that is no batch."""
-
-    def forward(self, batch: dict[str, Any]) -> Tensor:
-        return self.net(batch["image"]) * batch["table"].sum() * batch["scale"]
-
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        return self({"image": batch[0], "table": torch.ones(3), "scale": 2.0}).sum()
-
-    validation_step = training_step
-
-
-def test_only_what_is_as_long_as_the_batch_is_shortened(find: Callable[..., Example]) -> None:
-    (found,) = find(Structured()).inputs
-    assert torch.equal(found["image"], IMAGES[:2])
-    assert (len(found["table"]), found["scale"]) == (3, 2.0)
-
-
-class Nested(ForeignModule):
-    """Its validation changes its input in place after the call."""
-
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+class ManyLoaders(ForeignModule):
+    def validation_step(  # type: ignore[override]
+        self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int
+    ) -> None:
         self(batch[0])
-        batch[0].zero_()
 
 
-def test_the_example_is_a_copy(find: Callable[..., Example]) -> None:
-    assert find(Nested()).inputs[0].abs().max() > 0
+def test_a_datamodules_batch_comes_as_its_hooks_make_it(find: Callable[..., Example]) -> None:
+    assert torch.equal(find(ManyLoaders(), data=Doubled()).inputs[0], first() * 2)
+
+
+def test_an_example_is_of_the_precision_of_the_run(
+    foreign: ForeignModule, find: Callable[..., Example]
+) -> None:
+    assert find(foreign, precision="bf16-true").inputs[0].dtype == torch.bfloat16
+
+
+def test_looking_changes_nothing_in_the_module(
+    foreign: ForeignModule, make_trainer: MakeTrainer
+) -> None:
+    class Look(Find):
+        def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            state = {n: t.clone() for n, t in pl_module.state_dict().items()}
+            attributes, random = dict(vars(pl_module)), torch.get_rng_state()
+            super().on_train_start(trainer, pl_module)
+            now = pl_module.state_dict()
+            pl_module.net[1].load_state_dict(
+                {n.removeprefix("net.1."): t for n, t in state.items() if n.startswith("net.1.")}
+            )
+            assert all(torch.equal(state[n], now[n]) for n in state)
+            assert dict(vars(pl_module)) == attributes
+            assert torch.equal(torch.get_rng_state(), random)
+            assert not any(layer._forward_pre_hooks for layer in pl_module.modules())
+
+    make_trainer(callbacks=[Look()], max_epochs=1).fit(foreign, loader(), loader(32, 1))
