@@ -15,6 +15,7 @@ from lit_compress.pruning.labels import Reason
 from lit_compress.pruning.trace import Recording, Trace
 
 Key = tuple[str, int]
+ROLES = ("filter", "depthwise", "input", "scale")
 #: In an owner array, an index that cannot go.
 FIXED = -1
 UNUSED = Reason("no layer reads it")
@@ -130,9 +131,9 @@ class ChannelGraph:
         """
         try:
             rows = content["owners"]
-            owners = {(str(r["tensor"]), int(r["dim"])): r["classes"].numpy() for r in rows}
+            owners = {(str(r["tensor"]), int(r["dim"])): _array(r["classes"]) for r in rows}
             roles = {(str(r["tensor"]), int(r["dim"])): str(r["role"]) for r in rows}
-            return cls(
+            graph = cls(
                 owners=owners,
                 roles=roles,
                 groups=_groups(owners, roles),
@@ -140,10 +141,12 @@ class ChannelGraph:
                 shapes={str(n): tuple(map(int, s)) for n, s in content["shapes"].items()},
                 work={str(name): int(n) for name, n in content["work"].items()},
                 floors={(str(n), int(dim)): int(floor) for n, dim, floor in content["floors"]},
-                norms={str(name): owner.numpy() for name, owner in content["norms"].items()},
+                norms={str(name): _array(owner) for name, owner in content["norms"].items()},
                 class_count=_count(owners),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            _check(graph)
+            return graph
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise PlanError(
                 f"the checkpoint's channels are damaged ({type(error).__name__}: {error})"
             ) from error
@@ -266,6 +269,29 @@ def _count(owners: Mapping[Key, np.ndarray]) -> int:
 
 def _tensor(owner: np.ndarray) -> Tensor:
     return torch.from_numpy(owner.astype(np.int32))
+
+
+def _array(classes: Tensor) -> np.ndarray:
+    owner: np.ndarray = classes.numpy()
+    if owner.ndim != 1 or owner.dtype.kind != "i" or owner.min(initial=FIXED) < FIXED:
+        raise ValueError("classes must be whole numbers in one dimension")
+    return owner
+
+
+def _check(graph: ChannelGraph) -> None:
+    """Make sure that the parts of a stored graph agree.
+
+    Raises:
+        ValueError: If they do not.
+    """
+    for (name, dim), owner in graph.owners.items():
+        shape = graph.shapes[name]
+        if not 0 <= dim < len(shape) or shape[dim] != len(owner):
+            raise ValueError(f"{len(owner)} classes for dimension {dim} of {name}, {shape}")
+        if graph.roles[name, dim] not in ROLES:
+            raise ValueError(f"{name} has the role {graph.roles[name, dim]!r}")
+    if any(owner.max(initial=FIXED) >= graph.class_count for owner in graph.norms.values()):
+        raise ValueError("a norm has classes that no weight has")
 
 
 def _looked_up(values: np.ndarray, labels: Tensor) -> np.ndarray:

@@ -100,16 +100,24 @@ class Ledger:
         try:
             graph = ChannelGraph.from_dict(content["graph"])
             parameters, macs, filters = (int(number) for number in content["budget"])
-            gone, removed = (frozenset(content[key].tolist()) for key in ("gone", "removed"))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            gone, removed = (_numbers(content[key]) for key in ("gone", "removed"))
+            if graph.class_count > sum(map(len, graph.owners.values())):
+                raise ValueError("more classes than channels")  # their number takes memory
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             if isinstance(error, PlanError):
                 raise
             raise PlanError(
                 f"the checkpoint's record of pruned channels is damaged "
                 f"({type(error).__name__}: {error})"
             ) from error
-        if any(not 0 <= number < graph.class_count for number in gone | removed):
+        if not gone <= frozenset(graph.classes) or not removed <= gone:
             raise PlanError(
                 "the checkpoint's record of pruned channels is damaged: unknown classes"
             )
         return cls(graph, Budget(parameters, macs, filters), gone, removed)
+
+
+def _numbers(classes: Tensor) -> Gone:
+    if classes.dim() != 1 or classes.is_floating_point():
+        raise ValueError("classes must be whole numbers in one dimension")
+    return frozenset(classes.tolist())
