@@ -53,8 +53,11 @@ def save_weights(module: LightningModule, path: Path, original: Original | None 
 
 def load_saved(module: LightningModule, path: Path) -> None:
     """Load weights that :func:`save_weights` wrote, in the shapes that they have there."""
+    from safetensors import safe_open
     from safetensors.torch import load_file
 
     state = load_file(path)
-    fit_shapes(module, state)
+    with safe_open(path, "pt") as file:
+        record = (file.metadata() or {}).get(ORIGINAL)
+    fit_shapes(module, state, None if record is None else Original.from_dict(json.loads(record)))
     module.load_state_dict(state, strict=False)  # extra state is not in the file

@@ -109,7 +109,7 @@ class CompressionReport(Callback, BeforePruning):
     def before_pruning(self, trainer: Trainer, pl_module: LightningModule) -> None:
         path = self._target.parent / DENSE
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            save_weights(pl_module, path)
+            save_weights(pl_module, path, original(trainer))
         self._dense, self._dense_epoch = str(path), trainer.current_epoch
 
     @override

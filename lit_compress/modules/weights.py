@@ -9,7 +9,7 @@ from pickle import UnpicklingError
 import torch
 from torch import Tensor, nn
 
-from lit_compress.errors import CheckpointError
+from lit_compress.errors import CheckpointError, PlanError
 from lit_compress.pruning.shapes import (
     ORIGINAL,
     Original,
@@ -69,7 +69,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Original | None]:
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise CheckpointError(f"init_from: {path} holds no state_dict of tensors")
-    return state, original_of(content)
+    try:
+        return state, original_of(content)
+    except PlanError as error:
+        raise CheckpointError(f"init_from: {path}: {error}") from error
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Original | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from lit_compress.errors import CheckpointError
 from lit_compress.modules import ImageClassifier
 from lit_compress.modules.weights import load_weights
+from lit_compress.pruning import analyse, apply, make_plan
+from lit_compress.pruning.shapes import ORIGINAL, Original
 
 
 def network(seed: int, hidden: int = 4) -> nn.Sequential:
@@ -183,3 +186,77 @@ def test_a_file_without_a_state_dict(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "w.pt")
     with pytest.raises(CheckpointError, match=r"w\.pt holds no state_dict of tensors"):
         load_weights(classifier(2), tmp_path / "w.pt")
+
+
+def pruned(seed: int) -> tuple[ImageClassifier, Original]:
+    """A classifier that lost a channel, and the record of what it was."""
+    module = classifier(seed).eval()
+    graph = analyse(module, torch.randn(2, 1, 4, 4))
+    gone = frozenset([graph.groups[0].classes[1]])
+    apply(make_plan(graph, gone), module)
+    return module, Original.of(graph, gone)
+
+
+def write(path: Path, module: nn.Module, record: Any) -> Path:
+    """Keep a network and its record as FilterPruning's checkpoints and artefacts do."""
+    if path.suffix == ".safetensors":
+        save_file(state(module), path, {ORIGINAL: json.dumps(record)})
+    else:
+        states = {"FilterPruning": {"original": record}}
+        torch.save({"state_dict": state(module), "callbacks": states}, path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["w.ckpt", "w.safetensors"])
+def test_weights_of_a_pruned_network_come_in_their_shapes(tmp_path: Path, name: str) -> None:
+    source, original = pruned(1)
+    path = write(tmp_path / name, source, original.to_dict())
+    for made in (classifier(2, init_from=str(path)), classifier(3)):
+        load_weights(made, path)
+        assert same(state(made), state(source))
+        assert made.model[0].out_channels == made.model[1].num_features == 3
+        assert made.model[3].in_features == 12
+        images = torch.randn(2, 1, 4, 4)
+        assert torch.equal(made.eval()(images), source(images))
+
+
+@pytest.mark.parametrize("name", ["w.ckpt", "w.safetensors"])
+def test_pruned_weights_of_another_architecture_are_refused_untouched(
+    tmp_path: Path, name: str
+) -> None:
+    source, original = pruned(1)
+    path = write(tmp_path / name, source, original.to_dict())
+    wider = ImageClassifier(network(2, hidden=5), in_channels=1, num_classes=3, image_size=4)
+    other = ImageClassifier(
+        nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), in_channels=1, num_classes=3, image_size=4
+    )
+    for module, message in (
+        (wider, r"pruned from a network whose model\.0\.weight is \(4, 1, 3, 3\)"),
+        (other, "the weights of .* are not those of ImageClassifier"),
+    ):
+        before = state(module)
+        with pytest.raises(CheckpointError, match=message):
+            load_weights(module, path)
+        assert same(state(module), before)
+
+
+@pytest.mark.parametrize("name", ["w.ckpt", "w.safetensors"])
+def test_pruned_weights_without_a_record_are_refused(tmp_path: Path, name: str) -> None:
+    source, _ = pruned(1)
+    path = tmp_path / name
+    if path.suffix == ".safetensors":
+        save_file(state(source), path)
+    else:
+        torch.save({"state_dict": state(source)}, path)
+    with pytest.raises(CheckpointError, match=r"\(3, 1, 3, 3\) there and \(4, 1, 3, 3\) here"):
+        load_weights(classifier(2), path)
+
+
+@pytest.mark.parametrize("name", ["w.ckpt", "w.safetensors"])
+@pytest.mark.parametrize("record", [{}, [], {"shapes": {"a": ["x"]}, "norms": {}}, "text"])
+def test_a_damaged_record_is_refused_untouched(tmp_path: Path, name: str, record: Any) -> None:
+    source, module = pruned(1)[0], classifier(2)
+    path, before = write(tmp_path / name, source, record), state(module)
+    with pytest.raises(CheckpointError, match=rf"init_from: {path}.*damaged"):
+        load_weights(module, path)
+    assert same(state(module), before)
