@@ -7,7 +7,7 @@ from argparse import ArgumentError
 from collections.abc import Iterator
 from difflib import get_close_matches
 from importlib import import_module
-from inspect import signature
+from inspect import isabstract, signature
 
 from lit_compress.errors import LitCompressError
 
@@ -52,6 +52,16 @@ def _argument_error(text: str, deepest: str) -> str:
         return f"{owner}: {found[1]} has no setting {found[2]!r}; --help lists those it has"
     if found := re.search(r"does not accept option '([^']+)'", deepest):
         return f"there is no setting {found[1]!r}; --help lists those there are"
+    choices = re.search(r"Expected a typing\.Literal\[(.*?)\]", text)
+    if (
+        choices
+        and len(keys) > 1
+        and (found := re.search(r"Expected a dot import path string: (\S+)", text))
+    ):
+        return (
+            f"{owner}.{keys[-1]}: {found[1]!r} is none of {choices[1]}, nor the full path of a "
+            "class of your own (package.module.Class)"
+        )
     if found := re.search(r"Expected a dot import path string: (\S+)", text):
         return f"{key}: there is no class {found[1]!r}; {_classes(key, found[1])}"
     if found := re.search(r"arguments are required: (.+)", deepest):
@@ -87,11 +97,19 @@ def _classes(key: str, wrong: str) -> str:
 
     bases = {"model": LightningModule, "data": LightningDataModule}
     base: type = bases.get(key, Callback)
-    names = sorted({found.__name__ for found in _subclasses(base)})
+    names = sorted({found.__name__ for found in _subclasses(base) if _is_offered(found)})
     near = get_close_matches(wrong, names, 1, 0.5)
     if near:
         return f"did you mean {near[0]!r}?"
     return f"give one of {', '.join(names)}, or the full path of your own (package.module.Class)"
+
+
+def _is_offered(found: type) -> bool:
+    """Tell whether a class can be given: none that is abstract, or of our own use."""
+    from lit_compress import callbacks
+
+    ours = found.__module__.startswith("lit_compress.callbacks")
+    return not isabstract(found) and (not ours or found.__name__ in callbacks.__all__)
 
 
 def _subclasses(base: type) -> Iterator[type]:
