@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
 
 from lit_compress.errors import CheckpointError, PlanError
 from lit_compress.pruning.graph import ChannelGraph
@@ -72,18 +73,12 @@ def _size(value: object) -> int:
 
 
 def differing(module: nn.Module, state: Mapping[str, Any]) -> list[str]:
-    """Return the names of a module's tensors whose shape is another in a state dict."""
+    """Return the names of a module's tensors whose shape is another in a state dict, each once."""
     return [
         name
-        for name, tensor in _all_names(module).items()
+        for name, tensor in named_tensors(module).items()
         if isinstance(state.get(name), Tensor) and tensor.shape != state[name].shape
     ]
-
-
-def _all_names(module: nn.Module) -> dict[str, Tensor]:
-    """Return a module's tensors by name, tied ones by each, whatever its own state_dict does."""
-    parameters = module.named_parameters(remove_duplicate=False)
-    return {**dict(parameters), **dict(module.named_buffers(remove_duplicate=False))}
 
 
 def fit_shapes(
@@ -107,7 +102,7 @@ def fit_shapes(
         CheckpointError: If a difference cannot come from removed channels; nothing has changed.
     """
     names = differing(module, state)
-    own = _all_names(module)
+    own = named_tensors(module)
     for name in names:
         _check(name, own[name], state[name], original)
     norms = original.norms if original else {}
@@ -126,10 +121,10 @@ def fit_shapes(
     return before
 
 
-def _check(name: str, own: Tensor, other: Tensor, original: Original | None) -> None:
+def _check(name: str, own: Tensor, other: Tensor, original: Original | None, conv: bool) -> None:
     here, there = tuple(own.shape), tuple(other.shape)
     remedy = "build the module with the arguments it was trained with"
-    kernels = len(here) > 3 and here[0] > 1 and here[2:] != there[2:]
+    kernels = conv and here[2:] != there[2:]
     if len(here) != len(there) or kernels or not other.numel():
         raise CheckpointError(
             f"{name} is {there} in the checkpoint and {here} here, which removed channels cannot "

@@ -131,6 +131,75 @@ def test_tied_weights_stay_tied() -> None:
     assert whole[1].in_features == whole[0].out_features == 4
 
 
+class Twice(nn.Module):
+    """A part that goes by two names, as its weights do in the state dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 2))
+        self.first = self.net[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+def test_parts_with_two_names_are_fitted_by_the_first() -> None:
+    whole, pruned, rows = Twice(), Twice(), torch.randn(4, 3)
+    graph = analyse(pruned, rows)
+    gone = frozenset(graph.groups[0].classes[:2])
+    apply(make_plan(graph, gone), pruned)
+    before = fit_shapes(whole, pruned.state_dict(), Original.of(graph, gone))
+    assert list(before) == ["net.0.weight", "net.0.bias", "net.2.weight"]
+    whole.load_state_dict(pruned.state_dict())
+    assert torch.equal(whole(rows), pruned(rows))
+
+
+@pytest.mark.parametrize(
+    ("here", "there"),
+    [
+        (nn.Conv1d(3, 8, 1), nn.Conv1d(3, 8, 3)),
+        (nn.Conv2d(3, 1, 3), nn.Conv2d(3, 1, 5)),
+        (nn.ConvTranspose3d(1, 4, 1), nn.ConvTranspose3d(1, 4, 2)),
+    ],
+)
+def test_kernels_of_another_size_are_refused(here: nn.Module, there: nn.Module) -> None:
+    """Those of a convolution with one filter, or in one dimension, used to be made to fit."""
+    with pytest.raises(CheckpointError, match="which removed channels cannot explain"):
+        fit_shapes(here, there.state_dict())
+
+
+class Vectors(nn.Module):
+    """Parameters of shape (1, 1, channels) and (channels, 1, 1), and a Conv1d between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 8)
+        self.place = nn.Parameter(torch.rand(1, 1, 8))
+        self.conv = nn.Conv1d(8, 6, 1)
+        self.gain = nn.Parameter(torch.rand(6, 1, 1))
+        self.last = nn.Conv2d(6, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = (self.first(x) + self.place).relu().transpose(1, 2)
+        return self.last(self.conv(x)[..., None] * self.gain)
+
+
+def test_parameters_whose_channels_come_last_are_fitted_both_ways() -> None:
+    torch.manual_seed(0)
+    x, whole, pruned = torch.randn(2, 3, 4), Vectors().eval(), Vectors().eval()
+    full, graph = copy.deepcopy(whole), analyse(pruned, x)
+    gone = third(graph)
+    apply(make_plan(graph, gone), pruned)
+    assert (pruned.place.shape, pruned.gain.shape) == ((1, 1, 6), (4, 1, 1))
+    fit_shapes(whole, pruned.state_dict(), Original.of(graph, gone))
+    whole.load_state_dict(pruned.state_dict())
+    assert torch.equal(whole(x), pruned(x))
+    fit_shapes(whole, full.state_dict())
+    whole.load_state_dict(full.state_dict())
+    assert torch.equal(whole(x), full(x))
+    assert attributes(whole) == attributes(full)
+
+
 def test_equal_shapes_change_nothing(net: Net) -> None:
     before, state = attributes(net), copy.deepcopy(net.state_dict())
     assert fit_shapes(net, state) == {}
