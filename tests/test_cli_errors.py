@@ -51,12 +51,12 @@ def test_a_file_error_names_the_file() -> None:
             ": MagnitudePruning has no argument 'inklude'; did you mean 'include'?",
         ),
         (
-            "Parser key \"trainer.callbacks\": Problem with given class_path 'a.FilterPruning': Parser "
-            "key \"importance\": Expected a typing.Literal['l1', 'l2']\n"
+            "Parser key \"trainer.callbacks\": Problem with given class_path 'a.FilterPruning': "
+            "Parser key \"importance\": Expected a typing.Literal['l1', 'l2']\n"
             "Expected a dot import path string: l7",
             "Expected a dot import path string: l7",
-            "trainer.callbacks: FilterPruning.importance: 'l7' is none of 'l1', 'l2', nor the full path "
-            "of a class of your own (package.module.Class)",
+            "trainer.callbacks: FilterPruning.importance: 'l7' is none of 'l1', 'l2', nor the full "
+            "path of a class of your own (package.module.Class)",
         ),
         (
             "Problem with given class_path 'no.such.Thing':",
