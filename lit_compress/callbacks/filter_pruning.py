@@ -19,7 +19,7 @@ from lit_compress.callbacks.ddp import on_rank_zero, rewrap
 from lit_compress.callbacks.evaluation import clone, validate, validation_loaders
 from lit_compress.callbacks.example import Example, find_example
 from lit_compress.callbacks.hold import Hold
-from lit_compress.callbacks.pruning import PruningCallback, plain
+from lit_compress.callbacks.pruning import PruningCallback, check_patterns, plain
 from lit_compress.callbacks.recalibrate import recalibrate
 from lit_compress.errors import CheckpointError, InvalidArgumentError
 from lit_compress.measure.cost import Inputs
@@ -110,12 +110,7 @@ class FilterPruning(PruningCallback):
                 raise InvalidArgumentError(
                     f"{name} must be a whole number of at least {low}, got {value!r}"
                 )
-        for name, patterns in (("include", include), ("exclude", exclude)):
-            if isinstance(patterns, str):
-                raise InvalidArgumentError(
-                    f"{name} must be a list of patterns, got the text {patterns!r}: write "
-                    f"[{patterns!r}]"
-                )
+        check_patterns(include=include, exclude=exclude)
         self.of = of
         self.importance = importance
         self.rules = rules

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from lit_compress.callbacks.hold import Hold
-from lit_compress.callbacks.pruning import PruningCallback, plain
+from lit_compress.callbacks.pruning import PruningCallback, check_patterns, plain
 from lit_compress.errors import CheckpointError, InvalidArgumentError
 from lit_compress.pruning import magnitude_masks, pack, prunable_weights, sparsity, unpack
 from lit_compress.pruning.masks import Masks, Scope
@@ -53,12 +53,7 @@ class MagnitudePruning(PruningCallback):
         super().__init__(target, schedule, monitor)
         if scope not in ("global", "local"):
             raise InvalidArgumentError(f"scope must be 'global' or 'local', got {scope!r}")
-        for name, patterns in (("include", include), ("exclude", exclude)):
-            if isinstance(patterns, str):
-                raise InvalidArgumentError(
-                    f"{name} must be a list of patterns, got the text {patterns!r}: write "
-                    f"[{patterns!r}]"
-                )
+        check_patterns(include=include, exclude=exclude)
         self.scope = scope
         self.include = list(include)
         self.exclude = list(exclude)
