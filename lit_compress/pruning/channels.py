@@ -56,7 +56,7 @@ def analyse(model: nn.Module, example_inputs: Inputs, submodule: str = "") -> Ch
     """
     _refuse(model)
     args, kwargs = forward_arguments(example_inputs)
-    with _undisturbed(model):
+    with undisturbed(model):
         called = model.get_submodule(submodule) if submodule else model
         runs = [_run(model, called, args, kwargs)]
         trace = _traced(model, runs, {})
@@ -86,7 +86,7 @@ def verify(
     """
     args, kwargs = forward_arguments(example_inputs)
     called = model.get_submodule(submodule) if submodule else model
-    with _undisturbed(model):
+    with undisturbed(model):
         failure = try_plan(model, [_run(model, called, args, kwargs)], graph, plan)
     if failure is not None:
         raise ChannelError(
@@ -230,7 +230,7 @@ def _refuse(model: nn.Module) -> None:
 
 
 @contextmanager
-def _undisturbed(model: nn.Module) -> Iterator[None]:
+def undisturbed(model: nn.Module) -> Iterator[None]:
     """Run a model in eval mode without lasting effect on it or the random state."""
     devices = [tensor.device for tensor in model.parameters() if tensor.is_cuda][:1]
     with ExitStack() as stack:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from lit_compress.measure.cost import Inputs, cost
-from lit_compress.pruning.channels import analyse
+from lit_compress.pruning.channels import analyse, undisturbed
 from lit_compress.pruning.describe import Outlook, outlook
 from lit_compress.pruning.eligible import Eligible, eligible_groups
 from lit_compress.pruning.graph import ChannelGraph
@@ -56,7 +56,7 @@ class Policy:
     min_channels: int = 1
 
     def open(self, module: nn.Module, inputs: Inputs, submodule: str = "") -> Ledger:
-        """Analyse a network and count what it costs.
+        """Analyse a network and count what it costs; nothing is changed in it.
 
         Args:
             module: The module.
@@ -71,12 +71,10 @@ class Policy:
         filters = graph.filters()
         groups = self.eligible(module, graph).groups
         classes = [number for index in groups for number in graph.groups[index].classes]
-        budget = Budget(
-            sum(parameter.numel() for parameter in parameters.values()),
-            cost(module.get_submodule(submodule), inputs).macs,
-            int(filters[classes].sum()),
-        )
-        return Ledger(graph, budget)
+        with undisturbed(module):
+            macs = cost(module.get_submodule(submodule), inputs).macs
+        count = sum(parameter.numel() for parameter in parameters.values())
+        return Ledger(graph, Budget(count, macs, int(filters[classes].sum())))
 
     def eligible(self, module: nn.Module, graph: ChannelGraph) -> Eligible:
         """Return the groups that may lose channels."""

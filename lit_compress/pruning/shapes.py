@@ -103,8 +103,9 @@ def fit_shapes(
     """
     names = differing(module, state)
     own = named_tensors(module)
+    convs = {id(layer.weight) for layer in module.modules() if isinstance(layer, _ConvNd)}
     for name in names:
-        _check(name, own[name], state[name], original)
+        _check(name, own[name], state[name], original, id(own[name]) in convs)
     norms = original.norms if original else {}
     _check_norms(module, norms)
     before = {name: tuple(own[name].shape) for name in names}
