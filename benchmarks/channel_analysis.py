@@ -3,9 +3,9 @@
     python benchmarks/channel_analysis.py [model ...]
 
 For each torchvision classifier up to the size of ResNet-50, at 64 px: the median of three analyses,
-taken in turn with three builds of torch-pruning's dependency graph; and for some, the peak memory of
-an analysis over that of a forward pass (each in a process of its own; the model's weights count in
-both).
+taken in turn with three builds of torch-pruning's dependency graph; and for some, the peak memory
+of an analysis over that of a forward pass (each in a process of its own; the model's weights count
+in both).
 """
 
 from __future__ import annotations

@@ -22,6 +22,11 @@ def on_rank_zero(trainer: Trainer, decide: Callable[[], T]) -> T:
             outcome = (decide(), None)
         except LitCompressError as error:
             outcome = (None, error)
+        except Exception as error:
+            trainer.strategy.broadcast(
+                (None, LitCompressError(f"the first process failed: {error}"))
+            )
+            raise
     value, failure = trainer.strategy.broadcast(outcome)
     if failure is not None:
         raise failure

@@ -13,7 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from lit_compress.errors import CheckpointError, PlanError
 from lit_compress.pruning.graph import ChannelGraph
-from lit_compress.pruning.surgery import set_widths, swap_data
+from lit_compress.pruning.surgery import in_layout_of, set_widths, swap_data
 from lit_compress.pruning.trace import named_tensors
 
 #: Key of the record in the metadata of a safetensors file.
@@ -112,11 +112,8 @@ def fit_shapes(
     changed = set()
     for name in names:
         tensor = own[name]
-        layout = torch.contiguous_format
-        if tensor.dim() == 4 and not tensor.is_contiguous():
-            layout = torch.channels_last
         value = torch.zeros(state[name].shape, dtype=tensor.dtype, device=tensor.device)
-        swap_data(tensor, value.contiguous(memory_format=layout))
+        swap_data(tensor, in_layout_of(tensor, value))
         changed.add(id(tensor))
     set_widths(module, changed, norms)
     return before

@@ -98,12 +98,22 @@ def check(plan: Plan, tensors: Mapping[str, Tensor]) -> None:
 
 def cut_tensor(tensor: Tensor, dims: Mapping[int, Cut]) -> Tensor:
     """Return what stays of a tensor, in its memory format."""
-    layout = torch.contiguous_format
-    if tensor.dim() == 4 and not tensor.is_contiguous():
-        layout = torch.channels_last
+    kept = tensor
     for dim, cut in dims.items():
-        tensor = tensor.index_select(dim, torch.tensor(cut.keep, device=tensor.device))
-    return tensor.contiguous(memory_format=layout)
+        kept = kept.index_select(dim, torch.tensor(cut.keep, device=tensor.device))
+    return in_layout_of(tensor, kept)
+
+
+def in_layout_of(tensor: Tensor, value: Tensor) -> Tensor:
+    """Return a value in the memory format of another tensor.
+
+    Strides decide, also where both formats hold the same bytes (a 1 x 1 convolution): by them torch
+    picks the format in which a layer computes.
+    """
+    plain = torch.empty(tensor.shape, device="meta").stride()
+    if tensor.dim() == 4 and tensor.stride() != plain:
+        return torch.empty_like(value, memory_format=torch.channels_last).copy_(value)
+    return value.contiguous()
 
 
 # --- optimizers --------------------------------------------------------------------------------

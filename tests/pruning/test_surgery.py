@@ -284,3 +284,14 @@ def test_tied_weights_stay_tied() -> None:
     apply(share(analyse(net, torch.randn(3, 4))), net)
     assert first.weight is second.weight
     assert first.out_features == second.out_features == len(second.bias) == 7
+
+
+def test_one_by_one_convolutions_stay_in_their_memory_format() -> None:
+    """Their bytes are the same in both formats, and they fell back to the plain one."""
+    net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1)).to(
+        memory_format=torch.channels_last
+    )
+    graph = analyse(net, torch.zeros(1, 3, 4, 4))
+    apply(make_plan(graph, graph.classes[:4]), net)
+    assert net[1].weight.shape == (4, 4, 1, 1)
+    assert net[1].weight.stride() == (4, 1, 4, 4)
