@@ -67,12 +67,13 @@ class FilterPruning(PruningCallback):
         exclude: Globs of the layers to leave alone.
         rules: Path of a YAML rule file: a list of ``{pattern: glob, ratio: share}`` or
             ``{pattern: glob, skip: true}``; layers that no rule names lose the common share.
-        round_to: Widths are multiples of this; 8 is what runtimes like.
+        round_to: The number of filters that stay, of those of a layer that can go, is a multiple of
+            this; 8 is what runtimes like.
         min_channels: Channels that each layer keeps at least.
         shrink: ``every`` removes at each event; ``end`` holds them at zero and removes at the end
             of the fit: the same network, later.
-        recalibrate: Batches on which the statistics of batch norms are estimated anew after each
-            event.
+        recalibrate: Training batches on which the statistics of batch norms are estimated anew
+            after each event; they go through your ``validation_step``.
         submodule: Name of the module whose forward is followed, where it is not the
             LightningModule's own.
         monitor: Key that your ``validation_step`` logs, such as ``val_acc``; it is logged again as
@@ -403,8 +404,8 @@ class FilterPruning(PruningCallback):
         if names:
             rank_zero_warn(
                 f"FilterPruning: {len(names)} layers will keep more than their share, since "
-                f"min_channels ({self.policy.min_channels}) stay: {', '.join(names[:4])}"
-                + (" ..." if len(names) > 4 else "")
+                f"min_channels ({self.policy.min_channels}), and two of each group of a grouped "
+                f"convolution, stay: {', '.join(names[:4])}" + (" ..." if len(names) > 4 else "")
             )
 
 

@@ -154,6 +154,9 @@ def _traced(model: nn.Module, runs: list[Run], blocked: Blocked) -> Trace:
             f"the forward of {type(model).__name__} fails on the example inputs: "
             f"{type(error).__name__}: {error}"
         ) from error
+    for name in _unsaved(model):
+        reason = Reason(f"goes with {name}, which checkpoints do not hold (persistent=False)")
+        trace.recording.opaque.setdefault(name, reason)
     tensors = [tensor for output in outputs for tensor in tensors_in(output)]
     if not tensors:
         raise ChannelError(
@@ -203,6 +206,15 @@ def _training_run(
 
 def _scalars(tensors: Mapping[str, Tensor]) -> set[str]:
     return {name for name, tensor in tensors.items() if tensor.numel() <= 1}
+
+
+def _unsaved(model: nn.Module) -> set[str]:
+    """Return the names of buffers whose shape no checkpoint could tell."""
+    return {
+        f"{path}.{name}" if path else name
+        for path, module in model.named_modules()
+        for name in getattr(module, "_non_persistent_buffers_set", ())
+    }
 
 
 def _refuse(model: nn.Module) -> None:

@@ -399,3 +399,20 @@ def test_model_and_random_states_are_as_before(x: Tensor) -> None:
     assert torch.equal(torch.get_rng_state(), states[0])
     assert np.random.get_state()[1].tolist() == states[1]
     assert random.getstate() == states[2]
+
+
+class Unsaved(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1)
+        self.register_buffer("gain", torch.ones(1, 8, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.two(self.one(x) * self.gain)
+
+
+def test_channels_with_a_buffer_that_no_checkpoint_holds_stay() -> None:
+    """They were cut in the fit, and full again after loading."""
+    graph = analyse(Unsaved(), torch.zeros(1, 3, 4, 4))
+    assert not graph.groups
+    assert any("gain, which checkpoints do not hold" in str(f.reason) for f in graph.frozen)
