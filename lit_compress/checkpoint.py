@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
@@ -16,6 +16,7 @@ from lit_compress.errors import CheckpointError
 from lit_compress.pruning.shapes import Original, check_full_size, fit_shapes, original_of
 
 Module = TypeVar("Module", bound=LightningModule)
+T = TypeVar("T")
 
 #: What builds the module of a checkpoint that the command line made.
 INSTANTIATORS = (
@@ -65,16 +66,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     if not Path(path).is_file():
         raise CheckpointError(f"there is no checkpoint {Path(path).resolve()}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} holds more than weights and plain values, or is damaged; only what loads with "
-            "weights_only=True is read"
-        ) from error
-    except Exception as error:  # a damaged file fails in zipfile or torch, in many ways
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise CheckpointError(f"{path} cannot be read: {first}") from error
+    content = read_plain(path, lambda: torch.load(path, map_location="cpu", weights_only=True))
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise CheckpointError(f"{path} is no Lightning checkpoint: it holds no state_dict")
     return content
@@ -101,6 +93,28 @@ def _built(cls: type[Module], content: Mapping[str, Any]) -> type[Module]:
             "imported: import it, or give that class"
         )
     return found
+
+
+def read_plain(path: str | Path, read: Callable[[], T]) -> T:
+    """Return what is read from a file.
+
+    Args:
+        path: The file, for messages.
+        read: Reads it; executes nothing in it.
+
+    Raises:
+        CheckpointError: If it is damaged, or holds more than plain values and tensors.
+    """
+    try:
+        return read()
+    except UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} holds more than weights and plain values, or is damaged; only what loads with "
+            "weights_only=True is read"
+        ) from error
+    except Exception as error:  # a damaged file fails in zipfile, safetensors or torch
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise CheckpointError(f"{path} cannot be read: {first}") from error
 
 
 @contextmanager

@@ -15,36 +15,17 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities import rank_zero_warn
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, DistributedSampler
 from torchmetrics import Metric as TorchMetric
 from typing_extensions import override
 
 from lit_compress.artifact import Metric
+from lit_compress.callbacks.loaders import unmoved
 from lit_compress.errors import InvalidArgumentError
 
 NOISY = ("lightning.pytorch", "lightning.fabric")
 COMPILED = ("forward", "training_step", "validation_step", "test_step", "predict_step")
-TRANSFER_HOOKS = ("on_before_batch_transfer", "on_after_batch_transfer")
-
-
-class PreparedLoader:
-    """A loader whose batches went through the datamodule's own transfer hooks."""
-
-    def __init__(self, loader: Any, datamodule: Any) -> None:
-        self.loader = loader
-        self.datamodule = datamodule
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __iter__(self) -> Iterator[Any]:
-        for batch in self.loader:
-            for hook in TRANSFER_HOOKS:
-                batch = getattr(self.datamodule, hook)(batch, 0)
-            yield batch
 
 
 class Surroundings(Callback):
@@ -76,35 +57,6 @@ class Surroundings(Callback):
         trainer.strategy.lr_scheduler_configs = []
 
 
-def training_loaders(trainer: Trainer) -> list[Any]:
-    """Return the run's training loaders, each over all the data of its split."""
-    data = trainer.datamodule  # type: ignore[attr-defined]
-    return _prepared(
-        data, data.train_dataloader() if data is not None else trainer.train_dataloader
-    )
-
-
-def validation_loaders(trainer: Trainer) -> list[Any]:
-    """Return the run's validation loaders, each over all the data of its split.
-
-    Under DDP the trainer's loaders see one process's share; these do not.
-    """
-    if trainer.limit_val_batches == 0:
-        return []
-    data = trainer.datamodule  # type: ignore[attr-defined]
-    return _prepared(data, data.val_dataloader() if data is not None else trainer.val_dataloaders)
-
-
-def _prepared(data: Any, source: Any) -> list[Any]:
-    if source is None:
-        return []
-    loaders = list(source) if isinstance(source, (list, tuple)) else [source]
-    loaders = [_undistributed(loader) for loader in loaders]
-    if data is not None and any(is_overridden(hook, data) for hook in TRANSFER_HOOKS):
-        return [PreparedLoader(loader, data) for loader in loaders]
-    return loaders
-
-
 def validate(
     trainer: Trainer, module: LightningModule, loaders: list[Any], limit: int | float | None = None
 ) -> dict[str, float]:
@@ -121,7 +73,7 @@ def validate(
         if isinstance(child, TorchMetric):
             child.distributed_available_fn = _alone
             child.reset()
-    with quiet(), isolate_rng():
+    with quiet(), isolate_rng(), unmoved(loaders):
         aside = Trainer(
             accelerator="cpu",
             devices=1,
@@ -276,18 +228,6 @@ def quiet() -> Iterator[None]:
 
 def _alone() -> bool:
     return False
-
-
-def _undistributed(loader: Any) -> Any:
-    if not isinstance(loader, DataLoader) or not isinstance(loader.sampler, DistributedSampler):
-        return loader
-    return DataLoader(
-        loader.dataset,
-        batch_size=loader.batch_size,
-        num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
-        pin_memory=False,
-    )
 
 
 def first_inputs(

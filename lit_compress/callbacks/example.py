@@ -12,7 +12,9 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from lit_compress.callbacks.evaluation import clone, validate, validation_loaders
+from lit_compress.callbacks.evaluation import clone, validate
+from lit_compress.callbacks.loaders import validation_loaders
+from lit_compress.callbacks.network import named_module
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.measure.cost import Inputs
 
@@ -59,13 +61,10 @@ def find_example(trainer: Trainer, pl_module: LightningModule, submodule: str | 
 
 def _recorded(trainer: Trainer, pl_module: LightningModule, submodule: str | None) -> Example:
     copy = clone(trainer, pl_module)
-    names = [name for name, _ in copy.named_children()]
-    if submodule is not None and submodule not in dict(copy.named_modules()):
-        raise InvalidArgumentError(
-            f"submodule: {type(pl_module).__name__} has no module {submodule!r}; its children are: "
-            f"{', '.join(names) or 'none'}"
-        )
-    paths = [submodule] if submodule is not None else ["", *names]
+    paths = ["", *(name for name, _ in copy.named_children())]
+    if submodule is not None:
+        named_module(copy, submodule)
+        paths = [submodule]
     seen = _first_calls(trainer, copy, paths)
     for path in paths:
         if path in seen and (submodule or _holds_most(copy.get_submodule(path), copy)):

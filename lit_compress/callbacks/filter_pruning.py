@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, Literal, get_args
 
@@ -12,16 +12,17 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
 
 from lit_compress.callbacks.ddp import on_rank_zero, rewrap
-from lit_compress.callbacks.evaluation import clone, validate, validation_loaders
+from lit_compress.callbacks.evaluation import clone, validate
 from lit_compress.callbacks.example import Example, find_example
+from lit_compress.callbacks.fitting import Fitting
 from lit_compress.callbacks.hold import Hold
+from lit_compress.callbacks.loaders import validation_loaders
 from lit_compress.callbacks.pruning import PruningCallback, check_patterns, plain
 from lit_compress.callbacks.recalibrate import recalibrate
-from lit_compress.errors import CheckpointError, InvalidArgumentError
+from lit_compress.errors import InvalidArgumentError
 from lit_compress.measure.cost import Inputs
 from lit_compress.pruning import Schedule, apply, make_plan
 from lit_compress.pruning.channels import verify
@@ -38,8 +39,7 @@ from lit_compress.pruning.plan import Plan
 from lit_compress.pruning.policy import Policy, parameter_names
 from lit_compress.pruning.rules import read_rules
 from lit_compress.pruning.selection import Of
-from lit_compress.pruning.shapes import Original, Shapes, fit_shapes, original_of
-from lit_compress.pruning.surgery import set_widths
+from lit_compress.pruning.shapes import Original
 from lit_compress.pruning.trace import named_tensors
 
 DEFAULT_SCHEDULE = Schedule()
@@ -129,8 +129,7 @@ class FilterPruning(PruningCallback):
             min_channels,
         )
         self._hold = Hold()
-        self._handle: RemovableHandle | None = None
-        self._fitted: Shapes = {}
+        self._fitting = Fitting()
         self._example: Example | None = None
         self._ledger: Ledger | None = None
         self._scores: dict[str, Tensor] = {}
@@ -173,9 +172,8 @@ class FilterPruning(PruningCallback):
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        self._fitted = {}
         self._release()
-        self._handle = pl_module.register_load_state_dict_pre_hook(self._fit_shapes)  # type: ignore[no-untyped-call]
+        self._fitting.attach(pl_module)
         if stage != "fit":
             return
         self._ledger, self._scores = None, {}
@@ -211,9 +209,7 @@ class FilterPruning(PruningCallback):
 
     def _release(self) -> None:
         self._hold.release()
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle = None
+        self._fitting.detach()
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -343,40 +339,12 @@ class FilterPruning(PruningCallback):
             self._ledger = Ledger.from_dict(state_dict["ledger"])
             self._scores = dict(state_dict["scores"])
 
-    def _fit_shapes(
-        self, module: nn.Module, state: Mapping[str, Any], prefix: str, *_: Any
-    ) -> None:
-        """Fit the module to weights that are about to be loaded; they come before our state."""
-        missing = sorted(set(module.state_dict()) - set(state))
-        if missing and getattr(module, "strict_loading", True):
-            raise CheckpointError(
-                f"the checkpoint holds no weights of {missing[0]} ({len(missing)} such): it is of "
-                f"another architecture than {type(module).__name__}"
-            )
-        self._fitted = fit_shapes(module, state)
-
     @override
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        original = original_of(checkpoint)
         known = self._ledger.graph.shapes if self._ledger is not None else {}
-        for name, shape in self._fitted.items():
-            whole = original.shapes.get(name) if original is not None else None
-            if whole is None or (shape != whole and known.get(name) != whole):
-                now = tuple(named_tensors(pl_module)[name].shape)
-                raise CheckpointError(
-                    f"{name} is {now} in the checkpoint and {shape} here, and "
-                    + (
-                        "the checkpoint was not made with FilterPruning"
-                        if original is None
-                        else f"was {whole or 'of fixed size'} in the network that was pruned"
-                    )
-                    + ": build the module with the arguments it was trained with"
-                )
-        if original is not None:
-            set_widths(pl_module, set(), original.norms)
-        self._fitted = {}
+        self._fitting.confirm(pl_module, checkpoint, known)
         super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
     def _opened(self) -> Ledger:

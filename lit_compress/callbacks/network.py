@@ -9,7 +9,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
-from lit_compress.callbacks.evaluation import first_inputs, validation_loaders
+from lit_compress.callbacks.evaluation import first_inputs
+from lit_compress.callbacks.loaders import validation_loaders
 from lit_compress.errors import CalibrationError, ExportError, InvalidArgumentError
 
 
@@ -66,7 +67,7 @@ def find_network(
         ExportError: If it takes anything but one tensor.
     """
     path = submodule or ""
-    called = _named(copy, path)
+    called = named_module(copy, path)
     loaders = validation_loaders(trainer)
     if loaders and next(iter(loaders[0]), None) is not None:
         recorded = first_inputs(trainer, copy, loaders, called, batches)
@@ -84,7 +85,12 @@ def find_network(
     return Network(path, _inner(copy, path, inputs[0]), inputs)
 
 
-def _named(module: LightningModule, path: str) -> nn.Module:
+def named_module(module: LightningModule, path: str) -> nn.Module:
+    """Return a module's part by its name.
+
+    Raises:
+        InvalidArgumentError: If it has none of that name.
+    """
     try:
         return module.get_submodule(path)
     except AttributeError:

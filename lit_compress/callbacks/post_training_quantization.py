@@ -31,9 +31,9 @@ from lit_compress.callbacks.evaluation import (
     check_monitor,
     clone,
     measured,
-    validation_loaders,
 )
 from lit_compress.callbacks.folder import WEIGHTS, artifact_dir, save_weights
+from lit_compress.callbacks.loaders import validation_loaders
 from lit_compress.callbacks.network import Network, find_network
 from lit_compress.callbacks.variants import empty_card, float_name, float_variant, original
 from lit_compress.errors import InvalidArgumentError

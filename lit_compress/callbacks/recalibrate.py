@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -11,10 +9,10 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.data import DataLoader
 
 from lit_compress.callbacks.ddp import on_rank_zero
-from lit_compress.callbacks.evaluation import PreparedLoader, clone, training_loaders, validate
+from lit_compress.callbacks.evaluation import clone, validate
+from lit_compress.callbacks.loaders import training_loaders
 
 Statistics = dict[str, tuple[Tensor, Tensor]]
 
@@ -46,7 +44,7 @@ def _estimated(trainer: Trainer, pl_module: LightningModule, batches: int) -> St
         norm.register_forward_pre_hook(_train)
         if isinstance(norm, nn.SyncBatchNorm):  # alone, on the CPU, it has no one to ask
             norm.forward = partial(_BatchNorm.forward, norm)  # type: ignore[method-assign]
-    with _unmoved(loaders[:1]), torch.no_grad():
+    with torch.no_grad():
         validate(trainer, copy, loaders[:1], batches)
     return {
         name: (norm.running_mean, norm.running_var)
@@ -66,31 +64,3 @@ def _norms(module: nn.Module) -> dict[str, _BatchNorm]:
 
 def _train(norm: nn.Module, _: Any) -> None:
     norm.training = True
-
-
-@contextmanager
-def _unmoved(loaders: list[Any]) -> Iterator[None]:
-    """Leave loaders and their generators where they are: the run's data must stay as they were."""
-    inner = [loader.loader if isinstance(loader, PreparedLoader) else loader for loader in loaders]
-    parts = [part for loader in inner for part in _parts(loader)]
-    generators = [
-        g for part in parts if isinstance(g := getattr(part, "generator", None), torch.Generator)
-    ]
-    states = [generator.get_state() for generator in generators]
-    # Persistent workers serve one iterator, which the epoch in progress may hold already.
-    held = [(loader, loader._iterator) for loader in inner if isinstance(loader, DataLoader)]
-    for loader, _ in held:
-        loader._iterator = None
-    try:
-        yield
-    finally:
-        for loader, iterator in held:
-            loader._iterator = iterator
-        for generator, state in zip(generators, states, strict=True):
-            generator.set_state(state)
-
-
-def _parts(loader: Any) -> list[Any]:
-    """Return what may hold a generator: a loader and its samplers."""
-    batches = getattr(loader, "batch_sampler", None)
-    return [loader, getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None)]

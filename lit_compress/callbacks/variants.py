@@ -13,7 +13,8 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from lit_compress.artifact import Card, Timing, TimingRatio, Variant
-from lit_compress.callbacks.evaluation import measured, validation_loaders
+from lit_compress.callbacks.evaluation import measured
+from lit_compress.callbacks.loaders import validation_loaders
 from lit_compress.callbacks.network import Network
 from lit_compress.callbacks.pruning import PruningCallback
 from lit_compress.measure import Latency, compare, cost, environment, file_bytes

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lit_compress.checkpoint import read_plain
 from lit_compress.errors import CheckpointError, PlanError
 from lit_compress.pruning.shapes import (
     ORIGINAL,
@@ -56,16 +57,12 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Original | None]:
         raise CheckpointError(f"init_from: there is no file {path.resolve()}")
     try:
         if path.suffix == ".safetensors":
-            return _read_safetensors(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        raise CheckpointError(
-            f"init_from: {path} holds more than weights and plain values, or is damaged; only "
-            "what loads with weights_only=True is read"
-        ) from error
-    except Exception as error:  # a damaged file fails in zipfile, safetensors or torch
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise CheckpointError(f"init_from: {path} cannot be read: {first}") from error
+            return read_plain(path, lambda: _read_safetensors(path))
+        content: Any = read_plain(
+            path, lambda: torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except CheckpointError as error:
+        raise CheckpointError(f"init_from: {error}") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise CheckpointError(f"init_from: {path} holds no state_dict of tensors")

@@ -20,7 +20,8 @@ from torch.nn.parameter import UninitializedParameter
 
 from lit_compress.errors import ChannelError
 from lit_compress.measure.cost import Inputs, attention_unfused, evaluating, forward_arguments
-from lit_compress.pruning.graph import ChannelGraph, Group, Key, build
+from lit_compress.pruning.build import build
+from lit_compress.pruning.graph import ChannelGraph, Group, Key
 from lit_compress.pruning.labels import Reason
 from lit_compress.pruning.operations import RULES, unknown
 from lit_compress.pruning.plan import Plan

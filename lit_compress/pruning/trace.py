@@ -183,10 +183,7 @@ class Trace(TorchFunctionMode):
 
     def name(self, value: Any) -> str:
         """Return the name of a parameter or buffer of the model, empty for any other value."""
-        name = self._names.get(id(value), "") if isinstance(value, Tensor) else ""
-        if name:
-            self.recording.seen.add(name)
-        return name
+        return self._names.get(id(value), "") if isinstance(value, Tensor) else ""
 
     def view(self, value: Tensor) -> tuple[str, Tensor | None]:
         """Return which of the model's tensors a value is made of, and its element at each place."""

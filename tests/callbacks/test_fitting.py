@@ -1,0 +1,46 @@
+import pytest
+import torch
+from conftest import ForeignModule
+
+from lit_compress.callbacks.fitting import Fitting
+from lit_compress.errors import CheckpointError
+from lit_compress.pruning import analyse, apply, make_plan
+from lit_compress.pruning.shapes import Original
+
+
+def pruned() -> tuple[ForeignModule, dict]:
+    module = ForeignModule()
+    graph = analyse(module, torch.zeros(1, 1, 8, 8))
+    gone = frozenset(graph.classes[:3])
+    apply(make_plan(graph, gone), module)
+    return module, {"callbacks": {"p": {"original": Original.of(graph, gone).to_dict()}}}
+
+
+def test_module_takes_the_shapes_it_loads_until_it_is_let_go() -> None:
+    module, checkpoint = pruned()
+    whole, fitting = ForeignModule(), Fitting()
+    fitting.attach(whole)
+    whole.load_state_dict(module.state_dict())
+    fitting.confirm(whole, checkpoint, {})
+    assert whole.net[0].out_channels == module.net[0].out_channels < 8
+    fitting.detach()
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        whole.load_state_dict(ForeignModule().state_dict())
+
+
+def test_shapes_without_a_record_are_refused_afterwards() -> None:
+    module, _ = pruned()
+    whole, fitting = ForeignModule(), Fitting()
+    fitting.attach(whole)
+    whole.load_state_dict(module.state_dict())
+    with pytest.raises(CheckpointError, match="was not made with FilterPruning"):
+        fitting.confirm(whole, {}, {})
+
+
+def test_missing_weights_are_named_before_anything_changes() -> None:
+    whole, fitting = ForeignModule(), Fitting()
+    fitting.attach(whole)
+    before = whole.net[0].weight
+    with pytest.raises(CheckpointError, match=r"holds no weights of net\.0\.weight"):
+        whole.load_state_dict({"other": torch.zeros(1)})
+    assert whole.net[0].weight is before
