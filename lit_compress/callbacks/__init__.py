@@ -4,5 +4,12 @@ from lit_compress.callbacks.filter_pruning import FilterPruning
 from lit_compress.callbacks.magnitude_pruning import MagnitudePruning
 from lit_compress.callbacks.post_training_quantization import PostTrainingQuantization
 from lit_compress.callbacks.report import CompressionReport
+from lit_compress.callbacks.rule_pruning import RulePruning
 
-__all__ = ["CompressionReport", "FilterPruning", "MagnitudePruning", "PostTrainingQuantization"]
+__all__ = [
+    "CompressionReport",
+    "FilterPruning",
+    "MagnitudePruning",
+    "PostTrainingQuantization",
+    "RulePruning",
+]

@@ -33,12 +33,16 @@ class MagnitudePruning(PruningCallback):
             of them. Reached by the last event of the schedule, never compounding.
         schedule: Epochs at which to prune. Default: each of the first two thirds of the run, cubic.
         scope: ``global`` ranks all weights together, ``local`` prunes the same share of each layer.
-        include: Globs of the layers to prune, such as ``model.features.*``. Default: every conv and
-            linear layer; biases and norms are never pruned.
-        exclude: Globs of the layers to leave alone.
+        include: Globs of the layers to prune, such as ``model.features.*``, or ``regex:`` and a
+            regular expression. Default: every conv and linear layer; biases and norms are never
+            pruned.
+        exclude: Patterns of the layers to leave alone.
         monitor: Key that your ``validation_step`` logs, such as ``val_acc``; it is logged again as
             ``pruned/val_acc`` once the target is reached, NaN before: what ModelCheckpoint should
             watch to keep the best pruned weights.
+        rewind: ``init`` sets the weights that stay back to those the fit began with, after each
+            event, and ``epoch k`` to those at the start of that epoch (lottery tickets); the
+            optimizer starts anew, the learning rate goes on.
     """
 
     def __init__(
@@ -49,8 +53,9 @@ class MagnitudePruning(PruningCallback):
         include: Sequence[str] = ("*",),
         exclude: Sequence[str] = (),
         monitor: str | None = None,
+        rewind: str | None = None,
     ) -> None:
-        super().__init__(target, schedule, monitor)
+        super().__init__(target, schedule, monitor, rewind)
         if scope not in ("global", "local"):
             raise InvalidArgumentError(f"scope must be 'global' or 'local', got {scope!r}")
         check_patterns(include=include, exclude=exclude)
@@ -70,6 +75,7 @@ class MagnitudePruning(PruningCallback):
             "scope": self.scope,
             "include": self.include,
             "exclude": self.exclude,
+            **({"rewind": self._rewind.spec} if self._rewind.spec else {}),
         }
 
     @property
@@ -123,6 +129,10 @@ class MagnitudePruning(PruningCallback):
         self._masks = magnitude_masks(self._weights, share, self.scope, self._masks)
         self._hold.hold(self._weights, self._masks)
         return sparsity(self._masks)
+
+    @override
+    def pruned(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._hold.apply()
 
     @override
     def state_dict(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
 from lit_compress.callbacks.evaluation import check_monitor
+from lit_compress.callbacks.rewind import Rewind
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.pruning.masks import exact_share
 from lit_compress.pruning.schedule import Schedule
@@ -40,9 +41,16 @@ class PruningCallback(Callback, ABC):
         target: Share to remove in the end, in [0, 1).
         schedule: Epochs at which to prune.
         monitor: Key that ``validation_step`` logs, to be logged again once the target is reached.
+        rewind: ``init`` or ``epoch k``: what the weights that stay are set back to after an event.
     """
 
-    def __init__(self, target: float, schedule: Schedule, monitor: str | None = None) -> None:
+    def __init__(
+        self,
+        target: float,
+        schedule: Schedule,
+        monitor: str | None = None,
+        rewind: str | None = None,
+    ) -> None:
         self._target = exact_share(target)
         self.monitor = monitor
         self.target = target
@@ -51,10 +59,14 @@ class PruningCallback(Callback, ABC):
         self.history: list[dict[str, float]] = []
         self._settled = schedule
         self._done = Fraction(0)
+        self._rewind = Rewind(rewind)
 
     @abstractmethod
     def prune(self, trainer: Trainer, pl_module: LightningModule, share: Fraction) -> float:
         """Bring the share removed of the original up to ``share``; return what it then is."""
+
+    def pruned(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Do what is to follow an event, after which weights may have been set back."""
 
     @abstractmethod
     def arguments(self) -> dict[str, Any]:
@@ -74,6 +86,8 @@ class PruningCallback(Callback, ABC):
             self._settled = Schedule(shape="one_shot")
         else:
             self._settled = self.schedule.fit_to(trainer.max_epochs)
+            self._rewind.check(self._settled.first)
+        self._rewind.clear()
         strategy = type(trainer.strategy).__name__
         if strategy in SHARDED:
             raise InvalidArgumentError(
@@ -109,18 +123,24 @@ class PruningCallback(Callback, ABC):
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         due = self._target * self._settled.share(trainer.current_epoch)
+        if due < self._target or due > self._done:
+            self._rewind.observe(pl_module, trainer.current_epoch)
         if due > self._done:
             if not self.history:
                 self._announce(trainer, pl_module)
             self.reached = self.prune(trainer, pl_module, due)
+            self._rewind.apply(pl_module, trainer.optimizers)
+            self.pruned(trainer, pl_module)
             self._done = due
             self.history.append(
                 {"epoch": trainer.current_epoch, "due": float(due), "reached": self.reached}
             )
             rank_zero_info(
                 f"{type(self).__name__}: epoch {trainer.current_epoch}, {self.reached:.1%} removed "
-                f"(target {float(self._target):.1%})"
+                f"(target {self.goal:.1%})"
             )
+            if due == self._target:
+                self._rewind.clear()  # it is not needed any more, and makes checkpoints larger
         pl_module.log(
             self._tag(trainer), self.reached, on_step=False, on_epoch=True, sync_dist=True
         )
@@ -155,19 +175,27 @@ class PruningCallback(Callback, ABC):
     @override
     def state_dict(self) -> dict[str, Any]:
         history = [dict(event) for event in self.history]
-        return {"reached": self.reached, "history": history, "done": str(self._done)}
+        state = {"reached": self.reached, "history": history, "done": str(self._done)}
+        kept = self._rewind.state()
+        return {**state, "rewind": kept} if kept else state
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.reached = float(state_dict["reached"])
         self.history = [dict(event) for event in state_dict["history"]]
         self._done = Fraction(state_dict["done"])
+        self._rewind.restore(state_dict.get("rewind", {}))
+
+    @property
+    def goal(self) -> float:
+        """Share that will have been removed in the end."""
+        return float(self._target)
 
     def progress(self) -> dict[str, Any]:
         """Return target and share reached, for the card."""
         return {
             "callback": type(self).__name__,
-            "target": float(self._target),
+            "target": self.goal,
             "reached": self.reached,
             "epochs": [int(event["epoch"]) for event in self.history],
         }
@@ -187,7 +215,7 @@ class PruningCallback(Callback, ABC):
     def _say_if_short(self) -> None:
         if self._done < self._target:
             rank_zero_warn(
-                f"{type(self).__name__} reached {self.reached:.2f} of {float(self._target):.2f}: "
+                f"{type(self).__name__} reached {self.reached:.2f} of {self.goal:.2f}: "
                 "the run ended before its schedule did"
             )
 

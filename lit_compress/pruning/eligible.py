@@ -23,12 +23,17 @@ class Eligible:
     Attributes:
         groups: Their indices.
         kept_back: Layers that are left alone, and why.
-        ratios: By index, the share that a rule gives a group.
+        rules: By index, the rule that gives a group a share of its own.
     """
 
     groups: tuple[int, ...]
     kept_back: dict[str, str]
-    ratios: dict[int, Fraction]
+    rules: dict[int, Rule]
+
+    @property
+    def ratios(self) -> dict[int, Fraction]:
+        """By index, the share that a rule gives a group."""
+        return {i: rule.ratio for i, rule in self.rules.items() if rule.ratio is not None}
 
 
 def eligible_groups(
@@ -66,7 +71,7 @@ def eligible_groups(
     check_rules(rules, names)
     left: list[int] = []
     kept_back: dict[str, str] = {}
-    ratios: dict[int, Fraction] = {}
+    ruled: dict[int, Rule] = {}
     for index, group in enumerate(graph.groups):
         why = _why_not(module, graph, group, makers, left_out, excluded)
         tied = [layer for key in group.keys for layer in makers.get(key, ())]
@@ -80,12 +85,12 @@ def eligible_groups(
         else:
             left.append(index)
             if rule is not None and rule.ratio is not None:
-                ratios[index] = rule.ratio
+                ruled[index] = rule
     if not any(graph.removable(graph.groups[index]) for index in left):
         raise ChannelError(
             f"no channel of {type(module).__name__} can go: {_summary(graph, kept_back)}"
         )
-    return Eligible(tuple(left), kept_back, ratios)
+    return Eligible(tuple(left), kept_back, ruled)
 
 
 def _why_not(

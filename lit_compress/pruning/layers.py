@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
@@ -13,6 +15,8 @@ from torch.nn.parameter import UninitializedParameter
 from lit_compress.errors import PatternError
 
 PRUNABLE = (_ConvNd, nn.Linear)
+#: What a pattern starts with that is no glob.
+REGEX = "regex:"
 
 
 def prunable_weights(
@@ -22,9 +26,9 @@ def prunable_weights(
 
     Args:
         module: Where to look.
-        include: Globs on layer names (``model.features.*``) or weight names; a layer is taken when
-            any matches.
-        exclude: Globs whose layers are left out again.
+        include: Globs on layer names (``model.features.*``) or weight names, or ``regex:`` and a
+            regular expression of a whole name; a layer is taken when any matches.
+        exclude: Patterns whose layers are left out again.
 
     Raises:
         PatternError: If a pattern matches no layer, nothing is left, or a picked layer has no plain
@@ -48,9 +52,31 @@ def prunable_weights(
     return weights
 
 
+def plain_weights(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the weights of all conv and linear layers that have a plain one, each tensor once."""
+    weights: dict[str, nn.Parameter] = {}
+    for name, layer in prunable_layers(module).items():
+        weight = layer._parameters.get("weight")
+        new = weight is not None and all(weight is not other for other in weights.values())
+        if weight is not None and new and not isinstance(weight, UninitializedParameter):
+            weights[_weight_name(name)] = weight
+    return weights
+
+
 def prunable_layers(module: nn.Module) -> dict[str, nn.Module]:
     """Return a module's conv and linear layers by name."""
     return {name: child for name, child in module.named_modules() if isinstance(child, PRUNABLE)}
+
+
+def layers_by_weight(module: nn.Module) -> dict[str, list[str]]:
+    """Return the conv and linear layers that hold each weight, by the weight's first name."""
+    found: dict[int, tuple[str, list[str]]] = {}
+    for name, layer in module.named_modules(remove_duplicate=False):
+        if isinstance(layer, PRUNABLE):
+            weight = layer._parameters.get("weight")
+            key = id(layer if weight is None else weight)
+            found.setdefault(key, (_weight_name(name), []))[1].append(name)
+    return dict(found.values())
 
 
 def _weight_name(layer: str) -> str:
@@ -85,8 +111,29 @@ def _hits(pattern: str, names: list[str]) -> Iterator[str]:
 
 
 def matches(pattern: str, layer: str) -> bool:
-    """Tell whether a glob matches a layer's name, or that of its weight."""
-    return fnmatchcase(layer, pattern) or fnmatchcase(_weight_name(layer), pattern)
+    """Tell whether a glob, or an expression after ``regex:``, matches a layer or its weight.
+
+    Raises:
+        PatternError: If the expression is none.
+    """
+    names = (layer, _weight_name(layer))
+    if pattern.startswith(REGEX):
+        found = expression(pattern)
+        return any(found.fullmatch(name) for name in names)
+    return any(fnmatchcase(name, pattern) for name in names)
+
+
+@lru_cache(maxsize=1024)
+def expression(pattern: str) -> re.Pattern[str]:
+    """Return the regular expression of a pattern that starts with ``regex:``.
+
+    Raises:
+        PatternError: If it is none.
+    """
+    try:
+        return re.compile(pattern.removeprefix(REGEX))
+    except (re.error, RecursionError, OverflowError) as error:
+        raise PatternError(f"{pattern!r} is no regular expression: {error}") from error
 
 
 def no_match(pattern: str, names: list[str], argument: str) -> str:

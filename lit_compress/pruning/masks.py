@@ -64,19 +64,41 @@ def magnitude_masks(
     if scope not in ("global", "local"):
         raise InvalidArgumentError(f"scope must be 'global' or 'local', got {scope!r}")
     share = exact_share(share)
-    scores = {name: _scores(name, weight, previous) for name, weight in weights.items()}
+    scores = {name: magnitudes(name, weight) for name, weight in weights.items()}
+    for name, mask in (previous or {}).items():
+        if name in scores:
+            scores[name] = np.where(mask.reshape(-1).cpu().numpy(), scores[name], -1)
+    kept = keep_largest(scores, share, scope)
+    return {name: torch.from_numpy(part).view(weights[name].shape) for name, part in kept.items()}
+
+
+def keep_largest(
+    scores: Mapping[str, np.ndarray], share: Fraction, scope: Scope
+) -> dict[str, np.ndarray]:
+    """Return, by name, True for all but ``ceil(n * share)`` of the scores, the smallest.
+
+    Args:
+        scores: Vectors of scores; equal ones go in index order.
+        share: Share that goes, in [0, 1].
+        scope: Rank all vectors together (``global``), or each alone.
+    """
     groups = [list(scores)] if scope == "global" else [[name] for name in scores]
-    masks: Masks = {}
-    for names in groups:
+    kept: dict[str, np.ndarray] = {}
+    for names in groups if scores else ():
         joined = np.concatenate([scores[name] for name in names])
-        kept = _keep_largest(joined, pruned_count(joined.size, share))
+        flags = _keep_largest(joined, pruned_count(joined.size, share))
         bounds = np.cumsum([scores[name].size for name in names])[:-1]
-        for name, part in zip(names, np.split(kept, bounds), strict=True):
-            masks[name] = torch.from_numpy(part.copy()).view(weights[name].shape)
-    return masks
+        parts = np.split(flags, bounds)
+        kept.update((name, part.copy()) for name, part in zip(names, parts, strict=True))
+    return kept
 
 
-def _scores(name: str, weight: Tensor, previous: Mapping[str, Tensor] | None) -> np.ndarray:
+def magnitudes(name: str, weight: Tensor) -> np.ndarray:
+    """Return the magnitudes of a weight's elements as a vector.
+
+    Raises:
+        PatternError: If one is NaN.
+    """
     flat = weight.detach().abs().to("cpu", torch.promote_types(weight.dtype, torch.float32))
     scores: np.ndarray = flat.reshape(-1).numpy()
     if np.isnan(scores).any():
@@ -84,9 +106,6 @@ def _scores(name: str, weight: Tensor, previous: Mapping[str, Tensor] | None) ->
             f"{name} holds NaN, so its weights cannot be ranked: the training has diverged "
             "(lower the learning rate, or start again from a sound checkpoint)"
         )
-    if previous is not None and name in previous:
-        gone = ~previous[name].reshape(-1).cpu().numpy()
-        scores = np.where(gone, -1, scores)
     return scores
 
 

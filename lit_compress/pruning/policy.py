@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -63,18 +63,9 @@ class Policy:
             inputs: What its forward takes.
             submodule: Name of the part of it that takes them.
         """
-        parameters = dict(module.named_parameters())
-        refuse_nan(
-            {n: p for n, p in parameters.items() if not isinstance(p, UninitializedParameter)}
+        return open_ledger(
+            module, inputs, submodule, lambda graph: self.eligible(module, graph).groups
         )
-        graph = analyse(module, inputs, submodule)
-        filters = graph.filters()
-        groups = self.eligible(module, graph).groups
-        classes = [number for index in groups for number in graph.groups[index].classes]
-        with undisturbed(module):
-            macs = cost(module.get_submodule(submodule), inputs).macs
-        count = sum(parameter.numel() for parameter in parameters.values())
-        return Ledger(graph, Budget(count, macs, int(filters[classes].sum())))
 
     def eligible(self, module: nn.Module, graph: ChannelGraph) -> Eligible:
         """Return the groups that may lose channels."""
@@ -104,7 +95,7 @@ class Policy:
         return select(
             ledger.graph,
             ledger.gone,
-            self._scores(module, ledger, scores),
+            channel_scores(module, ledger, self.importance, scores),
             eligible.groups,
             share,
             self.of,
@@ -119,23 +110,63 @@ class Policy:
         kept_back = self.eligible(module, ledger.graph).kept_back
         return outlook(module, ledger.graph, selection.gone, ledger.budget, kept_back)
 
-    def _scores(
-        self, module: nn.Module, ledger: Ledger, given: Mapping[str, Tensor] | None
-    ) -> np.ndarray:
-        """Return the scores of the channels that are kept, as if the others were removed."""
-        kept = ledger.kept()
-        held = ledger.plan(ledger.gone).by_tensor()
-        if self.importance.needs_gradient and given:
-            roles = ledger.graph.roles
-            scores = {
-                name: score[_makers(roles, held.get(name, {}), name, len(score))]
-                for name, score in given.items()
-            }
-            return class_scores(kept, scores, self.importance)
-        importance = L2() if self.importance.needs_gradient else self.importance
-        tensors = named_tensors(module)
-        cut = {name: cut_tensor(tensors[name].detach(), dims) for name, dims in held.items()}
-        return class_scores(kept, layer_scores(module, kept, importance, cut), importance)
+
+def open_ledger(
+    module: nn.Module,
+    inputs: Inputs,
+    submodule: str,
+    groups: Callable[[ChannelGraph], Sequence[int]],
+) -> Ledger:
+    """Analyse a network and count what it costs; nothing is changed in it.
+
+    Args:
+        module: The module.
+        inputs: What its forward takes.
+        submodule: Name of the part of it that takes them.
+        groups: Tells which groups of channels may lose some.
+    """
+    parameters = dict(module.named_parameters())
+    refuse_nan({n: p for n, p in parameters.items() if not isinstance(p, UninitializedParameter)})
+    graph = analyse(module, inputs, submodule)
+    with undisturbed(module):
+        macs = cost(module.get_submodule(submodule), inputs).macs
+    count = sum(parameter.numel() for parameter in parameters.values())
+    return Ledger(graph, Budget(count, macs, filters_of(graph, groups(graph))))
+
+
+def filters_of(graph: ChannelGraph, groups: Sequence[int]) -> int:
+    """Return how many filters groups hold."""
+    classes = [number for index in groups for number in graph.groups[index].classes]
+    return int(graph.filters()[classes].sum())
+
+
+def channel_scores(
+    module: nn.Module,
+    ledger: Ledger,
+    importance: Importance,
+    given: Mapping[str, Tensor] | None = None,
+) -> np.ndarray:
+    """Return the scores of the channels that are kept, as if the others were removed.
+
+    Args:
+        module: The module, as it is now.
+        ledger: What is known of it.
+        importance: The score.
+        given: Scores of its layers' filters, of an importance that needs gradients.
+    """
+    kept = ledger.kept()
+    held = ledger.plan(ledger.gone).by_tensor()
+    if importance.needs_gradient and given:
+        roles = ledger.graph.roles
+        scores = {
+            name: score[_makers(roles, held.get(name, {}), name, len(score))]
+            for name, score in given.items()
+        }
+        return class_scores(kept, scores, importance)
+    importance = L2() if importance.needs_gradient else importance
+    tensors = named_tensors(module)
+    cut = {name: cut_tensor(tensors[name].detach(), dims) for name, dims in held.items()}
+    return class_scores(kept, layer_scores(module, kept, importance, cut), importance)
 
 
 def parameter_names(module: nn.Module) -> frozenset[str]:

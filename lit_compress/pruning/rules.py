@@ -1,31 +1,29 @@
-"""Rule files: the share that single layers lose, in place of the common one."""
+"""Rules: what single layers lose, and by which measure, in place of a common share."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
-from typing import Any
+from typing import Literal, get_args
 
-import yaml
+from torch import nn
 
 from lit_compress.errors import RuleError
-from lit_compress.pruning.layers import matches, no_match
-
-KEYS = ("pattern", "ratio", "skip")
-#: A rule file of a megabyte would hold tens of thousands of layers.
-LARGEST = 1 << 20
-#: A rule is a mapping in a list.
-DEEPEST = 8
-
-_OPENING = (
-    yaml.FlowSequenceStartToken,
-    yaml.FlowMappingStartToken,
-    yaml.BlockSequenceStartToken,
-    yaml.BlockMappingStartToken,
+from lit_compress.pruning.importance import ImportanceName
+from lit_compress.pruning.layers import (
+    layers_by_weight,
+    matches,
+    no_match,
+    plain_weights,
+    prunable_weights,
 )
-_CLOSING = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
+
+Granularity = Literal["element", "filter", "neuron"]
+ElementImportance = Literal["abs", "l1", "l2", "random"]
+
+#: The rule set of the paper's original code, whose ratio is the callback's target.
+DEFAULT = "default"
 
 
 @dataclass(frozen=True)
@@ -33,140 +31,147 @@ class Rule:
     """What the layers of a pattern lose.
 
     Attributes:
-        pattern: Glob of layer or weight names.
-        ratio: Share of the filters removed in the end, in [0, 1); None leaves the layers alone.
+        pattern: Glob of layer or weight names, or ``regex:`` and a regular expression of a whole
+            name.
+        ratio: Share removed in the end, in [0, 1]; None leaves the layers alone.
         place: File and line, for messages.
+        granularity: ``element`` sets single weights to zero, ``filter`` takes filters of
+            convolutions, ``neuron`` outputs of linear layers. None: filters of convolutions, and
+            elements of linear layers.
+        importance: How they are ranked. None: magnitude of an element, Euclidean norm of a filter.
+        stages: Shares at the first, second, ... event, where they are listed; the last is
+            ``ratio``.
+        anywhere: The pattern may start inside the name, after any dot: names of a network that is
+            wrapped by now.
     """
 
     pattern: str
     ratio: Fraction | None
     place: str
+    granularity: Granularity | None = None
+    importance: ImportanceName | ElementImportance | None = None
+    stages: tuple[Fraction, ...] = ()
+    anywhere: bool = False
 
-
-def read_rules(path: str | Path) -> tuple[Rule, ...]:
-    """Read a YAML rule file: a list of entries with ``pattern`` and either ``ratio`` or ``skip``.
-
-    Args:
-        path: The file, such as::
-
-            - {pattern: "model.features.*", ratio: 0.5}
-            - {pattern: "model.classifier.*", skip: true}
-
-    Raises:
-        RuleError: If it is missing, or an entry is wrong; the message names file and line.
-    """
-    path = Path(path)
-    text = _bytes(path)
-    try:
-        _refuse_what_rules_never_hold(path, text)
-        root = yaml.compose(text, yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        raise RuleError(f"{path}:{_line(error, text)}: this is not YAML: {_said(error)}") from error
-    if not isinstance(root, yaml.SequenceNode) or not root.value:
-        raise RuleError(
-            f"{path}:1: expected a list of rules, such as '- {{pattern: \"*\", ratio: 0.5}}'"
+    def names(self, layer: str) -> bool:
+        """Tell whether the rule names a layer."""
+        return matches(self.pattern, layer) or (
+            self.anywhere and matches(f"*.{self.pattern}", layer)
         )
-    return tuple(_rule(path, node) for node in root.value)
+
+    def due(self, progress: Fraction, stage: int) -> Fraction:
+        """Return the share due at an event.
+
+        Args:
+            progress: How far the schedule is, from 0 to 1.
+            stage: Number of the event, from 0.
+        """
+        if self.stages:
+            return self.stages[min(stage, len(self.stages) - 1)]
+        return (self.ratio or Fraction(0)) * progress
+
+    def unreached(self, events: int) -> bool:
+        """Tell whether stages that prune more are left over after so many events."""
+        return any(share > self.stages[events - 1] for share in self.stages[events:])
+
+    def kind(self, weight_dims: int) -> Granularity:
+        """Return the granularity for a weight of so many dimensions."""
+        return self.granularity or ("filter" if weight_dims > 2 else "element")
 
 
 def first_match(rules: Sequence[Rule], layers: Iterable[str]) -> Rule | None:
-    """Return the first rule that matches one of some layers."""
+    """Return the first rule that names one of some layers."""
     names = list(layers)
-    return next((r for r in rules if any(matches(r.pattern, name) for name in names)), None)
+    return next((r for r in rules if any(r.names(name) for name in names)), None)
 
 
 def check_rules(rules: Sequence[Rule], layers: Iterable[str]) -> None:
-    """Make sure that each rule matches a layer.
+    """Make sure that each rule names a layer.
 
     Raises:
         RuleError: If one does not.
     """
     names = list(layers)
     for rule in rules:
-        if not any(matches(rule.pattern, name) for name in names):
+        if not any(rule.names(name) for name in names):
             raise RuleError(no_match(rule.pattern, names, rule.place))
 
 
-def _bytes(path: Path) -> bytes:
-    try:
-        if not path.is_file():
-            raise RuleError(f"there is no rule file {path.absolute()}")
-        with path.open("rb") as file:
-            text = file.read(LARGEST + 1)
-    except OSError as error:
-        raise RuleError(f"the rule file {path} cannot be read: {error.strerror}") from error
-    if len(text) > LARGEST:
-        raise RuleError(f"{path} is larger than {LARGEST} bytes: it is no rule file")
-    return text
+def default_rules(module: nn.Module, ratio: Fraction) -> tuple[Rule, ...]:
+    """Return the rules that the paper's original code makes for a network.
+
+    Filters of convolutions by their Euclidean norm, elements of linear layers by their magnitude,
+    the same ratio everywhere; one rule a weight.
+
+    Args:
+        module: The network.
+        ratio: Share that each layer loses.
+    """
+    return tuple(
+        Rule(name, ratio, "the default rule of convolutions", "filter", "l2")
+        if weight.dim() > 2
+        else Rule(name, ratio, "the default rule of linear layers", "element", "abs")
+        for name, weight in plain_weights(module).items()
+    )
 
 
-def _refuse_what_rules_never_hold(path: Path, text: bytes) -> None:
-    """Stop before anything is built of it, which for deep nesting would exhaust the stack."""
-    depth = 0
-    for token in yaml.scan(text, yaml.SafeLoader):
-        place = f"{path}:{token.start_mark.line + 1}"
-        if isinstance(token, (yaml.AliasToken, yaml.AnchorToken, yaml.TagToken)):
-            raise RuleError(
-                f"{place}: tags, anchors and aliases are not read; put quotes around a pattern "
-                "that starts with *, & or !"
-            )
-        depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
-        if depth > DEEPEST:
-            raise RuleError(f"{place}: nested too deeply for a list of rules")
+def assign(module: nn.Module, rules: Sequence[Rule]) -> dict[str, Rule]:
+    """Return, by name, the weights that lose something, with the rule that says so.
+
+    The first rule that names a weight counts; a weight that none names is left alone.
+
+    Args:
+        module: The network.
+        rules: In order.
+
+    Raises:
+        RuleError: If a pattern matches nothing, or a rule's granularity is not one of the weights
+            that it rules.
+    """
+    holders = layers_by_weight(module)
+    check_rules(rules, [layer for layers in holders.values() for layer in layers])
+    ruled: dict[str, Rule] = {}
+    for weight, layers in holders.items():
+        rule = first_match(rules, layers)
+        if rule is not None and rule.ratio is not None:
+            ruled[weight] = rule
+    # Only what is pruned must have a plain weight.
+    weights = prunable_weights(module, include=list(ruled)) if ruled else {}
+    for name, parameter in weights.items():
+        _check_granularity(name, parameter.dim(), ruled[name])
+        _check_importance(name, parameter.dim(), ruled[name])
+    return {name: ruled[name] for name in weights}
 
 
-def _line(error: yaml.YAMLError, text: bytes) -> int:
-    mark = getattr(error, "problem_mark", None)
-    if mark is not None:
-        return int(mark.line) + 1
-    return text[: getattr(error, "position", 0)].count(b"\n") + 1
+def overruled(module: nn.Module, rules: Sequence[Rule]) -> list[str]:
+    """Return a line for each weight that more than one rule names: which counts, over which."""
+    lines = []
+    for weight, layers in layers_by_weight(module).items():
+        found = [rule for rule in rules if any(rule.names(layer) for layer in layers)]
+        if len(found) > 1:
+            others = ", ".join(rule.place for rule in found[1:])
+            lines.append(f"{weight}: {found[0].place} over {others}")
+    return lines
 
 
-def _said(error: yaml.YAMLError) -> str:
-    if isinstance(error, yaml.reader.ReaderError):
-        return f"character {error.character!r}: {error.reason}"
-    problem = str(getattr(error, "problem", error))
-    if getattr(error, "context", None) == "while scanning an alias":
-        problem += "; put quotes around a pattern that starts with *"
-    return problem
+def _check_granularity(name: str, dims: int, rule: Rule) -> None:
+    if rule.granularity == "filter" and dims <= 2:
+        raise RuleError(
+            f"{rule.place}: {name} is the weight of a linear layer ({dims} dimensions) and has no "
+            "filters: use granularity element or neuron, or put another rule for it before this one"
+        )
+    if rule.granularity == "neuron" and dims > 2:
+        raise RuleError(
+            f"{rule.place}: {name} is the weight of a convolution ({dims} dimensions) and has no "
+            "neurons: use granularity filter or element, or put another rule for it before this one"
+        )
 
 
-def _rule(path: Path, node: yaml.Node) -> Rule:
-    place = f"{path}:{node.start_mark.line + 1}"
-    if not isinstance(node, yaml.MappingNode):
-        raise RuleError(f"{place}: expected pattern and ratio (or skip), got {_short(node)}")
-    entry: dict[str, Any] = {}
-    for key, value in node.value:
-        name = key.value if isinstance(key, yaml.ScalarNode) else _short(key)
-        if name in entry:
-            raise RuleError(f"{place}: the key {name!r} is there twice")
-        if not isinstance(value, yaml.ScalarNode):
-            raise RuleError(f"{place}: {name} must be a single value, not a list or mapping")
-        entry[name] = _value(value)
-    surplus = [key for key in entry if key not in KEYS]
-    if surplus:
-        raise RuleError(f"{place}: there is no key {surplus[0]!r}; a rule has {', '.join(KEYS)}")
-    pattern, ratio, skip = entry.get("pattern"), entry.get("ratio"), entry.get("skip", False)
-    if not isinstance(pattern, str) or not pattern:
-        raise RuleError(f"{place}: pattern must be a glob of layer names, got {pattern!r}")
-    if not isinstance(skip, bool):
-        raise RuleError(f"{place}: skip must be true or false, got {skip!r}")
-    if skip == (ratio is not None):
-        raise RuleError(f"{place}: give either ratio or skip: true, not both or neither")
-    if skip:
-        return Rule(pattern, None, place)
-    if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 <= ratio < 1:
-        raise RuleError(f"{place}: ratio must be a number in [0, 1), got {ratio!r}")
-    return Rule(pattern, Fraction(repr(float(ratio))), place)
-
-
-def _value(node: yaml.ScalarNode) -> Any:
-    """Return a plain value; what looks like a number or date to YAML but is none, as text."""
-    try:
-        return yaml.SafeLoader("").construct_object(node)
-    except (yaml.YAMLError, ValueError, OverflowError):
-        return str(node.value)[:40]
-
-
-def _short(node: yaml.Node) -> str:
-    return repr(node.value)[:40] if isinstance(node, yaml.ScalarNode) else "something else"
+def _check_importance(name: str, dims: int, rule: Rule) -> None:
+    element = rule.kind(dims) == "element"
+    choices = get_args(ElementImportance if element else ImportanceName)
+    if rule.importance is not None and rule.importance not in choices:
+        raise RuleError(
+            f"{rule.place}: importance {rule.importance!r} does not rank the {rule.kind(dims)}s of "
+            f"{name}: use one of {', '.join(choices)}"
+        )

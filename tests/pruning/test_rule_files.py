@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lit_compress.errors import RuleError
-from lit_compress.pruning.rules import LARGEST, Rule, check_rules, first_match, read_rules
+from lit_compress.pruning.rule_files import LARGEST, read_rules
+from lit_compress.pruning.rules import Rule, check_rules, first_match
 
 Write = Callable[[str | bytes], Path]
 
