@@ -53,3 +53,11 @@ class ExportError(LitCompressError, ValueError):
 
 class ArtifactError(LitCompressError, ValueError):
     """A folder that is not an artefact, or one that cannot be written."""
+
+
+class ReplayError(LitCompressError, RuntimeError):
+    """A function that cannot be run again from the middle, as it makes other calls each time."""
+
+
+class ScanError(LitCompressError, ValueError):
+    """A sensitivity scan that cannot be made, or does not fit the one it should go on from."""

@@ -1,0 +1,150 @@
+"""Runs from the middle: they give what whole runs give, bit for bit, whatever the code does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision import models
+
+from lit_compress.errors import ReplayError
+from lit_compress.pruning.replay import record, replay, stored_bytes, structure_of
+
+
+class Inplace(nn.Module):
+    """Values that are changed in place, alone and through views of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(6, 6) for _ in range(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b, c, d, e, f = self.layers
+        x = a(x).relu_()
+        y = b(x)
+        y += x  # changed after it was read by nothing else
+        z = c(y)
+        part = y[:, :3]
+        part.mul_(2)  # changes y too
+        z = d(z) + y
+        x.add_(1)  # changed long after it was made
+        return f(e(z) + x).tanh_()
+
+
+class Structures(nn.Module):
+    """Tuples, numbers, a loop, a branch on a shape, a value that is an argument, a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv1d(2, 6, 3, padding=1), nn.Conv1d(3, 6, 3)
+        self.norm, self.last = nn.BatchNorm1d(6), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.first(x.contiguous()))
+        halves = x.chunk(2, dim=1)
+        values, _ = torch.max(halves[0], dim=2, keepdim=True)
+        total = halves[1]
+        for _ in range(2):
+            total = total + values
+        size = total.shape[-1]
+        x = self.second(total if size > 3 else total[:, :, :1])
+        return self.last(x.mean(2) * (1 + x.size(0)))
+
+
+def shuffle() -> nn.Module:
+    return models.shufflenet_v2_x0_5(num_classes=4)
+
+
+CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "inplace": (Inplace, (5, 6)),
+    "structures": (Structures, (3, 2, 8)),
+    "shufflenet": (shuffle, (2, 3, 32, 32)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_run_from_a_changed_layer_on_is_a_whole_run_bit_for_bit(name: str) -> None:
+    make, shape = CASES[name]
+    torch.manual_seed(0)
+    model, x = make().eval(), torch.randn(shape)
+
+    def run() -> Tensor:
+        return model(x)
+
+    with torch.no_grad():
+        plain = run()
+    structure = structure_of(run)
+    weights = [m.weight for m in model.modules() if isinstance(m, (nn.Linear, nn.modules.conv._ConvNd))]
+    cuts = [structure.cut([weight]) for weight in weights]
+    assert cuts == sorted(cuts)
+    assert cuts[-1] > cuts[0]
+    recording = record(run, structure, cuts)
+    for weight, cut in zip(weights[::3], cuts[::3], strict=True):
+        for _ in range(2):  # what is kept is not used up
+            assert torch.equal(replay(run, structure, recording, cut), plain)
+        before = weight.detach().clone()
+        with torch.no_grad():
+            weight.mul_(0.5)
+            whole = run()
+        assert torch.equal(replay(run, structure, recording, cut), whole)
+        assert not torch.equal(whole, plain)
+        with torch.no_grad():
+            weight.copy_(before)
+
+
+def test_calls_before_the_cut_are_not_made() -> None:
+    model, x = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval(), torch.randn(2, 3)
+    structure = structure_of(lambda: model(x))
+    cut = structure.cut([model[2].weight])
+    recording = record(lambda: model(x), structure, [cut])
+    with torch.no_grad():
+        expected = model(x)
+        model[0].weight.fill_(float("nan"))
+    assert torch.equal(replay(lambda: model(x), structure, recording, cut), expected)
+
+
+def test_other_data_of_another_length_has_the_same_structure() -> None:
+    model = shuffle().eval()
+    structure = structure_of(lambda: model(torch.randn(4, 3, 32, 32)))
+    x = torch.randn(3, 3, 32, 32)
+    cut = structure.cut([model.fc.weight])
+    recording = record(lambda: model(x), structure, [cut])
+    with torch.no_grad():
+        assert torch.equal(replay(lambda: model(x), structure, recording, cut), model(x))
+
+
+def test_only_what_crosses_a_cut_is_kept() -> None:
+    model = nn.Sequential(*(nn.Linear(8, 8) for _ in range(20))).eval()
+    x = torch.randn(4, 8)
+    structure = structure_of(lambda: model(x))
+    cut = structure.cut([model[10].weight])
+    one = 4 * 8 * 4
+    assert stored_bytes(structure, [cut]) == one
+    recording = record(lambda: model(x), structure, [cut])
+    assert sum(state.numel() * 4 for state in recording.states.values()) == one
+
+
+def test_a_tensor_that_no_call_takes_asks_for_a_whole_run() -> None:
+    model = nn.Linear(3, 2).eval()
+    structure = structure_of(lambda: model(torch.ones(1, 3)))
+    assert structure.cut([nn.Parameter(torch.ones(1))]) == 0
+
+
+def test_a_function_that_makes_other_calls_is_refused() -> None:
+    calls = iter(["relu", "relu", "tanh"])
+
+    def run() -> Tensor:
+        return getattr(torch.ones(2), next(calls))()
+
+    structure = structure_of(run)
+    recording = record(run, structure, [1])
+    with pytest.raises(ReplayError, match=r"is tanh, and was relu before"):
+        replay(run, structure, recording, 1)
+
+
+def test_inputs_that_are_changed_in_place_are_told() -> None:
+    x = torch.ones(3)
+    assert not structure_of(lambda: x + 1).changes_inputs
+    assert structure_of(lambda: x.add_(1)).changes_inputs
