@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lit_compress.checkpoint import load_from_checkpoint
     from lit_compress.pruning.channels import analyse
     from lit_compress.pruning.schedule import Schedule
+    from lit_compress.scanning.entry import scan
 
 __version__ = "0.1.0"
 
@@ -22,9 +23,10 @@ _HOME = {
     "analyse": "lit_compress.pruning.channels",
     "load": "lit_compress.artifact.read",
     "load_from_checkpoint": "lit_compress.checkpoint",
+    "scan": "lit_compress.scanning.entry",
 }
 
-__all__ = ["Schedule", "__version__", "analyse", "load", "load_from_checkpoint"]
+__all__ = ["Schedule", "__version__", "analyse", "load", "load_from_checkpoint", "scan"]
 
 
 def __getattr__(name: str) -> Any:

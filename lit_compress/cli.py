@@ -21,8 +21,12 @@ VERBS = {
     "validate": "Measure a checkpoint on the validation data.",
     "test": "Measure a checkpoint on the test data.",
     "predict": "Predict with a checkpoint.",
+    "scan": "Find how much each layer can lose, and write rules for pruning.",
     "configs": "List the configs that come with the package.",
 }
+
+#: Arguments of a verb that the command line gives, and that are no options.
+GIVEN = {"model", "dataloaders", "datamodule"}
 
 OVERVIEW = """usage: lit-compress VERB [--config FILE ...] [options]
 
@@ -108,11 +112,12 @@ def run(verb: str, words: list[str]) -> LightningCLI:
     import lit_compress.callbacks
     import lit_compress.datamodules
     import lit_compress.modules  # noqa: F401
+    from lit_compress.trainer import Trainer
 
     class CLI(LightningCLI):
         @staticmethod
         def subcommands() -> dict[str, set[str]]:
-            return {verb: LightningCLI.subcommands()[verb]}
+            return {verb: LightningCLI.subcommands().get(verb, GIVEN)}
 
     header = [f"lit-compress=={__version__}", f"lightning=={lightning.__version__}"]
     options = {"exit_on_error": False, "dump_header": header}
@@ -122,6 +127,7 @@ def run(verb: str, words: list[str]) -> LightningCLI:
         return CLI(
             LightningModule,
             LightningDataModule,
+            trainer_class=Trainer,
             subclass_mode_model=True,
             subclass_mode_data=True,
             seed_everything_default=0,

@@ -20,7 +20,7 @@ from lit_compress.pruning.shapes import (
 )
 
 
-def load_weights(module: nn.Module, path: str | Path) -> None:
+def load_weights(module: nn.Module, path: str | Path, argument: str = "init_from") -> None:
     """Load the weights of a file into a module; epoch, optimizer and callbacks stay out.
 
     Those of a network that lost channels come in the shapes that pruning left.
@@ -28,12 +28,13 @@ def load_weights(module: nn.Module, path: str | Path) -> None:
     Args:
         module: Where to load them.
         path: A Lightning checkpoint (``.ckpt``), a state dict (``.pt``) or ``.safetensors``.
+        argument: What the path was given as, for messages.
 
     Raises:
         CheckpointError: If the file is missing, unreadable, or of another architecture; the module
             is then untouched.
     """
-    state, original = _read(Path(path))
+    state, original = _read(Path(path), argument)
     own = module.state_dict()
     if not set(state) & set(own) and {f"model.{name}" for name in state} & set(own):
         state = {f"model.{name}": tensor for name, tensor in state.items()}
@@ -41,7 +42,7 @@ def load_weights(module: nn.Module, path: str | Path) -> None:
     shapes = [name for name in own if name in state and own[name].shape != state[name].shape]
     if missing or surplus or (shapes and original is None):
         raise CheckpointError(
-            f"init_from: the weights of {path} are not those of {type(module).__name__} "
+            f"{argument}: the weights of {path} are not those of {type(module).__name__} "
             f"({_difference(own, state, missing, surplus, shapes)}): build the module with the "
             "arguments it was trained with"
         )
@@ -51,10 +52,10 @@ def load_weights(module: nn.Module, path: str | Path) -> None:
     module.load_state_dict(state)
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], Original | None]:
+def _read(path: Path, argument: str) -> tuple[dict[str, Tensor], Original | None]:
     """Return a file's weights, and what the network was before it was pruned, if the file says."""
     if not path.is_file():
-        raise CheckpointError(f"init_from: there is no file {path.resolve()}")
+        raise CheckpointError(f"{argument}: there is no file {path.resolve()}")
     try:
         if path.suffix == ".safetensors":
             return read_plain(path, lambda: _read_safetensors(path))
@@ -62,14 +63,14 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Original | None]:
             path, lambda: torch.load(path, map_location="cpu", weights_only=True)
         )
     except CheckpointError as error:
-        raise CheckpointError(f"init_from: {error}") from error
+        raise CheckpointError(f"{argument}: {error}") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise CheckpointError(f"init_from: {path} holds no state_dict of tensors")
+        raise CheckpointError(f"{argument}: {path} holds no state_dict of tensors")
     try:
         return state, original_of(content)
     except PlanError as error:
-        raise CheckpointError(f"init_from: {path}: {error}") from error
+        raise CheckpointError(f"{argument}: {path}: {error}") from error
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Original | None]:

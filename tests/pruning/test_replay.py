@@ -76,7 +76,9 @@ def test_a_run_from_a_changed_layer_on_is_a_whole_run_bit_for_bit(name: str) -> 
     with torch.no_grad():
         plain = run()
     structure = structure_of(run)
-    weights = [m.weight for m in model.modules() if isinstance(m, (nn.Linear, nn.modules.conv._ConvNd))]
+    weights = [
+        m.weight for m in model.modules() if isinstance(m, (nn.Linear, nn.modules.conv._ConvNd))
+    ]
     cuts = [structure.cut([weight]) for weight in weights]
     assert cuts == sorted(cuts)
     assert cuts[-1] > cuts[0]
@@ -107,8 +109,8 @@ def test_calls_before_the_cut_are_not_made() -> None:
 
 def test_other_data_of_another_length_has_the_same_structure() -> None:
     model = shuffle().eval()
-    structure = structure_of(lambda: model(torch.randn(4, 3, 32, 32)))
-    x = torch.randn(3, 3, 32, 32)
+    x, other = torch.randn(3, 3, 32, 32), torch.randn(4, 3, 32, 32)
+    structure = structure_of(lambda: model(other))
     cut = structure.cut([model.fc.weight])
     recording = record(lambda: model(x), structure, [cut])
     with torch.no_grad():

@@ -1,0 +1,1 @@
+"""Sensitivity scans: what each layer's pruning costs, by the user's own validation_step."""

@@ -1,0 +1,119 @@
+"""The rows of a scan, kept in a CSV file from which it can go on."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from lit_compress.errors import ScanError
+from lit_compress.files import write_whole
+
+TABLE, SETTINGS = "scan.csv", "scan.json"
+FIXED = ("layer", "ratio", "pruned", "of")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a layer's pruning costs.
+
+    Attributes:
+        layer: Name of the weight, or ``*`` for all layers.
+        ratio: Share that was pruned.
+        pruned: How many elements or channels that was.
+        of: How many there are.
+        scores: What validation logged.
+    """
+
+    layer: str
+    ratio: Fraction
+    pruned: int
+    of: int
+    scores: Mapping[str, float]
+
+
+@dataclass
+class Table:
+    """The rows so far, and the file that they are kept in.
+
+    Attributes:
+        folder: Where the file is.
+        settings: What the scan depends on; rows of other settings are not mixed in.
+        rows: By layer and ratio.
+    """
+
+    folder: Path
+    settings: Mapping[str, Any]
+    rows: dict[tuple[str, Fraction], Row] = field(default_factory=dict)
+
+    @classmethod
+    def opened(cls, folder: Path, settings: Mapping[str, Any]) -> Table:
+        """Return the table of a folder: with the rows of an earlier scan of the same settings.
+
+        Raises:
+            ScanError: If the folder holds another scan, or its files are damaged.
+        """
+        table = cls(folder, settings)
+        before = folder / SETTINGS
+        if before.is_file():
+            found = _json(before)
+            other = [key for key in settings if found.get(key) != settings[key]]
+            if other:
+                raise ScanError(
+                    f"{folder} holds a scan with another {other[0]} ({_short(found.get(other[0]))}"
+                    f", now {_short(settings[other[0]])}): give another dirpath, or remove it"
+                )
+            if (folder / TABLE).is_file():
+                table.rows = _rows(folder / TABLE)
+        return table
+
+    def add(self, row: Row) -> None:
+        """Add a row."""
+        self.rows[row.layer, row.ratio] = row
+
+    def write(self) -> None:
+        """Write the rows, and the settings beside them, each in one step."""
+        keys = sorted({key for row in self.rows.values() for key in row.scores})
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([*FIXED, *keys])
+        for row in self.rows.values():
+            scores = [repr(row.scores[key]) if key in row.scores else "" for key in keys]
+            writer.writerow([row.layer, float(row.ratio), row.pruned, row.of, *scores])
+        write_whole(self.folder / SETTINGS, json.dumps(dict(self.settings), indent=1) + "\n")
+        write_whole(self.folder / TABLE, text.getvalue())
+
+
+def _rows(path: Path) -> dict[tuple[str, Fraction], Row]:
+    rows = {}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            for entry in reader:
+                scores = {k: float(v) for k, v in entry.items() if k not in FIXED and v != ""}
+                ratio = Fraction(repr(float(entry["ratio"])))
+                counts = int(entry["pruned"]), int(entry["of"])
+                rows[entry["layer"], ratio] = Row(entry["layer"], ratio, *counts, scores)
+    except (KeyError, TypeError, ValueError, UnicodeDecodeError, csv.Error) as error:
+        raise ScanError(f"{path} is damaged ({error}): remove it to scan anew") from error
+    return rows
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ScanError(f"{path} is damaged ({error}): remove it to scan anew") from error
+    if not isinstance(content, dict):
+        raise ScanError(f"{path} is damaged: remove it to scan anew")
+    return content
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -1,0 +1,96 @@
+"""Lightning's Trainer with the verbs of compression that need a model and data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch import LightningDataModule, LightningModule
+
+from lit_compress.modules.weights import load_weights
+from lit_compress.pruning.importance import ImportanceName
+from lit_compress.pruning.sensitivity import Unit
+from lit_compress.scanning.scan import LEVELS, Mode, Scan, ScanOptions, scan_network
+
+
+class Trainer(pl.Trainer):
+    """Lightning's Trainer, and verbs beside ``fit``, ``validate``, ``test`` and ``predict``."""
+
+    def scan(
+        self,
+        model: LightningModule,
+        dataloaders: Any = None,
+        datamodule: LightningDataModule | None = None,
+        ckpt_path: str | None = None,
+        granularity: Unit = "element",
+        levels: Sequence[float] = LEVELS,
+        tolerance: float = 0.01,
+        monitor: str | None = None,
+        mode: Mode = "auto",
+        images: int | None = 2048,
+        include: Sequence[str] = ("*",),
+        exclude: Sequence[str] = (),
+        importance: ImportanceName = "l2",
+        curves: bool = True,
+        dirpath: str = "scan",
+        seed: int = 0,
+    ) -> Scan:
+        """Find how much each layer can lose, without training, before the metric drops.
+
+        Prunes each layer on trial, and all at one ratio, and measures by the model's own
+        ``validation_step``. Writes ``rules.yaml`` (for ``RulePruning``), ``scan.csv`` and the
+        curves; a scan that was stopped goes on where it was. The model is left as it is.
+
+        Args:
+            model: Any LightningModule.
+            dataloaders: A validation loader, where there is no datamodule.
+            datamodule: Any LightningDataModule with validation data.
+            ckpt_path: Checkpoint with the weights to scan. Default: the model's own.
+            granularity: ``element`` prunes single weights by their magnitude, ``filter`` channels
+                with all that is tied to them, ``original`` what the paper's code does: filters of
+                convolutions by themselves, elements of linear layers.
+            levels: Ratios to try, in [0, 1].
+            tolerance: How much of the metric may be lost for a ratio to get into the rules.
+            monitor: Key that ``validation_step`` logs. Default: the first that looks like a metric.
+            mode: Whether more of it is better (``max``) or less; ``auto`` tells by its name.
+            images: Validation examples to measure on, each class in its proportion; none for all.
+            include: Globs of the layers to try, or ``regex:`` and a regular expression.
+            exclude: Patterns of the layers to leave out.
+            importance: How channels are ranked, with ``granularity: filter``.
+            curves: Try every level and draw the curves; false tries the few levels that tell which
+                ratio the tolerance allows, and writes the rules alone.
+            dirpath: Folder of the files.
+            seed: Of the sample; another one draws other examples.
+        """
+        options = ScanOptions(
+            granularity,
+            tuple(levels) if isinstance(levels, (list, tuple)) else levels,
+            tolerance,
+            monitor,
+            mode,
+            images,
+            tuple(include),
+            tuple(exclude),
+            importance,
+            curves,
+            seed,
+        )
+        self._set_up(model, dataloaders, datamodule, ckpt_path)
+        bar = self.progress_bar_callback is not None
+        found = scan_network(self, model, options, Path(dirpath), bar)
+        print(found)
+        return found
+
+    def _set_up(
+        self,
+        model: LightningModule,
+        dataloaders: Any,
+        datamodule: LightningDataModule | None,
+        ckpt_path: str | None,
+    ) -> None:
+        """Load weights in the shapes they have, and validate once: data and model are set up."""
+        if ckpt_path is not None:
+            load_weights(model, ckpt_path, "ckpt_path")
+        self.validate(model, dataloaders=dataloaders, datamodule=datamodule, verbose=False)
