@@ -2,6 +2,7 @@
 
 from lit_compress.callbacks.filter_pruning import FilterPruning
 from lit_compress.callbacks.magnitude_pruning import MagnitudePruning
+from lit_compress.callbacks.overfitting import Overfitting
 from lit_compress.callbacks.post_training_quantization import PostTrainingQuantization
 from lit_compress.callbacks.report import CompressionReport
 from lit_compress.callbacks.rule_pruning import RulePruning
@@ -10,6 +11,7 @@ __all__ = [
     "CompressionReport",
     "FilterPruning",
     "MagnitudePruning",
+    "Overfitting",
     "PostTrainingQuantization",
     "RulePruning",
 ]

@@ -9,7 +9,13 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    RandomSampler,
+    SequentialSampler,
+)
 
 TRANSFER_HOOKS = ("on_before_batch_transfer", "on_after_batch_transfer")
 
@@ -36,6 +42,24 @@ def training_loaders(trainer: Trainer) -> list[Any]:
     data = trainer.datamodule  # type: ignore[attr-defined]
     return _prepared(
         data, data.train_dataloader() if data is not None else trainer.train_dataloader
+    )
+
+
+def whole(loader: Any) -> Any:
+    """Return a loader over all the data of another, in order and with no image left out.
+
+    One whose sampler chooses the data itself stays as it is.
+    """
+    if isinstance(loader, PreparedLoader):
+        return PreparedLoader(whole(loader.loader), loader.datamodule)
+    plain = type(loader) is DataLoader and type(loader.batch_sampler) is BatchSampler
+    if not plain or not isinstance(loader.sampler, (RandomSampler, SequentialSampler)):
+        return loader
+    return DataLoader(
+        loader.dataset,
+        batch_size=loader.batch_size,
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
     )
 
 

@@ -58,6 +58,7 @@ class PruningCallback(Callback, ABC):
         self.reached = 0.0
         self.history: list[dict[str, float]] = []
         self._settled = schedule
+        self._ahead = 0
         self._done = Fraction(0)
         self._rewind = Rewind(rewind)
 
@@ -82,6 +83,7 @@ class PruningCallback(Callback, ABC):
         if stage != "fit":
             return
         self.reached, self.history, self._done = 0.0, [], Fraction(0)
+        self._ahead = 0
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._settled = Schedule(shape="one_shot")
         else:
@@ -154,6 +156,16 @@ class PruningCallback(Callback, ABC):
         reached = value if self._done >= self._target else nan
         pl_module.log(f"pruned/{self.monitor}", reached, sync_dist=False)
 
+    @property
+    def begins(self) -> int:
+        """Epoch of the first event."""
+        return self._settled.first
+
+    def bring_forward(self, epochs: int) -> None:
+        """Have the whole schedule come this many epochs earlier."""
+        self._settled = self._settled.earlier(epochs)
+        self._ahead += epochs
+
     def original(self) -> Original | None:
         """Return what the network was like before channels were removed from it, if any were."""
         return None
@@ -175,7 +187,12 @@ class PruningCallback(Callback, ABC):
     @override
     def state_dict(self) -> dict[str, Any]:
         history = [dict(event) for event in self.history]
-        state = {"reached": self.reached, "history": history, "done": str(self._done)}
+        state = {
+            "reached": self.reached,
+            "history": history,
+            "done": str(self._done),
+            "ahead": self._ahead,
+        }
         kept = self._rewind.state()
         return {**state, "rewind": kept} if kept else state
 
@@ -185,6 +202,7 @@ class PruningCallback(Callback, ABC):
         self.history = [dict(event) for event in state_dict["history"]]
         self._done = Fraction(state_dict["done"])
         self._rewind.restore(state_dict.get("rewind", {}))
+        self.bring_forward(int(state_dict.get("ahead", 0)) - self._ahead)
 
     @property
     def goal(self) -> float:

@@ -89,6 +89,11 @@ class Schedule:
             )
         return self
 
+    def earlier(self, epochs: int) -> Schedule:
+        """Return this schedule with every event that many epochs earlier, from epoch 0 on."""
+        last = None if self.last is None else max(0, self.last - epochs)
+        return replace(self, first=max(0, self.first - epochs), last=last)
+
     def events(self) -> Sequence[int]:
         """Return the epochs at which to prune, rising; ``last`` must be settled."""
         if self.shape == "one_shot":

@@ -1,0 +1,305 @@
+"""Overfitting on purpose, so that what pruning cures can be measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from math import isfinite
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.apply_func import move_data_to_device
+from lightning.fabric.utilities.data import _set_sampler_epoch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch.utils._pytree import tree_map
+from typing_extensions import override
+
+from lit_compress.callbacks.ddp import on_rank_zero
+from lit_compress.callbacks.deactivation import Deactivation, leftover
+from lit_compress.callbacks.evaluation import check_monitor, clone, validate
+from lit_compress.callbacks.example import find_example
+from lit_compress.callbacks.loaders import training_loaders, validation_loaders, whole
+from lit_compress.callbacks.network import named_module
+from lit_compress.callbacks.pruning import BeforePruning, check_patterns
+from lit_compress.callbacks.variants import pruners
+from lit_compress.errors import InvalidArgumentError
+from lit_compress.report.gap import Reached, gap_table
+
+#: Metrics are float32: what they can be off by, far less than one image of 100,000.
+ROUNDING = 5e-7
+
+
+class Overfitting(Callback, BeforePruning):
+    """Trains without regularisation until the training data are known by heart.
+
+    Works on any LightningModule. While it lasts, dropout and batch norms are as in evaluation (in
+    every training batch; statistics stay, and scales and shifts get no step), and there is no
+    augmentation: where the datamodule has an attribute ``augment``, it is None. Elsewhere
+    augmentation is the data's own, and stays. Learning rate and weight decay are the optimizer's.
+
+    Alone it stops the run at the threshold. Beside a pruning callback it ends at the first pruning
+    event, which the threshold brings forward to the next epoch; all that was switched off is then
+    on again. At the end it prints the metric on training and validation data, and the gap, of the
+    network as it came (``reference``), ``overfitted`` and ``pruned``.
+
+    Args:
+        monitor: Key of an accuracy that your ``validation_step`` logs. It is measured on the
+            training data by that same step: whole, in eval mode, without augmentation.
+        threshold: Share of the training data, in (0, 1], that must be right: 0.9999 of 48,000
+            images allows 4 errors.
+        every: Epochs between measurements; each takes a forward pass of all training data.
+        hold: Globs of further modules to keep in eval mode: those whose forward calls
+            ``torch.nn.functional.dropout`` itself.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_acc",
+        threshold: float = 0.9999,
+        every: int = 1,
+        hold: Sequence[str] = (),
+    ) -> None:
+        number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
+        if not number or not 0 < threshold <= 1:
+            raise InvalidArgumentError(f"threshold must be a number in (0, 1], got {threshold!r}")
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise InvalidArgumentError(f"every must be a whole number of at least 1, got {every!r}")
+        if not isinstance(monitor, str) or not monitor:
+            raise InvalidArgumentError(f"monitor must be the name of a metric, got {monitor!r}")
+        check_patterns(hold=hold)
+        self.monitor = monitor
+        self.threshold = threshold
+        self.every = every
+        self.hold = list(hold)
+        #: What the network reached at each step, once it was measured.
+        self.steps: list[Reached] = []
+        self._active = False
+        self._reached: int | None = None
+        self._held = Deactivation(hold)
+        self._augment: Any = None
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        steps = [asdict(step) for step in self.steps]
+        return {"steps": steps, "active": self._active, "reached": self._reached}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.steps = [Reached(**step) for step in state_dict["steps"]]
+        self._active = bool(state_dict["active"])
+        self._reached = state_dict["reached"]
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        self.steps, self._active, self._reached = [], True, None
+        if not is_overridden("validation_step", pl_module):
+            raise InvalidArgumentError(
+                f"{type(pl_module).__name__} has no validation_step: Overfitting measures the "
+                f"training data by it, so write one that logs {self.monitor!r}"
+            )
+        if sum(isinstance(c, Overfitting) for c in trainer.callbacks) > 1:  # type: ignore[attr-defined]
+            raise InvalidArgumentError("a run can have one Overfitting callback: leave one out")
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # The state of a resumed run is known by now, and the training loader not made yet.
+        if self._active:
+            self._switch_augmentation_off(trainer)
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self._active:
+            return
+        first = min((pruner.begins for pruner in pruners(trainer)), default=None)
+        if first == 0 and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            raise InvalidArgumentError(
+                "Overfitting ends when pruning begins, which is at epoch 0: set the pruning "
+                "callback's schedule.first to the most epochs that overfitting may take"
+            )
+        self._check_held(trainer, pl_module)
+        if not self.steps:
+            self._measure(trainer, pl_module, "reference")
+        self._held.attach(pl_module)
+        rank_zero_info(
+            f"Overfitting: {len(self._held.names())} layers held in eval mode; "
+            + self._about_augmentation(trainer)
+        )
+        if self._reached is not None and first is None:
+            trainer.should_stop = True
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        self._held.apply()
+
+    @override
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, *_: Any
+    ) -> None:
+        self._held.drop_gradients()
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        epoch = trainer.current_epoch + 1
+        if not self._active or self._reached is not None or epoch % self.every:
+            return
+        value = self._value(trainer, pl_module, "train")
+        pl_module.log(f"overfitting/{self.monitor}", value, sync_dist=False)
+        if value < self.threshold - ROUNDING:
+            return
+        self._reached = epoch
+        rank_zero_info(f"Overfitting: {self.monitor} {value:.5f} on the training data at {epoch}")
+        waiting = [pruner.begins - epoch for pruner in pruners(trainer)]
+        for pruner in pruners(trainer):
+            pruner.bring_forward(max(0, min(waiting)))
+        trainer.should_stop = trainer.should_stop or not waiting
+
+    @override
+    def before_pruning(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._active:
+            self._measure(trainer, pl_module, "overfitted")
+            self._restore(trainer)
+            _reload(trainer)
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._active:
+            self._measure(trainer, pl_module, "overfitted")
+            if self._reached is None:
+                rank_zero_warn(
+                    f"Overfitting: {self.steps[-1].train:.5f} of the training data are right after "
+                    f"{trainer.current_epoch} epochs, not {self.threshold}: raise max_epochs or "
+                    "the learning rate"
+                )
+        self._restore(trainer)
+
+    @override
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if any(pruner.history for pruner in pruners(trainer)):
+            self._measure(trainer, pl_module, "pruned")
+        if trainer.is_global_zero:
+            print("\n" + gap_table(self.steps, self.monitor) + "\n")
+            self._log(trainer)
+
+    @override
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        self._held.release()
+        self._switch_augmentation_on(trainer)
+
+    # --- switching off, and on again -------------------------------------------------------------
+
+    def _switch_augmentation_off(self, trainer: Trainer) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        self._augment = getattr(data, "augment", None)
+        if self._augment is not None:
+            data.augment = None
+
+    def _switch_augmentation_on(self, trainer: Trainer) -> None:
+        if self._augment is not None:
+            trainer.datamodule.augment = self._augment  # type: ignore[attr-defined]
+            self._augment = None
+
+    def _restore(self, trainer: Trainer) -> None:
+        self._active = False
+        self._held.release()
+        self._switch_augmentation_on(trainer)
+
+    def _about_augmentation(self, trainer: Trainer) -> str:
+        if hasattr(trainer.datamodule, "augment"):  # type: ignore[attr-defined]
+            return "no augmentation"
+        return (
+            "augmentation, if there is any, is the training data's own and stays on (a datamodule "
+            "whose train_dataloader reads an attribute augment would have it set to None)"
+        )
+
+    def _check_held(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Warn of what is still random in training: it cannot be found by the layers' types."""
+        with isolate_rng():
+            name = on_rank_zero(trainer, lambda: _leftover(trainer, pl_module, self.hold))
+        if name is not None:
+            rank_zero_warn(
+                f"Overfitting: {name or type(pl_module).__name__} still varies in training, though "
+                "dropout and batch norms are held: if it calls dropout as a function, name it in "
+                "hold"
+            )
+
+    # --- measuring -------------------------------------------------------------------------------
+
+    def _measure(self, trainer: Trainer, pl_module: LightningModule, step: str) -> None:
+        train = self._value(trainer, pl_module, "train")
+        val = self._value(trainer, pl_module, "val") if validation_loaders(trainer) else None
+        self.steps.append(Reached(step, trainer.current_epoch, train, val))
+
+    def _value(self, trainer: Trainer, pl_module: LightningModule, split: str) -> float:
+        return on_rank_zero(trainer, lambda: self._validated(trainer, pl_module, split))
+
+    def _validated(self, trainer: Trainer, pl_module: LightningModule, split: str) -> float:
+        if split == "val":
+            metrics = validate(trainer, clone(trainer, pl_module), validation_loaders(trainer))
+        else:
+            augment = self._augment
+            if not self._active:
+                self._switch_augmentation_off(trainer)
+            try:
+                loaders = [whole(loader) for loader in training_loaders(trainer)]
+            finally:
+                if not self._active:
+                    self._switch_augmentation_on(trainer)
+            metrics = validate(trainer, clone(trainer, pl_module), loaders, _limit(trainer))
+        check_monitor(self.monitor, metrics)
+        value = metrics[self.monitor]
+        if not isfinite(value) or not 0 <= value <= 1:
+            raise InvalidArgumentError(
+                f"monitor {self.monitor!r} is {value:g} on the {split} data: Overfitting needs an "
+                "accuracy, in [0, 1]"
+            )
+        return value
+
+    def _log(self, trainer: Trainer) -> None:
+        for logger in trainer.loggers:
+            scalars = {f"{s.step}/train_{self.monitor}": s.train for s in self.steps}
+            scalars |= {f"{s.step}/gap_{self.monitor}": s.gap for s in self.steps if s.gap is not None}
+            logger.log_metrics(scalars, step=trainer.global_step)
+            if isinstance(logger, TensorBoardLogger):
+                text = gap_table(self.steps, self.monitor).replace("\n", "\n    ")
+                logger.experiment.add_text("overfitting", "    " + text, trainer.global_step)
+
+
+def _limit(trainer: Trainer) -> int | float:
+    """Return how many training batches to measure: all, but where the run itself takes a few."""
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return 1
+    return trainer.limit_train_batches if trainer.overfit_batches else 1.0  # type: ignore[attr-defined]
+
+
+def _reload(trainer: Trainer) -> None:
+    """Make the training loader anew, for an epoch that is about to start."""
+    loop = trainer.fit_loop
+    if trainer.datamodule is None:  # type: ignore[attr-defined]
+        return
+    if loop._data_fetcher is not None:
+        loop._data_fetcher.teardown()
+    loop._combined_loader = None
+    loop.setup_data()
+    for loader in loop._combined_loader.flattened:  # type: ignore[attr-defined]
+        _set_sampler_epoch(loader, trainer.current_epoch)
+
+
+def _leftover(trainer: Trainer, pl_module: LightningModule, hold: Sequence[str]) -> str | None:
+    """Return the name of what is random in training in spite of all, by a forward on a copy."""
+    example = find_example(trainer, pl_module, None)
+    copy = clone(trainer, pl_module)
+    # What the example holds may be zeros, which hide dropout.
+    inputs = tree_map(
+        lambda v: torch.rand(v.shape) if torch.is_tensor(v) and v.is_floating_point() else v,
+        move_data_to_device(example.inputs, torch.device("cpu")),
+    )
+    with torch.compiler.set_stance("force_eager"):
+        return leftover(copy, named_module(copy, example.submodule), inputs, hold)
