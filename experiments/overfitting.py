@@ -5,8 +5,8 @@
 Four steps a seed, each from the weights of the one before it: ``reference`` as the packaged configs
 train, ``overfitted`` from it with ``Overfitting``, and from that ``pruned`` and its control
 ``continued``, which trains on for the same epochs without pruning, dropout, batch norms and
-augmentation back on as for ``pruned``. Each step leaves its weights and a JSON file under ``--out``;
-started again, the script goes on where it was. The table is made from those files alone.
+augmentation back on as for ``pruned``. Each step leaves its weights and a JSON file under
+``--out``; started again, the script goes on where it was. The table is made from those files alone.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ def pruning(share: float) -> Callback:
 
 def epochs_of(step: str, words: argparse.Namespace) -> int:
     """Return the epochs of a step."""
-    own = {"reference": words.epochs, "overfitted": words.overfit_epochs}
-    return own.get(step, words.pruned_epochs)
+    own: dict[str, int] = {"reference": words.epochs, "overfitted": words.overfit_epochs}
+    return own.get(step, int(words.pruned_epochs))
 
 
 def optimizer_of(step: str, words: argparse.Namespace) -> dict[str, Any]:
@@ -124,9 +124,10 @@ def run(network: str, seed: int, step: str, words: argparse.Namespace) -> None:
         init_from=None if before is None else str(folder / f"{before}.ckpt"),
         **optimizer_of(step, words),
     )
-    callbacks: list[Callback] = [ModelCheckpoint(folder / step, save_last=True, save_top_k=0)]
+    saving = ModelCheckpoint(folder / step, save_last=True, save_on_train_epoch_end=True)
+    callbacks: list[Callback] = [saving]
     if step == "overfitted":
-        callbacks.append(Overfitting(threshold=words.threshold))
+        callbacks.append(Overfitting(threshold=words.threshold, every=words.every))
     if step == "pruned":
         callbacks.append(pruning(words.share))
     trainer = Trainer(
@@ -176,7 +177,7 @@ def table(out: str) -> str:
         ours = [result for result in found if result["network"] == network]
         sizes = ", ".join(sorted({f"{result['images']:,}" for result in ours}))
         lines += [f"{network}, FashionMNIST, {sizes} training images; mean (spread) in per cent"]
-        lines += ["step          seeds  epochs   training not augm.       validation             test  gap"]
+        lines += [_row("step", "seeds", "epochs", "training", "validation", "test", "gap")]
         lines += [_line([r for r in ours if r["step"] == step], step) for step in STEPS]
         lines += [_differences(ours)]
         lines += [
@@ -188,14 +189,17 @@ def table(out: str) -> str:
     return "\n".join(lines)
 
 
+def _row(step: str, seeds: str, epochs: str, *cells: str) -> str:
+    return f"{step:12}{seeds:>6}{epochs:>8}" + "".join(f"{cell:>16}" for cell in cells)
+
+
 def _line(results: list[dict[str, Any]], step: str) -> str:
     if not results:
-        return f"{step:12}  none yet"
-    epochs = sorted({result["epochs"] for result in results})
-    took = f"{epochs[0]}" if len(epochs) == 1 else f"{epochs[0]}-{epochs[-1]}"
+        return _row(step, "0", "-")
+    took = "-".join(dict.fromkeys(str(f({r["epochs"] for r in results})) for f in (min, max)))
     cells = [_spread([r[split] for r in results]) for split in ("train", "val", "test")]
-    gap = _spread([r["train"] - r["val"] for r in results])
-    return f"{step:12} {len(results):6} {took:>7} {cells[0]:>20} {cells[1]:>16} {cells[2]:>16} {gap:>14}"
+    gap = _spread([r["train"] - r["val"] for r in results], "+")
+    return _row(step, str(len(results)), took, *cells, gap)
 
 
 def _differences(results: list[dict[str, Any]]) -> str:
@@ -224,10 +228,11 @@ def main() -> None:
     parser.add_argument("--steps", nargs="*", default=list(STEPS), choices=STEPS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--images", type=int, default=20_000)
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--overfit-epochs", type=int, default=20)
-    parser.add_argument("--pruned-epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--overfit-epochs", type=int, default=15)
+    parser.add_argument("--pruned-epochs", type=int, default=6)
     parser.add_argument("--threshold", type=float, default=0.9999)
+    parser.add_argument("--every", type=int, default=3, help="epochs between measurements")
     parser.add_argument("--share", type=float, default=0.2, help="removed of each layer")
     parser.add_argument("--lr", type=float, default=0.01, help="after the reference")
     parser.add_argument("--table", action="store_true", help="print the table, train nothing")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +17,6 @@ from lit_compress.measure.cost import Inputs, forward_arguments
 
 #: Layers that are known by their names: torchvision's and timm's drop whole paths or blocks.
 DROPS = ("Drop", "StochasticDepth")
-
-Outputs = list[tuple[str, list[Tensor]]]
 
 
 class Deactivation:
@@ -44,7 +43,9 @@ class Deactivation:
         modules = dict(module.named_modules())
         for pattern in self.patterns:
             if not any(fnmatchcase(name, pattern) for name in modules):
-                raise PatternError(f"hold: {pattern!r} matches no module of {type(module).__name__}")
+                raise PatternError(
+                    f"hold: {pattern!r} matches no module of {type(module).__name__}"
+                )
         self._layers = {n: m for n, m in modules.items() if m.training and self._is_held(n, m)}
         norms = [layer for layer in self._layers.values() if isinstance(layer, _NormBase)]
         self._affine = [p for norm in norms for p in norm.parameters(recurse=False)]
@@ -54,6 +55,10 @@ class Deactivation:
         """Put the layers in eval mode again, whatever was done to them."""
         for layer in self._layers.values():
             layer.training = False
+
+    def broken(self) -> str | None:
+        """Return the name of a layer that is in training mode in spite of it, None if none is."""
+        return next((name for name, layer in self._layers.items() if layer.training), None)
 
     def drop_gradients(self) -> None:
         """Leave the norms' scales and shifts out of an optimizer's step, and its state alone."""
@@ -84,7 +89,8 @@ def leftover(
 ) -> str | None:
     """Return the innermost module that varies in training although it is held, None if none does.
 
-    A forward is run twice in training mode: outputs must agree, and no buffer may change.
+    A forward is run twice in training mode: equal inputs must give equal outputs, and no buffer may
+    change.
 
     Args:
         module: A copy that may be changed.
@@ -96,29 +102,34 @@ def leftover(
     Deactivation(patterns).attach(module)
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
     torch.manual_seed(0)
-    first, second = (_outputs(module, called, inputs) for _ in range(2))
-    for (name, a), (_, b) in zip(first, second, strict=False):
-        if not all(torch.equal(x, y) for x, y in zip(a, b, strict=False)):
-            return name
+    first, second = (_calls(module, called, inputs) for _ in range(2))
+    for a, b in zip(first, second, strict=False):
+        if _equal(a.given, b.given) and not _equal(a.made, b.made):
+            return a.name
     for name, buffer in module.named_buffers():
         if not torch.equal(buffer, buffers[name]):
             return name.rpartition(".")[0]
     return None
 
 
-def _outputs(module: nn.Module, called: nn.Module, inputs: Inputs) -> Outputs:
-    """Return what each module puts out, innermost first."""
-    seen: Outputs = []
+class _Call(NamedTuple):
+    name: str
+    given: list[Tensor]
+    made: list[Tensor]
 
-    def recorder(name: str) -> object:
-        def record(_: nn.Module, args: object, output: object) -> None:
-            leaves = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
-            seen.append((name, [leaf.detach().clone().nan_to_num() for leaf in leaves]))
+
+def _calls(module: nn.Module, called: nn.Module, inputs: Inputs) -> list[_Call]:
+    """Return what each module was given and made of it, innermost first."""
+    seen: list[_Call] = []
+
+    def recorder(name: str) -> Callable[..., None]:
+        def record(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            seen.append(_Call(name, _tensors((args, kwargs)), _tensors(output)))
 
         return record
 
     handles = [
-        child.register_forward_hook(recorder(name))  # type: ignore[arg-type]
+        child.register_forward_hook(recorder(name), with_kwargs=True)
         for name, child in module.named_modules()
     ]
     try:
@@ -128,3 +139,11 @@ def _outputs(module: nn.Module, called: nn.Module, inputs: Inputs) -> Outputs:
         for handle in handles:
             handle.remove()
     return seen
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    return [leaf.clone().nan_to_num() for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
+
+
+def _equal(a: list[Tensor], b: list[Tensor]) -> bool:
+    return len(a) == len(b) and all(map(torch.equal, a, b))

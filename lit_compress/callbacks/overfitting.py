@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from lightning.fabric.utilities.apply_func import move_data_to_device
-from lightning.fabric.utilities.data import _set_sampler_epoch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -18,6 +17,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch.utils._pytree import tree_map
 from typing_extensions import override
 
+from lit_compress.callbacks.augmentation import Augmentation, reload_training_data
 from lit_compress.callbacks.ddp import on_rank_zero
 from lit_compress.callbacks.deactivation import Deactivation, leftover
 from lit_compress.callbacks.evaluation import check_monitor, clone, validate
@@ -80,7 +80,7 @@ class Overfitting(Callback, BeforePruning):
         self._active = False
         self._reached: int | None = None
         self._held = Deactivation(hold)
-        self._augment: Any = None
+        self._augmentation = Augmentation()
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -103,14 +103,12 @@ class Overfitting(Callback, BeforePruning):
                 f"{type(pl_module).__name__} has no validation_step: Overfitting measures the "
                 f"training data by it, so write one that logs {self.monitor!r}"
             )
-        if sum(isinstance(c, Overfitting) for c in trainer.callbacks) > 1:  # type: ignore[attr-defined]
-            raise InvalidArgumentError("a run can have one Overfitting callback: leave one out")
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # The state of a resumed run is known by now, and the training loader not made yet.
         if self._active:
-            self._switch_augmentation_off(trainer)
+            self._augmentation.switch_off(trainer)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -125,10 +123,11 @@ class Overfitting(Callback, BeforePruning):
         self._check_held(trainer, pl_module)
         if not self.steps:
             self._measure(trainer, pl_module, "reference")
+            self._judge(trainer, self.steps[0].train, trainer.current_epoch)
         self._held.attach(pl_module)
         rank_zero_info(
             f"Overfitting: {len(self._held.names())} layers held in eval mode; "
-            + self._about_augmentation(trainer)
+            + self._augmentation.describe()
         )
         if self._reached is not None and first is None:
             trainer.should_stop = True
@@ -138,6 +137,16 @@ class Overfitting(Callback, BeforePruning):
         self._held.apply()
 
     @override
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        name = self._held.broken()
+        if name is not None:
+            raise InvalidArgumentError(
+                f"{type(pl_module).__name__} put {name} back in training mode in a training batch, "
+                "where Overfitting holds it in eval mode: leave its train() calls to Lightning, or "
+                "make them in on_train_epoch_start"
+            )
+
+    @override
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, *_: Any
     ) -> None:
@@ -145,26 +154,17 @@ class Overfitting(Callback, BeforePruning):
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        epoch = trainer.current_epoch + 1
-        if not self._active or self._reached is not None or epoch % self.every:
-            return
-        value = self._value(trainer, pl_module, "train")
-        pl_module.log(f"overfitting/{self.monitor}", value, sync_dist=False)
-        if value < self.threshold - ROUNDING:
-            return
-        self._reached = epoch
-        rank_zero_info(f"Overfitting: {self.monitor} {value:.5f} on the training data at {epoch}")
-        waiting = [pruner.begins - epoch for pruner in pruners(trainer)]
-        for pruner in pruners(trainer):
-            pruner.bring_forward(max(0, min(waiting)))
-        trainer.should_stop = trainer.should_stop or not waiting
+        if self._active and self._reached is None and (trainer.current_epoch + 1) % self.every == 0:
+            value = self._value(trainer, pl_module, "train")
+            pl_module.log(f"overfitting/{self.monitor}", value, sync_dist=False)
+            self._judge(trainer, value, trainer.current_epoch + 1)
 
     @override
     def before_pruning(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._active:
             self._measure(trainer, pl_module, "overfitted")
-            self._restore(trainer)
-            _reload(trainer)
+            self._restore()
+            reload_training_data(trainer)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -176,7 +176,7 @@ class Overfitting(Callback, BeforePruning):
                     f"{trainer.current_epoch} epochs, not {self.threshold}: raise max_epochs or "
                     "the learning rate"
                 )
-        self._restore(trainer)
+        self._restore()
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -190,45 +190,44 @@ class Overfitting(Callback, BeforePruning):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        self._held.release()
-        self._switch_augmentation_on(trainer)
+        self._restore()
 
     # --- switching off, and on again -------------------------------------------------------------
 
-    def _switch_augmentation_off(self, trainer: Trainer) -> None:
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        self._augment = getattr(data, "augment", None)
-        if self._augment is not None:
-            data.augment = None
-
-    def _switch_augmentation_on(self, trainer: Trainer) -> None:
-        if self._augment is not None:
-            trainer.datamodule.augment = self._augment  # type: ignore[attr-defined]
-            self._augment = None
-
-    def _restore(self, trainer: Trainer) -> None:
+    def _restore(self) -> None:
         self._active = False
         self._held.release()
-        self._switch_augmentation_on(trainer)
-
-    def _about_augmentation(self, trainer: Trainer) -> str:
-        if hasattr(trainer.datamodule, "augment"):  # type: ignore[attr-defined]
-            return "no augmentation"
-        return (
-            "augmentation, if there is any, is the training data's own and stays on (a datamodule "
-            "whose train_dataloader reads an attribute augment would have it set to None)"
-        )
+        self._augmentation.switch_on()
 
     def _check_held(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Warn of what is still random in training: it cannot be found by the layers' types."""
-        with isolate_rng():
-            name = on_rank_zero(trainer, lambda: _leftover(trainer, pl_module, self.hold))
+        try:
+            with isolate_rng():
+                name = on_rank_zero(trainer, lambda: _leftover(trainer, pl_module, self.hold))
+        except InvalidArgumentError as error:
+            rank_zero_info(f"Overfitting: not checked for further dropout: {error}")
+            return
         if name is not None:
             rank_zero_warn(
                 f"Overfitting: {name or type(pl_module).__name__} still varies in training, though "
                 "dropout and batch norms are held: if it calls dropout as a function, name it in "
                 "hold"
             )
+
+    def _judge(self, trainer: Trainer, value: float, epoch: int) -> None:
+        """End the phase by ``epoch`` if the threshold is reached: with pruning, or with the run."""
+        if value < self.threshold - ROUNDING:
+            return
+        self._reached = epoch
+        rank_zero_info(
+            f"Overfitting: after {epoch} epochs {self.monitor} is {value:.5f} on the training data"
+        )
+        found = pruners(trainer)
+        early = min((pruner.begins - pruner.notice - epoch for pruner in found), default=0)
+        for pruner in found:
+            pruner.bring_forward(max(0, early))
+        if not found:
+            trainer.should_stop = True
 
     # --- measuring -------------------------------------------------------------------------------
 
@@ -244,14 +243,8 @@ class Overfitting(Callback, BeforePruning):
         if split == "val":
             metrics = validate(trainer, clone(trainer, pl_module), validation_loaders(trainer))
         else:
-            augment = self._augment
-            if not self._active:
-                self._switch_augmentation_off(trainer)
-            try:
+            with self._augmentation.off(trainer):
                 loaders = [whole(loader) for loader in training_loaders(trainer)]
-            finally:
-                if not self._active:
-                    self._switch_augmentation_on(trainer)
             metrics = validate(trainer, clone(trainer, pl_module), loaders, _limit(trainer))
         check_monitor(self.monitor, metrics)
         value = metrics[self.monitor]
@@ -265,7 +258,8 @@ class Overfitting(Callback, BeforePruning):
     def _log(self, trainer: Trainer) -> None:
         for logger in trainer.loggers:
             scalars = {f"{s.step}/train_{self.monitor}": s.train for s in self.steps}
-            scalars |= {f"{s.step}/gap_{self.monitor}": s.gap for s in self.steps if s.gap is not None}
+            gaps = {f"{step.step}/gap_{self.monitor}": step.gap for step in self.steps}
+            scalars |= {tag: gap for tag, gap in gaps.items() if gap is not None}
             logger.log_metrics(scalars, step=trainer.global_step)
             if isinstance(logger, TensorBoardLogger):
                 text = gap_table(self.steps, self.monitor).replace("\n", "\n    ")
@@ -277,19 +271,6 @@ def _limit(trainer: Trainer) -> int | float:
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return 1
     return trainer.limit_train_batches if trainer.overfit_batches else 1.0  # type: ignore[attr-defined]
-
-
-def _reload(trainer: Trainer) -> None:
-    """Make the training loader anew, for an epoch that is about to start."""
-    loop = trainer.fit_loop
-    if trainer.datamodule is None:  # type: ignore[attr-defined]
-        return
-    if loop._data_fetcher is not None:
-        loop._data_fetcher.teardown()
-    loop._combined_loader = None
-    loop.setup_data()
-    for loader in loop._combined_loader.flattened:  # type: ignore[attr-defined]
-        _set_sampler_epoch(loader, trainer.current_epoch)
 
 
 def _leftover(trainer: Trainer, pl_module: LightningModule, hold: Sequence[str]) -> str | None:

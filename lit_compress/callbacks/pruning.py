@@ -156,6 +156,9 @@ class PruningCallback(Callback, ABC):
         reached = value if self._done >= self._target else nan
         pl_module.log(f"pruned/{self.monitor}", reached, sync_dist=False)
 
+    #: Epochs in which an event must be seen coming.
+    notice = 0
+
     @property
     def begins(self) -> int:
         """Epoch of the first event."""
