@@ -81,6 +81,7 @@ class Overfitting(Callback, BeforePruning):
         self._reached: int | None = None
         self._held = Deactivation(hold)
         self._augmentation = Augmentation()
+        self._latest = (-1, 0.0)  # step of the optimizer, and the training metric by then
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -97,7 +98,7 @@ class Overfitting(Callback, BeforePruning):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
             return
-        self.steps, self._active, self._reached = [], True, None
+        self.steps, self._active, self._reached, self._latest = [], True, None, (-1, 0.0)
         if not is_overridden("validation_step", pl_module):
             raise InvalidArgumentError(
                 f"{type(pl_module).__name__} has no validation_step: Overfitting measures the "
@@ -156,6 +157,7 @@ class Overfitting(Callback, BeforePruning):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._active and self._reached is None and (trainer.current_epoch + 1) % self.every == 0:
             value = self._value(trainer, pl_module, "train")
+            self._latest = (trainer.global_step, value)
             pl_module.log(f"overfitting/{self.monitor}", value, sync_dist=False)
             self._judge(trainer, value, trainer.current_epoch + 1)
 
@@ -163,7 +165,8 @@ class Overfitting(Callback, BeforePruning):
     def before_pruning(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._active:
             self._measure(trainer, pl_module, "overfitted")
-            self._restore()
+            self._active = False
+            self._release()
             reload_training_data(trainer)
 
     @override
@@ -176,7 +179,7 @@ class Overfitting(Callback, BeforePruning):
                     f"{trainer.current_epoch} epochs, not {self.threshold}: raise max_epochs or "
                     "the learning rate"
                 )
-        self._restore()
+        self._release()
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -190,12 +193,11 @@ class Overfitting(Callback, BeforePruning):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        self._restore()
+        self._release()
 
     # --- switching off, and on again -------------------------------------------------------------
 
-    def _restore(self) -> None:
-        self._active = False
+    def _release(self) -> None:
         self._held.release()
         self._augmentation.switch_on()
 
@@ -232,8 +234,13 @@ class Overfitting(Callback, BeforePruning):
     # --- measuring -------------------------------------------------------------------------------
 
     def _measure(self, trainer: Trainer, pl_module: LightningModule, step: str) -> None:
-        train = self._value(trainer, pl_module, "train")
+        if self._latest[0] == trainer.global_step:
+            train = self._latest[1]
+        else:
+            train = self._value(trainer, pl_module, "train")
         val = self._value(trainer, pl_module, "val") if validation_loaders(trainer) else None
+        # A run that goes on from its end measures its last step anew.
+        self.steps = [known for known in self.steps if known.step != step]
         self.steps.append(Reached(step, trainer.current_epoch, train, val))
 
     def _value(self, trainer: Trainer, pl_module: LightningModule, split: str) -> float:
