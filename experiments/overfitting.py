@@ -28,7 +28,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from lit_compress import Schedule
-from lit_compress.callbacks import MagnitudePruning, Overfitting
+from lit_compress.callbacks import Overfitting, RulePruning
 from lit_compress.datamodules import FashionMNISTDataModule
 from lit_compress.datamodules.images import Collate, PixelDataset
 from lit_compress.modules import MobileNetV2, ShuffleNetV2
@@ -74,8 +74,8 @@ class Subset(FashionMNISTDataModule):
 
 
 def pruning(share: float) -> Callback:
-    """Return what prunes: the share of each layer, at once."""
-    return MagnitudePruning(share, Schedule(shape="one_shot"), scope="local")
+    """Return what prunes as the paper: filters of convolutions, elements of the classifier."""
+    return RulePruning(target=share, schedule=Schedule(shape="one_shot"), shrink="never")
 
 
 def epochs_of(step: str, words: argparse.Namespace) -> int:
@@ -229,10 +229,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--images", type=int, default=20_000)
     parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--overfit-epochs", type=int, default=15)
-    parser.add_argument("--pruned-epochs", type=int, default=6)
+    parser.add_argument("--overfit-epochs", type=int, default=10)
+    parser.add_argument("--pruned-epochs", type=int, default=4)
     parser.add_argument("--threshold", type=float, default=0.9999)
-    parser.add_argument("--every", type=int, default=3, help="epochs between measurements")
+    parser.add_argument("--every", type=int, default=2, help="epochs between measurements")
     parser.add_argument("--share", type=float, default=0.2, help="removed of each layer")
     parser.add_argument("--lr", type=float, default=0.01, help="after the reference")
     parser.add_argument("--table", action="store_true", help="print the table, train nothing")

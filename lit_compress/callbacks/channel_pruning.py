@@ -103,6 +103,11 @@ class ChannelPruning(PruningCallback):
     def gradient_importances(self) -> Sequence[Importance]:
         """Return the importances that need gradients."""
 
+    @override
+    def earliest(self, epoch: int) -> int:
+        # Gradients are those of the epoch before the first event, which must be seen coming.
+        return super().earliest(epoch + bool(self.gradient_importances()))
+
     def removes(self, module: LightningModule) -> bool:
         """Tell whether any channels of a module are to be removed."""
         return True

@@ -225,7 +225,7 @@ class Overfitting(Callback, BeforePruning):
             f"Overfitting: after {epoch} epochs {self.monitor} is {value:.5f} on the training data"
         )
         found = pruners(trainer)
-        early = min((pruner.begins - pruner.notice - epoch for pruner in found), default=0)
+        early = min((pruner.begins - pruner.earliest(epoch) for pruner in found), default=0)
         for pruner in found:
             pruner.bring_forward(max(0, early))
         if not found:

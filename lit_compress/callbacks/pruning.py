@@ -156,13 +156,14 @@ class PruningCallback(Callback, ABC):
         reached = value if self._done >= self._target else nan
         pl_module.log(f"pruned/{self.monitor}", reached, sync_dist=False)
 
-    #: Epochs in which an event must be seen coming.
-    notice = 0
-
     @property
     def begins(self) -> int:
         """Epoch of the first event."""
         return self._settled.first
+
+    def earliest(self, epoch: int) -> int:
+        """Return the first epoch, from the start of ``epoch`` on, at which pruning could begin."""
+        return max(epoch, self._rewind.epoch or 0)
 
     def bring_forward(self, epochs: int) -> None:
         """Have the whole schedule come this many epochs earlier."""

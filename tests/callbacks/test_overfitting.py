@@ -395,6 +395,14 @@ def test_an_importance_that_needs_gradients_gets_an_epoch_of_them(
     assert pruner.reached == pytest.approx(0.5, abs=0.1)
 
 
+def test_pruning_does_not_begin_before_the_epoch_it_rewinds_to(make_trainer: MakeTrainer) -> None:
+    schedule = Schedule(6, shape="one_shot")
+    pruner = MagnitudePruning(0.5, schedule, rewind="epoch 4")
+    callbacks = [Overfitting("my_acc", threshold=0.1), pruner]
+    make_trainer(max_epochs=8, callbacks=callbacks).fit(Dropped(), datamodule=Data())
+    assert callbacks[0].steps[1].epoch == pruner.history[0]["epoch"] == 4
+
+
 @pytest.mark.filterwarnings("ignore:Be aware that when using")  # ModelCheckpoint is left out
 @pytest.mark.parametrize("threshold", [1.0, 0.6])
 def test_resumed_from_any_epoch_it_ends_the_same(
