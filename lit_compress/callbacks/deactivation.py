@@ -15,8 +15,8 @@ from torch.utils._pytree import tree_leaves
 from lit_compress.errors import PatternError
 from lit_compress.measure.cost import Inputs, forward_arguments
 
-#: Layers that are known by their names: torchvision's and timm's drop whole paths or blocks.
-DROPS = ("Drop", "StochasticDepth")
+#: Layers that are known by their names: torchvision's and timm's, which drop paths or blocks.
+DROPS = ("DropPath", "DropBlock", "DropBlock2d", "DropBlock3d", "StochasticDepth")
 
 
 class Deactivation:
@@ -76,7 +76,7 @@ class Deactivation:
         return list(self._layers)
 
     def _is_held(self, name: str, module: nn.Module) -> bool:
-        if isinstance(module, (_DropoutNd, _NormBase)) or type(module).__name__.startswith(DROPS):
+        if isinstance(module, (_DropoutNd, _NormBase)) or type(module).__name__ in DROPS:
             return True
         if isinstance(module, nn.MultiheadAttention) and module.dropout > 0:
             return True

@@ -2,11 +2,17 @@ from collections.abc import Callable
 
 import torch
 from conftest import ForeignModule, loader, stripes
-from lightning.pytorch import Trainer
-from torch.utils.data import DataLoader
+from lightning.pytorch import LightningDataModule, Trainer
+from torch.utils.data import DataLoader, SubsetRandomSampler
 
 from lit_compress.callbacks import FilterPruning
-from lit_compress.callbacks.loaders import training_loaders, unmoved, validation_loaders
+from lit_compress.callbacks.loaders import (
+    PreparedLoader,
+    training_loaders,
+    unmoved,
+    validation_loaders,
+    whole,
+)
 
 
 def test_generators_are_put_back() -> None:
@@ -47,3 +53,18 @@ def test_loaders_given_to_fit_are_found(make_trainer: Callable[..., Trainer]) ->
     trainer.fit(ForeignModule(), train, val)
     assert training_loaders(trainer) == [train]
     assert validation_loaders(trainer) == [val]
+
+
+def test_whole_is_in_order_and_leaves_nothing_out() -> None:
+    data = stripes(22, 0)
+    shuffled = DataLoader(data, batch_size=8, shuffle=True, drop_last=True)
+    for given in (shuffled, PreparedLoader(shuffled, LightningDataModule())):
+        images = torch.cat([batch[0] for batch in whole(given)])
+        assert torch.equal(images, data.tensors[0])
+
+
+def test_whole_keeps_a_choice_of_the_users() -> None:
+    chosen = DataLoader(stripes(22, 0), batch_size=8, sampler=SubsetRandomSampler([1, 2]))
+    assert whole(chosen) is chosen
+    batches = [torch.zeros(2)]
+    assert whole(batches) is batches

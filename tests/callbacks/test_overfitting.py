@@ -220,10 +220,10 @@ class Head(nn.Module):
 
 def test_dropout_called_as_a_function_is_found_and_can_be_held(make_trainer: MakeTrainer) -> None:
     with pytest.warns(UserWarning, match=r"net\.9 still varies.*name it in hold"):
-        make_trainer(max_epochs=1, callbacks=[Overfitting("my_acc", threshold=0.2)]).fit(
+        make_trainer(max_epochs=1, callbacks=[Overfitting("my_acc", threshold=0.01)]).fit(
             Functional(), loader(64), loader(16, 1)
         )
-    quiet = Overfitting("my_acc", threshold=0.2, hold=["net.9"])
+    quiet = Overfitting("my_acc", threshold=0.01, hold=["net.9"])
     make_trainer(max_epochs=1, callbacks=[quiet]).fit(Functional(), loader(64), loader(16, 1))
 
 
@@ -269,7 +269,7 @@ def test_says_where_augmentation_is_the_datas_own(
     make_trainer: MakeTrainer, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("INFO"):
-        make_trainer(max_epochs=1, callbacks=[Overfitting("my_acc", threshold=0.1)]).fit(
+        make_trainer(max_epochs=1, callbacks=[Overfitting("my_acc", threshold=0.01)]).fit(
             Dropped(), loader(64), loader(16, 1)
         )
     assert "augmentation, if there is any, is the training data's own" in caplog.text
@@ -377,7 +377,7 @@ def test_the_threshold_brings_pruning_forward(
 def test_several_pruning_callbacks_keep_their_distance(make_trainer: MakeTrainer) -> None:
     early = MagnitudePruning(0.5, Schedule(6, shape="one_shot"), include=["net.0"])
     late = MagnitudePruning(0.5, Schedule(8, shape="one_shot"), include=["net.3"])
-    overfitting = Overfitting("my_acc", threshold=0.1)
+    overfitting = Overfitting("my_acc", threshold=0.01)
     trainer = make_trainer(max_epochs=10, callbacks=[overfitting, late, early])
     trainer.fit(Dropped(), datamodule=Data())
     first = overfitting.steps[1].epoch
@@ -389,7 +389,7 @@ def test_an_importance_that_needs_gradients_gets_an_epoch_of_them(
     make_trainer: MakeTrainer,
 ) -> None:
     pruner = FilterPruning(0.5, schedule=Schedule(6, shape="one_shot"), importance="taylor")
-    callbacks = [Overfitting("my_acc", threshold=0.1), pruner]
+    callbacks = [Overfitting("my_acc", threshold=0.01), pruner]
     make_trainer(max_epochs=8, callbacks=callbacks).fit(Dropped(), datamodule=Data())
     assert pruner.history[0]["epoch"] == callbacks[0].steps[1].epoch < 6
     assert pruner.reached == pytest.approx(0.5, abs=0.1)
@@ -398,7 +398,7 @@ def test_an_importance_that_needs_gradients_gets_an_epoch_of_them(
 def test_pruning_does_not_begin_before_the_epoch_it_rewinds_to(make_trainer: MakeTrainer) -> None:
     schedule = Schedule(6, shape="one_shot")
     pruner = MagnitudePruning(0.5, schedule, rewind="epoch 4")
-    callbacks = [Overfitting("my_acc", threshold=0.1), pruner]
+    callbacks = [Overfitting("my_acc", threshold=0.01), pruner]
     make_trainer(max_epochs=8, callbacks=callbacks).fit(Dropped(), datamodule=Data())
     assert callbacks[0].steps[1].epoch == pruner.history[0]["epoch"] == 4
 
@@ -447,7 +447,7 @@ def test_no_pruned_row_if_the_run_ends_before(make_trainer: MakeTrainer) -> None
 def test_no_validation_data_no_gap(
     make_trainer: MakeTrainer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    callback = Overfitting("my_acc", threshold=0.1)
+    callback = Overfitting("my_acc", threshold=0.01)
     make_trainer(callbacks=[callback]).fit(Dropped(), loader(64))
     assert callback.steps[0].val is None
     assert callback.steps[0].gap is None

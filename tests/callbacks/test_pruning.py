@@ -59,6 +59,17 @@ def test_the_dense_network_is_shown_once_before_the_first_event(make_trainer: Ma
     assert first.asked[0] == -1
 
 
+def test_brought_forward_it_stays_so_in_a_resumed_run() -> None:
+    first = Noted(0.5, Schedule(6, 8, shape="linear"))
+    first.bring_forward(4)
+    assert first.begins == 2
+    again = Noted(0.5, Schedule(6, 8, shape="linear"))
+    again.load_state_dict(first.state_dict())
+    again.load_state_dict(first.state_dict())
+    assert again.begins == 2
+    assert first.earliest(3) == 3
+
+
 def test_metric_of_the_pruned_network_is_none_before(make_trainer: MakeTrainer) -> None:
     trainer = fit(make_trainer, Noted(0.5, Schedule(0, 3), "my_loss"), max_epochs=6)
     assert trainer.callback_metrics["pruned/my_loss"] == trainer.callback_metrics["my_loss"]

@@ -91,3 +91,13 @@ def test_malformed_schedules_are_refused(arguments: dict, message: str) -> None:
 def test_events_of_an_unsettled_schedule_are_refused() -> None:
     with pytest.raises(ScheduleError, match="fit_to"):
         Schedule().events()
+
+
+def test_earlier_moves_every_event_and_none_before_the_start() -> None:
+    schedule = Schedule(4, 8, every=2)
+    assert list(schedule.earlier(3).events()) == [1, 3, 5]
+    assert [schedule.earlier(3).share(e) for e in range(6)] == [
+        schedule.share(e) for e in range(3, 9)
+    ]
+    assert list(schedule.earlier(6).events()) == [0, 2]
+    assert Schedule(3, shape="one_shot").earlier(9) == Schedule(0, shape="one_shot")

@@ -1,0 +1,18 @@
+import pytest
+
+from lit_compress.report import Reached, gap_table
+
+
+def test_gap_is_training_minus_validation() -> None:
+    assert Reached("pruned", 3, 0.95, 0.9).gap == pytest.approx(0.05)
+    assert Reached("pruned", 3, 0.95, None).gap is None
+
+
+def test_table() -> None:
+    steps = [Reached("reference", 0, 0.9, 0.875), Reached("overfitted", 12, 0.99992, None)]
+    assert gap_table(steps, "val_acc").splitlines() == [
+        "val_acc     epochs  training  validation      gap",
+        "----------  ------  --------  ----------  -------",
+        "reference        0    0.9000      0.8750  +0.0250",
+        "overfitted      12    0.9999           -        -",
+    ]
