@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -477,6 +481,25 @@ def test_logged_for_tensorboard(tmp_path: Path, make_trainer: MakeTrainer) -> No
         assert logged[f"{step.step}/gap_my_acc"] == pytest.approx(step.gap)
     assert "overfitting/my_acc" in logged
     assert "overfitting/text_summary" in events.Tags()["tensors"]
+
+
+@pytest.mark.slow
+def test_two_processes_measure_and_end_alike(tmp_path: Path) -> None:
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(here), str(here.parent), *sys.path])
+    command = [sys.executable, str(here / "overfitting_program.py"), str(tmp_path)]
+    done = subprocess.run(
+        command, env=dict(os.environ, PYTHONPATH=path), capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second
+    assert [step[0] for step in first["steps"]] == ["reference", "overfitted", "pruned"]
+    ended = first["steps"][1][1]
+    assert 0 < ended < 40
+    assert first["held"] == list(range(ended))
+    assert first["augmented"] == list(range(ended, 42))
+    assert done.stdout.count("reference") == 1
 
 
 # --- what cannot be right --------------------------------------------------------------------
