@@ -76,6 +76,32 @@ def test_an_architecture_config_runs_with_both_parts(
     assert len(list(Path("runs").rglob("card.json"))) == 1
 
 
+def test_overfitting_from_a_reference_prints_its_three_rows(
+    tmp_path: Path,
+    fashion_mnist_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["--config", "shufflenet_v2_fashion_mnist.yaml", "--model.width=0.5"]
+    words += [f"--data.data_dir={fashion_mnist_dir}", "--data.download=false"]
+    quiet = ["--trainer.enable_progress_bar=false", "--trainer.log_every_n_steps=1"]
+    assert main(["fit", *words, *quiet, "--trainer.max_epochs=1"]) == 0
+    capsys.readouterr()
+    reference = next(Path("runs").rglob("last.ckpt"))
+    words += ["--config", "overfit.yaml", "--trainer.callbacks.schedule.first=2"]
+    words += [*quiet, "--trainer.max_epochs=3", f"--model.init_from={reference}"]
+    assert main(["fit", *words]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    rows = [row for row in rows if row and row[0] in ("reference", "overfitted", "pruned")]
+    assert [row[:2] for row in rows[:3]] == [
+        ["reference", "0"],
+        ["overfitted", "2"],
+        ["pruned", "3"],
+    ]
+    assert all(len(row) == 5 for row in rows[:3])
+
+
 def test_the_top_level_links_lead_into_the_package() -> None:
     root = PACKAGED.parent.parent
     for name in ("configs", "callbacks", "datamodules"):
