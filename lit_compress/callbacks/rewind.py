@@ -57,7 +57,7 @@ class Rewind:
             epoch: Its number, from 0.
         """
         if epoch == self.epoch and not self._kept:
-            self._kept = {n: t.detach().cpu().clone() for n, t in _floats(module).items()}
+            self._kept = {n: t.detach().cpu().clone() for n, t in _tensors(module).items()}
 
     def cut(self, plan: Plan) -> None:
         """Remove channels from the copy too."""
@@ -78,7 +78,7 @@ class Rewind:
         """
         if self.epoch is None:
             return
-        own = _floats(module)
+        own = _tensors(module)
         if set(self._kept) != set(own):
             raise CheckpointError(
                 f"rewind: {self.spec!r} needs the weights of epoch {self.epoch}, and the "
@@ -120,10 +120,10 @@ def reinitialize_linear(module: nn.Module, seed: int = 0) -> None:
                 layer.bias.zero_()
 
 
-def _floats(module: nn.Module) -> dict[str, Tensor]:
-    """Return what a checkpoint holds of a module's floating-point weights and statistics."""
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return the weights and statistics that a checkpoint holds of a module."""
     state: dict[str, Any] = module.state_dict()
-    return {n: t for n, t in state.items() if isinstance(t, Tensor) and t.is_floating_point()}
+    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
 
 def _epoch(spec: str | None) -> int | None:
