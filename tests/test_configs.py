@@ -9,7 +9,13 @@ from lit_compress.cli import PACKAGED, main
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 CONFIGS = sorted(path.name for path in PACKAGED.glob("*.yaml"))
-PARTS = ("overfit.yaml", "prune_elements.yaml", "prune_filters.yaml", "quantize.yaml")
+PARTS = (
+    "overfit.yaml",
+    "prune_elements.yaml",
+    "prune_filters.yaml",
+    "prune_rules.yaml",
+    "quantize.yaml",
+)
 
 
 def printed(words: list[str], capsys: pytest.CaptureFixture[str]) -> dict:

@@ -258,7 +258,9 @@ def _settings(
     for name, tensor in module.state_dict().items():
         if isinstance(tensor, torch.Tensor):
             digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            digest.update(
+                tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+            )
     return {
         "format": 1,
         "granularity": options.granularity,

@@ -69,8 +69,27 @@ class Table:
                     f", now {_short(settings[other[0]])}): give another dirpath, or remove it"
                 )
             if (folder / TABLE).is_file():
-                table.rows = _rows(folder / TABLE)
+                table.rows = {(row.layer, row.ratio): row for row in cls.read(folder / TABLE)}
         return table
+
+    @staticmethod
+    def read(path: Path) -> list[Row]:
+        """Return the rows of a file.
+
+        Raises:
+            ScanError: If it is damaged.
+        """
+        rows = []
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                for entry in csv.DictReader(file):
+                    scores = {k: float(v) for k, v in entry.items() if k not in FIXED and v != ""}
+                    ratio = Fraction(repr(float(entry["ratio"])))
+                    counts = int(entry["pruned"]), int(entry["of"])
+                    rows.append(Row(entry["layer"], ratio, *counts, scores))
+        except (KeyError, TypeError, ValueError, UnicodeDecodeError, csv.Error) as error:
+            raise ScanError(f"{path} is damaged ({error}): remove it to scan anew") from error
+        return rows
 
     def add(self, row: Row) -> None:
         """Add a row."""
@@ -87,21 +106,6 @@ class Table:
             writer.writerow([row.layer, float(row.ratio), row.pruned, row.of, *scores])
         write_whole(self.folder / SETTINGS, json.dumps(dict(self.settings), indent=1) + "\n")
         write_whole(self.folder / TABLE, text.getvalue())
-
-
-def _rows(path: Path) -> dict[tuple[str, Fraction], Row]:
-    rows = {}
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            for entry in reader:
-                scores = {k: float(v) for k, v in entry.items() if k not in FIXED and v != ""}
-                ratio = Fraction(repr(float(entry["ratio"])))
-                counts = int(entry["pruned"]), int(entry["of"])
-                rows[entry["layer"], ratio] = Row(entry["layer"], ratio, *counts, scores)
-    except (KeyError, TypeError, ValueError, UnicodeDecodeError, csv.Error) as error:
-        raise ScanError(f"{path} is damaged ({error}): remove it to scan anew") from error
-    return rows
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -1,0 +1,183 @@
+"""How long a sensitivity scan takes, against pruning and evaluating anew for each layer and level.
+
+    python benchmarks/scan.py
+    python benchmarks/scan.py --checkpoint last.ckpt --network ShuffleNetV2 --data-dir DIR
+
+Without a checkpoint: the same layers, levels and images on both sides, and the same numbers out, of
+MobileNetV2 and ShuffleNetV2 on random images of 32 px. The loop copies the network, prunes a layer
+and evaluates, for each layer and level; both are timed in turn, layer by layer.
+
+With one (of a network trained on FashionMNIST): our scan at its defaults against that loop over the
+whole validation set, for some evenly spaced layers, and whether both choose the same ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterable
+from fractions import Fraction
+from statistics import median
+from time import perf_counter
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import LightningModule, seed_everything
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from lit_compress.callbacks.evaluation import clone
+from lit_compress.datamodules import FashionMNISTDataModule
+from lit_compress.modules import MobileNetV2, ShuffleNetV2
+from lit_compress.modules.weights import load_weights
+from lit_compress.pruning import magnitude_masks, prunable_weights
+from lit_compress.pruning.sensitivity import largest_tolerated, weight_targets
+from lit_compress.scanning.measure import Measure
+from lit_compress.scanning.sample import draw
+from lit_compress.scanning.scan import LEVELS
+from lit_compress.trainer import Trainer
+
+RATIOS = [Fraction(repr(level)) for level in LEVELS]
+NETWORKS: dict[str, Any] = {"MobileNetV2": MobileNetV2, "ShuffleNetV2": ShuffleNetV2}
+Batch = tuple[Tensor, Tensor]
+
+
+def evaluated(module: LightningModule, batches: Iterable[Batch]) -> dict[str, float]:
+    """Return accuracy and loss over batches, by a plain loop."""
+    loss, hits, count = 0.0, 0, 0
+    with torch.no_grad():
+        for images, labels in batches:
+            scores = module(images)
+            loss += float(torch.nn.functional.cross_entropy(scores, labels)) * len(labels)
+            hits += int((scores.argmax(-1) == labels).sum())
+            count += len(labels)
+    return {"val_acc": hits / count, "val_loss": loss / count}
+
+
+def looped(module: LightningModule, name: str, batches: Iterable[Batch]) -> list[dict[str, float]]:
+    """Prune a layer by each level, on a copy each, and evaluate."""
+    found = []
+    for ratio in RATIOS:
+        made = copy.deepcopy(module)
+        weight = prunable_weights(made)[name]
+        with torch.no_grad():
+            if ratio:
+                weight.mul_(magnitude_masks({name: weight}, ratio)[name])
+        found.append(evaluated(made, batches))
+    return found
+
+
+def same_work(images: int, every: int) -> None:
+    """Print a line a network: the same layers, levels and images on both sides."""
+    generator = torch.Generator().manual_seed(0)
+    for kind in NETWORKS.values():
+        seed_everything(0, verbose=False)
+        module = kind().eval()
+        pixels = torch.randn(images, 3, 32, 32, generator=generator)
+        labels = torch.randint(10, (images,), generator=generator)
+        loader: DataLoader[Any] = DataLoader(TensorDataset(pixels, labels), batch_size=256)
+        trainer = _trainer()
+        trainer.validate(module, loader, verbose=False)
+        copied, sample = clone(trainer, module), draw(loader, None)
+        targets = weight_targets(copied, "element")[:-1][::every]
+        start = perf_counter()
+        measure = Measure(trainer, module, sample, [target.tensors for target in targets])
+        ours, theirs, wrong = [perf_counter() - start], [0.0], 0
+        for target in targets:
+            start = perf_counter()
+            found = [
+                measure.scores(target.pruned(ratio)[0]) if ratio else measure.baseline
+                for ratio in RATIOS
+            ]
+            middle = perf_counter()
+            expected = looped(copied, target.name, list(sample))
+            theirs.append(perf_counter() - middle)
+            ours.append(middle - start)
+            wrong += sum(not _same(a, b) for a, b in zip(found, expected, strict=True))
+        print(
+            f"{kind.__name__:13} {len(targets)} layers, {len(RATIOS)} levels, {images} images: "
+            f"{sum(theirs) / sum(ours):.1f}x faster (median layer "
+            f"{median(t / o for t, o in zip(theirs[1:], ours[1:], strict=True)):.1f}x); "
+            f"{wrong} of {len(targets) * len(RATIOS)} rows differ",
+            flush=True,
+        )
+
+
+def at_the_defaults(network: str, checkpoint: str, data_dir: str, layers: int) -> None:
+    """Print how much faster a scan at its defaults is, and whether it chooses the same."""
+    module = NETWORKS[network](in_channels=1)
+    load_weights(module, checkpoint)
+    data = FashionMNISTDataModule(data_dir)
+    data.prepare_data()
+    data.setup("validate")
+    names = list(prunable_weights(module))
+    chosen = names[:: max(1, len(names) // layers)]
+    with tempfile.TemporaryDirectory() as folder:
+        start = perf_counter()
+        rules = _trainer().scan(
+            module, datamodule=data, include=chosen, curves=False, dirpath=folder
+        )
+        quick = perf_counter() - start
+    with tempfile.TemporaryDirectory() as folder:
+        start = perf_counter()
+        curves = _trainer().scan(module, datamodule=data, include=chosen, dirpath=folder)
+        full = perf_counter() - start
+    module.eval()
+    theirs, within = 0.0, {"curves": 0, "rules": 0}
+    for name in chosen:
+        start = perf_counter()
+        rows = looped(module, name, cast("Iterable[Batch]", data.val_dataloader()))
+        theirs += perf_counter() - start
+        base = rows[0]["val_acc"]
+        drops = {ratio: base - row["val_acc"] for ratio, row in zip(RATIOS, rows, strict=True)}
+        best = largest_tolerated(drops, 0.01)
+        for word, scan in (("curves", curves), ("rules", rules)):
+            within[word] += abs(scan.chosen[name] - best) <= Fraction(1, 10)
+        picks = (best, curves.chosen[name], rules.chosen[name])
+        print(f"{name:40}", *(float(pick) for pick in picks), flush=True)
+    print(
+        f"{network}, {len(chosen)} layers: {theirs / full:.1f}x faster with all curves, "
+        f"{within['curves']} of {len(chosen)} ratios within one level; {theirs / quick:.1f}x "
+        f"with the rules alone, {within['rules']} of {len(chosen)}"
+    )
+
+
+def _same(one: dict[str, float], other: dict[str, float]) -> bool:
+    loss = abs(one["val_loss"] - other["val_loss"]) <= 1e-6 * other["val_loss"]
+    return loss and abs(one["val_acc"] - other["val_acc"]) < 1e-6
+
+
+def _trainer() -> Trainer:
+    return Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=512)
+    parser.add_argument("--every", type=int, default=3, help="every n-th layer")
+    parser.add_argument("--network", choices=list(NETWORKS), default="ShuffleNetV2")
+    parser.add_argument("--checkpoint")
+    parser.add_argument("--data-dir", default="data")
+    parser.add_argument("--layers", type=int, default=8)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    print(f"{torch.get_num_threads()} threads")
+    if options.checkpoint:
+        at_the_defaults(options.network, options.checkpoint, options.data_dir, options.layers)
+    else:
+        same_work(options.images, options.every)
+
+
+if __name__ == "__main__":
+    main()
