@@ -1,6 +1,7 @@
 """Print what pruning callbacks add to a training step.
 
-Each network is fitted for a few steps without a callback, with ``MagnitudePruning`` and with
+Each network is fitted for a few steps without a callback, with ``MagnitudePruning``, with
+``RulePruning`` (filters of convolutions and elements of linear layers, held at zero) and with
 Lightning's ``ModelPruning``, in turn, round after round; a step's time is from its batch's start to
 its end, of the same fits. The figure is the median over the rounds of the ratio of median steps.
 ``ModelPruning`` cannot take weights in channels-last order, which is these modules' default: it is
@@ -26,11 +27,15 @@ from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader, TensorDataset
 
 from lit_compress import Schedule
-from lit_compress.callbacks import MagnitudePruning
+from lit_compress.callbacks import MagnitudePruning, RulePruning
 from lit_compress.modules import AlexNet, MobileNetV2, ShuffleNetV2
 
 NETWORKS = {"MobileNetV2": MobileNetV2, "ShuffleNetV2": ShuffleNetV2, "AlexNet": AlexNet}
-BASES = {"MagnitudePruning": "none", "ModelPruning": "none, plain order"}
+BASES = {
+    "MagnitudePruning": "none",
+    "RulePruning": "none",
+    "ModelPruning": "none, plain order",
+}
 ARMS = ("none", *BASES, "none, plain order")
 
 
@@ -54,6 +59,8 @@ def callbacks(arm: str, module: LightningModule) -> list[Callback]:
     """Return the pruning callback of an arm: half of all conv and linear weights, at once."""
     if arm == "MagnitudePruning":
         return [MagnitudePruning(0.5, Schedule(shape="one_shot"))]
+    if arm == "RulePruning":
+        return [RulePruning(target=0.5, schedule=Schedule(shape="one_shot"), shrink="never")]
     if arm == "ModelPruning":
         layers = [m for m in module.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
         return [
@@ -73,7 +80,9 @@ def callbacks(arm: str, module: LightningModule) -> list[Callback]:
 def step_time(arm: str, kind: Callable[..., LightningModule], batch_size: int, steps: int) -> float:
     """Return the median step of a short fit."""
     torch.manual_seed(0)
-    module = kind(channels_last=kind is not AlexNet and arm in ("none", "MagnitudePruning"))
+    module = kind(
+        channels_last=kind is not AlexNet and arm not in ("ModelPruning", "none, plain order")
+    )
     side = 64 if kind is AlexNet else 32
     data = TensorDataset(torch.randn(batch_size, 3, side, side), torch.arange(batch_size) % 10)
     timer = StepTimer()
