@@ -13,7 +13,9 @@ import torch
 from lightning.pytorch import LightningModule
 
 from lit_compress.errors import CheckpointError
+from lit_compress.pruning.ledger import ledger_of
 from lit_compress.pruning.shapes import Original, check_full_size, fit_shapes, original_of
+from lit_compress.pruning.trace import named_tensors
 
 Module = TypeVar("Module", bound=LightningModule)
 T = TypeVar("T")
@@ -53,9 +55,12 @@ def load_from_checkpoint(
     content = read_checkpoint(path)
     cls = _built(cls, content)
     with _fitting(cls, original_of(content)):
-        return cls.load_from_checkpoint(
+        module = cls.load_from_checkpoint(
             path, map_location=map_location, strict=strict, weights_only=True, **arguments
         )
+    if (ledger := ledger_of(content)) is not None:
+        ledger.check(named_tensors(module))
+    return module
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

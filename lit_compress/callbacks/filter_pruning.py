@@ -22,7 +22,7 @@ from lit_compress.callbacks.hold import Hold
 from lit_compress.callbacks.loaders import validation_loaders
 from lit_compress.callbacks.pruning import PruningCallback, check_patterns, plain
 from lit_compress.callbacks.recalibrate import recalibrate
-from lit_compress.errors import InvalidArgumentError
+from lit_compress.errors import InvalidArgumentError, PlanError
 from lit_compress.measure.cost import Inputs
 from lit_compress.pruning import Schedule, apply, make_plan
 from lit_compress.pruning.channels import verify
@@ -33,7 +33,7 @@ from lit_compress.pruning.importance import (
     importance_of,
     layer_scores,
 )
-from lit_compress.pruning.ledger import Gone, Ledger
+from lit_compress.pruning.ledger import Gone, Ledger, ledger_of
 from lit_compress.pruning.masks import Scope
 from lit_compress.pruning.plan import Plan
 from lit_compress.pruning.policy import Policy, parameter_names
@@ -205,6 +205,7 @@ class FilterPruning(PruningCallback):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         super().on_exception(trainer, pl_module, exception)
+        self._fitting.undo(pl_module)
         self._release()  # after an exception, teardown is not called
 
     def _release(self) -> None:
@@ -213,6 +214,7 @@ class FilterPruning(PruningCallback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._fitting.settle()
         with isolate_rng():
             on_rank_zero(trainer, lambda: self._look(trainer, pl_module))
             if self._ledger is None:
@@ -334,10 +336,19 @@ class FilterPruning(PruningCallback):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        if state_dict.get("ledger") is not None:
-            self._ledger = Ledger.from_dict(state_dict["ledger"])
-            self._scores = dict(state_dict["scores"])
+        try:
+            super().load_state_dict(state_dict)
+            ledger, original = state_dict.get("ledger"), state_dict.get("original")
+            if (ledger is None) != (original is None) or not 0 <= self._done < 1:
+                raise ValueError("its parts do not agree")
+            scores = dict(state_dict["scores"]) if ledger is not None else {}
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise PlanError(
+                "the checkpoint's state of FilterPruning is damaged "
+                f"({type(error).__name__}: {error})"
+            ) from error
+        if ledger is not None:
+            self._ledger, self._scores = Ledger.from_dict(ledger), scores
 
     @override
     def on_load_checkpoint(
@@ -345,6 +356,8 @@ class FilterPruning(PruningCallback):
     ) -> None:
         known = self._ledger.graph.shapes if self._ledger is not None else {}
         self._fitting.confirm(pl_module, checkpoint, known)
+        if (ledger := ledger_of(checkpoint)) is not None:
+            ledger.check(named_tensors(pl_module))
         super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
     def _opened(self) -> Ledger:
