@@ -15,13 +15,13 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from lit_compress.callbacks.ddp import on_rank_zero, rewrap
-from lit_compress.callbacks.evaluation import clone, validate
 from lit_compress.callbacks.example import Example, find_example
 from lit_compress.callbacks.fitting import Fitting
 from lit_compress.callbacks.hold import Hold
-from lit_compress.callbacks.loaders import validation_loaders
 from lit_compress.callbacks.pruning import PruningCallback, check_patterns, plain
 from lit_compress.callbacks.recalibrate import recalibrate
+from lit_compress.callbacks.refusals import check_company, check_optimizers
+from lit_compress.callbacks.rehearsal import rehearse
 from lit_compress.errors import InvalidArgumentError, PlanError
 from lit_compress.measure.cost import Inputs
 from lit_compress.pruning import Schedule, apply, make_plan
@@ -35,7 +35,6 @@ from lit_compress.pruning.importance import (
 )
 from lit_compress.pruning.ledger import Gone, Ledger, ledger_of
 from lit_compress.pruning.masks import Scope
-from lit_compress.pruning.plan import Plan
 from lit_compress.pruning.policy import Policy, parameter_names
 from lit_compress.pruning.rules import read_rules
 from lit_compress.pruning.selection import Of
@@ -178,18 +177,7 @@ class FilterPruning(PruningCallback):
             return
         self._ledger, self._scores = None, {}
         self._hold.clear()
-        for other in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(other, PruningCallback) and other is not self:
-                raise InvalidArgumentError(
-                    f"FilterPruning cannot run beside {type(other).__name__}: both would decide "
-                    "over the same weights; prune in two fits, the second with init_from"
-                )
-        launcher = type(trainer.strategy.launcher).__name__
-        if launcher == "_MultiProcessingLauncher":
-            raise InvalidArgumentError(
-                "FilterPruning cannot run in spawned or forked processes, from which the module "
-                "does not come back in its new shapes: use strategy ddp"
-            )
+        check_company(self, trainer)
         if self.policy.importance.needs_gradient and self._settled.first == 0:
             raise InvalidArgumentError(
                 f"importance {type(self.policy.importance).__name__} needs the gradients of the "
@@ -215,6 +203,8 @@ class FilterPruning(PruningCallback):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._fitting.settle()
+        if self.shrink == "every" and self._settled.events()[-1] > 0:
+            check_optimizers(trainer.optimizers)
         with isolate_rng():
             on_rank_zero(trainer, lambda: self._look(trainer, pl_module))
             if self._ledger is None:
@@ -242,7 +232,7 @@ class FilterPruning(PruningCallback):
                 "layers go (include, exclude, min_channels, round_to)"
             )
         self._say_clamped(selection.clamped)
-        _rehearse(trainer, pl_module, ledger.plan(selection.gone))
+        rehearse(trainer, pl_module, ledger.plan(selection.gone))
         return ledger.to_dict(), str(self.policy.outlook(pl_module, ledger, selection))
 
     @override
@@ -309,8 +299,21 @@ class FilterPruning(PruningCallback):
         self._hold.apply()
         self._hold.release()
         if self._ledger is not None and self._ledger.removed != self._ledger.gone:
-            self._remove(trainer, pl_module, self._ledger.gone)
+            self._remove_at_the_end(trainer, pl_module, self._ledger.gone)
         self._hold.clear()
+
+    def _remove_at_the_end(self, trainer: Trainer, pl_module: LightningModule, gone: Gone) -> None:
+        """Remove channels where no optimizer steps any more: states that cannot be cut may go."""
+        try:
+            self._remove(trainer, pl_module, gone)
+        except PlanError as error:
+            for optimizer in trainer.optimizers:
+                optimizer.state.clear()
+            self._remove(trainer, pl_module, gone)
+            rank_zero_warn(
+                f"FilterPruning: the optimizers start anew if this network is trained on, since "
+                f"{error}"
+            )
 
     # --- checkpoints ---------------------------------------------------------------------------
 
@@ -393,20 +396,3 @@ class FilterPruning(PruningCallback):
 def _one_of(name: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
         raise InvalidArgumentError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-
-
-def _rehearse(trainer: Trainer, pl_module: LightningModule, plan: Plan) -> None:
-    """Run the user's validation on a pruned copy: better to fail here than after an epoch."""
-    loaders = validation_loaders(trainer)
-    if not loaders:
-        return
-    copy = clone(trainer, pl_module)
-    apply(plan, copy)
-    try:
-        validate(trainer, copy, loaders, 1)
-    except Exception as error:
-        raise InvalidArgumentError(
-            f"validation_step of {type(pl_module).__name__} fails once channels are removed "
-            f"({type(error).__name__}: {error}): it uses a layer that its forward does not; "
-            "exclude what feeds it, or name the part to prune by submodule"
-        ) from error

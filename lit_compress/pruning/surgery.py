@@ -140,7 +140,11 @@ def _cut_states(
     optimizers = tuple(optimizers)
     for optimizer in optimizers:
         if optimizer.state and type(optimizer).__name__ in WHOLE:
-            raise PlanError(_unknown_state(optimizer, "", "of all parameters together"))
+            raise PlanError(
+                f"the state of {type(optimizer).__name__} is of all parameters together, so it "
+                "cannot be cut: use SGD, Adam, AdamW, RMSprop or Adagrad, or remove channels at "
+                "the end of the fit"
+            )
     return [
         (state, key, cut_tensor(value, fitting))
         for optimizer in optimizers
@@ -167,6 +171,11 @@ def _fitting(optimizer: Optimizer, key: Any, value: Any, cuts: Mapping[int, Cut]
         size = value.shape[dim] if dim < value.dim() else None
         if size == cut.size:
             fitting[dim] = cut
+        elif size == len(cut.keep):
+            raise PlanError(
+                f"the state {key!r} of {type(optimizer).__name__} has {size} indices left of "
+                f"{cut.size} of {cut.tensor}: the plan was applied to the optimizer already"
+            )
         elif size != 1:
             raise PlanError(_unknown_state(optimizer, key, f"of shape {tuple(value.shape)}"))
     return fitting

@@ -653,19 +653,36 @@ def test_optimizers_go_on_with_what_is_left(name: str, make_trainer: MakeTrainer
             )
 
 
+class Whole(ForeignModule):
+    """Its optimizer keeps one state of all parameters."""
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.LBFGS(self.parameters(), max_iter=2)
+
+
 def test_optimizer_that_cannot_be_cut_is_refused_and_nothing_changes(
     make_trainer: MakeTrainer,
 ) -> None:
-    class Module(ForeignModule):
-        def configure_optimizers(self) -> torch.optim.Optimizer:
-            return torch.optim.LBFGS(self.parameters())
-
-    module = Module()
+    """It was refused at the first event, epochs later."""
+    module = Whole()
     trainer = make_trainer(max_epochs=4, callbacks=[FilterPruning(0.5, schedule=LATE)])
-    with pytest.raises(PlanError, match="LBFGS"):
+    with pytest.raises(InvalidArgumentError, match="LBFGS"):
         trainer.fit(module, loader(), loader(32, 1))
+    assert trainer.global_step == 0
     assert module.net[0].out_channels == 8
     assert module.net[0].weight.shape[0] == 8
+
+
+def test_optimizer_that_cannot_be_cut_trains_where_channels_leave_at_the_end(
+    make_trainer: MakeTrainer,
+) -> None:
+    """The last hook of the fit failed over the state that no step needs any more."""
+    module = Whole()
+    trainer = make_trainer(callbacks=[FilterPruning(0.5, schedule=LATE, shrink="end")])
+    with pytest.warns(UserWarning, match="start anew"):
+        trainer.fit(module, loader(32), loader(32, 1))
+    assert module.net[0].out_channels == 4
+    assert not trainer.optimizers[0].state
 
 
 def test_compiled_module_is_pruned(foreign: ForeignModule, make_trainer: MakeTrainer) -> None:
