@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, TypeVar
+from zipfile import is_zipfile
 
 import torch
 from lightning.pytorch import LightningModule
@@ -75,6 +76,23 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise CheckpointError(f"{path} is no Lightning checkpoint: it holds no state_dict")
     return content
+
+
+def check_whole(path: str | Path | None) -> None:
+    """Make sure that a checkpoint that is named by a path is there, and was written to its end.
+
+    Args:
+        path: The path; a word such as ``best`` or an address is left alone.
+
+    Raises:
+        CheckpointError: If it is not.
+    """
+    if path is None or "." not in str(path) or "://" in str(path):
+        return
+    if not Path(path).exists():
+        raise CheckpointError(f"there is no checkpoint {Path(path).resolve()}")
+    if Path(path).is_file() and not is_zipfile(path):
+        raise CheckpointError(f"{path} is no checkpoint, or was not written to its end")
 
 
 def _built(cls: type[Module], content: Mapping[str, Any]) -> type[Module]:

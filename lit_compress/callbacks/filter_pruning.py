@@ -25,6 +25,7 @@ from lit_compress.callbacks.rehearsal import rehearse
 from lit_compress.errors import InvalidArgumentError, PlanError
 from lit_compress.measure.cost import Inputs
 from lit_compress.pruning import Schedule, apply, make_plan
+from lit_compress.pruning.build import UNSEEN
 from lit_compress.pruning.channels import verify
 from lit_compress.pruning.describe import Outlook
 from lit_compress.pruning.importance import (
@@ -232,7 +233,9 @@ class FilterPruning(PruningCallback):
                 "layers go (include, exclude, min_channels, round_to)"
             )
         self._say_clamped(selection.clamped)
-        rehearse(trainer, pl_module, ledger.plan(selection.gone))
+        # Parts that the forward does not use are the training step's.
+        unseen = any(frozen.reason == UNSEEN for frozen in ledger.graph.frozen)
+        rehearse(trainer, pl_module, ledger.plan(selection.gone), training=unseen)
         return ledger.to_dict(), str(self.policy.outlook(pl_module, ledger, selection))
 
     @override

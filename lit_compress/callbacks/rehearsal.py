@@ -16,13 +16,16 @@ from lit_compress.pruning import apply
 from lit_compress.pruning.plan import Plan
 
 
-def rehearse(trainer: Trainer, pl_module: LightningModule, plan: Plan) -> None:
+def rehearse(
+    trainer: Trainer, pl_module: LightningModule, plan: Plan, training: bool = True
+) -> None:
     """Run the user's validation and training steps on a pruned copy, a batch each.
 
     Args:
         trainer: The run in progress.
         pl_module: The user's module; nothing is changed in it.
         plan: What is to go.
+        training: Whether to run the training step too.
 
     Raises:
         InvalidArgumentError: If a step fails that did not before.
@@ -34,7 +37,7 @@ def rehearse(trainer: Trainer, pl_module: LightningModule, plan: Plan) -> None:
             validate(trainer, copy, loaders, 1)
         except Exception as error:
             raise _refusal("validation_step", pl_module, error) from error
-    if not _can_train_aside(trainer, pl_module):
+    if not training or not _can_train_aside(trainer, pl_module):
         return
     failure = _failure_in_training(trainer, pl_module, plan)
     if failure is not None and _failure_in_training(trainer, pl_module, Plan()) is None:
@@ -83,6 +86,6 @@ def _failure_in_training(
 def _refusal(step: str, pl_module: LightningModule, error: Exception) -> InvalidArgumentError:
     return InvalidArgumentError(
         f"{step} of {type(pl_module).__name__} fails once channels are removed "
-        f"({type(error).__name__}: {error}): it uses a layer or a tensor that its forward does "
-        "not; exclude what feeds it, or name the part to prune by submodule"
+        f"({type(error).__name__}: {error}): it uses a layer that its forward does not; "
+        "exclude what feeds it, or name the part to prune by submodule"
     )
