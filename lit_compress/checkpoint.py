@@ -8,12 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, TypeVar
+from zipfile import is_zipfile
 
 import torch
 from lightning.pytorch import LightningModule
 
 from lit_compress.errors import CheckpointError
+from lit_compress.pruning.ledger import ledger_of
 from lit_compress.pruning.shapes import Original, check_full_size, fit_shapes, original_of
+from lit_compress.pruning.trace import named_tensors
 
 Module = TypeVar("Module", bound=LightningModule)
 T = TypeVar("T")
@@ -53,9 +56,12 @@ def load_from_checkpoint(
     content = read_checkpoint(path)
     cls = _built(cls, content)
     with _fitting(cls, original_of(content)):
-        return cls.load_from_checkpoint(
+        module = cls.load_from_checkpoint(
             path, map_location=map_location, strict=strict, weights_only=True, **arguments
         )
+    if (ledger := ledger_of(content)) is not None:
+        ledger.check(named_tensors(module))
+    return module
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -70,6 +76,23 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise CheckpointError(f"{path} is no Lightning checkpoint: it holds no state_dict")
     return content
+
+
+def check_whole(path: str | Path | None) -> None:
+    """Make sure that a checkpoint that is named by a path is there, and was written to its end.
+
+    Args:
+        path: The path; a word such as ``best`` or an address is left alone.
+
+    Raises:
+        CheckpointError: If it is not.
+    """
+    if path is None or "." not in str(path) or "://" in str(path):
+        return
+    if not Path(path).exists():
+        raise CheckpointError(f"there is no checkpoint {Path(path).resolve()}")
+    if Path(path).is_file() and not is_zipfile(path):
+        raise CheckpointError(f"{path} is no checkpoint, or was not written to its end")
 
 
 def _built(cls: type[Module], content: Mapping[str, Any]) -> type[Module]:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lit_compress import __version__
 from lit_compress.errors import InvalidArgumentError
@@ -106,18 +106,24 @@ def run(verb: str, words: list[str]) -> LightningCLI:
     """
     import lightning
     from lightning.pytorch import LightningDataModule, LightningModule
-    from lightning.pytorch.cli import LightningCLI
+    from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
     # Classes can then be given by their names alone.
     import lit_compress.callbacks
     import lit_compress.datamodules
     import lit_compress.modules  # noqa: F401
+    from lit_compress.callbacks.pruned_checkpoints import PrunedCheckpoints
+    from lit_compress.checkpoint import check_whole
     from lit_compress.trainer import Trainer
 
     class CLI(LightningCLI):
         @staticmethod
         def subcommands() -> dict[str, set[str]]:
             return {verb: LightningCLI.subcommands().get(verb, GIVEN)}
+
+        def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+            super().parse_arguments(parser, args)
+            check_whole(self.config[verb].get("ckpt_path"))
 
     header = [f"lit-compress=={__version__}", f"lightning=={lightning.__version__}"]
     options = {"exit_on_error": False, "dump_header": header}
@@ -132,6 +138,7 @@ def run(verb: str, words: list[str]) -> LightningCLI:
             subclass_mode_data=True,
             seed_everything_default=0,
             auto_configure_optimizers=False,
+            trainer_defaults={"callbacks": [PrunedCheckpoints()]},
             save_config_kwargs={"overwrite": True},
             parser_kwargs={**options, verb: dict(options)},
         )

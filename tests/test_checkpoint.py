@@ -13,7 +13,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from lit_compress import load_from_checkpoint
-from lit_compress.checkpoint import read_checkpoint
+from lit_compress.checkpoint import check_whole, read_checkpoint
 from lit_compress.cli import main
 from lit_compress.errors import CheckpointError
 from lit_compress.modules import ImageClassifier, MobileNetV2, ShuffleNetV2
@@ -307,3 +307,19 @@ def test_hyperparameters_that_are_no_mapping_are_left_to_the_class(tmp_path: Pat
     del content["hyper_parameters"], content["hparams_name"]
     torch.save(content, path)
     assert load_from_checkpoint(Net, path).net[0].out_channels == module.net[0].out_channels
+
+
+@pytest.mark.parametrize("word", [None, "best", "last", "s3://bucket/a.ckpt"])
+def test_words_and_addresses_are_no_paths(word: str | None) -> None:
+    check_whole(word)
+
+
+def test_checkpoint_that_is_missing_or_cut_off_is_named(tmp_path: Path) -> None:
+    whole = tmp_path / "a.ckpt"
+    torch.save({"state_dict": {"weight": torch.zeros(1000)}}, whole)
+    check_whole(whole)
+    (tmp_path / "cut.ckpt").write_bytes(whole.read_bytes()[:3000])
+    with pytest.raises(CheckpointError, match="was not written to its end"):
+        check_whole(tmp_path / "cut.ckpt")
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        check_whole(tmp_path / "b.ckpt")

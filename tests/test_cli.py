@@ -82,6 +82,7 @@ PRUNED = {"class_path": "FilterPruning", "init_args": {"target": 0.5, "schedule"
 
 
 @pytest.mark.filterwarnings("ignore:The dirpath has changed:UserWarning")  # no logger, other verb
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`:UserWarning")
 def test_checkpoint_of_a_smaller_network_is_tested_and_started_from(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,6 +98,11 @@ def test_checkpoint_of_a_smaller_network_is_tested_and_started_from(
     content["trainer"]["callbacks"] = []
     config.write_text(yaml.safe_dump(content))
     assert main(["validate", "--config", str(config), f"--model.init_from={checkpoint}"]) == 0
+    # Without the callback, torch listed the sizes that did not match.
+    assert main(["test", *words]) == 0
+    assert "test_acc" in capsys.readouterr().out
+    assert main(["fit", *words, "--trainer.enable_checkpointing=false"]) == 2
+    assert "made with FilterPruning, which this run does not have" in capsys.readouterr().err
     module = lit_compress.load_from_checkpoint(ShuffleNetV2, checkpoint)
     assert module.model.conv5[0].out_channels == 512
 
@@ -110,6 +116,17 @@ def test_fit_test_and_predict(config: Path, capsys: pytest.CaptureFixture[str]) 
     for verb in ("validate", "test", "predict"):
         assert main([verb, *words, f"--ckpt_path={path}"]) == 0
     assert "test_acc" in capsys.readouterr().out
+
+
+def test_checkpoint_that_is_missing_or_cut_off_is_named(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One cut off was told as 'Invalid argument'."""
+    cut = tmp_path / "cut.ckpt"
+    cut.write_bytes(b"PK\x03\x04" + bytes(5000))
+    for path, message in ((cut, "was not written to its end"), ("no.ckpt", "is no checkpoint")):
+        assert main(["fit", "--config", str(config), f"--ckpt_path={path}"]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_init_from_takes_the_weights_alone(config: Path) -> None:

@@ -16,20 +16,21 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from lit_compress.callbacks.ddp import on_rank_zero, rewrap
-from lit_compress.callbacks.evaluation import clone, validate
 from lit_compress.callbacks.example import Example, find_example
 from lit_compress.callbacks.fitting import Fitting
 from lit_compress.callbacks.hold import Hold
-from lit_compress.callbacks.loaders import validation_loaders
 from lit_compress.callbacks.pruning import PruningCallback
 from lit_compress.callbacks.recalibrate import recalibrate
-from lit_compress.errors import InvalidArgumentError
+from lit_compress.callbacks.refusals import check_company, check_optimizers
+from lit_compress.callbacks.rehearsal import rehearse
+from lit_compress.errors import InvalidArgumentError, PlanError
 from lit_compress.measure.cost import Inputs
 from lit_compress.pruning import Schedule, apply, make_plan
+from lit_compress.pruning.build import UNSEEN
 from lit_compress.pruning.channels import verify
 from lit_compress.pruning.describe import Outlook
 from lit_compress.pruning.importance import Importance, layer_scores
-from lit_compress.pruning.ledger import Gone, Ledger
+from lit_compress.pruning.ledger import Gone, Ledger, ledger_of
 from lit_compress.pruning.plan import Plan
 from lit_compress.pruning.policy import parameter_names
 from lit_compress.pruning.selection import Of, Selection
@@ -123,23 +124,9 @@ class ChannelPruning(PruningCallback):
             return
         self._ledger, self._scores = None, {}
         self._hold.clear()
-        for other in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(other, PruningCallback) and other is not self:
-                raise InvalidArgumentError(
-                    f"{type(self).__name__} cannot run beside {type(other).__name__}: both would "
-                    "decide over the same weights; prune in two fits, the second with init_from"
-                )
-        if self.shrink in get_args(Shrink):
-            self._refuse_to_remove(trainer)
-
-    def _refuse_to_remove(self, trainer: Trainer) -> None:
-        if type(trainer.strategy.launcher).__name__ == "_MultiProcessingLauncher":
-            raise InvalidArgumentError(
-                f"{type(self).__name__} cannot run in spawned or forked processes, from which the "
-                "module does not come back in its new shapes: use strategy ddp"
-            )
+        check_company(self, trainer, self.shrink in get_args(Shrink))
         needy = [type(found).__name__ for found in self.gradient_importances()]
-        if needy and self._settled.first == 0:
+        if needy and self._settled.first == 0 and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             raise InvalidArgumentError(
                 f"importance {needy[0]} needs the gradients of the epoch before an event: set "
                 "schedule.first to 1 at least"
@@ -154,6 +141,7 @@ class ChannelPruning(PruningCallback):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         super().on_exception(trainer, pl_module, exception)
+        self._fitting.undo(pl_module)
         self._release()  # after an exception, teardown is not called
 
     def _release(self) -> None:
@@ -162,7 +150,10 @@ class ChannelPruning(PruningCallback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._fitting.settle()
         if self.removes(pl_module):
+            if self.shrink == "every" and self._settled.events()[-1] > 0:
+                check_optimizers(type(self).__name__, trainer.optimizers)
             with isolate_rng():
                 on_rank_zero(trainer, lambda: self._look(trainer, pl_module))
                 if self._ledger is None:
@@ -201,7 +192,9 @@ class ChannelPruning(PruningCallback):
                 "layers go (include, exclude, min_channels, round_to)"
             )
         self._say_clamped(selection.clamped)
-        _rehearse(trainer, pl_module, ledger.plan(selection.gone))
+        # Parts that the forward does not use are the training step's.
+        unseen = any(frozen.reason == UNSEEN for frozen in ledger.graph.frozen)
+        rehearse(trainer, pl_module, ledger.plan(selection.gone), training=unseen)
         text = str(self.outlook(pl_module, ledger, selection))
         return ledger.to_dict(), sorted(selection.gone), text
 
@@ -279,8 +272,21 @@ class ChannelPruning(PruningCallback):
         self._hold.apply()
         self._hold.release()
         if self._ledger is not None and self._ledger.removed != self._ledger.gone:
-            self._remove(trainer, pl_module, self._ledger.gone)
+            self._remove_at_the_end(trainer, pl_module, self._ledger.gone)
         self._hold.clear()
+
+    def _remove_at_the_end(self, trainer: Trainer, pl_module: LightningModule, gone: Gone) -> None:
+        """Remove channels where no optimizer steps any more: states that cannot be cut may go."""
+        try:
+            self._remove(trainer, pl_module, gone)
+        except PlanError as error:
+            for optimizer in trainer.optimizers:
+                optimizer.state.clear()
+            self._remove(trainer, pl_module, gone)
+            rank_zero_warn(
+                f"{type(self).__name__}: the optimizers start anew if this network is trained on, "
+                f"since {error}"
+            )
 
     # --- checkpoints ---------------------------------------------------------------------------
 
@@ -306,10 +312,19 @@ class ChannelPruning(PruningCallback):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        if state_dict.get("ledger") is not None:
-            self._ledger = Ledger.from_dict(state_dict["ledger"])
-            self._scores = dict(state_dict["scores"])
+        try:
+            super().load_state_dict(state_dict)
+            ledger, original = state_dict.get("ledger"), state_dict.get("original")
+            if (ledger is None) != (original is None) or not 0 <= self._done <= 1:
+                raise ValueError("its parts do not agree")
+            scores = dict(state_dict["scores"]) if ledger is not None else {}
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise PlanError(
+                f"the checkpoint's state of {type(self).__name__} is damaged "
+                f"({type(error).__name__}: {error})"
+            ) from error
+        if ledger is not None:
+            self._ledger, self._scores = Ledger.from_dict(ledger), scores
 
     @override
     def on_load_checkpoint(
@@ -317,6 +332,8 @@ class ChannelPruning(PruningCallback):
     ) -> None:
         known = self._ledger.graph.shapes if self._ledger is not None else {}
         self._fitting.confirm(pl_module, checkpoint, known)
+        if (ledger := ledger_of(checkpoint)) is not None:
+            ledger.check(named_tensors(pl_module))
         super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
     def _opened(self) -> Ledger:
@@ -383,20 +400,3 @@ def one_of(name: str, value: object, choices: Sequence[str]) -> None:
     """
     if value not in choices:
         raise InvalidArgumentError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-
-
-def _rehearse(trainer: Trainer, pl_module: LightningModule, plan: Plan) -> None:
-    """Run the user's validation on a pruned copy: better to fail here than after an epoch."""
-    loaders = validation_loaders(trainer)
-    if not loaders:
-        return
-    copy = clone(trainer, pl_module)
-    apply(plan, copy)
-    try:
-        validate(trainer, copy, loaders, 1)
-    except Exception as error:
-        raise InvalidArgumentError(
-            f"validation_step of {type(pl_module).__name__} fails once channels are removed "
-            f"({type(error).__name__}: {error}): it uses a layer that its forward does not; "
-            "exclude what feeds it, or name the part to prune by submodule"
-        ) from error

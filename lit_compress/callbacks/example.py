@@ -16,7 +16,7 @@ from lit_compress.callbacks.evaluation import clone, validate
 from lit_compress.callbacks.loaders import validation_loaders
 from lit_compress.callbacks.network import named_module
 from lit_compress.errors import InvalidArgumentError
-from lit_compress.measure.cost import Inputs
+from lit_compress.measure.cost import Inputs, forward_arguments
 
 #: Images that are enough to follow channels: two, as some networks do not take one.
 ENOUGH = 2
@@ -68,6 +68,8 @@ def _recorded(trainer: Trainer, pl_module: LightningModule, submodule: str | Non
     seen = _first_calls(trainer, copy, paths)
     for path in paths:
         if path in seen and (submodule or _holds_most(copy.get_submodule(path), copy)):
+            if not _takes(copy.get_submodule(path), seen[path]):
+                seen = _first_calls(trainer, copy, [path], count=None)
             return Example(path, seen[path])
     raise InvalidArgumentError(
         f"there is no example of what {submodule or type(pl_module).__name__} takes: set "
@@ -76,17 +78,18 @@ def _recorded(trainer: Trainer, pl_module: LightningModule, submodule: str | Non
     )
 
 
-def _first_calls(trainer: Trainer, copy: LightningModule, paths: list[str]) -> dict[str, Inputs]:
-    """Return the arguments of the first call of each module in the first validation batch."""
+def _first_calls(
+    trainer: Trainer, copy: LightningModule, paths: list[str], count: int | None = ENOUGH
+) -> dict[str, Inputs]:
+    """Return what a module is first called with in validation, cut to a count of elements."""
     loaders = validation_loaders(trainer)
     seen: dict[str, Inputs] = {}
 
     def recorder(path: str) -> Any:
         def record(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if path not in seen:
-                seen[path] = (
-                    _few((*args,)) if not kwargs else _few(_named(copy, path, args, kwargs))
-                )
+                inputs = (*args,) if not kwargs else _named(copy, path, args, kwargs)
+                seen[path] = _first(inputs, count)
 
         return record
 
@@ -104,6 +107,17 @@ def _first_calls(trainer: Trainer, copy: LightningModule, paths: list[str]) -> d
         for handle in handles:
             handle.remove()
     return seen
+
+
+def _takes(called: nn.Module, inputs: Inputs) -> bool:
+    """Tell whether a forward takes fewer elements than the batch had."""
+    args, kwargs = forward_arguments(inputs)
+    try:
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+            called(*args, **kwargs)
+    except Exception:  # it may count on the batch size, and then gets the whole batch
+        return False
+    return True
 
 
 def _named(
@@ -127,7 +141,7 @@ def _named(
     return named
 
 
-def _few(inputs: Any) -> Any:
+def _first(inputs: Any, count: int | None) -> Any:
     """Return the first elements of a batch: of all tensors as long as the first."""
     tensors = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor) and leaf.dim()]
     if not tensors:
@@ -135,7 +149,7 @@ def _few(inputs: Any) -> Any:
     length = len(tensors[0])
     return tree_map(
         lambda v: (
-            v[:ENOUGH].clone() if isinstance(v, Tensor) and v.dim() and len(v) == length else v
+            v[:count].clone() if isinstance(v, Tensor) and v.dim() and len(v) == length else v
         ),
         inputs,
     )

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import LightningModule
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lit_compress.errors import CheckpointError
 from lit_compress.pruning.shapes import Shapes, fit_shapes, original_of
-from lit_compress.pruning.surgery import set_widths
+from lit_compress.pruning.surgery import in_layout_of, set_widths, swap_data
 from lit_compress.pruning.trace import named_tensors
 
 
@@ -19,33 +19,54 @@ class Fitting:
     """Gives a module the shapes of a checkpoint just before its weights are loaded.
 
     Lightning restores callbacks after the weights, so what the checkpoint says of its shapes is
-    looked at afterwards.
+    looked at afterwards; until :meth:`settle`, the module can be given back what it held.
     """
 
     def __init__(self) -> None:
         self._handle: RemovableHandle | None = None
         self._before: Shapes = {}
+        self._held: dict[str, Tensor] = {}
+        self._widths: list[tuple[nn.Module, str, int]] = []
+        self._open = False
 
     def attach(self, module: LightningModule) -> None:
         """Fit this module whenever it loads weights."""
         self.detach()
+        self._open = True
         self._handle = module.register_load_state_dict_pre_hook(self._fit)  # type: ignore[no-untyped-call]
 
     def detach(self) -> None:
         """Let the module go."""
-        self._before = {}
+        self.settle()
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
 
+    def settle(self) -> None:
+        """Forget what the module held: what it loaded is right."""
+        self._before, self._held, self._widths, self._open = {}, {}, [], False
+
+    def undo(self, module: nn.Module) -> None:
+        """Give the module back what it held before it loaded, unless that is settled."""
+        own, held = named_tensors(module), self._held
+        changed = {name for name in held if own[name].shape != held[name].shape}
+        for name, value in held.items():
+            value = in_layout_of(own[name], value.to(own[name].device))
+            if name in changed:
+                swap_data(own[name], value)
+            else:
+                own[name].data.copy_(value)
+        set_widths(module, {id(own[name]) for name in changed})
+        for layer, attribute, number in self._widths:
+            setattr(layer, attribute, number)
+        self.settle()
+
     def _fit(self, module: nn.Module, state: Mapping[str, Any], *_: Any) -> None:
-        missing = sorted(set(module.state_dict()) - set(state))
-        if missing and getattr(module, "strict_loading", True):
-            raise CheckpointError(
-                f"the checkpoint holds no weights of {missing[0]} ({len(missing)} such): it is of "
-                f"another architecture than {type(module).__name__}"
-            )
+        _check_names(module, state)
+        own = named_tensors(module) if self._open else {}
+        held = {name: tensor.detach().to("cpu", copy=True) for name, tensor in own.items()}
         self._before = fit_shapes(module, state)
+        self._held = held
 
     def confirm(
         self,
@@ -78,5 +99,20 @@ class Fitting:
                     + ": build the module with the arguments it was trained with"
                 )
         if original is not None:
-            set_widths(module, set(), original.norms)
+            self._widths = set_widths(module, set(), original.norms)
         self._before = {}
+
+
+def _check_names(module: nn.Module, state: Mapping[str, Any]) -> None:
+    if not getattr(module, "strict_loading", True):
+        return
+    own = set(module.state_dict())
+    for names, what in (
+        (sorted(own - set(state)), "holds no weights of"),
+        (sorted(set(state) - own), "holds weights of a part that is not here:"),
+    ):
+        if names:
+            raise CheckpointError(
+                f"the checkpoint {what} {names[0]} ({len(names)} such): it is of another "
+                f"architecture than {type(module).__name__}"
+            )

@@ -55,7 +55,7 @@ def analyse(model: nn.Module, example_inputs: Inputs, submodule: str = "") -> Ch
     Raises:
         ChannelError: If the forward fails on the example, or the model is lazy or quantised.
     """
-    _refuse(model)
+    _refuse(model, submodule)
     args, kwargs = forward_arguments(example_inputs)
     with undisturbed(model):
         called = model.get_submodule(submodule) if submodule else model
@@ -153,7 +153,7 @@ def _traced(model: nn.Module, runs: list[Run], blocked: Blocked) -> Trace:
     except Exception as error:
         raise ChannelError(
             f"the forward of {type(model).__name__} fails on the example inputs: "
-            f"{type(error).__name__}: {error}"
+            f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         ) from error
     for name in _unsaved(model):
         reason = Reason(f"goes with {name}, which checkpoints do not hold (persistent=False)")
@@ -218,7 +218,11 @@ def _unsaved(model: nn.Module) -> set[str]:
     }
 
 
-def _refuse(model: nn.Module) -> None:
+def _refuse(model: nn.Module, submodule: str) -> None:
+    if not isinstance(model, nn.Module):
+        raise ChannelError(f"expected a torch module, got {type(model).__name__}")
+    if submodule not in dict(model.named_modules()):
+        raise ChannelError(f"submodule: {type(model).__name__} has no module {submodule!r}")
     for name, module in model.named_modules():
         if type(module).__module__.startswith(QUANTISED):
             raise ChannelError(

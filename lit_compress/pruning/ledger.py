@@ -43,6 +43,23 @@ class Ledger:
             self._left = self.removed, graph
         return self._left[1]
 
+    def check(self, tensors: Mapping[str, Tensor]) -> None:
+        """Make sure that a module has lost what is said to be removed.
+
+        Args:
+            tensors: Its parameters and buffers by name.
+
+        Raises:
+            PlanError: If it has not.
+        """
+        for name, shape in self.left().shapes.items():
+            here = tuple(tensors[name].shape) if name in tensors else None
+            if here != shape:
+                raise PlanError(
+                    f"the record of pruned channels says that {name} is {shape}, and it is "
+                    f"{here or 'missing'}: the checkpoint is damaged, or of another network"
+                )
+
     def plan(self, gone: Gone) -> Plan:
         """Return the plan that removes classes from the module as it is now."""
         return make_plan(self.left(), gone - self.removed)
@@ -115,6 +132,19 @@ class Ledger:
                 "the checkpoint's record of pruned channels is damaged: unknown classes"
             )
         return cls(graph, Budget(parameters, macs, filters), gone, removed)
+
+
+def ledger_of(checkpoint: Mapping[str, Any]) -> Ledger | None:
+    """Return the ledger that a filter-pruning callback left in a checkpoint, None if there is none.
+
+    Raises:
+        PlanError: If it is damaged.
+    """
+    states = checkpoint.get("callbacks")
+    for state in states.values() if isinstance(states, dict) else ():
+        if isinstance(state, dict) and state.get("ledger") is not None:
+            return Ledger.from_dict(state["ledger"])
+    return None
 
 
 def _numbers(classes: Tensor) -> Gone:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,8 @@ class Cut:
     keep: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        if self.dim < 0:
+            raise PlanError(f"the plan cuts dimension {self.dim} of {self.tensor}: count from 0")
         rising = all(a < b for a, b in zip(self.keep, self.keep[1:], strict=False))
         if not self.keep or not rising or self.keep[0] < 0 or self.keep[-1] >= self.size:
             raise PlanError(
@@ -51,6 +54,13 @@ class Plan:
 
     cuts: tuple[Cut, ...] = ()
     norms: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        seen: set[Key] = set()
+        for cut in self.cuts:
+            if (cut.tensor, cut.dim) in seen:
+                raise PlanError(f"the plan cuts dimension {cut.dim} of {cut.tensor} twice")
+            seen.add((cut.tensor, cut.dim))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as lists, numbers and text, for JSON or a checkpoint."""
@@ -73,10 +83,15 @@ class Plan:
                     f"the plan has format {content['format']!r}, this version reads {FORMAT}"
                 )
             cuts = tuple(
-                Cut(str(c["tensor"]), int(c["dim"]), int(c["size"]), tuple(map(int, c["keep"])))
+                Cut(
+                    str(c["tensor"]),
+                    index(c["dim"]),
+                    index(c["size"]),
+                    tuple(map(index, c["keep"])),
+                )
                 for c in content["cuts"]
             )
-            return cls(cuts, {str(name): int(n) for name, n in content["norms"].items()})
+            return cls(cuts, {str(name): index(n) for name, n in content["norms"].items()})
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, PlanError):
                 raise
@@ -99,9 +114,19 @@ def make_plan(graph: ChannelGraph, gone: Iterable[int]) -> Plan:
     Args:
         graph: The network's channels.
         gone: Numbers of the classes to remove.
+
+    Raises:
+        PlanError: If one is no number of a class, or all channels of a tensor would go.
     """
+    gone = list(gone)
+    for number in gone:
+        if not isinstance(number, (int, np.integer)) or not 0 <= number < graph.class_count:
+            raise PlanError(
+                f"there is no channel class {number!r}: their numbers are in graph.groups, from 0 "
+                f"to {graph.class_count - 1}"
+            )
     dropped = np.zeros(graph.class_count + 1, bool)  # the last is looked up by FIXED
-    dropped[list(gone)] = True
+    dropped[gone] = True
     dropped[FIXED] = False
     cuts = []
     for (tensor, dim), owner in graph.owners.items():

@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from lit_compress.errors import PlanError
+from lit_compress.pruning.checks import check_norms, check_owned, check_tensors, check_types
 from lit_compress.pruning.plan import Cut, Plan
 from lit_compress.pruning.trace import named_tensors
 
@@ -43,6 +44,7 @@ def apply(plan: Plan, target: nn.Module | Optimizer, *optimizers: Optimizer) -> 
         PlanError: If the plan is for other shapes, or an optimizer's state cannot be cut; nothing
             has been changed then.
     """
+    check_types(plan, target, optimizers)
     if isinstance(target, Optimizer):
         names = _known_names(target)
         cuts = plan.by_tensor()
@@ -51,7 +53,9 @@ def apply(plan: Plan, target: nn.Module | Optimizer, *optimizers: Optimizer) -> 
     module = target.module if isinstance(target, AveragedModel) else target
     tensors = named_tensors(module)
     cuts = plan.by_tensor()
-    check(plan, tensors)
+    check_tensors(plan, tensors)
+    check_norms(plan, module)
+    check_owned(optimizers if plan.cuts else (), tensors)
     by_id = {id(tensors[name]): dims for name, dims in cuts.items()}
     states = _cut_states(optimizers, by_id)
     new = {name: cut_tensor(tensors[name].detach(), dims) for name, dims in cuts.items()}
@@ -73,27 +77,6 @@ def swap_data(tensor: Tensor, value: Tensor) -> None:
     other = torch.float32 if tensor.dtype == torch.float16 else torch.float16
     tensor.data = value.new_empty(0, dtype=other)
     tensor.data = value
-
-
-def check(plan: Plan, tensors: Mapping[str, Tensor]) -> None:
-    """Make sure that a plan fits tensors.
-
-    Raises:
-        PlanError: If it does not.
-    """
-    for cut in plan.cuts:
-        tensor = tensors.get(cut.tensor)
-        if tensor is None:
-            raise PlanError(
-                f"the plan cuts {cut.tensor}, which the module does not have: it is a plan for "
-                "another network"
-            )
-        if cut.dim >= tensor.dim() or tensor.shape[cut.dim] != cut.size:
-            raise PlanError(
-                f"the plan expects {cut.size} indices in dimension {cut.dim} of {cut.tensor}, "
-                f"whose shape is {tuple(tensor.shape)}: it is a plan for other shapes, or was "
-                "applied already"
-            )
 
 
 def cut_tensor(tensor: Tensor, dims: Mapping[int, Cut]) -> Tensor:
@@ -140,7 +123,11 @@ def _cut_states(
     optimizers = tuple(optimizers)
     for optimizer in optimizers:
         if optimizer.state and type(optimizer).__name__ in WHOLE:
-            raise PlanError(_unknown_state(optimizer, "", "of all parameters together"))
+            raise PlanError(
+                f"the state of {type(optimizer).__name__} is of all parameters together, so it "
+                "cannot be cut: use SGD, Adam, AdamW, RMSprop or Adagrad, or remove channels at "
+                "the end of the fit"
+            )
     return [
         (state, key, cut_tensor(value, fitting))
         for optimizer in optimizers
@@ -167,6 +154,11 @@ def _fitting(optimizer: Optimizer, key: Any, value: Any, cuts: Mapping[int, Cut]
         size = value.shape[dim] if dim < value.dim() else None
         if size == cut.size:
             fitting[dim] = cut
+        elif size == len(cut.keep):
+            raise PlanError(
+                f"the state {key!r} of {type(optimizer).__name__} has {size} indices left of "
+                f"{cut.size} of {cut.tensor}: the plan was applied to the optimizer already"
+            )
         elif size != 1:
             raise PlanError(_unknown_state(optimizer, key, f"of shape {tuple(value.shape)}"))
     return fitting

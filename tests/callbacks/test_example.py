@@ -109,6 +109,18 @@ def test_all_arguments_as_long_as_the_batch_are_shortened(find: Callable[..., Ex
     assert [tuple(value.shape) for value in found.inputs] == [(2, 1, 8, 8), (2, 1)]
 
 
+class Rows(ForeignModule):
+    """Counts on batches of a multiple of eight."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x.view(8, -1, 1, 8, 8).flatten(0, 1))
+
+
+def test_a_forward_that_counts_on_the_batch_size_gets_it(find: Callable[..., Example]) -> None:
+    """Two images of the batch were given to every forward, and this one failed on them."""
+    assert torch.equal(find(Rows()).inputs[0], first(16))
+
+
 class Keywords(Two):
     def call(self, images: Tensor) -> Tensor:
         return self(images, scale=torch.ones(4, 1)[:1], shift=torch.zeros(len(images), 4))

@@ -35,6 +35,7 @@ from lit_compress.errors import (
     CheckpointError,
     InvalidArgumentError,
     PatternError,
+    PlanError,
     ScheduleError,
 )
 from lit_compress.measure import cost
@@ -276,8 +277,17 @@ def test_checkpoint_of_another_width_is_refused(
     with pytest.raises(CheckpointError, match="pruned from a network whose"):
         lit_compress.load_from_checkpoint(Mobile, path, width=0.5)
     trainer = make_trainer(max_epochs=4, callbacks=[FilterPruning(0.5)])
+    wide = Mobile(0.5)
+    before, widths = copy.deepcopy(wide.state_dict()), wide.net.features[0][0].out_channels
     with pytest.raises(CheckpointError, match="build the module with the arguments"):
-        trainer.fit(Mobile(0.5), loader(32), loader(16, 1), ckpt_path=path)
+        trainer.fit(wide, loader(32), loader(16, 1), ckpt_path=path)
+    assert_untouched(wide, before)
+    assert wide.net.features[0][0].out_channels == widths
+
+
+def assert_untouched(module: LightningModule, before: dict[str, Tensor]) -> None:
+    for name, tensor in module.state_dict().items():
+        torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
 
 
 def test_checkpoint_of_another_network_is_refused(
@@ -300,8 +310,43 @@ def test_damaged_record_in_a_checkpoint_is_refused(pruned: tuple[Mobile, Path]) 
     state = next(s for key, s in content["callbacks"].items() if key.startswith("FilterPruning"))
     state["original"] = {"shapes": {"net.features.0.0.weight": "wide"}}
     torch.save(content, path)
-    with pytest.raises(lit_compress.errors.PlanError, match="damaged"):
+    with pytest.raises(PlanError, match="damaged"):
         lit_compress.load_from_checkpoint(Mobile, path)
+
+
+def _swap_shape(state: dict[str, Any], weights: dict[str, Tensor]) -> None:
+    weights["net.0.weight"] = weights["net.0.weight"][:1]
+
+
+DAMAGES: dict[str, Callable[[dict[str, Any], dict[str, Tensor]], Any]] = {
+    "no ledger": lambda state, _: state.pop("ledger"),
+    "no text": lambda state, _: state.update(done="half"),
+    "beyond": lambda state, _: state.update(done="7"),
+    "history": lambda state, _: state.update(history=5),
+    "scores": lambda state, _: state.update(scores=3),
+    "fewer removed": lambda state, _: state["ledger"].update(removed=state["ledger"]["gone"][1:]),
+    "weights of another shape": _swap_shape,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_record_leaves_the_module_untouched(
+    damage: str, foreign: ForeignModule, make_trainer: MakeTrainer, tmp_path: Path
+) -> None:
+    """Damage ended in errors of Python's and torch's, and in a module that had half of it."""
+    path, pruner = tmp_path / "damaged.ckpt", FilterPruning(0.5, schedule=Schedule(1, 1))
+    trainer = make_trainer(callbacks=[pruner])
+    trainer.fit(copy.deepcopy(foreign), loader(32), loader(16, 1))
+    trainer.save_checkpoint(path)
+    content = torch.load(path, weights_only=True)
+    DAMAGES[damage](content["callbacks"][pruner.state_key], content["state_dict"])
+    torch.save(content, path)
+    before = copy.deepcopy(foreign.state_dict())
+    trainer = make_trainer(callbacks=[FilterPruning(0.5, schedule=Schedule(1, 1))])
+    with pytest.raises(PlanError, match="damaged"):
+        trainer.fit(foreign, loader(32), loader(16, 1), ckpt_path=path)
+    assert_untouched(foreign, before)
+    assert foreign.net[0].out_channels == 8
 
 
 def test_missing_and_damaged_checkpoints_are_named(tmp_path: Path) -> None:
@@ -608,19 +653,36 @@ def test_optimizers_go_on_with_what_is_left(name: str, make_trainer: MakeTrainer
             )
 
 
+class Whole(ForeignModule):
+    """Its optimizer keeps one state of all parameters."""
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.LBFGS(self.parameters(), max_iter=2)
+
+
 def test_optimizer_that_cannot_be_cut_is_refused_and_nothing_changes(
     make_trainer: MakeTrainer,
 ) -> None:
-    class Module(ForeignModule):
-        def configure_optimizers(self) -> torch.optim.Optimizer:
-            return torch.optim.LBFGS(self.parameters())
-
-    module = Module()
+    """It was refused at the first event, epochs later."""
+    module = Whole()
     trainer = make_trainer(max_epochs=4, callbacks=[FilterPruning(0.5, schedule=LATE)])
-    with pytest.raises(lit_compress.errors.PlanError, match="LBFGS"):
+    with pytest.raises(InvalidArgumentError, match="LBFGS"):
         trainer.fit(module, loader(), loader(32, 1))
+    assert trainer.global_step == 0
     assert module.net[0].out_channels == 8
     assert module.net[0].weight.shape[0] == 8
+
+
+def test_optimizer_that_cannot_be_cut_trains_where_channels_leave_at_the_end(
+    make_trainer: MakeTrainer,
+) -> None:
+    """The last hook of the fit failed over the state that no step needs any more."""
+    module = Whole()
+    trainer = make_trainer(callbacks=[FilterPruning(0.5, schedule=LATE, shrink="end")])
+    with pytest.warns(UserWarning, match="start anew"):
+        trainer.fit(module, loader(32), loader(32, 1))
+    assert module.net[0].out_channels == 4
+    assert not trainer.optimizers[0].state
 
 
 def test_compiled_module_is_pruned(foreign: ForeignModule, make_trainer: MakeTrainer) -> None:

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from conftest import ForeignModule
@@ -35,6 +37,32 @@ def test_shapes_without_a_record_are_refused_afterwards() -> None:
     whole.load_state_dict(module.state_dict())
     with pytest.raises(CheckpointError, match="was not made with FilterPruning"):
         fitting.confirm(whole, {}, {})
+
+
+def test_what_was_fitted_is_undone_until_it_is_settled() -> None:
+    """A refused checkpoint used to leave its shapes and weights behind."""
+    module, checkpoint = pruned()
+    whole, fitting = ForeignModule(), Fitting()
+    before = copy.deepcopy(whole.state_dict())
+    fitting.attach(whole)
+    whole.load_state_dict(module.state_dict())
+    fitting.confirm(whole, checkpoint, {})
+    fitting.undo(whole)
+    assert all(torch.equal(before[name], tensor) for name, tensor in whole.state_dict().items())
+    assert whole.net[0].out_channels == whole.net[1].num_features == 8
+    fitting.attach(whole)
+    whole.load_state_dict(module.state_dict())
+    fitting.settle()
+    fitting.undo(whole)
+    assert whole.net[0].out_channels == module.net[0].out_channels < 8
+
+
+def test_weights_of_parts_that_are_not_here_are_named() -> None:
+    whole, fitting = ForeignModule(), Fitting()
+    fitting.attach(whole)
+    state = whole.state_dict() | {"more.weight": torch.zeros(1)}
+    with pytest.raises(CheckpointError, match=r"a part that is not here: more\.weight"):
+        whole.load_state_dict(state)
 
 
 def test_missing_weights_are_named_before_anything_changes() -> None:

@@ -416,3 +416,18 @@ def test_channels_with_a_buffer_that_no_checkpoint_holds_stay() -> None:
     graph = analyse(Unsaved(), torch.zeros(1, 3, 4, 4))
     assert not graph.groups
     assert any("gain, which checkpoints do not hold" in str(f.reason) for f in graph.frozen)
+
+
+def test_what_is_no_module_and_what_it_has_not_are_named() -> None:
+    """Both ended in an AttributeError."""
+    with pytest.raises(ChannelError, match="expected a torch module, got str"):
+        analyse("resnet18", torch.zeros(1))  # type: ignore[arg-type]
+    with pytest.raises(ChannelError, match="Linear has no module 'encoder'"):
+        analyse(nn.Linear(2, 2), torch.zeros(1, 2), submodule="encoder")
+
+
+def test_a_forward_that_fails_is_told_in_one_line() -> None:
+    """torch lists all its signatures."""
+    with pytest.raises(ChannelError, match="fails on the example inputs") as failure:
+        analyse(nn.Conv2d(2, 2, 1), 5)  # type: ignore[arg-type]
+    assert "\n" not in str(failure.value)

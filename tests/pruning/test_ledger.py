@@ -15,7 +15,7 @@ from torch import nn
 from lit_compress.errors import PlanError
 from lit_compress.measure import cost
 from lit_compress.pruning import analyse, apply
-from lit_compress.pruning.ledger import Ledger
+from lit_compress.pruning.ledger import Ledger, ledger_of
 from lit_compress.pruning.policy import Policy, parameter_names
 from lit_compress.pruning.trace import named_tensors
 
@@ -216,3 +216,25 @@ def test_a_ledger_that_does_not_agree_with_itself_is_refused(case: str, ledger: 
     """Such ones used to be read, and failed later in numpy or cut other channels."""
     with pytest.raises(PlanError, match="damaged"):
         Ledger.from_dict(WRONG[case](stored(ledger)))
+
+
+def test_a_module_that_did_not_lose_what_is_removed_is_refused(
+    net: nn.Sequential, ledger: Ledger
+) -> None:
+    gone = some(ledger, 0.5)
+    ledger.check(named_tensors(net))
+    ledger.gone = ledger.removed = gone
+    with pytest.raises(PlanError, match="damaged, or of another network"):
+        ledger.check(named_tensors(net))
+    ledger.removed = frozenset()
+    apply(ledger.plan(gone), net)
+    ledger.removed = gone
+    ledger.check(named_tensors(net))
+
+
+def test_the_ledger_of_a_checkpoint_is_found(ledger: Ledger) -> None:
+    assert ledger_of({}) is None
+    assert ledger_of({"callbacks": {"other": {}, "more": None}}) is None
+    found = ledger_of({"callbacks": {"other": 1, "pruning": {"ledger": ledger.to_dict()}}})
+    assert found is not None
+    assert found.budget == ledger.budget

@@ -53,6 +53,29 @@ def test_cut_keeps_rising_indices_within_its_size(keep: tuple[int, ...]) -> None
         Cut("weight", 0, 4, keep)
 
 
+@pytest.mark.parametrize("damage", [{"keep": [0.5, 1.5]}, {"size": 8.0}, {"dim": -4}])
+def test_numbers_that_are_no_indices_are_refused(
+    graph: ChannelGraph, damage: dict[str, object]
+) -> None:
+    """Fractions were cut to whole numbers, and a dimension counted from the end was another one."""
+    content = make_plan(graph, graph.classes[:2]).to_dict()
+    content["cuts"][0].update(damage)
+    with pytest.raises(PlanError, match=r"no pruning plan|count from 0"):
+        Plan.from_dict(content)
+
+
+def test_a_place_is_cut_once() -> None:
+    with pytest.raises(PlanError, match=r"cuts dimension 0 of a\.weight twice"):
+        Plan((Cut("a.weight", 0, 4, (0,)), Cut("a.weight", 0, 4, (1,))))
+
+
+@pytest.mark.parametrize("number", [-1, 999, 0.5, "0"])
+def test_number_of_no_class_is_refused(graph: ChannelGraph, number: object) -> None:
+    """It was an error of numpy's, or another class."""
+    with pytest.raises(PlanError, match="there is no channel class"):
+        make_plan(graph, [number])  # type: ignore[list-item]
+
+
 def test_removing_a_whole_layer_is_refused(graph: ChannelGraph) -> None:
     with pytest.raises(PlanError, match="one must stay"):
         make_plan(graph, graph.groups[0].classes)

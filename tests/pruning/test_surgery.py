@@ -240,6 +240,16 @@ def test_second_application_is_refused(net: nn.Module, images: Tensor) -> None:
         apply(plan, net)
 
 
+def test_second_application_to_an_optimizer_is_refused(net: nn.Module, images: Tensor) -> None:
+    """It was told to be another optimizer."""
+    optimizer = OPTIMIZERS["sgd"](net.parameters())
+    plan = share(analyse(net, images))
+    step(net, optimizer, images)
+    apply(plan, net, optimizer)
+    with pytest.raises(PlanError, match="applied to the optimizer already"):
+        apply(plan, optimizer)
+
+
 def test_plan_for_another_module_is_refused(images: Tensor, net: nn.Module) -> None:
     with pytest.raises(PlanError, match="another network"):
         apply(share(analyse(net, images)), nn.Sequential(nn.Conv2d(3, 4, 1)))
