@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -235,7 +235,7 @@ class _Follow(TorchFunctionMode):
 
     def step(self, func: Callable[..., Any]) -> Call:
         self.index += 1
-        name = call_name(func)
+        name = _name(func)
         calls = self.structure.calls
         if self.index >= len(calls) or calls[self.index].name != name:
             raise ReplayError(
@@ -321,24 +321,30 @@ class _Replay(_Follow):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Make the call, or return what it gave before."""
+        if self.index + 1 >= self._cut:
+            self.index += 1
+            return func(*args, **(kwargs or {}))
         call = self.step(func)
-        if self.index >= self._cut or call.name in MODES:
+        if call.name in MODES:
             return func(*args, **(kwargs or {}))
         result = self._recording.results[self.index]
+        if len(call.leaves) == 1:
+            return self._leaf(call.leaves[0], result, args, kwargs)
         if not any(number is not None for number in call.leaves):
             return result
-        given = _tensors((args, kwargs)) if any((n or 0) < 0 for n in call.leaves) else []
-        with torch._C.DisableTorchFunction():
-            leaves, spec = tree_flatten(result, is_leaf=lambda leaf: leaf is None)
-            found = [
-                leaf
-                if number is None
-                else given[-1 - number]
-                if number < 0
-                else self._value(number, leaf)
-                for leaf, number in zip(leaves, call.leaves, strict=True)
-            ]
-            return tree_unflatten(found, spec)
+        leaves, spec = tree_flatten(result, is_leaf=lambda leaf: leaf is None)
+        found = [
+            self._leaf(number, leaf, args, kwargs)
+            for leaf, number in zip(leaves, call.leaves, strict=True)
+        ]
+        return tree_unflatten(found, spec)
+
+    def _leaf(self, number: int | None, leaf: Any, args: Any, kwargs: Any) -> Any:
+        if number is None:
+            return leaf
+        if number >= 0:
+            return self._value(number, leaf)
+        return _tensors((args, kwargs))[-1 - number]
 
     def _value(self, number: int, stand_in: Any) -> Any:
         value = self.structure.values[number]
@@ -346,7 +352,13 @@ class _Replay(_Follow):
         tensor = self._recording.states.get((number, state))
         if tensor is None:
             return stand_in
-        return tensor.clone() if state < len(value.changed) else tensor
+        if state == len(value.changed):
+            return tensor
+        with torch._C.DisableTorchFunction():
+            return tensor.clone()  # it is changed later
+
+
+_name = lru_cache(maxsize=4096)(call_name)
 
 
 def _stand_in(tensor: Tensor) -> Tensor:

@@ -80,7 +80,7 @@ class Measure:
             return self._validated(values)
         cut = self._cut(tuple(values))
         tally = Tally(self._copy)
-        with self._alone(), replaced(self._copy, values):
+        with self._alone(), tally.in_place(), replaced(self._copy, values):
             for index in range(len(self._sample)):
                 self._go(index, tally, cut)
         return tally.scores()
@@ -102,7 +102,7 @@ class Measure:
     def scores_by_step(self) -> Scores:
         """Return what validation_step alone logs, of the network as it is."""
         tally = Tally(self._copy)
-        with self._alone():
+        with self._alone(), tally.in_place():
             for index in range(len(self._sample)):
                 self._go(index, tally, 0)
         return tally.scores()
@@ -110,8 +110,9 @@ class Measure:
     def _prepare(self, targets: list[tuple[str, ...]]) -> None:
         """Find from where each target must be run."""
         try:
-            with self._alone():
-                structure = structure_of(self._run(0, Tally(self._copy)))
+            tally = Tally(self._copy)
+            with self._alone(), tally.in_place():
+                structure = structure_of(self._run(0, tally))
             if structure.changes_inputs:
                 raise ReplayError("a batch or a buffer is changed in place")
         except ReplayError as error:
@@ -147,10 +148,10 @@ class Measure:
             return False
         self._recordings = []
         try:
-            with self._alone():
+            tally = Tally(self._copy)
+            with self._alone(), tally.in_place():
                 for index in range(len(self._sample)):
-                    run = self._run(index, Tally(self._copy))
-                    self._recordings.append(record(run, structure, cuts))
+                    self._recordings.append(record(self._run(index, tally), structure, cuts))
         except ReplayError as error:
             rank_zero_info(f"scan: each trial runs the whole network, since {error}")
             self._structure, self._recordings = None, []
@@ -164,7 +165,7 @@ class Measure:
         for start in (0, cut):
             tally = Tally(self._copy)
             try:
-                with self._alone():
+                with self._alone(), tally.in_place():
                     self._go(0, tally, start)
             except ReplayError:
                 return False

@@ -16,7 +16,7 @@ from lit_compress.errors import ScanError
 #: Where a batch that is a mapping may hold labels.
 LABELS = ("label", "labels", "target", "targets", "y")
 #: Images a batch of the sample.
-BATCH = 256
+BATCH = 512
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,21 @@ class Tally:
     """
 
     def __init__(self, module: LightningModule) -> None:
-        self.metrics = {path: copy.deepcopy(metric) for path, metric in _metrics(module)}
+        self._homes = [(home, name, home[name]) for home, name in _homes(module)]
+        self._metrics = [copy.deepcopy(metric) for _, _, metric in self._homes]
         self._sums: dict[str, tuple[float, float]] = {}
         self._logged: dict[str, Metric] = {}
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Put the tally's metrics in the place of the module's own."""
+        try:
+            for (home, name, _), metric in zip(self._homes, self._metrics, strict=True):
+                home[name] = metric
+            yield
+        finally:
+            for home, name, own in self._homes:
+                home[name] = own
 
     def add(self, name: str, value: Any, weight: float) -> None:
         """Add what was logged for a batch.
@@ -72,7 +84,7 @@ def step(module: LightningModule, batch: Any, index: int, tally: Tally) -> None:
         module: A copy of the user's module, in eval mode.
         batch: As the loader gives it.
         index: Its number.
-        tally: Where to add.
+        tally: Where to add; its metrics must be in place.
 
     Raises:
         ScanError: If it logs in a way that cannot be summed up here.
@@ -96,31 +108,17 @@ def step(module: LightningModule, batch: Any, index: int, tally: Tally) -> None:
         for name, value in values.items():
             log(name, value, **options)
 
-    with _in_place(module, tally), _replaced(module, log=log, log_dict=log_dict):
+    with _replaced(module, log=log, log_dict=log_dict):
         module.validation_step(batch, index)
 
 
-def _metrics(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Return the metrics and collections of a module that are in no collection, by name."""
+def _homes(module: nn.Module) -> Iterator[tuple[dict[str, Any], str]]:
+    """Return where the metrics and collections of a module are that are in no collection."""
     for name, child in module.named_children():
         if isinstance(child, (Metric, MetricCollection)):
-            yield name, child
+            yield module._modules, name
         else:
-            yield from ((f"{name}.{path}", metric) for path, metric in _metrics(child))
-
-
-@contextmanager
-def _in_place(module: nn.Module, tally: Tally) -> Iterator[None]:
-    """Put a tally's metrics in the place of the module's own."""
-    own = dict(_metrics(module))
-    homes = {path: module.get_submodule(path.rpartition(".")[0]) for path in own}
-    try:
-        for path, metric in tally.metrics.items():
-            homes[path]._modules[path.rpartition(".")[2]] = metric
-        yield
-    finally:
-        for path, metric in own.items():
-            homes[path]._modules[path.rpartition(".")[2]] = metric
+            yield from _homes(child)
 
 
 @contextmanager

@@ -141,9 +141,9 @@ def test_a_function_that_makes_other_calls_is_refused() -> None:
         return getattr(torch.ones(2), next(calls))()
 
     structure = structure_of(run)
-    recording = record(run, structure, [1])
+    recording = record(run, structure, [2])
     with pytest.raises(ReplayError, match=r"is tanh, and was relu before"):
-        replay(run, structure, recording, 1)
+        replay(run, structure, recording, 2)
 
 
 def test_inputs_that_are_changed_in_place_are_told() -> None:
