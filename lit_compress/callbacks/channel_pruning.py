@@ -21,7 +21,12 @@ from lit_compress.callbacks.fitting import Fitting
 from lit_compress.callbacks.hold import Hold
 from lit_compress.callbacks.pruning import PruningCallback
 from lit_compress.callbacks.recalibrate import recalibrate
-from lit_compress.callbacks.refusals import check_company, check_optimizers
+from lit_compress.callbacks.refusals import (
+    check_company,
+    check_optimizers,
+    out_of_reach,
+    say_clamped,
+)
 from lit_compress.callbacks.rehearsal import rehearse
 from lit_compress.errors import InvalidArgumentError, PlanError
 from lit_compress.measure.cost import Inputs
@@ -186,12 +191,8 @@ class ChannelPruning(PruningCallback):
         selection = self.choose(pl_module, ledger, self._target, None)
         if selection.clamped and self.of != "filters":
             most = ledger.saved(self.of, parameter_names(pl_module), selection.gone)
-            raise InvalidArgumentError(
-                f"target {self.goal:g} of {self.of} cannot be reached: "
-                f"{most / ledger.total(self.of):.3f} can go at most; lower target, or let more "
-                "layers go (include, exclude, min_channels, round_to)"
-            )
-        self._say_clamped(selection.clamped)
+            raise out_of_reach(self.goal, self.of, most / ledger.total(self.of))
+        say_clamped(type(self).__name__, selection.clamped, self.min_channels)
         # Parts that the forward does not use are the training step's.
         unseen = any(frozen.reason == UNSEEN for frozen in ledger.graph.frozen)
         rehearse(trainer, pl_module, ledger.plan(selection.gone), training=unseen)
@@ -366,37 +367,3 @@ class ChannelPruning(PruningCallback):
         masks = self._masks(pl_module)
         if masks:
             self._hold.hold(dict(pl_module.named_parameters()), masks)
-
-    def _say_clamped(self, names: Sequence[str]) -> None:
-        if names:
-            rank_zero_warn(
-                f"{type(self).__name__}: {len(names)} layers will keep more than their share, "
-                f"since min_channels ({self.min_channels}), and two of each group of a grouped "
-                f"convolution, stay: {', '.join(names[:4])}" + (" ..." if len(names) > 4 else "")
-            )
-
-
-def check_counts(**counts: tuple[int, int]) -> None:
-    """Make sure that arguments are whole numbers, each of a least value.
-
-    Args:
-        counts: By name, the value and the least.
-
-    Raises:
-        InvalidArgumentError: If one is not.
-    """
-    for name, (value, low) in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < low:
-            raise InvalidArgumentError(
-                f"{name} must be a whole number of at least {low}, got {value!r}"
-            )
-
-
-def one_of(name: str, value: object, choices: Sequence[str]) -> None:
-    """Make sure that an argument is one of its choices.
-
-    Raises:
-        InvalidArgumentError: If it is not.
-    """
-    if value not in choices:
-        raise InvalidArgumentError(f"{name} must be one of {', '.join(choices)}, got {value!r}")

@@ -10,8 +10,8 @@ from lightning.pytorch import LightningModule
 from torch import nn
 from typing_extensions import override
 
-from lit_compress.callbacks.channel_pruning import ChannelPruning, Shrink, check_counts, one_of
-from lit_compress.callbacks.pruning import check_patterns, plain
+from lit_compress.callbacks.arguments import check_counts, check_patterns, one_of, plain
+from lit_compress.callbacks.channel_pruning import ChannelPruning, Shrink
 from lit_compress.errors import RuleError
 from lit_compress.measure.cost import Inputs
 from lit_compress.pruning import Schedule

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import asdict
 from fractions import Fraction
 from math import nan
 from typing import Any
@@ -239,23 +237,4 @@ class PruningCallback(Callback, ABC):
             rank_zero_warn(
                 f"{type(self).__name__} reached {self.reached:.2f} of {self.goal:.2f}: "
                 "the run ended before its schedule did"
-            )
-
-
-def plain(schedule: Schedule) -> dict[str, Any]:
-    """Return a schedule as plain values."""
-    return asdict(schedule)
-
-
-def check_patterns(**arguments: Sequence[str]) -> None:
-    """Make sure that arguments are lists of patterns, and not one text each.
-
-    Raises:
-        InvalidArgumentError: If one is a text.
-    """
-    for name, patterns in arguments.items():
-        if isinstance(patterns, str):
-            raise InvalidArgumentError(
-                f"{name} must be a list of patterns, got the text {patterns!r}: write "
-                f"[{patterns!r}]"
             )

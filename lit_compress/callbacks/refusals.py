@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelPruning
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim import Optimizer
 
 from lit_compress.callbacks.pruning import PruningCallback
@@ -60,3 +61,33 @@ def check_optimizers(name: str, optimizers: Iterable[Optimizer]) -> None:
                 f"{name} cannot cut the state of {kind}, which is of all parameters "
                 'together: set shrink to "end", or use SGD, Adam, AdamW, RMSprop or Adagrad'
             )
+
+
+def out_of_reach(target: float, of: str, most: float) -> InvalidArgumentError:
+    """Return the error for a target that cannot be reached.
+
+    Args:
+        target: The share.
+        of: What it is of.
+        most: Share that can go at most.
+    """
+    return InvalidArgumentError(
+        f"target {target:g} of {of} cannot be reached: {most:.3f} can go at most; lower target, or "
+        "let more layers go (include, exclude, min_channels, round_to)"
+    )
+
+
+def say_clamped(name: str, layers: Sequence[str], min_channels: int) -> None:
+    """Warn of layers that keep more than their share.
+
+    Args:
+        name: Name of the callback that removes channels.
+        layers: Their names.
+        min_channels: Channels that each layer keeps at least.
+    """
+    if layers:
+        rank_zero_warn(
+            f"{name}: {len(layers)} layers will keep more than their share, since min_channels "
+            f"({min_channels}), and two of each group of a grouped convolution, stay: "
+            f"{', '.join(layers[:4])}" + (" ..." if len(layers) > 4 else "")
+        )

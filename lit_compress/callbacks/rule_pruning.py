@@ -12,8 +12,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from typing_extensions import override
 
-from lit_compress.callbacks.channel_pruning import ChannelPruning, check_counts, one_of
-from lit_compress.callbacks.pruning import plain
+from lit_compress.callbacks.arguments import check_counts, one_of, plain
+from lit_compress.callbacks.channel_pruning import ChannelPruning
 from lit_compress.callbacks.rewind import reinitialize_linear
 from lit_compress.errors import CheckpointError, InvalidArgumentError, RuleError
 from lit_compress.measure.cost import Inputs
@@ -25,10 +25,10 @@ from lit_compress.pruning.ledger import Ledger
 from lit_compress.pruning.masks import Masks, Scope, exact_share
 from lit_compress.pruning.plan import Plan
 from lit_compress.pruning.rule_files import read_rules
-from lit_compress.pruning.rule_masks import check_filters, filter_dims, rule_masks
+from lit_compress.pruning.rule_masks import rule_masks
 from lit_compress.pruning.rule_outlook import RuleOutlook, rule_outlook
-from lit_compress.pruning.rule_policy import RulePolicy, channel_rules
-from lit_compress.pruning.rules import DEFAULT, Rule, assign, default_rules, overruled
+from lit_compress.pruning.rule_policy import Resolved, RulePolicy, resolve
+from lit_compress.pruning.rules import DEFAULT, default_rules, overruled
 from lit_compress.pruning.selection import Selection
 from lit_compress.pruning.surgery import cut_tensor
 
@@ -115,8 +115,7 @@ class RulePruning(ChannelPruning):
         self.reinitialize = reinitialize
         self._written = () if rules == DEFAULT else read_rules(Path(rules), ratio)
         self._target = Fraction(1)  # of the schedule: each rule has a target of its own
-        self._policy = RulePolicy((), scope, round_to, min_channels)
-        self._ruled: dict[str, Rule] = {}
+        self._rules = Resolved({}, {}, RulePolicy(()))
         self._kept: Masks = {}
         self._packed: dict[str, Tensor] = {}
         self._total = 0
@@ -160,15 +159,15 @@ class RulePruning(ChannelPruning):
             module: A LightningModule or any other.
             example_inputs: What its forward takes; needed where filters are removed.
         """
-        ruled, policy = self._resolved(module)
-        if not _any_removed(policy):
-            return rule_outlook(module, ruled, None, None)
+        rules = self._resolved(module)
+        if not rules.policy.removes:
+            return rule_outlook(module, rules.all, None, None)
         if example_inputs is None:
             raise InvalidArgumentError("example_inputs are needed to tell which filters can go")
-        ledger = policy.open(module, example_inputs, self.submodule or "")
-        selection = policy.select(module, ledger)
-        outlook = policy.outlook(module, ledger, selection)
-        return rule_outlook(module, ruled, ledger.plan(selection.gone), outlook)
+        ledger = rules.policy.open(module, example_inputs, self.submodule or "")
+        selection = rules.policy.select(module, ledger)
+        outlook = rules.policy.outlook(module, ledger, selection)
+        return rule_outlook(module, rules.all, ledger.plan(selection.gone), outlook)
 
     # --- fit -----------------------------------------------------------------------------------
 
@@ -189,12 +188,12 @@ class RulePruning(ChannelPruning):
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._ruled, self._policy = self._resolved(pl_module)
+        self._rules = self._resolved(pl_module)
         self._total = self._total or _weights(pl_module)
         if self._packed:
             self._kept = self._restored(pl_module)
         if not self._goal:
-            self._goal = rule_outlook(pl_module, self._ruled, None, None).share
+            self._goal = rule_outlook(pl_module, self._rules.all, None, None).share
         lines = overruled(pl_module, self._written)
         if lines:
             shown = "; ".join(lines[:4]) + ("; ..." if len(lines) > 4 else "")
@@ -206,18 +205,18 @@ class RulePruning(ChannelPruning):
         if not self.removes(pl_module):
             rank_zero_info(
                 "RulePruning: what will be zero\n"
-                f"{rule_outlook(pl_module, self._ruled, None, None)}"
+                f"{rule_outlook(pl_module, self._rules.all, None, None)}"
             )
 
     @override
     def planned(self, pl_module: LightningModule, plan: Plan) -> None:
-        found = rule_outlook(pl_module, self._ruled, plan, None)
+        found = rule_outlook(pl_module, self._rules.all, plan, None)
         self._goal = found.share
         rank_zero_info(f"RulePruning: what each rule takes\n{found}")
 
     @override
     def removes(self, module: LightningModule) -> bool:
-        return _any_removed(self._policy)
+        return self._rules.policy.removes
 
     def _holds(self) -> bool:
         return True
@@ -230,7 +229,7 @@ class RulePruning(ChannelPruning):
         stage = self._stage(trainer.current_epoch)
         held = self._held(pl_module)
         self._kept = rule_masks(
-            pl_module, self._elements(pl_module), share, stage, self.scope, self._kept, held
+            pl_module, self._rules.masked, share, stage, self.scope, self._kept, held
         )
         if first and self.reinitialize == "linear":
             reinitialize_linear(pl_module)
@@ -252,8 +251,8 @@ class RulePruning(ChannelPruning):
 
     @override
     def open(self, module: LightningModule, inputs: Inputs, submodule: str) -> Ledger:
-        ledger = self._policy.open(module, inputs, submodule)
-        idle = self._policy.idle(module, ledger.graph)
+        ledger = self._rules.policy.open(module, inputs, submodule)
+        idle = self._rules.policy.idle(module, ledger.graph)
         if idle and self._written:
             shown = "; ".join(f"{name} ({why})" for name, why in list(idle.items())[:4])
             rank_zero_warn(
@@ -268,11 +267,11 @@ class RulePruning(ChannelPruning):
         self, module: LightningModule, ledger: Ledger, share: Fraction, epoch: int | None
     ) -> Selection:
         stage = len(self._settled.events()) if epoch is None else self._stage(epoch)
-        return self._policy.select(module, ledger, share, stage, self._scores)
+        return self._rules.policy.select(module, ledger, share, stage, self._scores)
 
     @override
     def outlook(self, module: LightningModule, ledger: Ledger, selection: Selection) -> Outlook:
-        return self._policy.outlook(module, ledger, selection)
+        return self._rules.policy.outlook(module, ledger, selection)
 
     @override
     def gradient_importances(self) -> Sequence[Importance]:
@@ -308,27 +307,10 @@ class RulePruning(ChannelPruning):
 
     # --- rules ---------------------------------------------------------------------------------
 
-    def _resolved(self, module: nn.Module) -> tuple[dict[str, Rule], RulePolicy]:
-        """Return the rule of each weight that loses something, and what removes channels."""
+    def _resolved(self, module: nn.Module) -> Resolved:
         rules = self._written or default_rules(module, self.ratio or Fraction(0))
-        ruled = assign(module, rules)
-        removing: tuple[Rule, ...] = ()
-        if self.shrink != "never":
-            removing = channel_rules(module, rules)
-        else:
-            check_filters(
-                {n: r for n, r in ruled.items() if r.kind(_dims(module, n)) != "element"},
-                filter_dims(module),
-            )
-        return ruled, RulePolicy(removing, self.scope, self.round_to, self.min_channels)
-
-    def _elements(self, module: nn.Module) -> dict[str, Rule]:
-        """Return the rules of weights that are masked: of all, where nothing is removed."""
-        return {
-            name: rule
-            for name, rule in self._ruled.items()
-            if self.shrink == "never" or rule.kind(_dims(module, name)) == "element"
-        }
+        policy = RulePolicy((), self.scope, self.round_to, self.min_channels)
+        return resolve(module, rules, policy, removing=self.shrink != "never")
 
     def _stage(self, epoch: int) -> int:
         return max(0, sum(event <= epoch for event in self._settled.events()) - 1)
@@ -345,14 +327,6 @@ class RulePruning(ChannelPruning):
     def _masks(self, pl_module: LightningModule) -> Masks:
         held = self._held(pl_module)
         return {name: self._both(name, held) for name in {**held, **self._kept}}
-
-
-def _any_removed(policy: RulePolicy) -> bool:
-    return any(rule.ratio is not None for rule in policy.rules)
-
-
-def _dims(module: nn.Module, name: str) -> int:
-    return module.get_parameter(name).dim()
 
 
 def _weights(module: nn.Module) -> int:

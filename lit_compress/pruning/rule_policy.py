@@ -24,7 +24,8 @@ from lit_compress.pruning.policy import (
     open_ledger,
     parameter_names,
 )
-from lit_compress.pruning.rules import Rule, first_match
+from lit_compress.pruning.rule_masks import check_filters, filter_dims
+from lit_compress.pruning.rules import Rule, assign, first_match
 from lit_compress.pruning.selection import Limits, Selection, select
 
 
@@ -119,6 +120,11 @@ class RulePolicy:
         kept_back = self.eligible(module, ledger.graph).kept_back
         return outlook(module, ledger.graph, selection.gone, ledger.budget, kept_back)
 
+    @property
+    def removes(self) -> bool:
+        """Whether any rule asks for channels to be removed."""
+        return any(rule.ratio is not None for rule in self.rules)
+
     def idle(self, module: nn.Module, graph: ChannelGraph) -> dict[str, str]:
         """Return, by weight, why a rule takes no filters of it though it asks for some."""
         found = self.eligible(module, graph)
@@ -185,3 +191,42 @@ def channel_rules(module: nn.Module, rules: tuple[Rule, ...]) -> tuple[Rule, ...
                 )
             )
     return tuple(rule for _, rule in sorted(found, key=lambda item: item[0]))
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Rules as they are for one network.
+
+    Attributes:
+        all: By name, the weights that lose something.
+        masked: Those of them that are set to zero.
+        policy: What removes channels.
+    """
+
+    all: Mapping[str, Rule]
+    masked: Mapping[str, Rule]
+    policy: RulePolicy
+
+
+def resolve(
+    module: nn.Module, rules: tuple[Rule, ...], policy: RulePolicy, removing: bool
+) -> Resolved:
+    """Return what rules mean for a network.
+
+    Args:
+        module: The network.
+        rules: The rules as they were written.
+        policy: How channels are removed.
+        removing: Whether filters and neurons are removed, or only set to zero.
+
+    Raises:
+        RuleError: If a rule does not fit the network.
+    """
+    ruled = assign(module, rules)
+    dims = {name: module.get_parameter(name).dim() for name in ruled}
+    elements = {n: rule for n, rule in ruled.items() if rule.kind(dims[n]) == "element"}
+    if removing:
+        return Resolved(ruled, elements, replace(policy, rules=channel_rules(module, rules)))
+    filters = {name: rule for name, rule in ruled.items() if name not in elements}
+    check_filters(filters, filter_dims(module))
+    return Resolved(ruled, ruled, policy)

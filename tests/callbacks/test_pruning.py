@@ -10,7 +10,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 
 from lit_compress import Schedule
-from lit_compress.callbacks.pruning import BeforePruning, PruningCallback, check_patterns, plain
+from lit_compress.callbacks.arguments import plain
+from lit_compress.callbacks.pruning import BeforePruning, PruningCallback
 from lit_compress.errors import InvalidArgumentError
 
 MakeTrainer = Callable[..., Trainer]
@@ -78,9 +79,3 @@ def test_metric_of_the_pruned_network_is_none_before(make_trainer: MakeTrainer) 
 def test_averaging_of_weights_is_refused_by_name(make_trainer: MakeTrainer) -> None:
     with pytest.raises(InvalidArgumentError, match="StochasticWeightAveraging"):
         fit(make_trainer, Noted(0.5, Schedule()), StochasticWeightAveraging(1e-2))
-
-
-def test_a_text_in_the_place_of_patterns_is_refused() -> None:
-    check_patterns(include=["a"], exclude=())
-    with pytest.raises(InvalidArgumentError, match=r"exclude must be a list.*write \['b'\]"):
-        check_patterns(include=["a"], exclude="b")
