@@ -1,7 +1,8 @@
-"""A training run to be killed and resumed: python pruning_program.py FOLDER [PROCESSES [EPOCH]].
+"""A training run to be killed and resumed: pruning_program.py FOLDER [PROCESSES [EPOCH [KIND]]].
 
-Goes on from the newest whole checkpoint in FOLDER, or that of EPOCH; leaves the weights' digest
-at the start of each epoch in ``digest-RANK``, and of the end in ``final-RANK``.
+Goes on from the newest whole checkpoint in FOLDER, or that of EPOCH, where it is a number; KIND is
+``filters`` (FilterPruning) or ``rules`` (RulePruning: filters, elements and rewinding). Leaves the
+weights' digest at the start of each epoch in ``digest-RANK``, and of the end in ``final-RANK``.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from test_filter_pruning import Mobile
 
 from lit_compress import Schedule
-from lit_compress.callbacks import FilterPruning
+from lit_compress.callbacks import FilterPruning, RulePruning
 from lit_compress.checkpoint import read_checkpoint
 from lit_compress.errors import CheckpointError
 
@@ -51,7 +52,14 @@ def newest(folder: Path) -> Path | None:
     return None
 
 
-def main(folder: Path, processes: int, epoch: str | None) -> None:
+def pruning(kind: str) -> Callback:
+    schedule = Schedule(2, 6, every=2)
+    if kind == "rules":
+        return RulePruning(target=0.5, schedule=schedule, rewind="epoch 1")
+    return FilterPruning(0.5, schedule=schedule)
+
+
+def main(folder: Path, processes: int = 1, epoch: str = "", kind: str = "filters") -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     seed_everything(0, verbose=False)
@@ -61,7 +69,7 @@ def main(folder: Path, processes: int, epoch: str | None) -> None:
         strategy="ddp" if processes > 1 else "auto",
         max_epochs=9,
         callbacks=[
-            FilterPruning(0.5, schedule=Schedule(2, 6, every=2)),
+            pruning(kind),
             Digests(folder),
             ModelCheckpoint(folder, "{epoch}", save_top_k=-1, auto_insert_metric_name=False),
         ],
@@ -69,9 +77,9 @@ def main(folder: Path, processes: int, epoch: str | None) -> None:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    resume = folder / f"{epoch}.ckpt" if epoch else newest(folder)
+    resume = folder / f"{epoch}.ckpt" if epoch.isdigit() else newest(folder)
     trainer.fit(Mobile(), loader(96), loader(16, 1), ckpt_path=resume)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int((sys.argv[2:] or ["1"])[0]), (sys.argv[3:] or [None])[0])
+    main(Path(sys.argv[1]), int((sys.argv[2:] or ["1"])[0]), *sys.argv[3:])

@@ -62,15 +62,16 @@ def test_killed_twenty_times_ends_in_the_same_weights(tmp_path: Path) -> None:
     print(f"{kills} kills, {completed} runs completed, all with the same weights")
 
 
-def test_two_processes_hold_the_same_weights_and_resume(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["filters", "rules"])
+def test_two_processes_hold_the_same_weights_and_resume(kind: str, tmp_path: Path) -> None:
     whole = tmp_path / "whole"
     whole.mkdir()
-    finished(whole, 2)
+    finished(whole, 2, "-", kind)
     assert digests(whole / "digest-0") == digests(whole / "digest-1")
     assert len(set(digests(whole / "digest-0"))) == 9
     final = digests(whole / "final-0")
     assert digests(whole / "final-1") == final
     for epoch in range(8):
         (whole / "final-0").unlink()
-        finished(whole, 2, epoch)
+        finished(whole, 2, epoch, kind)
         assert digests(whole / "final-0") == digests(whole / "final-1") == final, epoch
