@@ -171,6 +171,7 @@ def _fitting(cls: type[LightningModule], original: Original | None) -> Iterator[
         lines = [line.strip() for line in str(error).splitlines()[1:3]]
         raise CheckpointError(
             f"the checkpoint's weights are not those of {cls.__name__}: {' '.join(lines)}"
+            + ("" if original else " (it has no record of channels that were removed)")
         ) from error
     finally:
         if own is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any, Literal, get_args
 
@@ -20,11 +20,11 @@ from lit_compress.callbacks.example import Example, find_example
 from lit_compress.callbacks.fitting import Fitting
 from lit_compress.callbacks.hold import Hold
 from lit_compress.callbacks.pruning import PruningCallback
+from lit_compress.callbacks.reach import check_reach, say_if_rounded
 from lit_compress.callbacks.recalibrate import recalibrate
 from lit_compress.callbacks.refusals import (
     check_company,
     check_optimizers,
-    out_of_reach,
     say_clamped,
 )
 from lit_compress.callbacks.rehearsal import rehearse
@@ -61,6 +61,8 @@ class ChannelPruning(PruningCallback):
 
     #: What a share removed is of.
     of: Of = "filters"
+    #: What the filters that stay are a multiple of.
+    round_to = 1
 
     def __init__(
         self,
@@ -168,9 +170,16 @@ class ChannelPruning(PruningCallback):
                     self._ledger = Ledger.from_dict(opened)
                     self.planned(pl_module, self._ledger.plan(frozenset(gone)))
                     rank_zero_info(f"{type(self).__name__}: what will go\n{text}")
+                elif self.of != "filters":  # a resumed run may have other arguments
+                    on_rank_zero(trainer, lambda: self._check_reach(pl_module))
         if self._holds():
             self._hold.attach(trainer.optimizers)
             self._hold_masks(pl_module)
+
+    def _check_reach(self, pl_module: LightningModule) -> None:
+        ledger = self._opened()
+        selection = self.choose(pl_module, ledger, self._target, None)
+        check_reach(pl_module, ledger, selection, self.of, self.goal)
 
     def planned(self, pl_module: LightningModule, plan: Plan) -> None:
         """Take note of what is to go in the end."""
@@ -189,10 +198,9 @@ class ChannelPruning(PruningCallback):
         example = self._seen()
         ledger = self.open(pl_module, example.inputs, example.submodule)
         selection = self.choose(pl_module, ledger, self._target, None)
-        if selection.clamped and self.of != "filters":
-            most = ledger.saved(self.of, parameter_names(pl_module), selection.gone)
-            raise out_of_reach(self.goal, self.of, most / ledger.total(self.of))
+        check_reach(pl_module, ledger, selection, self.of, self.goal)
         say_clamped(type(self).__name__, selection.clamped, self.min_channels)
+        say_if_rounded(pl_module, ledger, selection, self.of, self.goal, self.round_to)
         # Parts that the forward does not use are the training step's.
         unseen = any(frozen.reason == UNSEEN for frozen in ledger.graph.frozen)
         rehearse(trainer, pl_module, ledger.plan(selection.gone), training=unseen)
@@ -276,6 +284,13 @@ class ChannelPruning(PruningCallback):
             self._remove_at_the_end(trainer, pl_module, self._ledger.gone)
         self._hold.clear()
 
+    @override
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_fit_end(trainer, pl_module)
+        if self._ledger is not None and self._ledger.removed != self._ledger.gone and self._holds():
+            # Resumed from its last epoch, a fit has nothing to train, and on_train_end is left out.
+            self._remove_at_the_end(trainer, pl_module, self._ledger.gone)
+
     def _remove_at_the_end(self, trainer: Trainer, pl_module: LightningModule, gone: Gone) -> None:
         """Remove channels where no optimizer steps any more: states that cannot be cut may go."""
         try:
@@ -331,11 +346,19 @@ class ChannelPruning(PruningCallback):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        known = self._ledger.graph.shapes if self._ledger is not None else {}
-        self._fitting.confirm(pl_module, checkpoint, known)
+        self._fitting.confirm(pl_module, checkpoint, self._known())
         if (ledger := ledger_of(checkpoint)) is not None:
             ledger.check(named_tensors(pl_module))
         super().on_load_checkpoint(trainer, pl_module, checkpoint)
+
+    @override
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._fitting.confirm_without_record(pl_module, self._known())
+
+    on_test_start = on_predict_start = on_validation_start
+
+    def _known(self) -> Mapping[str, tuple[int, ...]]:
+        return self._ledger.graph.shapes if self._ledger is not None else {}
 
     def _opened(self) -> Ledger:
         if self._ledger is None:

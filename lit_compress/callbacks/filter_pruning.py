@@ -98,6 +98,7 @@ class FilterPruning(ChannelPruning):
         self.of = of
         self.importance = importance
         self.rules = rules
+        self.round_to = round_to
         self.policy = Policy(
             of,
             scope,

@@ -102,6 +102,29 @@ class Fitting:
             self._widths = set_widths(module, set(), original.norms)
         self._before = {}
 
+    def confirm_without_record(
+        self, module: LightningModule, known: Mapping[str, tuple[int, ...]]
+    ) -> None:
+        """Make sure of what was fitted to a checkpoint of weights alone, which says nothing of it.
+
+        Args:
+            module: The module, its weights loaded.
+            known: Shapes before pruning of a module that this run pruned itself.
+
+        Raises:
+            CheckpointError: If the run does not know either; the shapes are another's then.
+        """
+        own = named_tensors(module)
+        for name, shape in self._before.items():
+            now, whole = tuple(own[name].shape), known.get(name, ())
+            if len(whole) != len(now) or any(a > b for a, b in zip(now, whole, strict=True)):
+                raise CheckpointError(
+                    f"{name} is {now} in the checkpoint and {shape} here, and the checkpoint, of "
+                    "weights alone, has no record of what was pruned: save it with "
+                    "save_weights_only=False"
+                )
+        self._before = {}
+
 
 def _check_names(module: nn.Module, state: Mapping[str, Any]) -> None:
     if not getattr(module, "strict_loading", True):

@@ -8,17 +8,17 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
-from lit_compress.callbacks.filter_pruning import FilterPruning
+from lit_compress.callbacks.channel_pruning import ChannelPruning
 from lit_compress.callbacks.fitting import Fitting
 from lit_compress.errors import CheckpointError
 from lit_compress.pruning.shapes import original_of
 
 
 class PrunedCheckpoints(Callback):
-    """Lets a run without FilterPruning measure a checkpoint that was made with it.
+    """Lets a run without a pruning callback measure a checkpoint that was made with one.
 
     The command line adds it: a checkpoint is then tested with the configuration of the network
-    alone. A fit goes on with FilterPruning only, since later checkpoints would not say what the
+    alone. A fit goes on with the callback only, since later checkpoints would not say what the
     network was.
     """
 
@@ -27,21 +27,27 @@ class PrunedCheckpoints(Callback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if not any(isinstance(c, FilterPruning) for c in trainer.callbacks):  # type: ignore[attr-defined]
+        if not any(isinstance(c, ChannelPruning) for c in trainer.callbacks):  # type: ignore[attr-defined]
             self._fitting.attach(pl_module)
 
     @override
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        if any(isinstance(c, FilterPruning) for c in trainer.callbacks):  # type: ignore[attr-defined]
+        if any(isinstance(c, ChannelPruning) for c in trainer.callbacks):  # type: ignore[attr-defined]
             return
         if trainer.state.fn == TrainerFn.FITTING and original_of(checkpoint) is not None:
             raise CheckpointError(
-                "the checkpoint was made with FilterPruning, which this run does not have: append "
-                "the same configuration of it, or start from the weights alone by init_from"
+                "the checkpoint was made with a pruning callback, which this run does not have: "
+                "append the same configuration of it, or start from the weights alone by init_from"
             )
         self._fitting.confirm(pl_module, checkpoint, {})
+
+    @override
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._fitting.confirm_without_record(pl_module, {})
+
+    on_test_start = on_predict_start = on_validation_start
 
     @override
     def on_exception(

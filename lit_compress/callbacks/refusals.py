@@ -63,20 +63,6 @@ def check_optimizers(name: str, optimizers: Iterable[Optimizer]) -> None:
             )
 
 
-def out_of_reach(target: float, of: str, most: float) -> InvalidArgumentError:
-    """Return the error for a target that cannot be reached.
-
-    Args:
-        target: The share.
-        of: What it is of.
-        most: Share that can go at most.
-    """
-    return InvalidArgumentError(
-        f"target {target:g} of {of} cannot be reached: {most:.3f} can go at most; lower target, or "
-        "let more layers go (include, exclude, min_channels, round_to)"
-    )
-
-
 def say_clamped(name: str, layers: Sequence[str], min_channels: int) -> None:
     """Warn of layers that keep more than their share.
 

@@ -729,3 +729,40 @@ def test_pruned_network_is_quantised(
     )
     card = lit_compress.load(tmp_path / "artifact").card
     assert card.variant("pruned").parameters == parameters(module) < 0.5 * parameters(Mobile())
+
+
+def test_weights_alone_of_another_width_are_refused(
+    foreign: ForeignModule, make_trainer: MakeTrainer, tmp_path: Path
+) -> None:
+    """They were taken on, whatever their shapes."""
+    trainer = make_trainer(max_epochs=2, callbacks=[FilterPruning(0.5)])
+    trainer.fit(foreign, loader(32), loader(16, 1))
+    trainer.save_checkpoint(tmp_path / "a.ckpt", weights_only=True)
+    trainer.validate(foreign, loader(16, 1), ckpt_path=tmp_path / "a.ckpt", verbose=False)
+    whole = ForeignModule()
+    before = copy.deepcopy(whole.state_dict())
+    with pytest.raises(CheckpointError, match="no record of what was pruned"):
+        make_trainer(callbacks=[FilterPruning(0.5)]).validate(
+            whole, loader(16, 1), ckpt_path=tmp_path / "a.ckpt", verbose=False
+        )
+    assert_untouched(whole, before)
+
+
+def test_a_fit_resumed_from_its_last_epoch_shrinks_at_the_end(
+    foreign: ForeignModule, make_trainer: MakeTrainer, tmp_path: Path
+) -> None:
+    """It had nothing left to train, so the channels held at zero stayed."""
+
+    def run(module: ForeignModule, **options: Any) -> None:
+        pruner = FilterPruning(0.5, schedule=Schedule(0, 1), shrink="end")
+        saver = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1, auto_insert_metric_name=False)
+        trainer = make_trainer(callbacks=[pruner, saver], enable_checkpointing=True)
+        trainer.fit(module, loader(32), loader(16, 1), **options)
+
+    resumed = copy.deepcopy(foreign)
+    run(foreign)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the folder is not empty
+        run(resumed, ckpt_path=tmp_path / "2.ckpt")
+    assert resumed.net[0].out_channels == 4
+    assert same_weights(resumed, foreign)

@@ -7,7 +7,7 @@ from conftest import ForeignModule
 from lit_compress.callbacks.fitting import Fitting
 from lit_compress.errors import CheckpointError
 from lit_compress.pruning import analyse, apply, make_plan
-from lit_compress.pruning.shapes import Original
+from lit_compress.pruning.shapes import Original, original_of
 
 
 def pruned() -> tuple[ForeignModule, dict]:
@@ -72,3 +72,17 @@ def test_missing_weights_are_named_before_anything_changes() -> None:
     with pytest.raises(CheckpointError, match=r"holds no weights of net\.0\.weight"):
         whole.load_state_dict({"other": torch.zeros(1)})
     assert whole.net[0].weight is before
+
+
+def test_weights_alone_are_fitted_to_what_the_run_pruned_itself() -> None:
+    """Without a record, a module took on the widths of any other."""
+    module, checkpoint = pruned()
+    whole, fitting = ForeignModule(), Fitting()
+    known = {name: tuple(shape) for name, shape in original_of(checkpoint).shapes.items()}
+    fitting.attach(whole)
+    whole.load_state_dict(module.state_dict())
+    fitting.confirm_without_record(whole, known)
+    fitting.confirm_without_record(whole, {})
+    whole.load_state_dict(ForeignModule().state_dict())
+    with pytest.raises(CheckpointError, match="no record of what was pruned"):
+        fitting.confirm_without_record(whole, {})
