@@ -45,11 +45,10 @@ def check_patterns(**arguments: Sequence[str]) -> None:
     """Make sure that arguments are lists of patterns, and not one text each.
 
     Raises:
-        InvalidArgumentError: If one is a text.
+        InvalidArgumentError: If one is no list.
     """
     for name, patterns in arguments.items():
-        if isinstance(patterns, str):
+        if isinstance(patterns, str) or not isinstance(patterns, Sequence):
             raise InvalidArgumentError(
-                f"{name} must be a list of patterns, got the text {patterns!r}: write "
-                f"[{patterns!r}]"
+                f'{name} must be a list of patterns, such as ["model.*"], got {patterns!r}'
             )

@@ -553,6 +553,7 @@ def test_layers_outside_forward_are_found_before_training(make_trainer: MakeTrai
         ({"target": 0.5, "round_to": 0}, "round_to must be a whole number"),
         ({"target": 0.5, "min_channels": 0.5}, "min_channels must be a whole number"),
         ({"target": 0.5, "include": "net.*"}, "must be a list"),
+        ({"target": 0.5, "exclude": None}, "must be a list"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:

@@ -1,8 +1,10 @@
 import copy
+from typing import Any
 
 import pytest
 import torch
 from conftest import ForeignModule
+from torch import nn
 
 from lit_compress.callbacks.fitting import Fitting
 from lit_compress.errors import CheckpointError
@@ -63,6 +65,20 @@ def test_weights_of_parts_that_are_not_here_are_named() -> None:
     state = whole.state_dict() | {"more.weight": torch.zeros(1)}
     with pytest.raises(CheckpointError, match=r"a part that is not here: more\.weight"):
         whole.load_state_dict(state)
+
+
+def test_parts_may_rename_what_they_load() -> None:
+    """Names were compared before the hook of a part had its turn."""
+    module, fitting = ForeignModule(), Fitting()
+    state = module.state_dict()
+    state["net.7.old"] = state.pop("net.7.weight")
+
+    def rename(_: nn.Module, given: dict[str, Any], prefix: str, *__: Any) -> None:
+        given[f"{prefix}weight"] = given.pop(f"{prefix}old")
+
+    module.net[7].register_load_state_dict_pre_hook(rename)
+    fitting.attach(module)
+    module.load_state_dict(state)
 
 
 def test_missing_weights_are_named_before_anything_changes() -> None:
