@@ -26,7 +26,7 @@ def test_choices_are_named() -> None:
 
 def test_a_text_in_the_place_of_patterns_is_refused() -> None:
     check_patterns(include=["a"], exclude=())
-    with pytest.raises(InvalidArgumentError, match=r"exclude must be a list.*write \['b'\]"):
+    with pytest.raises(InvalidArgumentError, match=r"exclude must be a list of patterns.*got 'b'"):
         check_patterns(include=["a"], exclude="b")
 
 
