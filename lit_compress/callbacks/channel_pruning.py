@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, Literal, get_args
 
@@ -15,11 +15,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
+from lit_compress.callbacks.channel_record import ChannelRecord
 from lit_compress.callbacks.ddp import on_rank_zero, rewrap
 from lit_compress.callbacks.example import Example, find_example
-from lit_compress.callbacks.fitting import Fitting
 from lit_compress.callbacks.hold import Hold
-from lit_compress.callbacks.pruning import PruningCallback
 from lit_compress.callbacks.reach import check_reach, say_if_rounded
 from lit_compress.callbacks.recalibrate import recalibrate
 from lit_compress.callbacks.refusals import (
@@ -30,22 +29,20 @@ from lit_compress.callbacks.refusals import (
 from lit_compress.callbacks.rehearsal import rehearse
 from lit_compress.errors import InvalidArgumentError, PlanError
 from lit_compress.measure.cost import Inputs
-from lit_compress.pruning import Schedule, apply, make_plan
+from lit_compress.pruning import Schedule, apply
 from lit_compress.pruning.build import UNSEEN
 from lit_compress.pruning.channels import verify
 from lit_compress.pruning.describe import Outlook
 from lit_compress.pruning.importance import Importance, layer_scores
-from lit_compress.pruning.ledger import Gone, Ledger, ledger_of
+from lit_compress.pruning.ledger import Gone, Ledger
 from lit_compress.pruning.plan import Plan
 from lit_compress.pruning.policy import parameter_names
 from lit_compress.pruning.selection import Of, Selection
-from lit_compress.pruning.shapes import Original
-from lit_compress.pruning.trace import named_tensors
 
 Shrink = Literal["every", "end"]
 
 
-class ChannelPruning(PruningCallback):
+class ChannelPruning(ChannelRecord):
     """Removes channels at the events of a schedule; a subclass says which.
 
     Args:
@@ -81,10 +78,7 @@ class ChannelPruning(PruningCallback):
         self.recalibrate = recalibrate
         self.submodule = submodule
         self._hold = Hold()
-        self._fitting = Fitting()
         self._example: Example | None = None
-        self._ledger: Ledger | None = None
-        self._scores: dict[str, Tensor] = {}
 
     @abstractmethod
     def open(self, module: LightningModule, inputs: Inputs, submodule: str) -> Ledger:
@@ -304,68 +298,7 @@ class ChannelPruning(PruningCallback):
                 f"since {error}"
             )
 
-    # --- checkpoints ---------------------------------------------------------------------------
-
-    @override
-    def original(self) -> Original | None:
-        return None if self._ledger is None else self._ledger.original()
-
-    @override
-    def complete(self, module: LightningModule) -> None:
-        if self._ledger is not None:
-            graph, tensors = self._ledger.graph, named_tensors(module)
-            if all(tuple(tensors[n].shape) == shape for n, shape in graph.shapes.items()):
-                apply(make_plan(graph, self._ledger.gone), module)
-
-    @override
-    def state_dict(self) -> dict[str, Any]:
-        state = super().state_dict()
-        if self._ledger is None:
-            return state
-        original = self._ledger.original().to_dict()
-        ledger = self._ledger.to_dict()
-        return {**state, "ledger": ledger, "scores": dict(self._scores), "original": original}
-
-    @override
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        try:
-            super().load_state_dict(state_dict)
-            ledger, original = state_dict.get("ledger"), state_dict.get("original")
-            if (ledger is None) != (original is None) or not 0 <= self._done <= 1:
-                raise ValueError("its parts do not agree")
-            scores = dict(state_dict["scores"]) if ledger is not None else {}
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise PlanError(
-                f"the checkpoint's state of {type(self).__name__} is damaged "
-                f"({type(error).__name__}: {error})"
-            ) from error
-        if ledger is not None:
-            self._ledger, self._scores = Ledger.from_dict(ledger), scores
-
-    @override
-    def on_load_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        self._fitting.confirm(pl_module, checkpoint, self._known())
-        if (ledger := ledger_of(checkpoint)) is not None:
-            ledger.check(named_tensors(pl_module))
-        super().on_load_checkpoint(trainer, pl_module, checkpoint)
-
-    @override
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._fitting.confirm_without_record(pl_module, self._known())
-
-    on_test_start = on_predict_start = on_validation_start
-
-    def _known(self) -> Mapping[str, tuple[int, ...]]:
-        return self._ledger.graph.shapes if self._ledger is not None else {}
-
-    def _opened(self) -> Ledger:
-        if self._ledger is None:
-            raise InvalidArgumentError(
-                f"{type(self).__name__} has not seen the network yet: start a fit"
-            )
-        return self._ledger
+    # --- what is seen and held -----------------------------------------------------------------
 
     def _seen(self) -> Example:
         if self._example is None:

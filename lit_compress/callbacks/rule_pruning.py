@@ -15,7 +15,7 @@ from typing_extensions import override
 from lit_compress.callbacks.arguments import check_counts, one_of, plain
 from lit_compress.callbacks.channel_pruning import ChannelPruning
 from lit_compress.callbacks.rewind import reinitialize_linear
-from lit_compress.errors import CheckpointError, InvalidArgumentError, RuleError
+from lit_compress.errors import CheckpointError, InvalidArgumentError, PlanError, RuleError
 from lit_compress.measure.cost import Inputs
 from lit_compress.pruning import Schedule, pack, unpack
 from lit_compress.pruning.describe import Outlook
@@ -288,8 +288,14 @@ class RulePruning(ChannelPruning):
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
-        self._packed = dict(state_dict["masks"])
-        self._total, self._goal = int(state_dict["total"]), float(state_dict["goal"])
+        try:
+            self._packed = dict(state_dict["masks"])
+            self._total, self._goal = int(state_dict["total"]), float(state_dict["goal"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise PlanError(
+                "the checkpoint's state of RulePruning is damaged "
+                f"({type(error).__name__}: {error})"
+            ) from error
 
     @override
     def progress(self) -> dict[str, Any]:

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
+from lightning.pytorch import Callback
 
 from lit_compress.callbacks import FilterPruning, RulePruning
 from lit_compress.callbacks.channel_pruning import ChannelPruning
 from lit_compress.errors import InvalidArgumentError
 
 
-def test_both_callbacks_are_of_it() -> None:
-    for callback in (FilterPruning(0.5), RulePruning(target=0.5)):
-        assert isinstance(callback, ChannelPruning)
-        assert callback.original() is None
-
-
-@pytest.mark.parametrize("make", [FilterPruning, lambda *_: RulePruning(target=0.5)])
-def test_nothing_is_known_before_a_fit(make: Any) -> None:
-    with pytest.raises(InvalidArgumentError, match="has not seen the network yet: start a fit"):
-        make(0.5)._opened()
+@pytest.mark.parametrize("callback", [FilterPruning(0.5), RulePruning(target=0.5)])
+def test_no_example_is_known_before_a_fit(callback: Callback) -> None:
+    assert isinstance(callback, ChannelPruning)
+    with pytest.raises(InvalidArgumentError, match="has no example input yet: start a fit"):
+        callback._seen()
