@@ -78,7 +78,8 @@ def test_anything_else_is_rules_or_a_rule_error_of_one_line(content: bytes) -> N
     try:
         rules = read_lines(PATH, content)
     except RuleError as error:
-        assert str(error).startswith(f"{PATH}:")
-        assert "\n" not in str(error)
+        message = str(error)
+        assert message.startswith(f"{PATH}:")
+        assert "\n" not in message
     else:
         assert all(0 <= share <= 1 for rule in rules for share in (*rule.stages, rule.ratio))
