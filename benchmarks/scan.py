@@ -36,8 +36,8 @@ from lit_compress.modules.weights import load_weights
 from lit_compress.pruning import magnitude_masks, prunable_weights
 from lit_compress.pruning.sensitivity import largest_tolerated, weight_targets
 from lit_compress.scanning.measure import Measure
+from lit_compress.scanning.options import LEVELS
 from lit_compress.scanning.sample import draw
-from lit_compress.scanning.scan import LEVELS
 from lit_compress.trainer import Trainer
 
 RATIOS = [Fraction(repr(level)) for level in LEVELS]

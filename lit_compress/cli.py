@@ -60,10 +60,10 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(words)
     except KeyboardInterrupt:
-        return _interrupted()
+        return _interrupted(words)
     except SystemExit as stop:  # Lightning ends an interrupted fit with it
         if isinstance(stop.__context__, KeyboardInterrupt):
-            return _interrupted()
+            return _interrupted(words)
         raise
     except Exception as error:
         if debug:
@@ -74,9 +74,11 @@ def main(args: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _interrupted() -> int:
-    message = "error: interrupted; the last checkpoint stays, and there is no half artefact"
-    print(message, file=sys.stderr)
+def _interrupted(words: Sequence[str]) -> int:
+    left = "the last checkpoint stays, and there is no half artefact"
+    if words and words[0] == "scan":
+        left = "the rows so far stay, and the same words go on from there"
+    print(f"error: interrupted; {left}", file=sys.stderr)
     return 130
 
 

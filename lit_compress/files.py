@@ -29,7 +29,7 @@ def write_whole(path: str | Path, content: str | bytes) -> Path:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except OSError:
+    except BaseException:  # Ctrl-C leaves no part either
         with suppress(OSError):
             partial.unlink()
         raise

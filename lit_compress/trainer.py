@@ -8,11 +8,15 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning.pytorch.utilities.seed import isolate_rng
 
+from lit_compress.errors import ScanError
 from lit_compress.modules.weights import load_weights
 from lit_compress.pruning.importance import ImportanceName
 from lit_compress.pruning.sensitivity import Unit
-from lit_compress.scanning.scan import LEVELS, Mode, Scan, ScanOptions, scan_network
+from lit_compress.scanning.options import LEVELS, Mode, ScanOptions
+from lit_compress.scanning.scan import Scan, scan_network
 
 
 class Trainer(pl.Trainer):
@@ -71,15 +75,17 @@ class Trainer(pl.Trainer):
             monitor,
             mode,
             images,
-            tuple(include),
-            tuple(exclude),
+            include if isinstance(include, str) else tuple(include),
+            exclude if isinstance(exclude, str) else tuple(exclude),
             importance,
             curves,
             seed,
         )
-        self._set_up(model, dataloaders, datamodule, ckpt_path)
-        bar = self.progress_bar_callback is not None
-        found = scan_network(self, model, options, Path(dirpath), bar)
+        _refuse(self, model, dataloaders, datamodule)
+        with isolate_rng():
+            self._set_up(model, dataloaders, datamodule, ckpt_path)
+            bar = self.progress_bar_callback is not None
+            found = scan_network(self, model, options, Path(dirpath), bar)
         print(found)
         return found
 
@@ -94,3 +100,31 @@ class Trainer(pl.Trainer):
         if ckpt_path is not None:
             load_weights(model, ckpt_path, "ckpt_path")
         self.validate(model, dataloaders=dataloaders, datamodule=datamodule, verbose=False)
+
+
+def _refuse(
+    trainer: pl.Trainer,
+    model: LightningModule,
+    dataloaders: Any,
+    datamodule: LightningDataModule | None,
+) -> None:
+    """Make sure that there is something to scan on, before Lightning looks for it."""
+    if trainer.world_size > 1:
+        raise ScanError("a scan runs in one process: set trainer.devices to 1")
+    if not is_overridden("validation_step", model, LightningModule):
+        raise ScanError(
+            f"a scan measures by validation_step, and {type(model).__name__} has none: give it one "
+            "that logs a metric"
+        )
+    sources = [s for s in (datamodule, model) if s is not None]
+    kinds = (LightningDataModule, LightningModule)
+    if trainer.limit_val_batches == 0 or (
+        dataloaders is None
+        and not any(
+            is_overridden("val_dataloader", s, k)
+            for s in sources
+            for k in kinds
+            if isinstance(s, k)
+        )
+    ):
+        raise ScanError("there is no validation data to scan on: give the datamodule some")

@@ -17,6 +17,8 @@ from lit_compress.pruning.trace import call_name
 
 Run = Callable[[], Any]
 
+#: Attribute of tensors that stand for others which are not kept.
+MARK = "_lit_compress_stand_in"
 #: Calls that set how others work, and are never skipped.
 MODES = ("set_grad_enabled", "inference_mode", "enter_autocast", "exit_autocast")
 
@@ -64,21 +66,24 @@ class Structure:
         calls: The calls in order.
         values: The tensors that they made.
         uses: By ``id`` of a tensor that was there before, the first call that took it.
-        changes_inputs: Whether a tensor that was there before was changed in place.
+        first_change: The first call that changed a tensor that was there before; None if none did.
     """
 
     calls: list[Call]
     values: list[Value]
     uses: dict[int, int]
-    changes_inputs: bool
+    first_change: int | None = None
 
     def cut(self, tensors: Iterable[Tensor]) -> int:
         """Return the last call that all before which can be skipped when tensors have changed.
 
         It is the first that takes one of them, or an earlier one where a tensor that shares its
-        memory with another is changed in place later. 0 stands for the whole run.
+        memory with another is changed in place later, or a tensor that was there before is changed
+        by a call that would be skipped. 0 stands for the whole run.
         """
         cut = min((self.uses.get(id(tensor), 0) for tensor in tensors), default=0)
+        if self.first_change is not None:
+            cut = min(cut, self.first_change)
         while cut in self.unsafe:
             cut -= 1
         return cut
@@ -120,7 +125,7 @@ def structure_of(run: Run) -> Structure:
     watch = _Watch()
     with torch.no_grad(), watch:
         run()
-    return Structure(watch.calls, watch.values, watch.uses, watch.changes_inputs)
+    return Structure(watch.calls, watch.values, watch.uses, watch.first_change)
 
 
 def stored_bytes(structure: Structure, cuts: Sequence[int]) -> int:
@@ -172,7 +177,7 @@ class _Watch(TorchFunctionMode):
         self.calls: list[Call] = []
         self.values: list[Value] = []
         self.uses: dict[int, int] = {}
-        self.changes_inputs = False
+        self.first_change: int | None = None
         self._numbers: dict[int, int] = {}
         self._alive: list[Tensor] = []
         self._versions: list[int] = []
@@ -201,7 +206,8 @@ class _Watch(TorchFunctionMode):
             number = self._numbers.get(id(tensor))
             if number is None:
                 self.uses.setdefault(id(tensor), index)
-                self.changes_inputs |= tensor._version != version
+                if self.first_change is None and tensor._version != version:
+                    self.first_change = index
             else:
                 self.values[number].last = index
         for number, tensor in enumerate(self._alive):
@@ -323,6 +329,8 @@ class _Replay(_Follow):
         """Make the call, or return what it gave before."""
         if self.index + 1 >= self._cut:
             self.index += 1
+            if any(is_stand_in(leaf) for leaf in _tensors((args, kwargs))):
+                raise ReplayError(f"{_name(func)} takes a tensor that no call took before")
             return func(*args, **(kwargs or {}))
         call = self.step(func)
         if call.name in MODES:
@@ -365,7 +373,14 @@ def _stand_in(tensor: Tensor) -> Tensor:
     """Return a tensor of the same shape and type that takes no memory."""
     if not tensor.is_floating_point() and tensor.numel() <= 64:
         return tensor  # the code may look at single numbers
-    return torch.empty((), dtype=tensor.dtype, device=tensor.device).expand(tensor.shape)
+    made = torch.empty((), dtype=tensor.dtype, device=tensor.device).expand(tensor.shape)
+    setattr(made, MARK, True)
+    return made
+
+
+def is_stand_in(tensor: object) -> bool:
+    """Tell whether a tensor only has the shape of one that was not kept."""
+    return hasattr(tensor, MARK)
 
 
 def _tensors(value: Any) -> list[Tensor]:

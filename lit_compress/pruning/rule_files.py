@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import fnmatch
+import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from math import inf
 from pathlib import Path
+
+import yaml
 
 from lit_compress.errors import RuleError
 from lit_compress.files import write_whole
+from lit_compress.pruning.layers import REGEX
 from lit_compress.pruning.rule_lines import line_of, read_lines
 from lit_compress.pruning.rule_yaml import read_yaml
 from lit_compress.pruning.rules import Rule
@@ -68,7 +73,9 @@ def write_rules(
 
 
 def _yaml(rule: Rule) -> str:
-    parts = {"pattern": json.dumps(rule.pattern)}  # a JSON text is one of YAML too
+    pattern = _anywhere(rule.pattern) if rule.anywhere else rule.pattern
+    quoted = yaml.safe_dump(pattern, default_style='"', width=inf).rstrip("\n")
+    parts = {"pattern": quoted}
     if rule.ratio is None:
         parts["skip"] = "true"
     else:
@@ -76,13 +83,30 @@ def _yaml(rule: Rule) -> str:
             parts["granularity"] = rule.granularity
         if rule.importance is not None:
             parts["importance"] = rule.importance
-        stages = ", ".join(str(float(stage)) for stage in rule.stages)
-        parts["ratio"] = f"[{stages}]" if stages else str(float(rule.ratio))
+        stages = ", ".join(_number(stage) for stage in rule.stages)
+        parts["ratio"] = f"[{stages}]" if stages else _number(rule.ratio)
     return "- {" + ", ".join(f"{key}: {value}" for key, value in parts.items()) + "}"
 
 
+def _anywhere(pattern: str) -> str:
+    """Return a pattern that says by itself that it may start after any dot of a name."""
+    if pattern.startswith(REGEX):
+        return pattern
+    return (
+        f"{REGEX}(.*[.])?{fnmatch.translate(pattern)}"
+        if set(pattern) & set("*?[")
+        else (f"{REGEX}(.*[.])?{re.escape(pattern)}")
+    )
+
+
+def _number(share: Fraction) -> str:
+    """Return a share as YAML takes it for a number: 1e-05 without a dot would be text."""
+    text = repr(float(share))
+    return text.replace("e", ".0e") if "e" in text and "." not in text else text
+
+
 def _note(comment: str | None) -> str:
-    return f"  # {comment}" if comment else ""
+    return f"  # {' '.join(comment.split())}" if comment else ""
 
 
 def _bytes(path: Path) -> bytes:

@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from lit_compress.errors import RuleError
+from lit_compress.pruning.layers import REGEX
 from lit_compress.pruning.rules import Granularity, Rule
 
 #: What the original calls its importances, as granularity and importance of ours.
@@ -51,13 +52,14 @@ def line_of(rule: Rule) -> str:
     Raises:
         RuleError: If it cannot be put so.
     """
-    kind = rule.granularity or ("filter" if rule.importance == "l2" else None)
+    kind = rule.granularity
     word = {"abs": "abs", "l1": "l1norm", "l2": "l2norm"}.get(rule.importance or "", "")
     if kind == "element" and rule.importance in (None, "abs", "l1", "l2"):
         word = "abs"
     elif kind == "filter" and rule.importance is None:
         word = "l2norm"
-    unfit = any(sign in rule.pattern for sign in ",;\n#") or rule.pattern.startswith("regex:")
+    unfit = any(sign in rule.pattern for sign in ",;\n#") or rule.pattern.startswith(REGEX)
+    unfit |= rule.pattern != rule.pattern.strip()
     if rule.ratio is None:
         return line_of(Rule(rule.pattern, Fraction(0), rule.place, "element"))
     if kind not in ("element", "filter") or not word or unfit:
@@ -79,6 +81,8 @@ def _rule(line: str, place: str) -> Rule:
     name, ratios, word = fields
     if not name:
         raise RuleError(f"{place}: {EXPECTED}, and the name is empty")
+    if name.startswith(REGEX):
+        raise RuleError(f"{place}: lines hold names or globs; write a .yaml file for {name[:40]!r}")
     if word not in KNOWN:
         raise RuleError(f"{place}: importance must be one of {', '.join(KNOWN)}, got {word[:40]!r}")
     stages = tuple(ratio_of(part.strip(), place) for part in ratios.split(";"))

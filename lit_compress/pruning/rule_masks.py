@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from lit_compress.errors import RuleError
+from lit_compress.errors import PatternError, RuleError
 from lit_compress.pruning.importance import importance_of
 from lit_compress.pruning.layers import prunable_layers
 from lit_compress.pruning.masks import Masks, Scope, keep_largest, magnitudes
@@ -50,10 +50,10 @@ def rule_masks(
         One mask a weight, of its shape, on the CPU.
 
     Raises:
-        PatternError: If a weight is NaN.
+        PatternError: If a weight is NaN, or a filter's score not finite.
         RuleError: If filters cannot be ranked as the rule says.
     """
-    weights = dict(module.named_parameters())
+    weights = dict(module.named_parameters(remove_duplicate=False))
     dims = filter_dims(module)
     masks: Masks = {}
     rules: dict[tuple[str, Fraction], list[str]] = {}
@@ -145,9 +145,12 @@ def _filters(
     scores = {}
     for name, weight in weights.items():
         magnitudes(name, weight)  # refuses NaN
-        moved = weight.detach().movedim(dims[name], 0).float().cpu()
+        moved = weight.detach().movedim(dims[name], 0).cpu()
+        moved = moved.to(torch.promote_types(weight.dtype, torch.float32))
         ranked = importance_of(ruled[name].importance or "l2")  # type: ignore[arg-type]
         score = ranked.score(moved, None).double().numpy()
+        if not np.isfinite(score).all():
+            raise PatternError(f"a filter of {name} has a score that is not finite")
         if scope == "global" and score.mean() > 0:
             score = score / score.mean()
         if name in previous:

@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Literal, get_args
 
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 
 from lit_compress.errors import RuleError
 from lit_compress.pruning.importance import ImportanceName
@@ -129,7 +130,8 @@ def assign(module: nn.Module, rules: Sequence[Rule]) -> dict[str, Rule]:
             that it rules.
     """
     holders = layers_by_weight(module)
-    check_rules(rules, [layer for layers in holders.values() for layer in layers])
+    written = [rule for rule in rules if not _names_a_norm(module, rule)]
+    check_rules(written, [layer for layers in holders.values() for layer in layers])
     ruled: dict[str, Rule] = {}
     for weight, layers in holders.items():
         rule = first_match(rules, layers)
@@ -152,6 +154,15 @@ def overruled(module: nn.Module, rules: Sequence[Rule]) -> list[str]:
             others = ", ".join(rule.place for rule in found[1:])
             lines.append(f"{weight}: {found[0].place} over {others}")
     return lines
+
+
+def _names_a_norm(module: nn.Module, rule: Rule) -> bool:
+    """Tell whether a line of the original code is one of a norm: it writes them, and skips them."""
+    return rule.anywhere and any(
+        rule.names(name)
+        for name, parameter in module.named_parameters()
+        if not isinstance(parameter, UninitializedParameter) and parameter.dim() < 2
+    )
 
 
 def _check_granularity(name: str, dims: int, rule: Rule) -> None:

@@ -25,7 +25,7 @@ from lit_compress.pruning.importance import (
 )
 from lit_compress.pruning.layers import prunable_weights
 from lit_compress.pruning.masks import pruned_count
-from lit_compress.pruning.rule_masks import rule_masks
+from lit_compress.pruning.rule_masks import check_filters, filter_dims, rule_masks
 from lit_compress.pruning.rules import ElementImportance, Granularity, Rule, default_rules
 from lit_compress.pruning.trace import named_tensors
 
@@ -79,19 +79,23 @@ def weight_targets(
     """
     weights = prunable_weights(module, include, exclude)
     rules = {rule.pattern: rule for rule in default_rules(module, Fraction(1))}
-    found = []
+    first = {id(parameter): name for name, parameter in module.named_parameters()}
+    dims = filter_dims(module)
+    found, ruled = [], dict[str, Rule]()
     for name, weight in weights.items():
         rule = rules[name]
         if unit == "element":
             rule = replace(rule, granularity="element", importance="abs")
-        units = weight.numel() if rule.granularity == "element" else len(weight)
+        else:
+            check_filters({name: rule} if weight.dim() > 2 else {}, dims)
+        units = weight.numel() if rule.granularity == "element" else weight.shape[dims[name]]
         pruned = _masked(module, {name: rule})
-        found.append(Target(name, (name,), units, rule.granularity, rule.importance, pruned))
-    ruled = {target.name: rules[target.name] for target in found}
-    if unit == "element":
-        ruled = {n: replace(r, granularity="element", importance="abs") for n, r in ruled.items()}
+        tensors = (first[id(weight)],)
+        found.append(Target(name, tensors, units, rule.granularity, rule.importance, pruned))
+        ruled[name] = rule
     units = sum(target.units for target in found)
-    return [*found, Target(WHOLE, tuple(weights), units, None, None, _masked(module, ruled))]
+    every = tuple(first[id(weight)] for weight in weights.values())
+    return [*found, Target(WHOLE, every, units, None, None, _masked(module, ruled))]
 
 
 def channel_targets(
@@ -218,15 +222,21 @@ def rules_of(chosen: Mapping[str, Fraction], targets: Sequence[Target]) -> tuple
 def _masked(
     module: nn.Module, ruled: Mapping[str, Rule]
 ) -> Callable[[Fraction], tuple[Values, int]]:
+    first = {id(parameter): name for name, parameter in module.named_parameters()}
+    dims = filter_dims(module)
+
     def pruned(ratio: Fraction) -> tuple[Values, int]:
         at = {name: replace(rule, ratio=ratio) for name, rule in ruled.items()}
         masks = rule_masks(module, at)
-        own = dict(module.named_parameters())
+        own = dict(module.named_parameters(remove_duplicate=False))
         values = {
-            name: own[name].detach() * mask.to(own[name].device) for name, mask in masks.items()
+            first[id(own[name])]: own[name].detach() * mask.to(own[name].device)
+            for name, mask in masks.items()
         }
         units = [
-            pruned_count(own[n].numel() if r.granularity == "element" else len(own[n]), ratio)
+            pruned_count(
+                own[n].numel() if r.granularity == "element" else own[n].shape[dims[n]], ratio
+            )
             for n, r in at.items()
         ]
         return values, sum(units)
@@ -241,6 +251,7 @@ def _unread(
     for group in groups:
         numbers = np.array(group.classes)
         orders.append(numbers[np.lexsort((numbers, scores[numbers]))])
+    readers = set(_readers(graph, groups))
 
     def pruned(ratio: Fraction) -> tuple[Values, int]:
         gone: list[int] = []
@@ -252,7 +263,7 @@ def _unread(
         for (name, dim), owner in graph.owners.items():
             if graph.roles[name, dim] == "input":
                 index = torch.from_numpy(np.flatnonzero(np.isin(owner, gone)))
-                if len(index) or name in _readers(graph, groups):
+                if len(index) or name in readers:
                     value = values.get(name, own[name].detach())
                     values[name] = value.index_fill(dim, index.to(value.device), 0)
         return values, len(gone)

@@ -30,6 +30,7 @@ def scan(module: LightningModule, data: Any, *, progress: bool = True, **options
         enable_checkpointing=False,
         enable_progress_bar=progress,
         enable_model_summary=False,
+        inference_mode=False,  # what the module keeps of it can be trained on later
     )
     kind = "datamodule" if isinstance(data, LightningDataModule) else "dataloaders"
     return trainer.scan(module, **{kind: data}, **options)

@@ -67,10 +67,13 @@ def save(figure: Any, folder: Path, name: str, formats: Sequence[str] = ("png", 
         name: Name of the files, without ending.
         formats: Their endings.
     """
+    from matplotlib import rc_context
+
     for ending in formats:
         content = io.BytesIO()
-        metadata = {"Date": None} if ending == "svg" else None  # the same scan, the same file
-        figure.savefig(content, format=ending, dpi=110, metadata=metadata)
+        metadata = {"Date": None} if ending == "svg" else None
+        with rc_context({"svg.hashsalt": name}):  # the same scan, the same file
+            figure.savefig(content, format=ending, dpi=110, metadata=metadata)
         write_whole(folder / f"{name}.{ending}", content.getvalue())
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_compress.callbacks.evaluation import clone, validate
 from lit_compress.errors import ReplayError, ScanError
@@ -59,16 +62,17 @@ class Measure:
         self._copy = clone(trainer, module)
         self._sample = sample
         self._structure: Structure | None = None
-        self._cuts: dict[tuple[str, ...], int] = {}
+        self._cuts: dict[frozenset[str], int] = {}
         self._recordings: list[Recording] = []
         self._recorded: tuple[int, ...] = ()
         self._checked: dict[int, bool] = {}
+        self._held = _held(self._copy)
         self.baseline = self._validated({})
         self.whole = self._why_whole()
         if self.whole:
             rank_zero_info(f"scan: each trial is a whole validation, since {self.whole}")
         elif cached:
-            self._prepare([tuple(names) for names in tensors])
+            self._prepare([frozenset(names) for names in tensors])
 
     def scores(self, values: Mapping[str, Tensor]) -> Scores:
         """Return what validation logs with some tensors changed.
@@ -78,51 +82,52 @@ class Measure:
         """
         if self.whole:
             return self._validated(values)
-        cut = self._cut(tuple(values))
+        cut = self._cut(frozenset(values))
+        try:
+            return self._run_from(cut, values)
+        except ReplayError as error:
+            if not cut:
+                raise
+            rank_zero_info(f"scan: a trial of {min(values)} runs the whole network, since {error}")
+            return self._run_from(0, values)
+
+    def _run_from(
+        self, cut: int, values: Mapping[str, Tensor], batches: int | None = None
+    ) -> Scores:
+        """Return what validation_step alone logs, of a run from some call on."""
         tally = Tally(self._copy)
-        with self._alone(), tally.in_place(), replaced(self._copy, values):
-            for index in range(len(self._sample)):
+        with self._alone(), replaced(self._copy, values):
+            for index in range(len(self._sample))[:batches]:
                 self._go(index, tally, cut)
-        return tally.scores()
+            return tally.scores()
 
     def _why_whole(self) -> str:
         """Return why whole validations must be run; empty if validation_step tells as much."""
         if not plain_hooks(self._copy):
             return "the module measures in hooks beside validation_step"
         try:
-            found = self.scores_by_step()
+            found = self._run_from(0, {})
         except ScanError as error:
             return str(error)
+        except (
+            Exception
+        ) as error:  # it may need any part of a Trainer's loops, which are there then
+            return f"validation_step does not run by itself ({type(error).__name__}: {error})"
         for name, value in self.baseline.items():
             if not _near(value, found.get(name)):
                 return f"{name} is another one when validation_step is run by itself"
         self.baseline = found
         return ""
 
-    def scores_by_step(self) -> Scores:
-        """Return what validation_step alone logs, of the network as it is."""
-        tally = Tally(self._copy)
-        with self._alone(), tally.in_place():
-            for index in range(len(self._sample)):
-                self._go(index, tally, 0)
-        return tally.scores()
-
-    def _prepare(self, targets: list[tuple[str, ...]]) -> None:
+    def _prepare(self, targets: list[frozenset[str]]) -> None:
         """Find from where each target must be run."""
-        try:
-            tally = Tally(self._copy)
-            with self._alone(), tally.in_place():
-                structure = structure_of(self._run(0, tally))
-            if structure.changes_inputs:
-                raise ReplayError("a batch or a buffer is changed in place")
-        except ReplayError as error:
-            rank_zero_info(f"scan: each trial runs the whole network, since {error}")
-            return
+        with self._alone():
+            structure = structure_of(self._run(0, Tally(self._copy)))
         own = named_tensors(self._copy)
         self._structure = structure
         self._cuts = {names: structure.cut(own[name] for name in names) for names in targets}
 
-    def _cut(self, names: tuple[str, ...]) -> int:
+    def _cut(self, names: frozenset[str]) -> int:
         """Return the call from which to run when tensors change, and remember what comes before."""
         cut = self._cuts.get(names, 0)
         if not cut or self._structure is None:
@@ -134,8 +139,8 @@ class Measure:
             self._checked[cut] = self._holds(cut)
             if not self._checked[cut]:
                 rank_zero_info(
-                    f"scan: {names[0]} is tried in runs of the whole network, as what comes before "
-                    "it cannot be told apart"
+                    f"scan: {min(names)} is tried in runs of the whole network, as what comes "
+                    "before it cannot be told apart"
                 )
         return cut if self._checked[cut] else 0
 
@@ -148,10 +153,11 @@ class Measure:
             return False
         self._recordings = []
         try:
-            tally = Tally(self._copy)
-            with self._alone(), tally.in_place():
+            with self._alone():
+                tally = Tally(self._copy)  # metrics before a cut add up as they do in a trial
                 for index in range(len(self._sample)):
-                    self._recordings.append(record(self._run(index, tally), structure, cuts))
+                    run = self._run(index, tally)
+                    self._recordings.append(record(run, structure, cuts))
         except ReplayError as error:
             rank_zero_info(f"scan: each trial runs the whole network, since {error}")
             self._structure, self._recordings = None, []
@@ -160,17 +166,12 @@ class Measure:
         return True
 
     def _holds(self, cut: int) -> bool:
-        """Tell whether a run from a call on gives what a whole one gives, on the first batch."""
-        found = []
-        for start in (0, cut):
-            tally = Tally(self._copy)
-            try:
-                with self._alone(), tally.in_place():
-                    self._go(0, tally, start)
-            except ReplayError:
-                return False
-            found.append(tally.scores())
-        return found[0] == found[1]
+        """Tell whether a run from a call on gives what a whole one gives, on two batches."""
+        try:
+            found = [self._run_from(start, {}, 2) for start in (0, cut)]
+        except ReplayError:
+            return False
+        return repr(found[0]) == repr(found[1])  # NaN too
 
     def _go(self, index: int, tally: Tally, cut: int) -> None:
         run = self._run(index, tally)
@@ -180,18 +181,37 @@ class Measure:
             run()
 
     def _run(self, index: int, tally: Tally) -> Run:
-        return lambda: step(self._copy, self._sample.batches[index], index, tally)
+        return lambda: step(self._copy, self._sample.batch(index), index, tally)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Run without gradients, compiled code or effect on the random state."""
+        """Run without gradients, compiled code or effect on what comes later.
+
+        Each run begins with the same random state, and the same buffers.
+        """
+        for table, name, tensor, value in self._held:
+            table[name] = tensor
+            if not torch.equal(tensor, value):
+                tensor.copy_(value)
         with isolate_rng(), torch.no_grad(), torch.compiler.set_stance("force_eager"):
             torch.manual_seed(0)
+            random.seed(0)
+            np.random.seed(0)
             yield
 
     def _validated(self, values: Mapping[str, Tensor]) -> Scores:
-        with replaced(self._copy, values), torch.no_grad():
+        with self._alone(), replaced(self._copy, values):
             return validate(self._trainer, self._copy, [self._sample], 1.0)
+
+
+def _held(module: nn.Module) -> list[tuple[dict[str, Any], str, Tensor, Tensor]]:
+    """Return a module's buffers with where they are, and copies of them."""
+    return [
+        (layer._buffers, name, tensor, tensor.detach().clone())
+        for layer in module.modules()
+        for name, tensor in layer._buffers.items()
+        if tensor is not None
+    ]
 
 
 def _near(one: float, other: float | None) -> bool:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from lit_compress.callbacks.loaders import unmoved
 from lit_compress.errors import ScanError
 
 #: Where a batch that is a mapping may hold labels.
@@ -34,10 +38,17 @@ class Sample:
     how: str
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self.batches)
+        return (self.batch(index) for index in range(len(self)))
 
     def __len__(self) -> int:
         return len(self.batches)
+
+    def batch(self, index: int) -> Any:
+        """Return a copy of a batch: a step may change what it is given."""
+        return tree_map(
+            lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else copy.deepcopy(leaf),
+            self.batches[index],
+        )
 
 
 def draw(loader: Any, size: int | None, seed: int = 0) -> Sample:
@@ -47,17 +58,42 @@ def draw(loader: Any, size: int | None, seed: int = 0) -> Sample:
     elsewhere the examples are drawn evenly. Batches that cannot be taken apart are taken whole.
 
     Args:
-        loader: Gives the same batches, in the same order, each time.
+        loader: Gives the validation batches; an order drawn at random is that of the seed.
         size: Examples to draw; None takes all.
         seed: Another one draws others.
 
     Raises:
         ScanError: If the loader is empty.
     """
-    lengths, labels, apart = _survey(loader)
+    with _repeatable(loader, seed):
+        lengths, labels, apart = _survey(loader)
     total = sum(lengths)
     if not total:
         raise ScanError("there is no validation data to scan on: give the datamodule some")
+    with _repeatable(loader, seed):
+        return _drawn(loader, size, seed, lengths, labels, apart)
+
+
+@contextmanager
+def _repeatable(loader: Any, seed: int) -> Iterator[None]:
+    """Let a loader that shuffles give the same order each time; nothing is drawn from the run."""
+    with isolate_rng(), unmoved([loader]):
+        torch.manual_seed(seed)
+        for part in (loader, getattr(loader, "sampler", None)):
+            if isinstance(generator := getattr(part, "generator", None), torch.Generator):
+                generator.manual_seed(seed)
+        yield
+
+
+def _drawn(
+    loader: Any,
+    size: int | None,
+    seed: int,
+    lengths: Sequence[int],
+    labels: np.ndarray | None,
+    apart: bool,
+) -> Sample:
+    total = sum(lengths)
     if size is None or size >= total:
         return Sample(tuple(loader), total, f"all {total} validation examples")
     if not apart:
@@ -103,19 +139,22 @@ def _survey(loader: Any) -> tuple[list[int], np.ndarray | None, bool]:
     lengths: list[int] = []
     labels: list[np.ndarray] = []
     apart = True
+    kinds: set[Any] = set()
     for batch in loader:
-        leaves = tree_leaves(batch)
+        leaves, spec = tree_flatten(batch)
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.dim()]
         length = len(tensors[0]) if tensors else 1
         apart &= bool(tensors) and all(
             isinstance(leaf, Tensor) and leaf.dim() > 0 and len(leaf) == length for leaf in leaves
         )
+        kinds.add((str(spec), *((leaf.shape[1:], leaf.dtype) for leaf in tensors)))
         lengths.append(length)
         found = _labels(batch)
         if found is not None and len(found) == length:
             labels.append(found.cpu().numpy())
     whole = len(labels) == len(lengths) and bool(labels)
-    return lengths, np.concatenate(labels) if whole else None, apart
+    # Batches that are padded to a length of their own cannot be put together anew.
+    return lengths, np.concatenate(labels) if whole else None, apart and len(kinds) == 1
 
 
 def _labels(batch: Any) -> Tensor | None:

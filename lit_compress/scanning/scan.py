@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -19,13 +19,12 @@ from lit_compress.callbacks.evaluation import check_monitor, clone
 from lit_compress.callbacks.example import find_example
 from lit_compress.callbacks.loaders import validation_loaders
 from lit_compress.errors import InvalidArgumentError, ScanError
-from lit_compress.pruning.importance import ImportanceName, importance_of, refuse_nan
+from lit_compress.pruning.importance import importance_of, refuse_nan
 from lit_compress.pruning.rule_files import write_rules
 from lit_compress.pruning.sensitivity import (
     WHOLE,
     Bisection,
     Target,
-    Unit,
     channel_targets,
     check_levels,
     largest_tolerated,
@@ -34,51 +33,11 @@ from lit_compress.pruning.sensitivity import (
 )
 from lit_compress.scanning import figure
 from lit_compress.scanning.measure import Measure
+from lit_compress.scanning.options import ScanOptions
+from lit_compress.scanning.rows import Row, Table
 from lit_compress.scanning.sample import draw
-from lit_compress.scanning.table import Row, Table
 
-LEVELS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 RULES = "rules.yaml"
-
-Mode = Literal["auto", "max", "min"]
-
-
-@dataclass(frozen=True)
-class ScanOptions:
-    """What a scan does; see :meth:`lit_compress.trainer.Trainer.scan` for the meaning of each."""
-
-    granularity: Unit = "element"
-    levels: Sequence[float] = LEVELS
-    tolerance: float = 0.01
-    monitor: str | None = None
-    mode: Mode = "auto"
-    images: int | None = 2048
-    include: Sequence[str] = ("*",)
-    exclude: Sequence[str] = ()
-    importance: ImportanceName = "l2"
-    curves: bool = True
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_levels(self.levels)
-        for name, choices in (("granularity", get_args(Unit)), ("mode", get_args(Mode))):
-            if getattr(self, name) not in choices:
-                raise InvalidArgumentError(
-                    f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}"
-                )
-        if not isinstance(self.tolerance, (int, float)) or not self.tolerance >= 0:
-            raise InvalidArgumentError(
-                f"tolerance must be a number of at least 0, got {self.tolerance!r}"
-            )
-        if self.images is not None and (isinstance(self.images, bool) or self.images < 1):
-            raise InvalidArgumentError(
-                f"images must be a whole number of at least 1, or none for all, got {self.images!r}"
-            )
-        if importance_of(self.importance).needs_gradient:
-            raise InvalidArgumentError(
-                f"importance {self.importance} needs gradients, and a scan computes none: use l1, "
-                "l2, bn_scale, fpgm or random"
-            )
 
 
 @dataclass(frozen=True)
@@ -145,12 +104,14 @@ def scan_network(
     targets = _targets(trainer, module, options)
     measure = Measure(trainer, module, sample, [target.tensors for target in targets])
     monitor = _monitor(options.monitor, measure.baseline)
+    if measure.baseline[monitor] != measure.baseline[monitor]:
+        raise ScanError(f"{monitor} is NaN of the network as it is: there is nothing to lose")
     table = Table.opened(folder, _settings(module, options, sample.how, measure.baseline))
     judge = _Judge(monitor, options, measure.baseline[monitor])
     rank_zero_info(f"scan: {len(targets) - 1} layers, {sample.how}")
     trials = _curves if options.curves else _bisected
     try:
-        with _bar(trials, targets, options, progress) as bar:
+        with _bar(trials, targets, options, table, progress) as bar:
             for target, ratio in trials(targets, options, table, judge):
                 _try(measure, table, target, ratio)
                 bar.update()
@@ -184,7 +145,8 @@ class _Judge:
     def drop(self, row: Row) -> float:
         value = row.scores.get(self.monitor, float("nan"))
         drop = self.sign * (self.baseline - value)
-        return round(drop, 9) if drop == drop else float("inf")  # a diverged metric is a total loss
+        # Metrics are floats of 7 digits: 0.93 - 0.92 is not to be more than a tolerance of 0.01.
+        return round(drop, 6) if drop == drop else float("inf")  # a diverged one is a total loss
 
 
 Trials = Iterator[tuple[Target, Fraction]]
@@ -209,12 +171,19 @@ def _bisected(
 
 
 def _bar(
-    trials: Callable[..., Trials], targets: Sequence[Target], options: ScanOptions, shown: bool
+    trials: Callable[..., Trials],
+    targets: Sequence[Target],
+    options: ScanOptions,
+    table: Table,
+    shown: bool,
 ) -> Any:
-    each = len(check_levels(options.levels))
+    levels = check_levels(options.levels)
+    each = len(levels)
     if trials is _bisected:
         each = max(1, each.bit_length() - 1)
-    return tqdm(total=each * len(targets), desc="scan", unit="trial", disable=not shown or None)
+    done = sum((target.name, level) in table.rows for target in targets for level in levels)
+    total = max(each * len(targets) - done, 1)
+    return tqdm(total=total, desc="scan", unit="trial", disable=not shown or None)
 
 
 def _targets(trainer: Trainer, module: LightningModule, options: ScanOptions) -> list[Target]:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
-from lightning.fabric.utilities.apply_func import move_data_to_device
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.data import extract_batch_size
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from torch import nn
+from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
-from lit_compress.errors import ScanError
+from lit_compress.errors import ReplayError, ScanError
+from lit_compress.pruning.replay import is_stand_in
 
 #: Hooks beside validation_step in which a module may do part of its measuring.
 HOOKS = (
@@ -29,30 +29,22 @@ HOOKS = (
 
 
 class Tally:
-    """Sums up what is logged over batches; torchmetrics are copies of its own.
+    """Sums up what is logged over batches, in the precision in which Lightning does.
+
+    The metrics of the module start anew: there is one tally at a time.
 
     Args:
         module: The module whose validation_step logs.
     """
 
     def __init__(self, module: LightningModule) -> None:
-        self._homes = [(home, name, home[name]) for home, name in _homes(module)]
-        self._metrics = [copy.deepcopy(metric) for _, _, metric in self._homes]
-        self._sums: dict[str, tuple[float, float]] = {}
+        self._sums: dict[str, tuple[np.floating[Any], int]] = {}
         self._logged: dict[str, Metric] = {}
+        for child in module.modules():
+            if isinstance(child, Metric):
+                child.reset()
 
-    @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """Put the tally's metrics in the place of the module's own."""
-        try:
-            for (home, name, _), metric in zip(self._homes, self._metrics, strict=True):
-                home[name] = metric
-            yield
-        finally:
-            for home, name, own in self._homes:
-                home[name] = own
-
-    def add(self, name: str, value: Any, weight: float) -> None:
+    def add(self, name: str, value: Any, weight: int) -> None:
         """Add what was logged for a batch.
 
         Args:
@@ -63,13 +55,30 @@ class Tally:
         if isinstance(value, Metric):
             self._logged[name] = value
             return
-        total, count = self._sums.get(name, (0.0, 0.0))
-        self._sums[name] = (total + float(value) * weight, count + weight)
+        double = isinstance(value, Tensor) and value.dtype == torch.float64
+        kind = np.float64 if double else np.float32
+        total, count = self._sums.get(name, (np.float32(0), 0))
+        # float() is a call that a replay remembers; sums of tensors would be taken from it too.
+        with np.errstate(all="ignore"):
+            self._sums[name] = (total + kind(float(value)) * kind(weight), count + weight)
 
     def scores(self) -> dict[str, float]:
-        """Return the mean over examples of each key, and what the metrics compute."""
-        found = {name: total / count for name, (total, count) in self._sums.items() if count}
-        return found | {name: float(metric.compute()) for name, metric in self._logged.items()}
+        """Return the mean over examples of each key, and what the metrics compute.
+
+        Raises:
+            ReplayError: If a metric holds what was not kept of a run.
+        """
+        found: dict[str, float] = {}
+        for name, (total, count) in self._sums.items():
+            with np.errstate(all="ignore"):
+                found[name] = float(total / type(total)(count))
+        for name, metric in self._logged.items():
+            for state in metric._defaults:
+                held = getattr(metric, state)
+                if any(is_stand_in(part) for part in (held if isinstance(held, list) else [held])):
+                    raise ReplayError(f"the metric of {name} holds what was not kept")
+            found[name] = float(metric.compute())
+        return found
 
 
 def plain_hooks(module: LightningModule) -> bool:
@@ -84,13 +93,14 @@ def step(module: LightningModule, batch: Any, index: int, tally: Tally) -> None:
         module: A copy of the user's module, in eval mode.
         batch: As the loader gives it.
         index: Its number.
-        tally: Where to add; its metrics must be in place.
+        tally: Where to add.
 
     Raises:
         ScanError: If it logs in a way that cannot be summed up here.
     """
     batch = module.on_before_batch_transfer(batch, 0)
-    batch = module.on_after_batch_transfer(move_data_to_device(batch, module.device), 0)
+    batch = module.transfer_batch_to_device(batch, module.device, 0)
+    batch = module.on_after_batch_transfer(batch, 0)
     size: list[int] = []
 
     def log(name: str, value: Any, *_: Any, **options: Any) -> None:
@@ -102,23 +112,16 @@ def step(module: LightningModule, batch: Any, index: int, tally: Tally) -> None:
             if not size:
                 size.append(extract_batch_size(batch))
             given = size[0]
-        tally.add(name, value, float(given or 0))
+        tally.add(name, value, given or 0)
 
     def log_dict(values: Any, *_: Any, **options: Any) -> None:
+        if isinstance(values, MetricCollection):
+            values = dict(values.items(keep_base=False, copy_state=False))
         for name, value in values.items():
             log(name, value, **options)
 
     with _replaced(module, log=log, log_dict=log_dict):
         module.validation_step(batch, index)
-
-
-def _homes(module: nn.Module) -> Iterator[tuple[dict[str, Any], str]]:
-    """Return where the metrics and collections of a module are that are in no collection."""
-    for name, child in module.named_children():
-        if isinstance(child, (Metric, MetricCollection)):
-            yield module._modules, name
-        else:
-            yield from _homes(child)
 
 
 @contextmanager

@@ -59,10 +59,14 @@ class Table:
             ScanError: If the folder holds another scan, or its files are damaged.
         """
         table = cls(folder, settings)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ScanError(f"dirpath {folder} cannot be made: {error.strerror}") from error
         before = folder / SETTINGS
         if before.is_file():
             found = _json(before)
-            other = [key for key in settings if found.get(key) != settings[key]]
+            other = [key for key in settings if _text(found.get(key)) != _text(settings[key])]
             if other:
                 raise ScanError(
                     f"{folder} holds a scan with another {other[0]} ({_short(found.get(other[0]))}"
@@ -82,12 +86,14 @@ class Table:
         rows = []
         try:
             with path.open(newline="", encoding="utf-8") as file:
-                for entry in csv.DictReader(file):
-                    scores = {k: float(v) for k, v in entry.items() if k not in FIXED and v != ""}
-                    ratio = Fraction(repr(float(entry["ratio"])))
-                    counts = int(entry["pruned"]), int(entry["of"])
-                    rows.append(Row(entry["layer"], ratio, *counts, scores))
-        except (KeyError, TypeError, ValueError, UnicodeDecodeError, csv.Error) as error:
+                reader = csv.reader(file)
+                _, _, _, _, *keys = next(reader)  # a metric may be called as these are
+                for layer, ratio, pruned, of, *values in reader:
+                    pairs = zip(keys, values, strict=True)
+                    scores = {key: float(value) for key, value in pairs if value != ""}
+                    share = Fraction(repr(float(ratio)))
+                    rows.append(Row(layer, share, int(pruned), int(of), scores))
+        except (StopIteration, ValueError, UnicodeDecodeError, csv.Error) as error:
             raise ScanError(f"{path} is damaged ({error}): remove it to scan anew") from error
         return rows
 
@@ -116,6 +122,10 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ScanError(f"{path} is damaged: remove it to scan anew")
     return content
+
+
+def _text(value: object) -> str:
+    return json.dumps(value)  # NaN is NaN then
 
 
 def _short(value: object) -> str:
