@@ -54,7 +54,8 @@ def draw(curves: Mapping[str, Curve], monitor: str, title: str, limit: float | N
     axes.set(xlabel="share pruned, without training", ylabel=monitor, title=title)
     axes.set_xlim(0, 1)
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False)
     return figure
 
 

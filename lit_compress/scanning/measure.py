@@ -66,6 +66,7 @@ class Measure:
         self._recordings: list[Recording] = []
         self._recorded: tuple[int, ...] = ()
         self._checked: dict[int, bool] = {}
+        self._told: set[int] = set()
         self._held = _held(self._copy)
         self.baseline = self._validated({})
         self.whole = self._why_whole()
@@ -88,7 +89,9 @@ class Measure:
         except ReplayError as error:
             if not cut:
                 raise
-            rank_zero_info(f"scan: a trial of {min(values)} runs the whole network, since {error}")
+            if cut not in self._told:
+                self._told.add(cut)
+                rank_zero_info(f"scan: trials of {min(values)} run the whole network where {error}")
             return self._run_from(0, values)
 
     def _run_from(

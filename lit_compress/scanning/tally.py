@@ -77,6 +77,7 @@ class Tally:
                 held = getattr(metric, state)
                 if any(is_stand_in(part) for part in (held if isinstance(held, list) else [held])):
                     raise ReplayError(f"the metric of {name} holds what was not kept")
+            metric._computed = None  # it may have been asked before, in a part that is not run
             found[name] = float(metric.compute())
         return found
 
