@@ -1,3 +1,4 @@
+import csv
 import os
 import signal
 import subprocess
@@ -58,7 +59,7 @@ def test_overview_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"lit-compress {lit_compress.__version__}\n"
 
 
-@pytest.mark.parametrize("verb", ["fit", "validate", "test", "predict"])
+@pytest.mark.parametrize("verb", ["fit", "validate", "test", "predict", "scan"])
 def test_each_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main([verb, "--help"])
@@ -208,6 +209,97 @@ def test_bad_input_is_one_clear_line(
     (line,) = [t for t in capsys.readouterr().err.splitlines() if t.startswith("error: ")]
     assert message in line
     assert set(Path().iterdir()) <= before
+
+
+SCAN = ["scan", "--config", "quickstart.yaml", "--trainer.logger=false"]
+SCAN += ["--trainer.callbacks=null", "--model.stem=imagenet"]  # the imagenet stem is faster
+
+
+def test_scan_takes_its_options_from_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["--levels", "[0,0.5]", "--images", "40", "--tolerance=0.5", "--granularity=original"]
+    words += ["--include", "[model.conv1.*,model.fc]", "--dirpath=found", "--monitor=val_acc"]
+    assert main([*SCAN, *words]) == 0
+    printed = capsys.readouterr().out
+    assert "all layers" in printed
+    assert "val_acc" in printed
+    rules = yaml.safe_load(Path("found/rules.yaml").read_text())
+    assert [rule["pattern"] for rule in rules] == ["model.conv1.0.weight", "model.fc.weight"]
+    with Path("found/scan.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["layer"], row["ratio"]) for row in rows} == {
+        (layer, ratio)
+        for layer in ("*", "model.conv1.0.weight", "model.fc.weight")
+        for ratio in ("0.0", "0.5")
+    }
+    # What it found is what pruning takes.
+    rule = ["--trainer.callbacks+=RulePruning", "--trainer.callbacks.rules=found/rules.yaml"]
+    rule += ["--trainer.callbacks.schedule.last=0", "--trainer.callbacks.shrink=never"]
+    words = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
+    assert main(["fit", *SCAN[1:], *rule, *words, "--trainer.limit_val_batches=1"]) == 0
+
+
+def test_scan_takes_its_options_from_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = {
+        "levels": [0.5, 0.25, 1],
+        "images": None,
+        "exclude": ["regex:model[.](?!fc).*"],
+        "curves": False,
+        "tolerance": 1,
+    }
+    Path("scan.yaml").write_text(yaml.safe_dump(options))
+    limit = ["--data.val_fraction=0.03"]
+    assert main([*SCAN, "--config", "scan.yaml", *limit]) == 0
+    assert not list(Path("scan").glob("*.png"))
+    assert "ratio: 0.5" in Path("scan/rules.yaml").read_text()
+    assert main([*SCAN, "--config", "scan.yaml", *limit, "--images", "null", "--levels=[0.9]"]) == 0
+    assert "ratio: 0.9" in Path("scan/rules.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--levels=[0,1.5]"], "levels must be numbers in [0, 1], got 1.5"),
+        (["--levels=much"], "levels: "),
+        (["--granularity=row"], "granularity: expected value of 'element', 'filter', 'original'"),
+        (["--monitor=acc"], "monitor 'acc' is not logged by validation_step; it logs: val_acc"),
+        (["--include=[model.conv9]"], "the pattern 'model.conv9' matches no conv or linear layer"),
+        (["--ckpt_path=none.ckpt"], "ckpt_path: there is no file"),
+        (["--data.val_fraction=0"], "there is no validation data to scan on"),
+        (["--images=0"], "images must be a whole number of at least 1"),
+        (["--dirpath=file/scan"], "dirpath file/scan cannot be made"),
+    ],
+)
+def test_a_scan_that_cannot_be_made_is_one_clear_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("")
+    few = [] if "val_fraction" in words[0] else ["--data.val_fraction=0.03"]
+    assert main([*SCAN, *few, *words]) == 2
+    (line,) = [t for t in capsys.readouterr().err.splitlines() if t.startswith("error: ")]
+    assert message in line
+    assert not Path("scan").exists()
+
+
+def test_ctrl_c_in_a_scan_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(words: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lit_compress.cli._dispatch", stopped)
+    assert main(SCAN) == 130
+    assert "error: interrupted; the rows so far stay" in capsys.readouterr().err
+    assert main(["fit"]) == 130
+    assert "the last checkpoint stays" in capsys.readouterr().err
 
 
 def test_a_broken_config_names_the_line(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
