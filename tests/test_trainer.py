@@ -35,7 +35,7 @@ def pruned(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     save = ModelCheckpoint(tmp_path / "ckpt", "last")
     pruning = FilterPruning(0.5, schedule=Schedule(shape="one_shot", last=0))
-    fit = trainer(max_epochs=1, enable_checkpointing=True, callbacks=[pruning, save])
+    fit = trainer(max_epochs=2, enable_checkpointing=True, callbacks=[pruning, save])
     fit.fit(ForeignModule(), loader(64), loader(64))
     return tmp_path / "ckpt" / "last.ckpt"
 
@@ -72,7 +72,7 @@ def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     made = trainer()
     monkeypatch.setattr(type(made.strategy), "world_size", 2, raising=False)
     monkeypatch.setattr(type(made), "world_size", 2)
-    with pytest.raises(ScanError, match="runs in one process: set trainer.devices to 1"):
+    with pytest.raises(ScanError, match=r"runs in one process: set trainer\.devices to 1"):
         made.scan(ForeignModule(), loader(64))
 
 
