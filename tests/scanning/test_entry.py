@@ -26,11 +26,9 @@ class Data(LightningDataModule):
 
 
 def test_a_loader_and_a_datamodule_do(foreign: ForeignModule, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"progress": False, "levels": [0.5], "curves": True}
-    given = [(x * 3, y) for x, y in loader(32, seed=1)]
-    one = lit_compress.scan(
-        foreign, DataLoader(given, None), dirpath=str(tmp_path / "a"), **options
-    )
+    options: dict[str, Any] = {"progress": False, "levels": [0.5]}
+    given = DataLoader([(x * 3, y) for x, y in loader(32, seed=1)], None)
+    one = lit_compress.scan(foreign, given, dirpath=str(tmp_path / "a"), **options)
     two = lit_compress.scan(foreign, Data(), dirpath=str(tmp_path / "b"), **options)
     assert one.rows == two.rows
     assert one.baseline == two.baseline
