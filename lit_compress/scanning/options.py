@@ -24,7 +24,7 @@ class ScanOptions:
     tolerance: float = 0.01
     monitor: str | None = None
     mode: Mode = "auto"
-    images: int | None = 2048
+    images: int | None = 1024
     include: Sequence[str] = ("*",)
     exclude: Sequence[str] = ()
     importance: ImportanceName = "l2"
