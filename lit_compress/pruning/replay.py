@@ -2,106 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from lit_compress.errors import ReplayError
+from lit_compress.pruning.calls import Call, Run, Structure, tensors_of
 from lit_compress.pruning.trace import call_name
-
-Run = Callable[[], Any]
 
 #: Attribute of tensors that stand for others which are not kept.
 MARK = "_lit_compress_stand_in"
 #: Calls that set how others work, and are never skipped.
 MODES = ("set_grad_enabled", "inference_mode", "enter_autocast", "exit_autocast")
-
-
-@dataclass
-class Value:
-    """A tensor that a call made.
-
-    Attributes:
-        born: Number of the call.
-        last: Number of the last call that took it; None if none did.
-        changed: Numbers of the calls that changed it in place.
-        size: Its bytes.
-    """
-
-    born: int
-    last: int | None = None
-    changed: list[int] = field(default_factory=list)
-    size: int = 0
-
-    def crosses(self, cut: int) -> bool:
-        """Tell whether it was made before a call and may be needed from there on."""
-        return self.born < cut and (self.last is None or self.last >= cut)
-
-
-@dataclass
-class Call:
-    """One torch call.
-
-    Attributes:
-        name: What it is called.
-        leaves: For each leaf of its result: the number of the value, the position of the argument
-            that it is (``-1 - position``), or None for what is no tensor.
-    """
-
-    name: str
-    leaves: list[int | None]
-
-
-@dataclass
-class Structure:
-    """The calls of a run, and which values they pass on.
-
-    Attributes:
-        calls: The calls in order.
-        values: The tensors that they made.
-        uses: By ``id`` of a tensor that was there before, the first call that took it.
-        first_change: The first call that changed a tensor that was there before; None if none did.
-    """
-
-    calls: list[Call]
-    values: list[Value]
-    uses: dict[int, int]
-    first_change: int | None = None
-
-    def cut(self, tensors: Iterable[Tensor]) -> int:
-        """Return the last call that all before which can be skipped when tensors have changed.
-
-        It is the first that takes one of them, or an earlier one where a tensor that shares its
-        memory with another is changed in place later, or a tensor that was there before is changed
-        by a call that would be skipped. 0 stands for the whole run.
-        """
-        cut = min((self.uses.get(id(tensor), 0) for tensor in tensors), default=0)
-        if self.first_change is not None:
-            cut = min(cut, self.first_change)
-        while cut in self.unsafe:
-            cut -= 1
-        return cut
-
-    @cached_property
-    def unsafe(self) -> frozenset[int]:
-        """Calls that no run can start from: of two values in the same memory, one changes later."""
-        together: dict[int, list[Value]] = {}
-        for value in self.values:
-            for call in value.changed:
-                together.setdefault(call, []).append(value)
-        return frozenset(
-            cut
-            for call, values in together.items()
-            if len(values) > 1
-            for cut in range(min(value.born for value in values) + 1, call + 1)
-            if sum(value.crosses(cut) for value in values) > 1
-        )
 
 
 Stored = dict[tuple[int, int], Tensor]
@@ -118,19 +36,6 @@ class Recording:
 
     results: list[Any]
     states: Stored
-
-
-def structure_of(run: Run) -> Structure:
-    """Run a function once and return the structure of its calls."""
-    watch = _Watch()
-    with torch.no_grad(), watch:
-        run()
-    return Structure(watch.calls, watch.values, watch.uses, watch.first_change)
-
-
-def stored_bytes(structure: Structure, cuts: Sequence[int]) -> int:
-    """Return the bytes that a recording for some cuts holds."""
-    return sum(v.size for v in structure.values if any(v.crosses(cut) for cut in cuts))
 
 
 def record(run: Run, structure: Structure, cuts: Sequence[int]) -> Recording:
@@ -167,68 +72,6 @@ def replay(run: Run, structure: Structure, recording: Recording, cut: int) -> An
     """
     with torch.no_grad(), _Replay(structure, recording, cut):
         return run()
-
-
-class _Watch(TorchFunctionMode):
-    """Notes calls, values, and what is changed in place."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[Call] = []
-        self.values: list[Value] = []
-        self.uses: dict[int, int] = {}
-        self.first_change: int | None = None
-        self._numbers: dict[int, int] = {}
-        self._alive: list[Tensor] = []
-        self._versions: list[int] = []
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Collection[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        """Make the call and note it."""
-        given = _tensors((args, kwargs))
-        index = len(self.calls)
-        with torch._C.DisableTorchFunction():
-            before = [t._version for t in given]
-        out = func(*args, **(kwargs or {}))
-        with torch._C.DisableTorchFunction():
-            self._note(index, call_name(func), given, before, out)
-        return out
-
-    def _note(
-        self, index: int, name: str, given: list[Tensor], before: list[int], out: Any
-    ) -> None:
-        for tensor, version in zip(given, before, strict=True):
-            number = self._numbers.get(id(tensor))
-            if number is None:
-                self.uses.setdefault(id(tensor), index)
-                if self.first_change is None and tensor._version != version:
-                    self.first_change = index
-            else:
-                self.values[number].last = index
-        for number, tensor in enumerate(self._alive):
-            if tensor._version != self._versions[number]:
-                self._versions[number] = tensor._version
-                self.values[number].changed.append(index)
-        positions = {id(tensor): -1 - place for place, tensor in enumerate(given)}
-        leaves = [self._leaf(index, leaf, positions) for leaf in tree_leaves(out)]
-        self.calls.append(Call(name, leaves))
-
-    def _leaf(self, index: int, leaf: Any, positions: Mapping[int, int]) -> int | None:
-        if not isinstance(leaf, Tensor):
-            return None
-        if id(leaf) in positions:
-            return positions[id(leaf)]
-        if id(leaf) not in self._numbers:
-            self._numbers[id(leaf)] = len(self.values)
-            self.values.append(Value(index, size=leaf.numel() * leaf.element_size()))
-            self._alive.append(leaf)  # so that its id is not given to another
-            self._versions.append(leaf._version)
-        return self._numbers[id(leaf)]
 
 
 class _Follow(TorchFunctionMode):
@@ -329,7 +172,7 @@ class _Replay(_Follow):
         """Make the call, or return what it gave before."""
         if self.index + 1 >= self._cut:
             self.index += 1
-            if any(is_stand_in(leaf) for leaf in _tensors((args, kwargs))):
+            if any(is_stand_in(leaf) for leaf in tensors_of((args, kwargs))):
                 raise ReplayError(f"{_name(func)} takes a tensor that no call took before")
             return func(*args, **(kwargs or {}))
         call = self.step(func)
@@ -352,7 +195,7 @@ class _Replay(_Follow):
             return leaf
         if number >= 0:
             return self._value(number, leaf)
-        return _tensors((args, kwargs))[-1 - number]
+        return tensors_of((args, kwargs))[-1 - number]
 
     def _value(self, number: int, stand_in: Any) -> Any:
         value = self.structure.values[number]
@@ -381,7 +224,3 @@ def _stand_in(tensor: Tensor) -> Tensor:
 def is_stand_in(tensor: object) -> bool:
     """Tell whether a tensor only has the shape of one that was not kept."""
     return hasattr(tensor, MARK)
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]

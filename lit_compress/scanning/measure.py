@@ -16,15 +16,8 @@ from torch import Tensor, nn
 
 from lit_compress.callbacks.evaluation import clone, validate
 from lit_compress.errors import ReplayError, ScanError
-from lit_compress.pruning.replay import (
-    Recording,
-    Run,
-    Structure,
-    record,
-    replay,
-    stored_bytes,
-    structure_of,
-)
+from lit_compress.pruning.calls import Run, Structure, stored_bytes, structure_of
+from lit_compress.pruning.replay import Recording, record, replay
 from lit_compress.pruning.surgery import replaced
 from lit_compress.pruning.trace import named_tensors
 from lit_compress.scanning.sample import Sample

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torchvision import models
 
 from lit_compress.errors import ReplayError
-from lit_compress.pruning.replay import record, replay, stored_bytes, structure_of
+from lit_compress.pruning.calls import stored_bytes, structure_of
+from lit_compress.pruning.replay import record, replay
 
 
 class Inplace(nn.Module):
@@ -126,12 +127,6 @@ def test_only_what_crosses_a_cut_is_kept() -> None:
     assert stored_bytes(structure, [cut]) == one
     recording = record(lambda: model(x), structure, [cut])
     assert sum(state.numel() * 4 for state in recording.states.values()) == one
-
-
-def test_a_tensor_that_no_call_takes_asks_for_a_whole_run() -> None:
-    model = nn.Linear(3, 2).eval()
-    structure = structure_of(lambda: model(torch.ones(1, 3)))
-    assert structure.cut([nn.Parameter(torch.ones(1))]) == 0
 
 
 def test_a_function_that_makes_other_calls_is_refused() -> None:
