@@ -54,6 +54,19 @@ def test_parts_append_to_the_callbacks(capsys: pytest.CaptureFixture[str]) -> No
     assert callbacks[-1]["init_args"]["monitor"] == "val_acc"
 
 
+def test_a_flag_between_configs_reaches_the_callback_before_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("- {pattern: model.fc, ratio: 0.5}\n")
+    words = ["--config", "shufflenet_v2_fashion_mnist.yaml", "--config", "prune_rules.yaml"]
+    words += [f"--trainer.callbacks.rules={rules}", "--config", "quantize.yaml"]
+    callbacks = printed(words, capsys)["trainer"]["callbacks"]
+    names = [callback["class_path"].rpartition(".")[2] for callback in callbacks]
+    assert names[-2:] == ["RulePruning", "PostTrainingQuantization"]
+    assert callbacks[-2]["init_args"]["rules"] == str(rules)
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_each_begins_with_a_comment_that_says_what_and_how(name: str) -> None:
     lines = (PACKAGED / name).read_text().splitlines()

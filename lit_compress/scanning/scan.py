@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +19,7 @@ from lit_compress.callbacks.evaluation import check_monitor, clone
 from lit_compress.callbacks.example import find_example
 from lit_compress.callbacks.loaders import validation_loaders
 from lit_compress.errors import InvalidArgumentError, ScanError
+from lit_compress.pruning.calls import tensors_of
 from lit_compress.pruning.importance import importance_of, refuse_nan
 from lit_compress.pruning.rule_files import write_rules
 from lit_compress.pruning.sensitivity import (
@@ -35,7 +36,7 @@ from lit_compress.scanning import figure
 from lit_compress.scanning.measure import Measure
 from lit_compress.scanning.options import ScanOptions
 from lit_compress.scanning.rows import Row, Table
-from lit_compress.scanning.sample import draw
+from lit_compress.scanning.sample import Sample, draw
 
 RULES = "rules.yaml"
 
@@ -106,7 +107,7 @@ def scan_network(
     monitor = _monitor(options.monitor, measure.baseline)
     if measure.baseline[monitor] != measure.baseline[monitor]:
         raise ScanError(f"{monitor} is NaN of the network as it is: there is nothing to lose")
-    table = Table.opened(folder, _settings(module, options, sample.how, measure.baseline))
+    table = Table.opened(folder, _settings(module, options, sample))
     judge = _Judge(monitor, options, measure.baseline[monitor])
     rank_zero_info(f"scan: {len(targets) - 1} layers, {sample.how}")
     trials = _curves if options.curves else _bisected
@@ -219,25 +220,25 @@ def _monitor(given: str | None, baseline: Mapping[str, float]) -> str:
     )
 
 
-def _settings(
-    module: LightningModule, options: ScanOptions, how: str, baseline: Mapping[str, float]
-) -> dict[str, Any]:
+def _settings(module: LightningModule, options: ScanOptions, sample: Sample) -> dict[str, Any]:
     """Return what the rows of a scan depend on."""
-    digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        if isinstance(tensor, torch.Tensor):
-            digest.update(name.encode())
-            digest.update(
-                tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
-            )
     return {
         "format": 1,
         "granularity": options.granularity,
         "importance": options.importance if options.granularity == "filter" else "l2",
-        "sample": how,
-        "weights": digest.hexdigest(),
-        "scores": dict(sorted(baseline.items())),
+        "sample": sample.how,
+        "data": _digest(tensor for batch in sample.batches for tensor in tensors_of(batch)),
+        "weights": _digest(tensors_of(dict(module.state_dict()))),
     }
+
+
+def _digest(tensors: Iterable[torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(str(tuple(tensor.shape)).encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _finished(
