@@ -291,30 +291,17 @@ def test_scores_are_those_of_a_plain_loop_to_the_last_bit(
         assert said == [] or case is Branching
 
 
-@pytest.mark.parametrize("case", [ForeignModule, DictsAndCollections, Tangled, Teacher, Stateful])
-def test_what_comes_before_a_layer_is_not_run_again(
-    case: type[ForeignModule], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    module, data = case(), batches(case)
+def test_what_comes_before_a_layer_is_not_run_again() -> None:
+    module, data = ForeignModule(), batches(ForeignModule)
     measure, targets = measured(module, data)
-    target = targets[-2]
-    values = dict(target.pruned(Fraction(1, 2))[0])
+    values = dict(targets[-2].pruned(Fraction(1, 2))[0])  # of the last layer
     first = measure.scores(values)
-    calls: list[str] = []
-    for name in ("conv2d", "linear"):
-        real = getattr(F, name)
-
-        def counted(*args: Any, _name: str = name, _real: Any = real) -> Any:
-            calls.append(_name)
-            return _real(*args)
-
-        monkeypatch.setattr(torch.nn.functional, name, counted)
-    cut = measure._cut(frozenset(values))
-    assert cut > 0
+    with torch.no_grad():
+        measure._copy.get_parameter("net.0.weight").fill_(float("nan"))
     assert measure.scores(values) == first
 
 
-def test_a_pruned_network_that_goes_another_way_is_run_whole(said: list[str]) -> None:
+def test_a_pruned_network_may_go_another_way() -> None:
     torch.manual_seed(0)
     module, data = Branching().eval(), batches(Branching)
     with torch.no_grad():
@@ -324,7 +311,6 @@ def test_a_pruned_network_that_goes_another_way_is_run_whole(said: list[str]) ->
         for target in targets:
             values = dict(target.pruned(Fraction(1))[0])
             assert measure.scores(values) == naive(module, data, values)
-    assert any("run the whole network where call" in line for line in said)
 
 
 def test_too_little_memory_makes_trials_slower_and_not_other(

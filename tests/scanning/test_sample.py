@@ -51,7 +51,8 @@ def test_a_sample_is_the_same_each_time_and_another_with_another_seed() -> None:
     one, same, other = draw(loader, 300), draw(loader, 300), draw(loader, 300, seed=1)
     assert values(one) == values(same) != values(other)
     assert Counter(int(v) for b in one for v in b[1]) == {0: 100, 1: 100, 2: 100}
-    assert [len(batch[0]) for batch in one] == [BATCH, 300 - BATCH]
+    assert [len(batch[0]) for batch in one] == [300]
+    assert [len(batch[0]) for batch in draw(loader, 899)] == [BATCH, 899 - BATCH]
     assert one.how == "300 of 900 validation examples, each class in its proportion (seed 0)"
 
 
