@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -172,7 +172,7 @@ class _Replay(_Follow):
         """Make the call, or return what it gave before."""
         if self.index + 1 >= self._cut:
             self.index += 1
-            if any(is_stand_in(leaf) for leaf in tensors_of((args, kwargs))):
+            if _holds_stand_in((*args, *kwargs.values()) if kwargs else args):
                 raise ReplayError(f"{_name(func)} takes a tensor that no call took before")
             return func(*args, **(kwargs or {}))
         call = self.step(func)
@@ -224,3 +224,13 @@ def _stand_in(tensor: Tensor) -> Tensor:
 def is_stand_in(tensor: object) -> bool:
     """Tell whether a tensor only has the shape of one that was not kept."""
     return hasattr(tensor, MARK)
+
+
+def _holds_stand_in(given: Iterable[Any]) -> bool:
+    """Tell whether arguments hold a stand-in; this is asked at each call."""
+    return any(
+        any(is_stand_in(leaf) for leaf in tensors_of(value))
+        if isinstance(value, (list, tuple, dict))
+        else is_stand_in(value)
+        for value in given
+    )
