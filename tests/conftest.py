@@ -55,6 +55,27 @@ class ForeignModule(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=self.lr, momentum=0.9, weight_decay=1e-2)
 
 
+class ManualModule(ForeignModule):
+    """Manual optimization with two optimizers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        loss = nn.functional.cross_entropy(self(batch[0]), batch[1])
+        for optimizer in self.optimizers():  # type: ignore[union-attr]
+            optimizer.zero_grad()
+        self.manual_backward(loss)
+        for optimizer in self.optimizers():  # type: ignore[union-attr]
+            optimizer.step()
+
+    def configure_optimizers(self) -> Any:
+        convs = [p for n, p in self.named_parameters() if not n.startswith("net.7")]
+        head = self.net[7].parameters()
+        return torch.optim.AdamW(convs), torch.optim.SGD(head, 0.1, momentum=0.9)
+
+
 def stripes(count: int, seed: int) -> TensorDataset:
     """Images of four kinds of stripe in noise: a task that a small net learns in a few epochs."""
     generator = torch.Generator().manual_seed(seed)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ForeignModule, loader
+from conftest import ForeignModule, ManualModule, loader
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from torch import nn
@@ -88,25 +88,7 @@ def test_other_ways_to_train(
 
 
 def test_manual_optimization_with_two_optimizers(make_trainer: Callable[..., Trainer]) -> None:
-    class Manual(ForeignModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.automatic_optimization = False
-
-        def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
-            loss = nn.functional.cross_entropy(self(batch[0]), batch[1])
-            for optimizer in self.optimizers():  # type: ignore[union-attr]
-                optimizer.zero_grad()
-            self.manual_backward(loss)
-            for optimizer in self.optimizers():  # type: ignore[union-attr]
-                optimizer.step()
-
-        def configure_optimizers(self) -> Any:
-            convs = [p for n, p in self.named_parameters() if not n.startswith("net.7")]
-            head = self.net[7].parameters()
-            return torch.optim.AdamW(convs), torch.optim.SGD(head, 0.1, momentum=0.9)
-
-    spy, module = Spy(), Manual()
+    spy, module = Spy(), ManualModule()
     make_trainer(callbacks=[MagnitudePruning(0.6, ONCE), spy]).fit(module, loader())
     assert set(spy.steps) == {-(-total(module) * 6 // 10)}
 

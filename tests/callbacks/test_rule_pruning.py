@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ForeignModule, loader
+from conftest import ForeignModule, ManualModule, loader
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch import nn
 
 import lit_compress
 from lit_compress import Schedule
@@ -190,26 +189,8 @@ def test_other_ways_to_train_revive_nothing(
 def test_manual_optimization_revives_nothing(
     make_trainer: MakeTrainer, rules: Callable[..., str]
 ) -> None:
-    class Manual(ForeignModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.automatic_optimization = False
-
-        def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
-            loss = nn.functional.cross_entropy(self(batch[0]), batch[1])
-            for optimizer in self.optimizers():  # type: ignore[union-attr]
-                optimizer.zero_grad()
-            self.manual_backward(loss)
-            for optimizer in self.optimizers():  # type: ignore[union-attr]
-                optimizer.step()
-
-        def configure_optimizers(self) -> Any:
-            convs = [p for n, p in self.named_parameters() if not n.startswith("net.7")]
-            head = self.net[7].parameters()
-            return torch.optim.AdamW(convs), torch.optim.SGD(head, 0.1, momentum=0.9)
-
     spy = Zeros()
-    fit(make_trainer, Manual(), RulePruning(rules(MIXED), schedule=THRICE), spy)
+    fit(make_trainer, ManualModule(), RulePruning(rules(MIXED), schedule=THRICE), spy)
     assert all(spy.steps[i] == spy.steps[4 * (i // 4)] for i in range(len(spy.steps)))
     assert spy.steps[-1]["net.7.weight"] == ((4, 12), 12)
 
