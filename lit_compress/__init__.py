@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lit_compress.artifact.read import load
-    from lit_compress.checkpoint import load_from_checkpoint
+    from lit_compress.checkpoint import load_from_checkpoint, restore
     from lit_compress.pruning.channels import analyse
     from lit_compress.pruning.schedule import Schedule
     from lit_compress.scanning.entry import scan
@@ -23,10 +23,19 @@ _HOME = {
     "analyse": "lit_compress.pruning.channels",
     "load": "lit_compress.artifact.read",
     "load_from_checkpoint": "lit_compress.checkpoint",
+    "restore": "lit_compress.checkpoint",
     "scan": "lit_compress.scanning.entry",
 }
 
-__all__ = ["Schedule", "__version__", "analyse", "load", "load_from_checkpoint", "scan"]
+__all__ = [
+    "Schedule",
+    "__version__",
+    "analyse",
+    "load",
+    "load_from_checkpoint",
+    "restore",
+    "scan",
+]
 
 
 def __getattr__(name: str) -> Any:

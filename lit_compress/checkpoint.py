@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,16 +13,28 @@ from pickle import UnpicklingError
 from typing import Any, TypeVar
 from zipfile import is_zipfile
 
+import lightning
 import torch
 from lightning.pytorch import LightningModule
+from torch import Tensor
 
-from lit_compress.errors import CheckpointError
+from lit_compress.errors import ArtifactError, CheckpointError
 from lit_compress.pruning.ledger import ledger_of
-from lit_compress.pruning.shapes import Original, check_full_size, fit_shapes, original_of
+from lit_compress.pruning.shapes import (
+    ORIGINAL,
+    Original,
+    check_full_size,
+    fit_shapes,
+    original_of,
+)
 from lit_compress.pruning.trace import named_tensors
 
 Module = TypeVar("Module", bound=LightningModule)
 T = TypeVar("T")
+
+#: The float weights in an artefact, and the key of their file's metadata.
+WEIGHTS = "model.safetensors"
+HYPERPARAMETERS = "lit_compress.hyperparameters"
 
 #: What builds the module of a checkpoint that the command line made.
 INSTANTIATORS = (
@@ -62,6 +77,100 @@ def load_from_checkpoint(
     if (ledger := ledger_of(content)) is not None:
         ledger.check(named_tensors(module))
     return module
+
+
+def restore(path: str | Path, cls: type[Module], **arguments: Any) -> Module:
+    """Return the float LightningModule of an artefact, pruned as it is, to train on.
+
+    Args:
+        path: The artefact folder.
+        cls: The LightningModule's class, as it was trained.
+        arguments: Constructor arguments, in the place of the hyperparameters that the module had
+            saved (``save_hyperparameters``).
+
+    Raises:
+        ArtifactError: If the folder is not an artefact, or a file in it is missing or not the one
+            that the card names.
+        CheckpointError: If the weights are of another architecture.
+    """
+    from lit_compress.artifact.read import check_files, read_card
+
+    card = read_card(path)
+    check_files(path, card)
+    if WEIGHTS not in card.files:
+        raise ArtifactError(f"{path} holds no {WEIGHTS}: there is nothing to restore")
+    state, metadata = read_safetensors(Path(path) / WEIGHTS)
+    content: dict[str, Any] = {
+        "state_dict": state,
+        "pytorch-lightning_version": lightning.__version__,
+        cls.CHECKPOINT_HYPER_PARAMS_KEY: json.loads(metadata.get(HYPERPARAMETERS, "{}")),
+    }
+    if ORIGINAL in metadata:
+        content["callbacks"] = {"": {"original": json.loads(metadata[ORIGINAL])}}
+    cls = _built(cls, content)
+    file = io.BytesIO()
+    torch.save(content, file)
+    file.seek(0)
+    with _fitting(cls, original_of(content)):
+        return cls.load_from_checkpoint(
+            file, map_location="cpu", strict=None, weights_only=True, **arguments
+        )
+
+
+def save_weights(module: LightningModule, path: Path, original: Original | None = None) -> None:
+    """Write a module's weights as safetensors, in one step.
+
+    Args:
+        module: The module; its plain hyperparameters go into the file's metadata.
+        path: The file.
+        original: What the network was before it was pruned, kept in the file's metadata.
+    """
+    from safetensors.torch import save_file
+
+    state = {
+        name: value.cpu().contiguous().clone()
+        for name, value in module.state_dict().items()
+        if isinstance(value, Tensor)
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    metadata = {"format": "pt", HYPERPARAMETERS: json.dumps(_plain(module.hparams))}
+    if original is not None:
+        metadata[ORIGINAL] = json.dumps(original.to_dict())
+    save_file(state, partial, metadata)
+    with open(partial, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and the metadata of a safetensors file.
+
+    Raises:
+        CheckpointError: If it is damaged.
+    """
+    from safetensors import safe_open
+
+    def read() -> tuple[dict[str, Tensor], dict[str, str]]:
+        with safe_open(path, "pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return state, dict(file.metadata() or {})
+
+    return read_plain(path, read)
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the hyperparameters that JSON can hold."""
+    kept = {}
+    for name, value in values.items():
+        try:
+            if json.loads(json.dumps(value)) == (
+                list(value) if isinstance(value, tuple) else value
+            ):
+                kept[name] = value
+        except (TypeError, ValueError):
+            continue  # an object: restore takes it as an argument
+    return kept
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

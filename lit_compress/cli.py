@@ -19,9 +19,10 @@ PACKAGED = Path(__file__).parent / "configs"
 VERBS = {
     "fit": "Train, and compress on the way: prune, quantise, report.",
     "validate": "Measure a checkpoint on the validation data.",
-    "test": "Measure a checkpoint on the test data.",
+    "test": "Measure a checkpoint, or an artefact's int8 file, on the test data.",
     "predict": "Predict with a checkpoint.",
     "scan": "Find how much each layer can lose, and write rules for pruning.",
+    "quantize": "Turn a checkpoint into a checked int8 ONNX file.",
     "configs": "List the configs that come with the package.",
 }
 

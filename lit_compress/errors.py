@@ -51,6 +51,10 @@ class ExportError(LitCompressError, ValueError):
     """A forward that cannot be turned into a graph or an ONNX file."""
 
 
+class AccuracyError(LitCompressError, ValueError):
+    """A converted file that loses more than was allowed."""
+
+
 class ArtifactError(LitCompressError, ValueError):
     """A folder that is not an artefact, or one that cannot be written."""
 

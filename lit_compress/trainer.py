@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.seed import isolate_rng
+from typing_extensions import override
 
-from lit_compress.errors import ScanError
+from lit_compress.artifact import load, read_card
+from lit_compress.callbacks.exported import in_place, raw_test_data
+from lit_compress.callbacks.post_training_quantization import PostTrainingQuantization
+from lit_compress.errors import InvalidArgumentError, ScanError
 from lit_compress.modules.weights import load_weights
 from lit_compress.pruning.importance import ImportanceName
 from lit_compress.pruning.sensitivity import Unit
+from lit_compress.pruning.shapes import Original
+from lit_compress.report import card_table
 from lit_compress.scanning.options import LEVELS, Mode, ScanOptions
 from lit_compress.scanning.scan import Scan, scan_network
 
@@ -89,17 +95,101 @@ class Trainer(pl.Trainer):
         print(found)
         return found
 
+    def quantize(
+        self,
+        model: LightningModule,
+        dataloaders: Any = None,
+        datamodule: LightningDataModule | None = None,
+        ckpt_path: str | None = None,
+        monitor: str | None = None,
+        max_drop: float | None = None,
+        opset: int | None = None,
+        dirpath: str | None = None,
+    ) -> Path:
+        """Turn a trained network into a checked int8 ONNX file, without training.
+
+        Does what PostTrainingQuantization does at the end of a fit, with the settings of the one
+        among the callbacks where there is one; what is given here comes first. The model is left
+        as it is.
+
+        Args:
+            model: Any LightningModule.
+            dataloaders: A validation loader, where there is no datamodule.
+            datamodule: Any LightningDataModule with validation data.
+            ckpt_path: Checkpoint with the weights to convert, pruned or not. Default: the model's
+                own.
+            monitor: Key that ``validation_step`` logs, measured of the file too.
+            max_drop: How much of ``monitor`` the file may lose.
+            opset: Version of ONNX's operations in the file, 18 to 23.
+            dirpath: The artefact folder. Default: ``artifact`` in the log folder.
+        """
+        found = [c for c in self.callbacks if isinstance(c, PostTrainingQuantization)]  # type: ignore[attr-defined]
+        configured = found[0] if found else PostTrainingQuantization()
+        given = {"monitor": monitor, "max_drop": max_drop, "opset": opset}
+        before = self._set_up(model, dataloaders, datamodule, ckpt_path)
+        path = configured.quantize(
+            self, model, before, {k: v for k, v in given.items() if v is not None}, dirpath
+        )
+        print(card_table(read_card(path)))
+        print(f"written to {path}")
+        return path
+
+    @override
+    def test(
+        self,
+        model: LightningModule | None = None,
+        dataloaders: Any = None,
+        ckpt_path: str | Path | None = None,
+        verbose: bool = True,
+        datamodule: LightningDataModule | None = None,
+        weights_only: bool | None = None,
+        artifact: str | None = None,
+        runtime: Literal["onnxruntime", "openvino", "fastest"] = "onnxruntime",
+        threads: int = 1,
+    ) -> list[Mapping[str, float]]:
+        """Measure a network, or the int8 file of an artefact in its place, on the test data.
+
+        Args:
+            model: The LightningModule.
+            dataloaders: A test loader, where there is no datamodule.
+            ckpt_path: Checkpoint with the weights to measure.
+            verbose: Whether to print what was logged.
+            datamodule: The LightningDataModule.
+            weights_only: Whether to refuse a checkpoint that holds more than plain values.
+            artifact: Artefact folder whose ``model.onnx`` takes the network's place.
+            runtime: What runs it.
+            threads: Threads it may use; 0 takes one a core.
+        """
+        if artifact is None:
+            return super().test(model, dataloaders, ckpt_path, verbose, datamodule, weights_only)
+        if model is None or ckpt_path is not None:
+            raise InvalidArgumentError(
+                "artifact takes the network's place in a model, and so needs one, and no ckpt_path"
+            )
+        loaded = load(artifact, threads, runtime)
+        with in_place(model, loaded):
+            if str(loaded.input_dtype) == "uint8" and hasattr(datamodule, "pixels"):
+                pixels = raw_test_data(datamodule)
+                return super().test(model, pixels, verbose=verbose)
+            return super().test(model, dataloaders, verbose=verbose, datamodule=datamodule)
+
     def _set_up(
         self,
         model: LightningModule,
         dataloaders: Any,
         datamodule: LightningDataModule | None,
         ckpt_path: str | None,
-    ) -> None:
-        """Load weights in the shapes they have, and validate once: data and model are set up."""
+    ) -> Original | None:
+        """Load weights in the shapes they have, and validate once: data and model are set up.
+
+        Returns:
+            What the network was before it was pruned, if the checkpoint says so.
+        """
+        before = None
         if ckpt_path is not None:
-            load_weights(model, ckpt_path, "ckpt_path")
+            before = load_weights(model, ckpt_path, "ckpt_path")
         self.validate(model, dataloaders=dataloaders, datamodule=datamodule, verbose=False)
+        return before
 
 
 def _refuse(

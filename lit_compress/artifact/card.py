@@ -69,6 +69,23 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class LayerFidelity:
+    """What quantising one layer alone does to the outputs.
+
+    Attributes:
+        name: The layer; an input; or a float operation whose output a layer takes quantised.
+        weight_db: SQNR of the outputs with its weight quantised; None if it has none.
+        activation_db: With its output quantised; None if that stays float.
+        float: Whether it was left in float.
+    """
+
+    name: str
+    weight_db: float | None
+    activation_db: float | None
+    float: bool = False
+
+
+@dataclass(frozen=True)
 class Fidelity:
     """How close a converted file comes to the float network.
 
@@ -76,11 +93,17 @@ class Fidelity:
         sqnr_db: Signal to quantisation noise ratio of the outputs, in dB.
         agreement: Share of inputs with the same arg-max.
         n: Number of inputs compared.
+        replay_db: SQNR of the inputs that the artefact holds.
+        layers: By layer, in the order of the graph.
+        evaluations: How often a file was measured to keep ``max_drop``; 0 without it.
     """
 
     sqnr_db: float
     agreement: float
     n: int
+    replay_db: float | None = None
+    layers: tuple[LayerFidelity, ...] = ()
+    evaluations: int = 0
 
 
 @dataclass(frozen=True)
@@ -242,5 +265,8 @@ def _variant(data: dict[str, Any]) -> Variant:
             }
         )
     if fidelity := data.get("fidelity"):
-        data["fidelity"] = Fidelity(**_known(Fidelity, fidelity))
+        layers = tuple(
+            LayerFidelity(**_known(LayerFidelity, layer)) for layer in fidelity.get("layers", ())
+        )
+        data["fidelity"] = Fidelity(**{**_known(Fidelity, fidelity), "layers": layers})
     return Variant(**data)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lit_compress.errors import ArtifactError, InvalidArgumentError
+from lit_compress.artifact.engines import RUNTIMES, Input, Runtime, open_engine
+from lit_compress.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from lit_compress.artifact.card import Card
 
-NUMPY_TYPES: dict[str, type[np.generic]] = {
-    "tensor(float)": np.float32,
-    "tensor(double)": np.float64,
-    "tensor(uint8)": np.uint8,
-    "tensor(int32)": np.int32,
-    "tensor(int64)": np.int64,
-}
+#: Keys of the file's metadata.
+CLASSES = "lit_compress.classes"
+SIZE = "lit_compress.size"
 
 
 class OnnxModel:
@@ -26,55 +24,73 @@ class OnnxModel:
 
     Args:
         path: The ONNX file.
-        threads: Threads of ONNX Runtime; 0 takes one a core.
+        threads: Threads of the runtime; 0 takes one a core.
         card: The artefact's card, where it has one.
+        runtime: ``onnxruntime`` or ``openvino``.
 
     Attributes:
-        input_shape: Shape of one input, without the batch axis.
+        inputs: The file's inputs, in order.
+        input_shape: Shape of one input (the first, of several), without the batch axis.
         input_dtype: numpy type of the inputs: uint8 where the file takes raw pixels.
+        classes: Class names by label, where the file has them.
+        runtime: What runs it.
         card: As given.
     """
 
-    def __init__(self, path: str | Path, threads: int = 1, card: Card | None = None) -> None:
-        import onnxruntime
-
+    def __init__(
+        self,
+        path: str | Path,
+        threads: int = 1,
+        card: Card | None = None,
+        runtime: Runtime = "onnxruntime",
+    ) -> None:
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 0:
             raise InvalidArgumentError(f"threads must be a whole number from 0, got {threads!r}")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # onnxruntime raises its own, unrelated classes
-            first = str(error).splitlines()[0]
-            raise ArtifactError(f"ONNX Runtime cannot load {path}: {first}") from error
-        given = self._session.get_inputs()[0]
-        if given.type not in NUMPY_TYPES:
-            raise ArtifactError(f"{path} takes {given.type}, which this runner does not know")
-        self._input_name = given.name
-        self.input_shape: tuple[int, ...] = tuple(given.shape[1:])
-        self.input_dtype = np.dtype(NUMPY_TYPES[given.type])
+        if runtime not in RUNTIMES:
+            raise InvalidArgumentError(f"runtime must be one of {RUNTIMES}, got {runtime!r}")
+        self._engine = open_engine(path, runtime, threads)
+        self.inputs: tuple[Input, ...] = self._engine.inputs
+        self.input_shape: tuple[int, ...] = self.inputs[0].shape
+        self.input_dtype = self.inputs[0].dtype
+        names = self._engine.metadata.get(CLASSES, "")
+        self.classes: tuple[str, ...] = tuple(names.split("\n")) if names else ()
+        self.runtime: Runtime = runtime
         self.card = card
 
-    def __call__(self, inputs: Any) -> np.ndarray:
+    def __call__(self, *inputs: Any, **named: Any) -> np.ndarray:
         """Return the outputs for a batch.
 
         Args:
             inputs: numpy array, or anything numpy can read such as a torch tensor on the CPU;
-                first axis the batch, of ``input_shape`` and ``input_dtype``.
+                first axis the batch, of ``input_shape`` and ``input_dtype``. Several inputs come in
+                order, by name, or in one mapping of names.
+            named: Inputs by name.
 
         Raises:
-            InvalidArgumentError: If its shape or type is another.
+            InvalidArgumentError: If their number, shape or type is another.
         """
-        batch = np.ascontiguousarray(inputs)
-        if batch.dtype != self.input_dtype or batch.shape[1:] != self.input_shape:
-            wanted = " x ".join(str(size) for size in ("batch", *self.input_shape))
+        if len(inputs) == 1 and isinstance(inputs[0], Mapping):
+            named, inputs = {**inputs[0], **named}, ()
+        return self._engine.run(self._arrays(inputs, named))
+
+    def _arrays(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> list[np.ndarray]:
+        names = [given.name for given in self.inputs]
+        values = dict(zip(names, inputs, strict=False)) | named
+        if len(inputs) + len(named) != len(names) or set(values) != set(names):
             raise InvalidArgumentError(
-                f"this model takes {self.input_dtype} of shape {wanted}, got {batch.dtype} of "
-                f"shape {' x '.join(str(size) for size in batch.shape)}"
+                f"this model takes {len(names)} inputs ({', '.join(names)}), got {len(inputs)}"
+                + (f" and {', '.join(named)}" if named else "")
             )
-        outputs: np.ndarray = self._session.run(None, {self._input_name: batch})[0]
-        return outputs
+        return [_checked(given, values[given.name]) for given in self.inputs]
+
+
+def _checked(given: Input, value: Any) -> np.ndarray:
+    array = np.ascontiguousarray(value)
+    shape = array.shape[1:] if given.batched else np.shape(value)
+    if array.dtype != given.dtype or shape != given.shape or (given.batched and not array.ndim):
+        wanted = [*(["batch"] if given.batched else []), *map(str, given.shape)]
+        raise InvalidArgumentError(
+            f"this model takes {given.dtype} of shape {' x '.join(wanted)}, got {array.dtype} of "
+            f"shape {' x '.join(str(size) for size in array.shape)}"
+        )
+    return array

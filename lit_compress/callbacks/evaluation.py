@@ -17,12 +17,16 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from torchmetrics import Metric as TorchMetric
 from typing_extensions import override
 
 from lit_compress.artifact import Metric
 from lit_compress.callbacks.loaders import unmoved
 from lit_compress.errors import InvalidArgumentError
+
+#: Arguments of a call, by position and by name.
+Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 NOISY = ("lightning.pytorch", "lightning.fabric")
 COMPILED = ("forward", "training_step", "validation_step", "test_step", "predict_step")
@@ -119,9 +123,9 @@ def measured(
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         nonlocal seen
-        inputs = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+        inputs = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
         seen += len(inputs[0]) if inputs else 0
-        return runner(*inputs) if runner else forward(*args, **kwargs)
+        return runner(*args, **kwargs) if runner else forward(*args, **kwargs)
 
     own = target.__dict__.get("forward")
     target.forward = counted
@@ -157,6 +161,11 @@ def check_monitor(monitor: str, metrics: Iterable[str]) -> None:
             f"monitor {monitor!r} is not logged by validation_step; it logs: "
             f"{', '.join(names) or 'nothing'}"
         )
+
+
+def lower_is_better(name: str) -> bool:
+    """Tell by a metric's name whether less of it is better."""
+    return any(word in name.lower() for word in ("loss", "err", "mse", "mae", "perplex"))
 
 
 def accuracy_interval(name: str, value: float, n: int) -> tuple[float, float] | None:
@@ -232,12 +241,12 @@ def _alone() -> bool:
 
 def first_inputs(
     trainer: Trainer, module: LightningModule, loaders: list[Any], target: nn.Module, batches: int
-) -> list[tuple[Any, ...]]:
-    """Return what reaches a network during the first validation batches, as argument tuples."""
-    inputs: list[tuple[Any, ...]] = []
+) -> list[Call]:
+    """Return the arguments of the first calls of a network during validation."""
+    inputs: list[Call] = []
 
     def record(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        inputs.append((*args, *kwargs.values()))
+        inputs.append((args, kwargs))
 
     handle = target.register_forward_pre_hook(record, with_kwargs=True)
     try:

@@ -13,6 +13,7 @@ from torch.utils.data import (
     BatchSampler,
     DataLoader,
     DistributedSampler,
+    IterableDataset,
     RandomSampler,
     SequentialSampler,
 )
@@ -72,6 +73,35 @@ def validation_loaders(trainer: Trainer) -> list[Any]:
         return []
     data = trainer.datamodule  # type: ignore[attr-defined]
     return _prepared(data, data.val_dataloader() if data is not None else trainer.val_dataloaders)
+
+
+def sampled(loader: Any, batches: int, seed: int) -> Any:
+    """Return a loader of some batches drawn at random, where the data can be drawn from.
+
+    Data in the order of its classes would calibrate to one of them. Data that only comes in its
+    own order, or is no more than that, comes as it is.
+
+    Args:
+        loader: Any loader.
+        batches: How many to draw.
+        seed: Of the draw.
+    """
+    if isinstance(loader, PreparedLoader):
+        return PreparedLoader(sampled(loader.loader, batches, seed), loader.datamodule)
+    if not isinstance(loader, DataLoader) or loader.batch_size is None:
+        return loader
+    if isinstance(loader.dataset, IterableDataset):
+        return loader
+    total, wanted = len(loader.dataset), batches * loader.batch_size  # type: ignore[arg-type]
+    if wanted >= total and isinstance(loader.sampler, SequentialSampler):
+        return loader
+    drawn = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:wanted]
+    return DataLoader(
+        loader.dataset,
+        batch_size=loader.batch_size,
+        sampler=drawn.tolist(),
+        collate_fn=loader.collate_fn,
+    )
 
 
 def _prepared(data: Any, source: Any) -> list[Any]:

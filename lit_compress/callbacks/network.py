@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
-from lit_compress.callbacks.evaluation import first_inputs
-from lit_compress.callbacks.loaders import validation_loaders
-from lit_compress.errors import CalibrationError, ExportError, InvalidArgumentError
+from lit_compress.artifact import OnnxModel
+from lit_compress.callbacks.evaluation import Call, first_inputs
+from lit_compress.callbacks.loaders import sampled, training_loaders, validation_loaders
+from lit_compress.errors import CalibrationError, InvalidArgumentError
+from lit_compress.quantization.calibrate import Batch, as_tuple
+from lit_compress.quantization.signature import Flat, Signature
 
 
 class Forward(nn.Module):
@@ -33,12 +38,14 @@ class Network:
     Attributes:
         path: Name of the module whose forward is exported; empty for the LightningModule's own.
         inner: Name of the child that computes just the same, and is captured in its place.
-        inputs: Batches that reached it during validation, for calibration.
+        inputs: Batches that reached it, for calibration: of one tensor, or of several in order.
+        signature: How its arguments are made of tensors.
     """
 
     path: str
     inner: str
-    inputs: tuple[Tensor, ...]
+    inputs: tuple[Batch, ...]
+    signature: Signature
 
     def called(self, module: LightningModule) -> nn.Module:
         """Return the module that the user's steps call."""
@@ -47,32 +54,52 @@ class Network:
     def captured(self, module: LightningModule) -> nn.Module:
         """Return the module to capture as a graph."""
         found = module.get_submodule(self.inner)
+        if not self.signature.plain:
+            return Flat(found, self.signature)
         return Forward(found) if found is module else found
+
+    def tensors(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Tensor, ...]:
+        """Return the tensors among the arguments of a call of it."""
+        return self.signature.tensors(args, kwargs)
+
+    def arrays(self, model: OnnxModel, batch: Batch) -> list[np.ndarray]:
+        """Return a batch as an exported file of the network takes it: without what is not used."""
+        named = dict(zip(self.signature.names, as_tuple(batch), strict=True))
+        return [named[given.name].numpy() for given in model.inputs]
 
 
 def find_network(
-    trainer: Trainer, copy: LightningModule, submodule: str | None, batches: int
+    trainer: Trainer,
+    copy: LightningModule,
+    submodule: str | None,
+    batches: int,
+    seed: int | None = None,
+    split: Literal["val", "train"] = "val",
 ) -> Network:
-    """Find the network to export, and record its inputs in the first validation batches.
+    """Find the network to export, and record what reaches it in some batches of validation.
 
     Args:
         trainer: The run in progress.
         copy: A copy of the user's module.
         submodule: Name of the module to export; None takes the LightningModule's own forward.
         batches: How many batches to record.
+        seed: Draws the batches at random; None takes the first.
+        split: Data that validation is run on.
 
     Raises:
         InvalidArgumentError: If there is no such submodule, or validation never calls it.
         CalibrationError: If there are no batches.
-        ExportError: If it takes anything but one tensor.
+        ExportError: If it takes no tensors.
     """
     path = submodule or ""
     called = named_module(copy, path)
-    loaders = validation_loaders(trainer)
+    loaders = training_loaders(trainer) if split == "train" else validation_loaders(trainer)
+    if loaders and seed is not None:
+        loaders = [sampled(loaders[0], batches, seed), *loaders[1:]]
     if loaders and next(iter(loaders[0]), None) is not None:
         recorded = first_inputs(trainer, copy, loaders, called, batches)
         if not recorded and not path:
-            return _called_child(trainer, copy, batches)
+            return _called_child(trainer, copy, loaders, batches)
     else:
         recorded = [] if loaders or path else _training_inputs(trainer, batches)
     if not recorded:
@@ -81,8 +108,21 @@ def find_network(
             + (f" whose validation_step calls {submodule!r}" if submodule else "")
             + ", and calibration_batches of at least 1"
         )
-    inputs = tuple(_one_tensor(args, called) for args in recorded)
-    return Network(path, _inner(copy, path, inputs[0]), inputs)
+    return _network(copy, path, None, recorded)
+
+
+def _network(
+    copy: LightningModule, path: str, inner: str | None, recorded: Sequence[Call]
+) -> Network:
+    args, kwargs = recorded[0]
+    found = Signature.of(copy.get_submodule(path), args, kwargs)
+    inputs: list[Batch] = []
+    for one, more in recorded:
+        tensors = tuple(tensor.detach().cpu() for tensor in found.tensors(one, more))
+        inputs.append(tensors[0] if found.plain else tensors)
+    if inner is None:
+        inner = _inner(copy, path, found, as_tuple(inputs[0]))
+    return Network(path, inner, tuple(inputs), found)
 
 
 def named_module(module: LightningModule, path: str) -> nn.Module:
@@ -100,13 +140,15 @@ def named_module(module: LightningModule, path: str) -> nn.Module:
         ) from None
 
 
-def _called_child(trainer: Trainer, copy: LightningModule, batches: int) -> Network:
+def _called_child(
+    trainer: Trainer, copy: LightningModule, loaders: list[Any], batches: int
+) -> Network:
     """Return the child that holds all weights, where validation calls it and not forward."""
     for name, child in copy.named_children():
         if _holds_all(child, copy):
-            recorded = first_inputs(trainer, copy, validation_loaders(trainer), child, batches)
+            recorded = first_inputs(trainer, copy, loaders, child, batches)
             if recorded:
-                return Network(name, name, tuple(_one_tensor(args, child) for args in recorded))
+                return _network(copy, name, name, recorded)
     names = ", ".join(name for name, _ in copy.named_children()) or "none"
     raise InvalidArgumentError(
         f"validation_step of {type(copy).__name__} does not call its forward, so there is nothing "
@@ -114,19 +156,19 @@ def _called_child(trainer: Trainer, copy: LightningModule, batches: int) -> Netw
     )
 
 
-def _inner(copy: LightningModule, path: str, sample: Tensor) -> str:
+def _inner(copy: LightningModule, path: str, found: Signature, sample: tuple[Tensor, ...]) -> str:
     """Return the child that alone computes what the module does, bit for bit, or the module."""
     if path:
         return path
     with torch.no_grad():
-        expected = copy(sample)
+        expected = found.call(copy, sample)
         for name, child in copy.named_children():
             if _holds_all(child, copy) and isinstance(expected, Tensor):
                 try:
-                    found = child(sample)
+                    outputs = found.call(child, sample)
                 except Exception:  # noqa: S112 - a child that takes other inputs is not the one
                     continue
-                if isinstance(found, Tensor) and torch.equal(found, expected):
+                if isinstance(outputs, Tensor) and torch.equal(outputs, expected):
                     return name
     return path
 
@@ -136,24 +178,14 @@ def _holds_all(child: nn.Module, module: nn.Module) -> bool:
     return bool(own) and all(id(parameter) in own for parameter in module.parameters())
 
 
-def _one_tensor(args: tuple[Any, ...], called: nn.Module) -> Tensor:
-    if len(args) != 1 or not isinstance(args[0], Tensor):
-        got = ", ".join(type(arg).__name__ for arg in args) or "nothing"
-        raise ExportError(
-            f"the forward of {type(called).__name__} must take one tensor to be exported, got "
-            f"{got}: name a part that does by submodule"
-        )
-    return args[0].detach().cpu()
-
-
-def _training_inputs(trainer: Trainer, batches: int) -> list[tuple[Any, ...]]:
+def _training_inputs(trainer: Trainer, batches: int) -> list[Call]:
     loader = trainer.train_dataloader
     data = trainer.datamodule  # type: ignore[attr-defined]
     if data is not None:
         loader = data.train_dataloader()
     if loader is None:
         return []
-    inputs = []
+    inputs: list[Call] = []
     for _, batch in zip(range(batches), loader, strict=False):
-        inputs.append((batch[0] if isinstance(batch, (tuple, list)) else batch,))
+        inputs.append(((batch[0] if isinstance(batch, (tuple, list)) else batch,), {}))
     return inputs

@@ -3,43 +3,30 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch import Tensor, nn
 from typing_extensions import override
 
-from lit_compress.artifact import (
-    Card,
-    Fidelity,
-    OnnxModel,
-    Variant,
-    check_target,
-    folder_swap,
-    sha256,
-    write_card,
-)
+from lit_compress.artifact import Variant, check_target, folder_swap, sha256, write_card
 from lit_compress.artifact.read import MODEL
+from lit_compress.artifact.replay import REPLAY
 from lit_compress.callbacks.best import load_best
-from lit_compress.callbacks.evaluation import (
-    check_monitor,
-    clone,
-    measured,
-)
+from lit_compress.callbacks.conversion import Conversion, Mode, Settings
+from lit_compress.callbacks.evaluation import check_monitor, clone
 from lit_compress.callbacks.folder import WEIGHTS, artifact_dir, save_weights
 from lit_compress.callbacks.loaders import validation_loaders
-from lit_compress.callbacks.network import Network, find_network
+from lit_compress.callbacks.network import find_network
 from lit_compress.callbacks.variants import empty_card, float_name, float_variant, original
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.measure import file_bytes, onnx_counts
-
-LOW_SQNR_DB = 15.0
+from lit_compress.pruning.shapes import Original
+from lit_compress.quantization.calibrate import Calibration
 
 
 class PostTrainingQuantization(Callback):
@@ -47,7 +34,8 @@ class PostTrainingQuantization(Callback):
 
     Works on a copy: the LightningModule and its checkpoints are never touched. The folder holds
     ``model.onnx`` (int8 weights by channel, uint8 activations), ``model.safetensors`` (the float
-    weights) and ``card.json`` (what was measured of both). It appears in one step, or not at all.
+    weights), ``replay.npz`` (inputs to check other machines with) and ``card.json`` (what was
+    measured). It appears in one step, or not at all.
 
     Args:
         monitor: Key that your ``validation_step`` logs, such as ``val_acc``; it is measured of the
@@ -57,11 +45,23 @@ class PostTrainingQuantization(Callback):
         dirpath: The artefact folder. Default: ``artifact`` in the run's log folder.
         submodule: Name of the module to export, such as ``model``. Default: the LightningModule's
             own forward.
-        calibration_batches: Validation batches from which the ranges of activations are taken.
-        calibration: ``histogram`` minimises the quantisation error, ``minmax`` takes the whole
-            range.
+        max_drop: How much of ``monitor`` the file may lose, such as 0.01. Layers are put back to
+            float, the one that hurts most first, until the written file keeps it.
+        on_drop: Where it cannot be kept: stop with an ``error`` and write nothing, or ``warn`` and
+            write the file that loses the least.
+        mode: Whether more of ``monitor`` is better (``max``) or less; ``auto`` tells by its name.
+        skip: Layers that stay in float: ``first``, ``last``, and globs of names as in the card.
+        calibration_batches: Batches, drawn at random, that the ranges of activations are taken
+            from.
+        calibration_split: Data that they are drawn from.
+        calibration: ``minmax`` takes the whole range; ``histogram`` minimises the error of most
+            inputs, at the cost of those with outliers; ``percentile`` leaves out 0.005 % on either
+            side.
+        weight_range: ``full``, or ``reduced`` for processors without VNNI, whose sums overflow.
+        seed: Of the draw of batches.
         preprocess: ``embed`` puts the datamodule's normalisation into the file, which then takes
             raw uint8 pixels; ``none`` leaves it out.
+        opset: Version of ONNX's operations in the file, 18 to 23. Default: torch's own.
     """
 
     def __init__(
@@ -70,38 +70,56 @@ class PostTrainingQuantization(Callback):
         weights: Literal["last", "best"] = "last",
         dirpath: str | None = None,
         submodule: str | None = None,
+        max_drop: float | None = None,
+        on_drop: Literal["error", "warn"] = "error",
+        mode: Mode = "auto",
+        skip: Sequence[str] = (),
         calibration_batches: int = 10,
-        calibration: Literal["histogram", "minmax"] = "histogram",
+        calibration_split: Literal["val", "train"] = "val",
+        calibration: Calibration = "minmax",
+        weight_range: Literal["full", "reduced"] = "full",
+        seed: int = 0,
         preprocess: Literal["embed", "none"] = "embed",
+        opset: int | None = None,
     ) -> None:
-        for name, value, choices in (
-            ("weights", weights, ("last", "best")),
-            ("calibration", calibration, ("histogram", "minmax")),
-            ("preprocess", preprocess, ("embed", "none")),
-        ):
-            if value not in choices:
-                raise InvalidArgumentError(f"{name} must be one of {choices}, got {value!r}")
-        if calibration_batches < 1:
-            raise InvalidArgumentError(
-                f"calibration_batches must be at least 1, got {calibration_batches}: without data "
-                "there are no ranges to quantise to"
-            )
-        self.monitor = monitor
+        if weights not in ("last", "best"):
+            raise InvalidArgumentError(f"weights must be one of ('last', 'best'), got {weights!r}")
+        self.settings = Settings(
+            monitor,
+            mode,
+            max_drop,
+            on_drop,
+            submodule,
+            (skip,) if isinstance(skip, str) else tuple(skip),
+            calibration_batches,
+            calibration_split,
+            calibration,
+            weight_range,
+            seed,
+            preprocess,
+            opset,
+        )
         self.weights = weights
         self.dirpath = dirpath
-        self.submodule = submodule
-        self.calibration_batches = calibration_batches
-        self.calibration = calibration
-        self.preprocess = preprocess
         #: The artefact folder, once it is written.
         self.path: Path | None = None
         self._target = Path()
         self._checked_monitor = False
 
+    @property
+    def monitor(self) -> str | None:
+        """Key of the metric."""
+        return self.settings.monitor
+
+    @property
+    def submodule(self) -> str | None:
+        """Name of the module to export."""
+        return self.settings.submodule
+
     def arguments(self) -> dict[str, Any]:
         """Return the constructor's arguments, for the card."""
-        names = ("monitor", "weights", "submodule", "calibration_batches", "calibration")
-        return {name: getattr(self, name) for name in (*names, "preprocess")}
+        settings = asdict(self.settings)
+        return {**settings, "skip": list(self.settings.skip), "weights": self.weights}
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -115,13 +133,15 @@ class PostTrainingQuantization(Callback):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Export the untrained network to nowhere: better to fail now than after the training."""
-        from lit_compress.quantization import write_onnx
+        from lit_compress.quantization.export import write_onnx
 
         if trainer.is_global_zero:
             with isolate_rng():
                 copy = clone(trainer, pl_module)
                 network = find_network(trainer, copy, self.submodule, 1)
-                write_onnx(network.captured(copy).eval(), network.inputs[0], None)
+                names, opset = network.signature.names, self.settings.opset
+                captured = network.captured(copy).eval()
+                write_onnx(captured, network.inputs[0], None, names=names, opset=opset)
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -136,121 +156,92 @@ class PostTrainingQuantization(Callback):
         # Without it, a process that ends early can take the one that is still writing with it.
         trainer.strategy.barrier("lit_compress.artifact")
 
-    def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.fast_dev_run:  # type: ignore[attr-defined]
-            with tempfile.TemporaryDirectory() as folder:
-                self._write(trainer, pl_module, Path(folder) / "artifact")
-            rank_zero_info("fast_dev_run: the int8 artefact was made, checked and thrown away")
-            return
-        self._write(trainer, pl_module, self._target)
-        self.path = self._target
-        rank_zero_info(f"int8 artefact written to {self.path}")
+    def quantize(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        before: Original | None = None,
+        settings: Mapping[str, Any] | None = None,
+        dirpath: str | None = None,
+    ) -> Path:
+        """Convert a module that is trained already, and return the artefact folder.
 
-    def _write(self, trainer: Trainer, pl_module: LightningModule, target: Path) -> None:
+        Args:
+            trainer: One that has validated the module, for its data.
+            pl_module: The module.
+            before: What the network was before it was pruned, if it was.
+            settings: Constructor arguments that are others this time.
+            dirpath: The artefact folder, if it is another one.
+        """
+        configured, self.settings = self.settings, replace(self.settings, **(settings or {}))
+        target = artifact_dir(trainer, dirpath or self.dirpath)
+        check_target(target)
+        try:
+            if self.monitor is not None:
+                check_monitor(self.monitor, trainer.callback_metrics)
+            with isolate_rng():
+                self._write(trainer, clone(trainer, pl_module), target, before, None)
+        finally:
+            self.settings = configured
+        self.path = target
+        return target
+
+    def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         copy = clone(trainer, pl_module)
         if self.weights == "best":
             load_best(trainer, copy)
+        before, epoch = original(trainer), trainer.current_epoch
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            with tempfile.TemporaryDirectory() as folder, isolate_rng():
+                self._write(trainer, copy, Path(folder) / "artifact", before, epoch)
+            rank_zero_info("fast_dev_run: the int8 artefact was made, checked and thrown away")
+            return
         with isolate_rng():
-            network = find_network(trainer, copy, self.submodule, self.calibration_batches)
-            with folder_swap(target) as folder:
-                save_weights(copy, folder / WEIGHTS, original(trainer))
-                embedded = self._convert(trainer, copy, network, folder / MODEL)
-                card = self._card(trainer, copy, network, folder, embedded)
-                write_card(folder, card)
+            self._write(trainer, copy, self._target, before, epoch)
+        self.path = self._target
+        rank_zero_info(f"int8 artefact written to {self.path}")
 
-    def _convert(
-        self, trainer: Trainer, copy: LightningModule, network: Network, path: Path
-    ) -> bool:
-        """Write the int8 file; return whether the preprocessing is in it."""
-        from lit_compress.quantization import Embedded, quantize, write_onnx
-
-        graph = quantize(
-            network.captured(copy), network.inputs, network.inputs[0], self.calibration
-        )
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        metadata = {"lit_compress.classes": "\n".join(getattr(data, "classes", ()))}
-        pixels = self._embeddable(data, network)
-        if pixels is None:
-            write_onnx(graph, network.inputs[0], path, metadata)
-            return False
-        write_onnx(Embedded(data.preprocess, graph), pixels, path, metadata)
-        return True
-
-    def _embeddable(self, data: Any, network: Network) -> Tensor | None:
-        """Return raw pixels, if the datamodule's preprocessing of them is what the network gets."""
-        if self.preprocess == "none" or not hasattr(data, "pixels"):
-            return None
-        if not isinstance(getattr(data, "preprocess", None), nn.Module) or not len(
-            data.pixels("val").dataset
-        ):
-            return None
-        pixels: Tensor = next(iter(data.pixels("val")))[0]
-        return pixels if torch.equal(data.preprocess(pixels), network.inputs[0]) else None
-
-    def _card(
+    def _write(
         self,
         trainer: Trainer,
         copy: LightningModule,
-        network: Network,
-        folder: Path,
-        embedded: bool,
-    ) -> Card:
-        model = OnnxModel(folder / MODEL)
-        name = float_name(trainer, copy)
-        plain = float_variant(name, trainer, copy, network, self.monitor, folder / WEIGHTS)
-        parameters, nonzero = onnx_counts(folder / MODEL)
-        int8 = Variant(
-            "int8",
-            parameters,
-            nonzero,
-            plain.macs,
-            file_bytes(folder / MODEL),
-            MODEL,
-            fidelity=self._fidelity(trainer, copy, network, model, embedded),
-            epoch=plain.epoch,
-        )
-        loaders = validation_loaders(trainer)
-        if self.monitor is not None and not loaders:
-            rank_zero_warn(f"{self.monitor} was not measured: the fit has no validation data")
-        if self.monitor is not None and loaders:
-            if embedded:
-                loaders = [trainer.datamodule.pixels("val")]  # type: ignore[attr-defined]
-            called = network.called(copy)
-            metric = measured(
-                trainer, copy, loaders, self.monitor, called, lambda x: _run(model, x)
+        target: Path,
+        before: Original | None,
+        epoch: int | None,
+    ) -> None:
+        network = self.settings.network(trainer, copy)
+        conversion = Conversion(trainer, copy, network, self.settings)
+        with folder_swap(target) as folder:
+            save_weights(copy, folder / WEIGHTS, before)
+            monitor = self._measurable(trainer)
+            name = "pruned" if before is not None else float_name(trainer, copy)
+            plain = float_variant(name, trainer, copy, network, monitor, folder / WEIGHTS)
+            plain = replace(plain, epoch=epoch)
+            metric, fidelity = conversion.write(folder / MODEL, plain.metric)
+            conversion.write_replay(folder / REPLAY)
+            int8 = Variant(
+                "int8",
+                *onnx_counts(folder / MODEL),
+                plain.macs,
+                file_bytes(folder / MODEL),
+                MODEL,
+                metric,
+                fidelity=fidelity,
+                epoch=epoch,
             )
-            int8 = replace(int8, metric=metric)
-        card = empty_card(trainer, {"PostTrainingQuantization": self.arguments()})
-        hashes = {file: sha256(folder / file) for file in (MODEL, WEIGHTS)}
-        return replace(card, variants=(plain, int8), files=hashes)
+            inputs = list(network.signature.names)
+            arguments = {**self.arguments(), "network": network.path, "inputs": inputs}
+            card = empty_card(trainer, {"PostTrainingQuantization": arguments})
+            hashes = {file: sha256(folder / file) for file in (MODEL, WEIGHTS, REPLAY)}
+            write_card(folder, replace(card, variants=(plain, int8), files=hashes))
 
-    def _fidelity(
-        self,
-        trainer: Trainer,
-        copy: LightningModule,
-        network: Network,
-        model: OnnxModel,
-        embedded: bool,
-    ) -> Fidelity:
-        from lit_compress.quantization import agreement, sqnr_db
-
-        inputs: Any = network.inputs
-        if embedded:
-            loader = trainer.datamodule.pixels("val")  # type: ignore[attr-defined]
-            inputs = [batch[0] for _, batch in zip(inputs, loader, strict=False)]
-        captured = network.captured(copy).eval()
-        with torch.no_grad():
-            expected = np.concatenate([captured(batch).numpy() for batch in network.inputs])
-        found = np.concatenate([model(batch) for batch in inputs])
-        quality = Fidelity(sqnr_db(expected, found), agreement(expected, found), len(expected))
-        if quality.sqnr_db < LOW_SQNR_DB:
-            rank_zero_warn(
-                f"the int8 file is only at {quality.sqnr_db:.1f} dB of the float network, with the "
-                f"same class for {quality.agreement:.1%} of {quality.n} images: look at its metric "
-                "before using it"
+    def _measurable(self, trainer: Trainer) -> str | None:
+        """Return the key of the metric, if there is data to measure it on."""
+        if self.monitor is None or validation_loaders(trainer):
+            return self.monitor
+        if self.settings.max_drop is not None:
+            raise InvalidArgumentError(
+                f"max_drop needs validation data to measure {self.monitor} on, and the fit has none"
             )
-        return quality
-
-
-def _run(model: OnnxModel, inputs: Tensor) -> Tensor:
-    return torch.from_numpy(model(inputs.numpy()))
+        rank_zero_warn(f"{self.monitor} was not measured: the fit has no validation data")
+        return None

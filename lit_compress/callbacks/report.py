@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor
 from typing_extensions import override
 
 from lit_compress.artifact import (
@@ -193,9 +194,9 @@ class CompressionReport(Callback, BeforePruning):
                 base = f"{name} onnx"
                 plain = Path(temporary) / MODEL
                 variants.insert(-1, self._onnx_variant(base, copy, network, plain, card, name))
-                runners[base] = _run_onnx(plain, inputs, self.threads)
+                runners[base] = _run_onnx(plain, network, inputs, self.threads)
                 pixels = self._pixels(trainer, folder, inputs)
-                runners["int8"] = _run_onnx(folder / MODEL, pixels, self.threads)
+                runners["int8"] = _run_onnx(folder / MODEL, network, pixels, self.threads)
                 engines.update({base: "onnxruntime", "int8": "onnxruntime"})
                 bases["int8"] = base
             latencies = time_variants(runners, bases, self.batch_size, self.threads)
@@ -234,17 +235,20 @@ class CompressionReport(Callback, BeforePruning):
     ) -> Variant:
         from lit_compress.quantization import write_onnx
 
-        write_onnx(network.captured(copy).eval(), network.inputs[0], path)
+        captured = network.captured(copy).eval()
+        write_onnx(captured, network.inputs[0], path, names=network.signature.names)
         note = (
             f"the {like} weights as fp32 ONNX, timed as int8's base in the same runtime; not kept"
         )
         macs = card.variant(like).macs
         return Variant(name, *onnx_counts(path), macs, file_bytes(path), note=note)
 
-    def _pixels(self, trainer: Trainer, folder: Path, inputs: torch.Tensor) -> torch.Tensor:
+    def _pixels(
+        self, trainer: Trainer, folder: Path, inputs: tuple[Tensor, ...]
+    ) -> tuple[Tensor, ...]:
         """Return inputs as the int8 file takes them: raw pixels where it normalises itself."""
         model = OnnxModel(folder / MODEL)
-        if str(model.input_dtype) == "uint8":
+        if str(model.input_dtype) == "uint8" and inputs[0].dtype != torch.uint8:
             pixels = next(iter(trainer.datamodule.pixels("val")))[0]  # type: ignore[attr-defined]
             return to_batch(pixels, self.batch_size)
         return inputs
@@ -265,6 +269,7 @@ def _quantizer(trainer: Trainer) -> PostTrainingQuantization | None:
     return None
 
 
-def _run_onnx(path: Path, inputs: torch.Tensor, threads: int) -> Any:
-    model, batch = OnnxModel(path, threads), inputs.numpy()
-    return lambda: model(batch)
+def _run_onnx(path: Path, network: Network, inputs: tuple[Tensor, ...], threads: int) -> Any:
+    model = OnnxModel(path, threads)
+    batch = network.arrays(model, inputs)
+    return lambda: model(*batch)

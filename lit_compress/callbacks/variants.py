@@ -21,6 +21,8 @@ from lit_compress.measure import Latency, compare, cost, environment, file_bytes
 from lit_compress.measure.latency import Runner
 from lit_compress.pruning.layers import PRUNABLE
 from lit_compress.pruning.shapes import Original
+from lit_compress.quantization.calibrate import Batch, as_tuple
+from lit_compress.quantization.signature import first_rows, is_batched
 
 
 def pruners(trainer: Trainer) -> list[PruningCallback]:
@@ -79,7 +81,8 @@ def float_variant(
         file: File that holds its weights.
     """
     called = network.called(copy)
-    counted = cost(called, network.inputs[0][:1])
+    captured = called if network.signature.plain else network.captured(copy)
+    counted = cost(captured, first_rows([as_tuple(network.inputs[0])], 1))
     loaders = validation_loaders(trainer)
     metric = None
     if monitor is not None and loaders:
@@ -130,19 +133,21 @@ def time_variants(
     return compare(runners, baselines=baselines, batch=batch, threads=threads)
 
 
-def to_batch(example: Tensor, size: int) -> Tensor:
+def to_batch(example: Batch, size: int) -> tuple[Tensor, ...]:
     """Return a batch of ``size`` inputs, repeating the example's where they are too few."""
-    repeats = -(-size // len(example))
-    return example.repeat(repeats, *[1] * (example.dim() - 1))[:size].contiguous()
+    tensors = as_tuple(example)
+    length = len(tensors[0])
+    rows = torch.arange(size) % length
+    return tuple(t[rows].contiguous() if is_batched(t, length) else t for t in tensors)
 
 
-def run_eagerly(module: nn.Module, inputs: Tensor) -> Runner:
+def run_eagerly(module: nn.Module, inputs: tuple[Tensor, ...]) -> Runner:
     """Return a runner of a module as PyTorch runs it, without gradients."""
     module.eval()
 
     def run() -> object:
         with torch.inference_mode():
-            return module(inputs)
+            return module(*inputs)
 
     return run
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lit_compress.checkpoint import read_plain
+from lit_compress.checkpoint import read_plain, read_safetensors
 from lit_compress.errors import CheckpointError, PlanError
 from lit_compress.pruning.shapes import (
     ORIGINAL,
@@ -20,7 +20,9 @@ from lit_compress.pruning.shapes import (
 )
 
 
-def load_weights(module: nn.Module, path: str | Path, argument: str = "init_from") -> None:
+def load_weights(
+    module: nn.Module, path: str | Path, argument: str = "init_from"
+) -> Original | None:
     """Load the weights of a file into a module; epoch, optimizer and callbacks stay out.
 
     Those of a network that lost channels come in the shapes that pruning left.
@@ -29,6 +31,9 @@ def load_weights(module: nn.Module, path: str | Path, argument: str = "init_from
         module: Where to load them.
         path: A Lightning checkpoint (``.ckpt``), a state dict (``.pt``) or ``.safetensors``.
         argument: What the path was given as, for messages.
+
+    Returns:
+        What the network was before it was pruned, if the file says so.
 
     Raises:
         CheckpointError: If the file is missing, unreadable, or of another architecture; the module
@@ -50,6 +55,7 @@ def load_weights(module: nn.Module, path: str | Path, argument: str = "init_from
         check_full_size(module, original)
         fit_shapes(module, state, original)
     module.load_state_dict(state)
+    return original
 
 
 def _read(path: Path, argument: str) -> tuple[dict[str, Tensor], Original | None]:
@@ -58,7 +64,7 @@ def _read(path: Path, argument: str) -> tuple[dict[str, Tensor], Original | None
         raise CheckpointError(f"{argument}: there is no file {path.resolve()}")
     try:
         if path.suffix == ".safetensors":
-            return read_plain(path, lambda: _read_safetensors(path))
+            return _read_safetensors(path)
         content: Any = read_plain(
             path, lambda: torch.load(path, map_location="cpu", weights_only=True)
         )
@@ -74,11 +80,8 @@ def _read(path: Path, argument: str) -> tuple[dict[str, Tensor], Original | None
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Original | None]:
-    from safetensors import safe_open
-
-    with safe_open(path, "pt") as file:
-        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        record = (file.metadata() or {}).get(ORIGINAL)
+    state, metadata = read_safetensors(path)
+    record = metadata.get(ORIGINAL)
     return state, None if record is None else Original.from_dict(json.loads(record))
 
 

@@ -7,8 +7,9 @@ import logging
 import re
 import sysconfig
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
+from inspect import signature
 from pathlib import Path
 
 import torch
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from lit_compress.errors import ExportError
+from lit_compress.quantization.calibrate import Batch, as_tuple
+from lit_compress.quantization.signature import INPUT, is_batched
 
 BATCH = "batch"
 TORCH = str(Path(torch.__file__).parent)
@@ -23,54 +26,80 @@ OWN = str(Path(__file__).parent)
 STDLIB = sysconfig.get_path("stdlib")
 
 
-def capture(network: nn.Module, example: Tensor) -> ExportedProgram:
+def capture(network: nn.Module, example: Batch) -> ExportedProgram:
     """Return the graph of a module in eval mode, for any batch size.
 
     Args:
-        network: Takes one tensor, returns one tensor.
+        network: Takes tensors, returns one tensor.
         example: Two inputs or more (a batch of 1 would be baked in).
 
     Raises:
         ExportError: If the forward cannot be captured (the message names the line and the reason),
             or its result is not one tensor.
     """
-    if len(example) < 2:
-        example = torch.cat([example, example])
+    tensors = as_tuple(example)
+    length = len(tensors[0])
+    batched = [is_batched(tensor, length) for tensor in tensors]
+    pair = tuple(_two(t) if of_batch else t for t, of_batch in zip(tensors, batched, strict=True))
     batch = Dim(BATCH, min=1, max=65536)
+    shapes = tuple({0: batch} if of_batch else None for of_batch in batched)
+    variadic = any(
+        p.kind is p.VAR_POSITIONAL for p in signature(network.forward).parameters.values()
+    )
     try:
         with torch.no_grad(), _quiet("torch.fx.experimental.symbolic_shapes"):
-            program = torch.export.export(network, (example[:2],), dynamic_shapes=({0: batch},))
+            program = torch.export.export(
+                network, pair, dynamic_shapes=(shapes,) if variadic else shapes
+            )
     except Exception as error:  # torch.export raises whatever the forward or its tracer raises
         raise ExportError(
             f"the forward of {_class_name(network)} cannot be exported: {_reason(error)}. Keep "
             "the forward to tensor operations whose course does not depend on the values (no "
             "`if` on a tensor, no .item()), or name the part to export by submodule"
         ) from error
-    outputs = program.graph_signature.user_outputs
-    if len(outputs) != 1 or program.graph_signature.user_inputs[1:]:
-        raise ExportError(
-            f"the forward of {_class_name(network)} must take and return one tensor, but returns "
-            f"{len(outputs)}: name the part to export by submodule"
-        )
+    _check_outputs(program, network)
     return program
+
+
+def _two(tensor: Tensor) -> Tensor:
+    return torch.cat([tensor, tensor])[:2] if len(tensor) < 2 else tensor[:2]
+
+
+def _check_outputs(program: ExportedProgram, network: nn.Module) -> None:
+    outputs = program.graph_signature.user_outputs
+    spec = program.call_spec.out_spec
+    if len(outputs) == 1 and spec.is_leaf() and isinstance(outputs[0], str):
+        return
+    kind = "tensor" if spec.is_leaf() else getattr(spec.type, "__name__", str(spec.type))
+    keys = f" of {', '.join(map(repr, spec.context))}" if spec.type is dict else ""
+    raise ExportError(
+        f"the forward of {_class_name(network)} must return one tensor to be exported, but "
+        f"returns {'a constant' if kind == 'tensor' else f'a {kind}'}{keys} ({len(outputs)} "
+        "values): name a part that does by submodule"
+    )
 
 
 def write_onnx(
     network: nn.Module | ExportedProgram,
-    example: Tensor,
+    example: Batch,
     path: str | Path | None,
     metadata: Mapping[str, str] | None = None,
+    names: Sequence[str] = (INPUT,),
+    opset: int | None = None,
 ) -> None:
     """Write a network as an ONNX file with a batch axis called ``batch``.
 
     Args:
-        network: Takes one tensor, returns one tensor.
+        network: Takes tensors, returns one tensor.
         example: Two inputs of it.
         path: Where to write; None only finds out whether it can be done.
         metadata: Text entries for the file's metadata.
+        names: Names of its inputs in the file.
+        opset: Version of ONNX's operations, from 18 to 23; default torch's own.
 
     Raises:
-        ExportError: If an operation has no ONNX form; the message names it.
+        ExportError: If an operation has no ONNX form, the message names it; or the opset cannot be
+            written.
     """
     program = network if isinstance(network, ExportedProgram) else capture(network, example)
     try:
@@ -80,8 +109,9 @@ def write_onnx(
                 (),
                 dynamo=True,
                 external_data=False,
-                input_names=["input"],
+                input_names=list(names),
                 output_names=["output"],
+                opset_version=opset,
                 verbose=False,
             )
     except Exception as error:  # the exporter wraps what its translations raise
@@ -93,28 +123,13 @@ def write_onnx(
         return
     import onnx
 
+    from lit_compress.quantization.onnx_form import reform
+
     model = made.model_proto
-    _slim(model)
+    reform(model, BATCH)
     for key, value in (metadata or {}).items():
         model.metadata_props.add(key=key, value=value)
     onnx.save_model(model, str(path))
-
-
-def _slim(model: object) -> None:
-    """Drop stack traces and inferred shapes, a third of a small file, and name the batch axis."""
-    from onnx import ModelProto
-
-    if not isinstance(model, ModelProto):
-        raise TypeError(f"expected an ONNX ModelProto, got {type(model).__name__}")
-    graph = model.graph
-    del graph.value_info[:]
-    for owner in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
-        del owner.metadata_props[:]
-        owner.doc_string = ""
-    for value in (*graph.input, *graph.output):
-        axes = value.type.tensor_type.shape.dim
-        if axes and axes[0].dim_param:
-            axes[0].dim_param = BATCH
 
 
 def _class_name(network: nn.Module) -> str:

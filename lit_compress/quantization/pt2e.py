@@ -13,6 +13,7 @@ _level = _logger.level
 _logger.setLevel(logging.ERROR)
 try:
     from torchao.quantization.pt2e import (
+        FixedQParamsObserver,
         HistogramObserver,
         MinMaxObserver,
         PerChannelMinMaxObserver,
@@ -22,19 +23,18 @@ try:
         QuantizationAnnotation,
         QuantizationSpec,
         Quantizer,
-        SharedQuantizationSpec,
     )
 finally:
     _logger.setLevel(_level)
 
 __all__ = [
+    "FixedQParamsObserver",
     "HistogramObserver",
     "MinMaxObserver",
     "PerChannelMinMaxObserver",
     "QuantizationAnnotation",
     "QuantizationSpec",
     "Quantizer",
-    "SharedQuantizationSpec",
     "convert_pt2e",
     "prepare_pt2e",
 ]

@@ -6,27 +6,39 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper, save
 
 import lit_compress
-from lit_compress.artifact import Card, Variant, load, read_card, sha256, write_card
+from lit_compress.artifact import (
+    Card,
+    Fidelity,
+    Variant,
+    engines,
+    load,
+    read_card,
+    sha256,
+    write_card,
+    write_replay,
+)
 from lit_compress.artifact.read import CARD_LIMIT
 from lit_compress.errors import ArtifactError, InvalidArgumentError
 
 WEIGHT = np.arange(12, dtype=np.float32).reshape(3, 4) - 5
+FILES = ("model.onnx", "float.safetensors", "replay.npz")
 INPUTS = np.array([[1, 2, 3], [-1, 0, 0.5]], np.float32)
 
 
-def write_model(path: Path) -> None:
+def write_model(path: Path, weight: np.ndarray = WEIGHT) -> None:
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["x", "w"], ["y"])],
         "net",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4])],
-        [numpy_helper.from_array(WEIGHT, "w")],
+        [numpy_helper.from_array(weight, "w")],
     )
     opset = [helper.make_opsetid("", 17)]
     save(helper.make_model(graph, opset_imports=opset, ir_version=10), path)
@@ -34,7 +46,9 @@ def write_model(path: Path) -> None:
 
 def write_artifact(folder: Path, *names: str) -> Card:
     files = {name: sha256(folder / name) for name in names}
-    card = Card("run", (Variant("int8", 12, 11),), {"torch": "2.14"}, files=files)
+    fidelity = Fidelity(40.0, 1.0, 2, 40.0)
+    int8 = Variant("int8", 12, 11, file="model.onnx", fidelity=fidelity)
+    card = Card("run", (int8,), {"torch": "2.14"}, files=files)
     write_card(folder, card)
     return card
 
@@ -45,7 +59,9 @@ def artifact(tmp_path: Path) -> Path:
     folder.mkdir()
     write_model(folder / "model.onnx")
     (folder / "float.safetensors").write_bytes(b"weights")
-    write_artifact(folder, "model.onnx", "float.safetensors")
+    noise = np.random.default_rng(0).normal(size=(2, 4)) * 0.05
+    write_replay(folder / "replay.npz", [INPUTS], (INPUTS @ WEIGHT + noise).astype(np.float32))
+    write_artifact(folder, *FILES)
     return folder
 
 
@@ -79,14 +95,62 @@ def test_load_needs_neither_torch_nor_lightning(artifact: Path) -> None:
     assert done.stdout.strip() == f"{WEIGHT.sum(0, keepdims=True).tolist()} run"
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "float.safetensors"])
+def test_a_machine_that_computes_something_else(artifact: Path) -> None:
+    """Without VNNI, sums of products saturate in 16 bits, and nothing says so."""
+    write_model(artifact / "model.onnx", WEIGHT.clip(-2, 2))
+    write_artifact(artifact, *FILES)
+    message = r"onnxruntime gives other answers on this machine: \d.*where 40\.0 dB were recorded"
+    with pytest.raises(ArtifactError, match=message):
+        load(artifact)
+    model = load(artifact, check=False)
+    np.testing.assert_allclose(model(INPUTS), INPUTS @ WEIGHT.clip(-2, 2), rtol=1e-6)
+
+
+def test_nothing_to_check_with(artifact: Path) -> None:
+    write_artifact(artifact, "model.onnx")
+    with pytest.raises(ArtifactError, match=r"holds no replay\.npz.*check=False"):
+        load(artifact)
+    assert load(artifact, check=False)(INPUTS).shape == (2, 4)
+
+
+def test_a_damaged_replay(artifact: Path) -> None:
+    (artifact / "replay.npz").write_bytes(b"PK not a zip")
+    write_artifact(artifact, *FILES)
+    with pytest.raises(ArtifactError, match=r"replay\.npz cannot be read"):
+        load(artifact)
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "fastest"])
+def test_other_runtimes(artifact: Path, runtime: Any) -> None:
+    pytest.importorskip("openvino")
+    model = load(artifact, 1, runtime)
+    assert runtime in (model.runtime, "fastest")
+    np.testing.assert_allclose(model(INPUTS), INPUTS @ WEIGHT, rtol=1e-5)
+    first = model(INPUTS)
+    model(INPUTS * 2)
+    np.testing.assert_allclose(first, INPUTS @ WEIGHT, rtol=1e-5)
+
+
+def test_a_runtime_that_is_not_installed(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "find_spec", lambda name: None if name == "openvino" else name)
+    with pytest.raises(ArtifactError, match="openvino is not installed: pip install openvino"):
+        load(artifact, runtime="openvino")
+    assert load(artifact, runtime="fastest").runtime == "onnxruntime"
+
+
+def test_a_runtime_that_is_none(artifact: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match="runtime must be one of"):
+        load(artifact, runtime="tensorrt")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_a_missing_file(artifact: Path, name: str) -> None:
     (artifact / name).unlink()
     with pytest.raises(ArtifactError, match=f"lacks {name}, which its card names"):
         load(artifact)
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "float.safetensors"])
+@pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("cut", [True, False])
 def test_a_changed_or_cut_file(artifact: Path, name: str, cut: bool) -> None:
     data = (artifact / name).read_bytes()

@@ -24,11 +24,13 @@ from lit_compress.callbacks import MagnitudePruning, PostTrainingQuantization
 from lit_compress.datamodules import DigitsDataModule, Preprocess
 from lit_compress.datamodules.images import ImageDataModule, PixelDataset
 from lit_compress.errors import (
+    AccuracyError,
     ArtifactError,
     CalibrationError,
     CheckpointError,
     ExportError,
     InvalidArgumentError,
+    PatternError,
 )
 
 
@@ -60,6 +62,7 @@ def test_the_folder_has_the_file_the_weights_and_the_card(run: Any) -> None:
         "card.json",
         "model.onnx",
         "model.safetensors",
+        "replay.npz",
     ]
     assert not [p for p in folder.parent.iterdir() if p != folder]
 
@@ -400,3 +403,207 @@ def test_copies_stay_picklable(foreign: ForeignModule) -> None:
     callback = copy.deepcopy(PostTrainingQuantization("my_acc"))
     assert callback.arguments()["monitor"] == "my_acc"
     assert DigitsDataModule().num_classes == 10
+
+
+def convert(make_trainer: Callable[..., Trainer], folder: Path, **options: Any) -> Any:
+    """Return the card of a module trained on stripes and converted."""
+    module = options.pop("module", None) or ForeignModule()
+    loaders = options.pop("loaders", None) or (loader(256), loader(96, 1))
+    epochs = options.pop("epochs", 6)
+    callback = PostTrainingQuantization("my_acc", dirpath=str(folder), **options)
+    make_trainer(max_epochs=epochs, callbacks=[callback]).fit(module, *loaders)
+    return read_card(folder)
+
+
+class Spiked(ForeignModule):
+    """One weight of a layer is so large that int8 has nothing left for the others."""
+
+    def on_train_end(self) -> None:
+        with torch.no_grad():
+            self.net[3].weight[:, 0, 0, 0] = 300.0
+            self.net[0].weight[0] = 0  # it weighs what is always zero
+            for values in (self.net[1].weight, self.net[1].bias, self.net[1].running_mean):
+                values[0] = 0
+
+
+def test_max_drop_puts_the_worst_layers_back(
+    make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    seed_everything(0, verbose=False)
+    with pytest.warns(UserWarning, match=r"the weight of net\.3 hurts most"):
+        plain = convert(make_trainer, tmp_path / "a", module=Spiked())
+    seed_everything(0, verbose=False)
+    kept = convert(make_trainer, tmp_path / "b", module=Spiked(), max_drop=0.01)
+    float_acc = kept.variant("dense").metric.value
+    assert float_acc - plain.variant("int8").metric.value > 0.1
+    assert float_acc - kept.variant("int8").metric.value <= 0.01
+    quality = kept.variant("int8").fidelity
+    assert [row.name for row in quality.layers if row.float] == ["net.3"]
+    worst = min(quality.layers, key=lambda row: row.weight_db or 200)
+    assert worst.name == "net.3"
+    assert 1 < quality.evaluations <= 2 * np.log2(len(quality.layers)) + 8
+    net = lit_compress.load(tmp_path / "b")
+    images, labels = stripes(96, 1).tensors
+    accuracy = float((net(images).argmax(-1) == labels.numpy()).mean())
+    assert kept.variant("int8").metric.value == pytest.approx(accuracy)
+    names = sorted(path.name for path in (tmp_path / "b").iterdir())
+    assert names == ["card.json", "model.onnx", "model.safetensors", "replay.npz"]
+
+
+def test_a_drop_that_cannot_be_kept(
+    make_trainer: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lit_compress.callbacks import conversion
+
+    monkeypatch.setattr(conversion, "_lost", lambda *_: 0.5)
+    convert(make_trainer, tmp_path / "a", epochs=1)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+    with pytest.raises(AccuracyError, match=r"max_drop 0\.01 cannot hold: my_acc .* by 0\.5000"):
+        convert(make_trainer, tmp_path / "a", max_drop=0.01)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    with pytest.warns(UserWarning, match="cannot hold.*the file that loses the least was written"):
+        convert(make_trainer, tmp_path / "b", max_drop=0.01, on_drop="warn")
+    assert lit_compress.load(tmp_path / "b").card
+
+
+def test_skipped_layers_are_on_the_card(
+    make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    card = convert(make_trainer, tmp_path / "a", skip=["first", "net.3*"])
+    rows = {row.name: row for row in card.variant("int8").fidelity.layers}
+    assert [name for name, row in rows.items() if row.float] == ["net.0", "net.3"]
+    stored = onnx.load(tmp_path / "a" / "model.onnx").graph.initializer
+    arrays = [onnx.numpy_helper.to_array(item) for item in stored]
+    assert [a.shape for a in arrays if a.dtype == np.float32 and a.ndim == 4] == [
+        (8, 1, 3, 3), (12, 8, 3, 3),
+    ]  # fmt: skip
+    with pytest.raises(PatternError, match=r"skip: 'net\.9' matches no layer"):
+        convert(make_trainer, tmp_path / "b", skip=["net.9"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"calibration": "minmax"},
+        {"calibration": "percentile", "calibration_split": "train", "seed": 3},
+        {"weight_range": "reduced", "opset": 19},
+    ],
+)
+def test_options_of_the_conversion(
+    make_trainer: Callable[..., Trainer], tmp_path: Path, options: dict[str, Any]
+) -> None:
+    card = convert(make_trainer, tmp_path / "a", **options)
+    assert card.variant("int8").fidelity.sqnr_db > 18
+    model = onnx.load(tmp_path / "a" / "model.onnx")
+    largest = max(
+        np.abs(a.astype(int)).max()
+        for a in map(onnx.numpy_helper.to_array, model.graph.initializer)
+        if a.dtype == np.int8
+    )
+    assert largest == (64 if options.get("weight_range") == "reduced" else 127)
+    assert model.opset_import[0].version == options.get("opset", model.opset_import[0].version)
+    used = card.config["PostTrainingQuantization"]
+    assert {name: used[name] for name in options} == options
+
+
+def test_batches_of_mappings(make_trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+    from test_network import Pair, mappings
+
+    loaders = (mappings(256, 0), mappings(96, 1))
+    card = convert(make_trainer, tmp_path / "a", module=Pair(), loaders=loaders)
+    net = lit_compress.load(tmp_path / "a")
+    assert [given.name for given in net.inputs] == ["batch_image", "batch_scale"]
+    batch = next(iter(mappings(96, 1)))
+    inputs = {f"batch_{name}": batch[name].numpy() for name in ("image", "scale")}
+    scores = net(inputs)
+    np.testing.assert_array_equal(scores, net(batch["image"], batch["scale"]))
+    np.testing.assert_array_equal(scores, net(**inputs))
+    assert card.variant("int8").fidelity.sqnr_db > 20
+    assert card.variant("int8").metric.n == 96
+    with pytest.raises(InvalidArgumentError, match=r"takes 2 inputs \(batch_image, batch_scale\)"):
+        net(batch["image"])
+
+
+def test_outputs_that_are_not_one_tensor_are_refused_by_name(
+    make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    class Several(Refused):
+        def forward(self, x: Tensor) -> Any:
+            return {"scores": self.net(x), "norm": x.norm()}
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self(batch[0])
+
+    callback = PostTrainingQuantization(dirpath=str(tmp_path / "a"))
+    with pytest.raises(ExportError, match="returns a dict of 'scores', 'norm'"):
+        refused(make_trainer, Several(), callback)
+
+
+def test_a_layer_that_gives_nan_is_named(
+    make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    class Overflowing(ForeignModule):
+        def on_train_end(self) -> None:
+            with torch.no_grad():
+                self.net[3].weight.fill_(3e38)
+
+    with pytest.raises(
+        CalibrationError, match=r"layer net\.3 gives NaN or infinity for calibration"
+    ):
+        convert(make_trainer, tmp_path / "a", module=Overflowing())
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_drop": -0.1, "monitor": "my_acc"}, "max_drop must be at least 0"),
+        ({"max_drop": 0.1}, "max_drop needs a metric to keep"),
+        ({"opset": 12}, "opset must be from 18 to 23, got 12"),
+    ],
+)
+def test_settings_that_cannot_be(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=message):
+        PostTrainingQuantization(**options)
+
+
+def test_restored_modules_train_on(make_trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+    from lit_compress.callbacks import FilterPruning
+
+    module = ForeignModule()
+    module.save_hyperparameters({"lr": 0.05})
+    callbacks = [
+        FilterPruning(0.5, schedule=Schedule(0, 0)),
+        PostTrainingQuantization("my_acc", dirpath=str(tmp_path / "a")),
+    ]
+    make_trainer(max_epochs=2, callbacks=callbacks).fit(module, loader(), loader(32, 1))
+    restored = lit_compress.restore(tmp_path / "a", ForeignModule)
+    assert restored.net[0].out_channels < 8
+    assert all(
+        torch.equal(value, module.state_dict()[name])
+        for name, value in restored.state_dict().items()
+    )
+    assert restored.lr == 0.05
+    assert lit_compress.restore(tmp_path / "a", ForeignModule, lr=0.1).lr == 0.1
+    make_trainer(max_epochs=1).fit(restored, loader(), loader(32, 1))
+
+    class Wider(ForeignModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net[7] = nn.Linear(12, 5)
+
+    with pytest.raises(CheckpointError, match="build the module with the arguments"):
+        lit_compress.restore(tmp_path / "a", Wider)
+    (tmp_path / "a" / "model.safetensors").unlink()
+    with pytest.raises(ArtifactError, match=r"lacks model\.safetensors"):
+        lit_compress.restore(tmp_path / "a", ForeignModule)
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "fastest"])
+def test_the_same_classes_in_every_runtime(run: Any, runtime: Any) -> None:
+    pytest.importorskip("openvino")
+    _, _, folder = run
+    images = stripes(300, 7).tensors[0]
+    ours, other = lit_compress.load(folder), lit_compress.load(folder, runtime=runtime, threads=2)
+    assert (ours(images).argmax(-1) == other(images).argmax(-1)).all()

@@ -13,7 +13,13 @@ from lit_compress.callbacks.variants import empty_card, float_name, time_variant
 @pytest.mark.parametrize(("size", "rows"), [(1, [0]), (3, [0, 1, 2]), (7, [0, 1, 2, 0, 1, 2, 0])])
 def test_a_batch_repeats_the_inputs_there_are(size: int, rows: list[int]) -> None:
     example = torch.randn(3, 2, 4)
-    assert torch.equal(to_batch(example, size), example[rows])
+    assert torch.equal(to_batch(example, size)[0], example[rows])
+
+
+def test_what_is_not_of_the_batch_is_not_repeated() -> None:
+    example = (torch.randn(3, 2), torch.randn(5), torch.randn(3))
+    made = to_batch(example, 5)
+    assert [tuple(tensor.shape) for tensor in made] == [(5, 2), (5,), (5,)]
 
 
 def test_a_network_is_called_pruned_from_its_zeros(

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lit_compress.artifact import sqnr_db
 from lit_compress.errors import CalibrationError, ExportError
-from lit_compress.quantization import Embedded, quantize, sqnr_db
+from lit_compress.quantization import Embedded, quantize
 
 
 def network() -> nn.Sequential:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lit_compress.quantization import agreement, sqnr_db
+from lit_compress.artifact import agreement, sqnr_db
 
 
 @given(st.floats(0.5, 100), st.floats(1e-4, 0.4))

@@ -1,0 +1,265 @@
+"""Print how fast the int8 file is against everything it could be compared with.
+
+::
+
+    python benchmarks/int8_latency.py [--networks mobilenet_v2] [--batches 1 32] [--threads 1 2]
+
+Needs the ``peers`` extra. Each contender lives in a process of its own and sleeps while the others
+run; in each round all are timed in turn, in an order drawn anew. Figures are ratios within a round:
+their median, and its bootstrap interval at 95 %. Weights are random: they do not change the time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lit_compress.artifact import OnnxModel, sqnr_db
+
+if TYPE_CHECKING:  # the runtimes' processes do without torch
+    from torch import Tensor, nn
+
+#: The paper's networks, and the image size that it gave them.
+SIZES = {"mobilenet_v2": 32, "shufflenet_v2": 32, "alexnet": 224}
+CONTENDERS = (
+    "eager fp32",
+    "compiled fp32",
+    "onnxruntime fp32",
+    "onnxruntime quantize_static",
+    "onnxruntime ours",
+    "openvino fp32",
+    "openvino nncf",
+    "openvino ours",
+)
+#: What is claimed: this contender against that one.
+CLAIMS = (
+    ("onnxruntime ours", "eager fp32"),
+    ("onnxruntime ours", "compiled fp32"),
+    ("onnxruntime ours", "onnxruntime fp32"),
+    ("onnxruntime ours", "onnxruntime quantize_static"),
+    ("openvino ours", "eager fp32"),
+    ("openvino ours", "openvino fp32"),
+    ("openvino ours", "openvino nncf"),
+)
+SLICE = 0.01
+
+
+def build(name: str) -> nn.Module:
+    """Return a network with batch norms that are not neutral."""
+    import torch
+    from torch import nn
+
+    from lit_compress.modules import AlexNet, MobileNetV2, ShuffleNetV2
+
+    torch.manual_seed(0)
+    makers: dict[str, Callable[[], Any]] = {
+        "mobilenet_v2": lambda: MobileNetV2(in_channels=1, channels_last=False),
+        "shufflenet_v2": lambda: ShuffleNetV2(in_channels=1, channels_last=False),
+        "alexnet": lambda: AlexNet(in_channels=1, image_size=224),
+    }
+    network: nn.Module = makers[name]().model
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0, 0.1)
+            nn.init.normal_(module.running_mean, 0, 0.1)  # type: ignore[arg-type]
+            nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
+    return network.eval()
+
+
+def prepare(name: str, folder: Path) -> None:
+    """Write the files that the contenders run."""
+    import torch
+
+    from lit_compress.quantization import quantize, write_onnx
+
+    network, side = build(name), SIZES[name]
+    images = torch.randn(64, 1, side, side, generator=torch.Generator().manual_seed(0))
+    write_onnx(network, images, folder / "fp32.onnx")
+    write_onnx(quantize(network, images.chunk(4), images), images, folder / "ours.onnx")
+    _quantize_static(folder, images)
+    _nncf(folder, images)
+    weights = sum(t.numel() * t.element_size() for t in network.state_dict().values())
+    with torch.no_grad():
+        expected = network(images).numpy()
+    for file in ("ours.onnx", "static.onnx"):
+        quality = sqnr_db(expected, OnnxModel(folder / file)(images))
+        size = (folder / file).stat().st_size / weights
+        print(f"  {file:12} {quality:5.1f} dB, {size:.3f}x of the fp32 state dict")
+
+
+def _quantize_static(folder: Path, images: Tensor) -> None:
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.batches = iter(images.chunk(4))
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            batch = next(self.batches, None)
+            return None if batch is None else {"input": batch.numpy()}
+
+    quant_pre_process(str(folder / "fp32.onnx"), str(folder / "pre.onnx"))
+    quantize_static(
+        str(folder / "pre.onnx"),
+        str(folder / "static.onnx"),
+        Reader(),
+        quant_format=QuantFormat.QDQ,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        per_channel=True,
+    )
+
+
+def _nncf(folder: Path, images: Tensor) -> None:
+    import nncf
+    import openvino
+
+    model = openvino.Core().read_model(str(folder / "fp32.onnx"))
+    data = nncf.Dataset([batch.numpy() for batch in images.chunk(len(images))])
+    openvino.save_model(
+        nncf.quantize(model, data, preset=nncf.QuantizationPreset.MIXED), str(folder / "nncf.xml")
+    )
+
+
+def serve(
+    pipe: Connection, contender: str, name: str, folder: str, batch: int, threads: int
+) -> None:
+    """Time one contender, a slice at each request, in a process of its own."""
+    warnings.simplefilter("ignore")
+    shape = (batch, 1, SIZES[name], SIZES[name])
+    images = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    run = _runner(contender, name, Path(folder), images, threads)
+    for _ in range(5):
+        run()
+    start = perf_counter()
+    run()
+    count = max(1, round(SLICE / (perf_counter() - start)))
+    pipe.send(count)
+    while pipe.recv():
+        run()  # brings its data back into the cache after the others
+        start = perf_counter()
+        for _ in range(count):
+            run()
+        pipe.send((perf_counter() - start) / count)
+
+
+def _runner(
+    contender: str, name: str, folder: Path, images: np.ndarray, threads: int
+) -> Callable[[], Any]:
+    runtime, _, kind = contender.partition(" ")
+    if runtime == "onnxruntime":
+        file = {"fp32": "fp32.onnx", "ours": "ours.onnx"}.get(kind, "static.onnx")
+        model = OnnxModel(folder / file, threads)
+        return lambda: model(images)
+    if runtime == "openvino":
+        file = {"fp32": "fp32.onnx", "ours": "ours.onnx"}.get(kind, "nncf.xml")
+        return _openvino(folder / file, images, threads)
+    return _torch(name, images, threads, runtime == "compiled")
+
+
+def _torch(name: str, images: np.ndarray, threads: int, compiled: bool) -> Callable[[], Any]:
+    import torch
+
+    torch.set_num_threads(threads)
+    network: Any = build(name)
+    if compiled:
+        network = torch.compile(network)
+    batch = torch.from_numpy(images)
+
+    def run() -> Any:
+        with torch.inference_mode():
+            return network(batch)
+
+    return run
+
+
+def _openvino(path: Path, images: np.ndarray, threads: int) -> Callable[[], Any]:
+    import openvino
+
+    options = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": str(threads),
+    }
+    compiled = openvino.Core().compile_model(str(path), "CPU", options)
+    request = compiled.create_infer_request()
+    return lambda: np.array(request.infer([images])[0])
+
+
+def timed(name: str, folder: Path, batch: int, threads: int, rounds: int) -> dict[str, np.ndarray]:
+    """Return the time of a call of each contender, by round."""
+    context, random = get_context("spawn"), np.random.default_rng(0)
+    pipes: dict[str, Connection] = {}
+    workers = []
+    for contender in CONTENDERS:
+        here, there = context.Pipe()
+        arguments = (there, contender, name, str(folder), batch, threads)
+        workers.append(context.Process(target=serve, args=arguments, daemon=True))
+        workers[-1].start()
+        here.recv()  # one after the other: they would disturb each other's start
+        pipes[contender] = here
+    times = {contender: np.empty(rounds) for contender in CONTENDERS}
+    for index in range(rounds):
+        for place in random.permutation(len(CONTENDERS)):
+            pipe = pipes[CONTENDERS[place]]
+            pipe.send(True)
+            times[CONTENDERS[place]][index] = pipe.recv()
+    for pipe in pipes.values():
+        pipe.send(False)
+    for worker in workers:
+        worker.join()
+    return times
+
+
+def report(times: dict[str, np.ndarray]) -> None:
+    """Print each claim: how many times faster, and the interval."""
+    random = np.random.default_rng(0)
+    for ours, other in CLAIMS:
+        ratios = times[other] / times[ours]
+        draws = ratios[random.integers(0, len(ratios), (2000, len(ratios)))]
+        low, high = np.quantile(np.median(draws, axis=1), [0.025, 0.975])
+        print(
+            f"  {ours:17} {np.median(ratios):6.2f}x as fast as {other:28} [{low:.2f}, {high:.2f}]",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Print a table for each network, batch size and number of threads."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--networks", nargs="+", default=list(SIZES), choices=list(SIZES))
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 32])
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=40)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    for name in options.networks:
+        with tempfile.TemporaryDirectory() as folder:
+            print(f"{name}, {SIZES[name]} px", flush=True)
+            prepare(name, Path(folder))
+            for threads in options.threads:
+                for batch in options.batches:
+                    print(f" batch {batch}, {threads} thread(s)", flush=True)
+                    report(timed(name, Path(folder), batch, threads, options.rounds))
+
+
+if __name__ == "__main__":
+    main()

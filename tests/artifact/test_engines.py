@@ -1,0 +1,59 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, save
+
+from lit_compress.artifact import OnnxModel
+from lit_compress.artifact.engines import RUNTIMES, is_installed, open_engine
+from lit_compress.errors import ArtifactError, InvalidArgumentError
+
+
+def write_sum(path: Path) -> Path:
+    """A file of two inputs, one of which is not of the batch."""
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["a", "b"], ["y"])],
+        "g",
+        [
+            helper.make_tensor_value_info("a", TensorProto.FLOAT, ["batch", 3]),
+            helper.make_tensor_value_info("b", TensorProto.FLOAT, [3]),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3])],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    made.metadata_props.add(key="note", value="kept")
+    save(made, path)
+    return path
+
+
+A, B = np.arange(6, dtype=np.float32).reshape(2, 3), np.ones(3, np.float32)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_every_runtime_shows_the_same_face(tmp_path: Path, runtime: str) -> None:
+    if not is_installed(runtime):  # type: ignore[arg-type]
+        pytest.skip(f"{runtime} is not installed")
+    engine = open_engine(write_sum(tmp_path / "m.onnx"), runtime, 1)  # type: ignore[arg-type]
+    assert [(i.name, i.shape, i.batched) for i in engine.inputs] == [
+        ("a", (3,), True),
+        ("b", (3,), False),
+    ]
+    assert engine.metadata == {"note": "kept"}
+    np.testing.assert_array_equal(engine.run([A, B]), A + 1)
+
+
+def test_several_inputs_in_order_by_name_or_in_a_mapping(tmp_path: Path) -> None:
+    model = OnnxModel(write_sum(tmp_path / "m.onnx"))
+    for found in (model(A, B), model(A, b=B), model(b=B, a=A), model({"a": A, "b": B})):
+        np.testing.assert_array_equal(found, A + 1)
+    for wrong in ((A,), (A, B, B), ({"a": A},)):
+        with pytest.raises(InvalidArgumentError, match=r"takes 2 inputs \(a, b\)"):
+            model(*wrong)
+    with pytest.raises(InvalidArgumentError, match="takes float32 of shape 3, got float32"):
+        model(A, A)
+
+
+def test_a_file_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"none")
+    with pytest.raises(ArtifactError, match="cannot load"):
+        open_engine(tmp_path / "m.onnx", "onnxruntime", 1)

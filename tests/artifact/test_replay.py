@@ -1,0 +1,52 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lit_compress.artifact import Fidelity, OnnxModel
+from lit_compress.artifact.replay import check_replay, read_replay, write_replay
+from lit_compress.errors import ArtifactError
+
+
+class Twice(OnnxModel):
+    """A model that needs no file."""
+
+    runtime = "onnxruntime"
+
+    def __init__(self, noise: float = 0.0) -> None:
+        self.noise = noise
+
+    def __call__(self, *inputs: np.ndarray, **_: object) -> np.ndarray:
+        return inputs[0] * (2 + self.noise)
+
+
+INPUTS = np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3)
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    write_replay(tmp_path / "replay.npz", [INPUTS, np.ones(2, np.int64)], INPUTS * 2)
+    return tmp_path / "replay.npz"
+
+
+def test_what_was_written_is_read(stored: Path) -> None:
+    inputs, outputs = read_replay(stored)
+    np.testing.assert_array_equal(inputs[0], INPUTS)
+    assert inputs[1].dtype == np.int64
+    np.testing.assert_array_equal(outputs, INPUTS * 2)
+
+
+def test_three_decibels_are_let_pass(stored: Path) -> None:
+    recorded = Fidelity(30.0, 1.0, 4, 40.0)
+    assert check_replay(Twice(2 * 0.01), stored, recorded) == pytest.approx(40, abs=0.01)
+    assert check_replay(Twice(2 * 0.014), stored, recorded) == pytest.approx(37.1, abs=0.1)
+    with pytest.raises(ArtifactError, match=r"36\.\d dB .* where 40\.0 dB were recorded"):
+        check_replay(Twice(2 * 0.015), stored, recorded)
+    with pytest.raises(ArtifactError, match="weight_range: reduced"):
+        check_replay(Twice(float("nan")), stored, recorded)
+
+
+def test_objects_are_not_unpickled(tmp_path: Path) -> None:
+    np.savez(tmp_path / "replay.npz", input_0=np.array([{}], object), output=INPUTS)
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        read_replay(tmp_path / "replay.npz")

@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+import torch
+
+from lit_compress.quantization.observers import TAIL, activation_observer, weight_observer
+
+
+def seen(calibration: str, values: torch.Tensor) -> tuple[float, int]:
+    observer = activation_observer(calibration)  # type: ignore[arg-type]
+    observer(values)
+    scale, zero_point = observer.calculate_qparams()  # type: ignore[operator]
+    return float(scale), int(zero_point)
+
+
+def test_minmax_takes_the_whole_range() -> None:
+    scale, zero_point = seen("minmax", torch.tensor([-1.0, 0.5, 4.1]))
+    assert scale == pytest.approx(5.1 / 255)
+    assert zero_point == round(1 / scale)
+
+
+def test_percentile_leaves_out_the_tails() -> None:
+    values = torch.randn(200_000, generator=torch.Generator().manual_seed(0))
+    low, high = np.quantile(values.numpy(), [TAIL, 1 - TAIL])
+    scale, zero_point = seen("percentile", values)
+    assert scale == pytest.approx((high - low) / 255, rel=0.02)
+    assert zero_point == pytest.approx(-low / scale, abs=3)
+
+
+def test_histogram_has_the_smaller_error() -> None:
+    values = torch.randn(100_000, generator=torch.Generator().manual_seed(0)) ** 3
+
+    def error(calibration: str) -> float:
+        scale, zero_point = seen(calibration, values)
+        kept = ((values / scale).round() + zero_point).clamp(0, 255)
+        return float(((kept - zero_point) * scale - values).square().mean())
+
+    assert error("histogram") < error("minmax")
+    assert seen("histogram", values)[0] < seen("minmax", values)[0]
+
+
+def test_values_of_one_sign_keep_zero() -> None:
+    assert seen("minmax", torch.tensor([3.0, 5.0]))[1] == 0
+
+
+@pytest.mark.parametrize(("weight_range", "largest"), [("full", 127), ("reduced", 64)])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_weights_have_a_scale_a_channel(weight_range: str, largest: int, axis: int) -> None:
+    weight = torch.randn(3, 5, 2, generator=torch.Generator().manual_seed(0))
+    observer = weight_observer(axis, weight_range)  # type: ignore[arg-type]
+    observer(weight)
+    scale, zero_points = observer.calculate_qparams()  # type: ignore[operator]
+    expected = weight.abs().movedim(axis, 0).flatten(1).amax(1) / largest
+    torch.testing.assert_close(scale, expected)
+    assert not zero_points.any()
