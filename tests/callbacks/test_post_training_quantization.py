@@ -508,7 +508,7 @@ def test_options_of_the_conversion(
 
 
 def test_batches_of_mappings(make_trainer: Callable[..., Trainer], tmp_path: Path) -> None:
-    from test_network import Pair, mappings
+    from .test_network import Pair, mappings
 
     loaders = (mappings(256, 0), mappings(96, 1))
     card = convert(make_trainer, tmp_path / "a", module=Pair(), loaders=loaders)
