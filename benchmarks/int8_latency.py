@@ -133,9 +133,7 @@ def _nncf(folder: Path, images: Tensor) -> None:
 
     model = openvino.Core().read_model(str(folder / "fp32.onnx"))
     data = nncf.Dataset([batch.numpy() for batch in images.chunk(len(images))])
-    openvino.save_model(
-        nncf.quantize(model, data, preset=nncf.QuantizationPreset.MIXED), str(folder / "nncf.xml")
-    )
+    openvino.save_model(nncf.quantize(model, data), str(folder / "nncf.xml"))
 
 
 def serve(
