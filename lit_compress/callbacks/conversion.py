@@ -63,7 +63,7 @@ class Settings:
     skip: tuple[str, ...] = ()
     calibration_batches: int = 10
     calibration_split: Literal["val", "train"] = "val"
-    calibration: Calibration = "minmax"
+    calibration: Calibration = "histogram"
     weight_range: WeightRange = "full"
     seed: int = 0
     preprocess: Literal["embed", "none"] = "embed"

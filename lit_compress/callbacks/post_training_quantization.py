@@ -54,8 +54,8 @@ class PostTrainingQuantization(Callback):
         calibration_batches: Batches, drawn at random, that the ranges of activations are taken
             from.
         calibration_split: Data that they are drawn from.
-        calibration: ``minmax`` takes the whole range; ``histogram`` minimises the error of most
-            inputs, at the cost of those with outliers; ``percentile`` leaves out 0.005 % on either
+        calibration: ``histogram`` minimises the error of most inputs, at the cost of those with
+            outliers; ``minmax`` takes the whole range; ``percentile`` leaves out 0.005 % on either
             side.
         weight_range: ``full``, or ``reduced`` for processors without VNNI, whose sums overflow.
         seed: Of the draw of batches.
@@ -76,7 +76,7 @@ class PostTrainingQuantization(Callback):
         skip: Sequence[str] = (),
         calibration_batches: int = 10,
         calibration_split: Literal["val", "train"] = "val",
-        calibration: Calibration = "minmax",
+        calibration: Calibration = "histogram",
         weight_range: Literal["full", "reduced"] = "full",
         seed: int = 0,
         preprocess: Literal["embed", "none"] = "embed",

@@ -68,7 +68,7 @@ class Calibrated:
         network: nn.Module,
         batches: Iterable[Batch],
         example: Batch,
-        calibration: Calibration = "minmax",
+        calibration: Calibration = "histogram",
         weight_range: WeightRange = "full",
         names: Sequence[str] = (INPUT,),
     ) -> None:
@@ -114,7 +114,7 @@ def quantize(
     network: nn.Module,
     batches: Iterable[Batch],
     example: Batch,
-    calibration: Calibration = "minmax",
+    calibration: Calibration = "histogram",
     weight_range: WeightRange = "full",
     skip: Sequence[str] = (),
 ) -> GraphModule:

@@ -40,7 +40,7 @@ def test_the_layers_sum_up_to_what_the_file_loses(made: Callable[..., Any], tmp_
         if db is not None
     ]
     assert -10 * np.log10(sum(powers)) == pytest.approx(fidelity.sqnr_db, abs=4)
-    assert [row.name for row in fidelity.layers][:2] == ["input", "net.0"]
+    assert [row.name for row in fidelity.layers][:2] == ["net.input", "net.0"]
 
 
 def test_the_replay_is_of_the_float_network(
