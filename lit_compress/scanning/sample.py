@@ -43,12 +43,20 @@ class Sample:
     def __len__(self) -> int:
         return len(self.batches)
 
-    def batch(self, index: int) -> Any:
-        """Return a copy of a batch: a step may change what it is given."""
-        return tree_map(
-            lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else copy.deepcopy(leaf),
-            self.batches[index],
-        )
+    def batch(self, index: int, clone: bool = True) -> Any:
+        """Return a copy of a batch: a step may change what it is given.
+
+        Args:
+            index: Its number.
+            clone: Whether tensors are copied too.
+        """
+
+        def copied(leaf: Any) -> Any:
+            if isinstance(leaf, Tensor):
+                return leaf.clone() if clone else leaf
+            return copy.deepcopy(leaf)
+
+        return tree_map(copied, self.batches[index])
 
 
 def draw(loader: Any, size: int | None, seed: int = 0) -> Sample:
