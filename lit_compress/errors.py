@@ -59,7 +59,7 @@ class ArtifactError(LitCompressError, ValueError):
     """A folder that is not an artefact, or one that cannot be written."""
 
 
-class ReplayError(LitCompressError, RuntimeError):
+class ReplayError(LitCompressError, ValueError):
     """A function that cannot be run again from the middle, as it makes other calls each time."""
 
 

@@ -64,7 +64,7 @@ def _read(path: Path, argument: str) -> tuple[dict[str, Tensor], Original | None
         raise CheckpointError(f"{argument}: there is no file {path.resolve()}")
     try:
         if path.suffix == ".safetensors":
-            return _read_safetensors(path)
+            return read_plain(path, lambda: _read_safetensors(path))
         content: Any = read_plain(
             path, lambda: torch.load(path, map_location="cpu", weights_only=True)
         )
