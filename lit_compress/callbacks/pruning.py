@@ -50,6 +50,10 @@ class PruningCallback(Callback, ABC):
         rewind: str | None = None,
     ) -> None:
         self._target = exact_share(target)
+        if not isinstance(schedule, Schedule):
+            raise InvalidArgumentError(
+                f"schedule must be a Schedule, such as Schedule(first=2), got {schedule!r}"
+            )
         self.monitor = monitor
         self.target = target
         self.schedule = schedule

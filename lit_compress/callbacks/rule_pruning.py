@@ -18,6 +18,7 @@ from lit_compress.callbacks.rewind import reinitialize_linear
 from lit_compress.errors import CheckpointError, InvalidArgumentError, PlanError, RuleError
 from lit_compress.measure.cost import Inputs
 from lit_compress.pruning import Schedule, pack, unpack
+from lit_compress.pruning.checks import check_module
 from lit_compress.pruning.describe import Outlook
 from lit_compress.pruning.importance import Importance
 from lit_compress.pruning.layers import plain_weights
@@ -159,6 +160,7 @@ class RulePruning(ChannelPruning):
             module: A LightningModule or any other.
             example_inputs: What its forward takes; needed where filters are removed.
         """
+        check_module(module)
         rules = self._resolved(module)
         if not rules.policy.removes:
             return rule_outlook(module, rules.all, None, None)

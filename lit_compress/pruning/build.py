@@ -43,8 +43,11 @@ def build(trace: Trace, closed: Mapping[Key, Reason]) -> ChannelGraph:
     reasons = _dead_ends(recording, classes, reasons, trace.labels.reasons)
     roles = {key: use.role for key, use in recording.uses.items()}
     number, cut = _owners(recording, classes, reasons)
-    reasons = _stuck(trace, number, grouped(cut, roles), cut, reasons)
-    number, cut = _owners(recording, classes, reasons)
+    groups = grouped(cut, roles)
+    if stuck := _stuck(trace, cut, groups):
+        reasons = _frozen_too(trace, number, stuck, reasons)
+        number, cut = _owners(recording, classes, reasons)
+        groups = grouped(cut, roles)
     frozen = tuple(
         found
         for key, use in recording.uses.items()
@@ -62,7 +65,7 @@ def build(trace: Trace, closed: Mapping[Key, Reason]) -> ChannelGraph:
     return ChannelGraph(
         owners=cut,
         roles={key: roles[key] for key in cut},
-        groups=grouped(cut, roles),
+        groups=groups,
         frozen=frozen,
         shapes={name: tuple(tensors[name].shape) for name, _ in cut},
         work=dict(recording.work),
@@ -86,17 +89,18 @@ def _owners(
 
 
 def _stuck(
-    trace: Trace,
-    number: np.ndarray,
-    groups: tuple[Group, ...],
-    owners: Mapping[Key, np.ndarray],
-    reasons: np.ndarray,
+    trace: Trace, owners: Mapping[Key, np.ndarray], groups: tuple[Group, ...]
+) -> list[Group]:
+    """Return the groups of which nothing can go, since one class of each must stay."""
+    return [group for group in groups if not removable_of(owners, trace.recording.floors, group)]
+
+
+def _frozen_too(
+    trace: Trace, number: np.ndarray, groups: list[Group], reasons: np.ndarray
 ) -> np.ndarray:
-    """Freeze the groups of which nothing can go, since one class of each must stay."""
+    """Freeze groups of which nothing can go."""
     reasons = reasons.copy()
     for group in groups:
-        if removable_of(owners, trace.recording.floors, group):
-            continue
         member = np.isin(number, group.classes)
         tie = trace.labels.tied_by(member)
         why = "goes only together with all the others" if tie else "is the only one"

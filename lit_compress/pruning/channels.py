@@ -21,6 +21,7 @@ from torch.nn.parameter import UninitializedParameter
 from lit_compress.errors import ChannelError
 from lit_compress.measure.cost import Inputs, attention_unfused, evaluating, forward_arguments
 from lit_compress.pruning.build import build
+from lit_compress.pruning.checks import check_module
 from lit_compress.pruning.graph import ChannelGraph, Group, Key
 from lit_compress.pruning.labels import Reason
 from lit_compress.pruning.operations import RULES, unknown
@@ -219,8 +220,7 @@ def _unsaved(model: nn.Module) -> set[str]:
 
 
 def _refuse(model: nn.Module, submodule: str) -> None:
-    if not isinstance(model, nn.Module):
-        raise ChannelError(f"expected a torch module, got {type(model).__name__}")
+    check_module(model)
     if submodule not in dict(model.named_modules()):
         raise ChannelError(f"submodule: {type(model).__name__} has no module {submodule!r}")
     for name, module in model.named_modules():
@@ -273,7 +273,7 @@ def _kept(model: nn.Module, tensors: Iterable[Tensor]) -> Iterator[None]:
         yield
     finally:
         for table, before in attributes:
-            if len(table) != len(before) or any(table.get(k) is not v for k, v in before.items()):
+            if table.keys() != before.keys() or _ids(table) != _ids(before):
                 table.clear()
                 table.update(before)
         with torch._C.DisableTorchFunction():  # none of the model's calls, which are watched
@@ -288,6 +288,10 @@ def _tables(module: nn.Module) -> list[dict[str, Any]]:
     own = vars(module)
     nested = [own.get(name) for name in ("_parameters", "_buffers", "_modules")]
     return [own, *(table for table in nested if isinstance(table, dict))]
+
+
+def _ids(table: Mapping[str, Any]) -> list[int]:
+    return list(map(id, table.values()))
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
-from lit_compress.errors import PlanError
+from lit_compress.errors import ChannelError, PlanError
 from lit_compress.pruning.plan import Plan
 
 
@@ -31,6 +31,16 @@ def check_tensors(plan: Plan, tensors: Mapping[str, Tensor]) -> None:
                 f"whose shape is {tuple(tensor.shape)}: it is a plan for other shapes, or was "
                 "applied already"
             )
+
+
+def check_module(module: object) -> None:
+    """Make sure that a module is one.
+
+    Raises:
+        ChannelError: If it is not.
+    """
+    if not isinstance(module, nn.Module):
+        raise ChannelError(f"expected a torch module, got {type(module).__name__}")
 
 
 def check_types(plan: object, target: object, optimizers: Iterable[object]) -> None:

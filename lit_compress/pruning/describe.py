@@ -56,10 +56,10 @@ class Outlook:
             why = f"{layer.fixed}: {'; '.join(layer.reasons)}" if layer.reasons else ""
             row = f"{layer.name:{width}}  {layer.filters:7d} {layer.kept:7d}  {why}"
             lines.append(row.rstrip())
-        for word in ("parameters", "macs"):
+        for word, title in (("parameters", "parameters"), ("macs", "MACs of the example inputs")):
             old, new = getattr(self.before, word), getattr(self.after, word)
             gone = f" ({1 - new / old:.1%} go)" if old else ""
-            lines.append(f"{word if word != 'macs' else 'MACs'}: {old:,} to {new:,}{gone}")
+            lines.append(f"{title}: {old:,} to {new:,}{gone}")
         return "\n".join(lines)
 
 

@@ -213,15 +213,21 @@ def _check(graph: ChannelGraph) -> None:
 
 def grouped(owners: Mapping[Key, np.ndarray], roles: Mapping[Key, str]) -> tuple[Group, ...]:
     """Return the groups of classes that cut the same tensors."""
-    keys_of: dict[int, list[Key]] = {}
+    # Each class has the number of a list of keys, which grows key by key.
+    lists: list[tuple[Key, ...]] = [()]
+    list_of = np.zeros(count_of(owners), np.int64)
     for key, owner in owners.items():
-        for number in np.unique(owner[owner >= 0]).tolist():
-            keys_of.setdefault(number, []).append(key)
-    members: dict[tuple[Key, ...], list[int]] = {}
-    for number in sorted(keys_of):
-        members.setdefault(tuple(keys_of[number]), []).append(number)
+        members = np.unique(owner[owner >= 0])
+        before, place = np.unique(list_of[members], return_inverse=True)
+        list_of[members] = len(lists) + place
+        lists += [(*lists[number], key) for number in before.tolist()]
     groups = []
-    for keys, numbers in members.items():
-        maker = next((name for name, dim in keys if roles[name, dim] == "filter"), keys[0][0])
-        groups.append(Group(maker.rpartition(".")[0] or maker, tuple(numbers), keys))
+    found, first, group_of = np.unique(list_of, return_index=True, return_inverse=True)
+    for index in np.argsort(first).tolist():
+        keys = lists[found[index]]
+        if keys:
+            maker = next((name for name, dim in keys if roles[name, dim] == "filter"), keys[0][0])
+            numbers = np.flatnonzero(group_of == index)
+            module = maker.rpartition(".")[0] or maker
+            groups.append(Group(module, tuple(numbers.tolist()), keys))
     return tuple(groups)

@@ -12,6 +12,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from lit_compress.measure.cost import Inputs, cost
 from lit_compress.pruning.channels import analyse, undisturbed
+from lit_compress.pruning.checks import check_module
 from lit_compress.pruning.describe import Outlook, outlook
 from lit_compress.pruning.eligible import Eligible, eligible_groups
 from lit_compress.pruning.graph import ChannelGraph
@@ -125,6 +126,7 @@ def open_ledger(
         submodule: Name of the part of it that takes them.
         groups: Tells which groups of channels may lose some.
     """
+    check_module(module)
     parameters = dict(module.named_parameters())
     refuse_nan({n: p for n, p in parameters.items() if not isinstance(p, UninitializedParameter)})
     graph = analyse(module, inputs, submodule)

@@ -42,6 +42,8 @@ def read_rules(path: str | Path, ratio: Fraction | None = None) -> tuple[Rule, .
     Raises:
         RuleError: If it is missing, or an entry is wrong; the message names file and line.
     """
+    if not isinstance(path, (str, Path)):
+        raise RuleError(f"rules must be the path of a rule file, got {path!r}")
     path = Path(path)
     content = _bytes(path)
     if path.suffix == LINES:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import singledispatch
+from itertools import accumulate
+from operator import mul
 from typing import Any
 
 import torch
@@ -93,10 +95,15 @@ def in_layout_of(tensor: Tensor, value: Tensor) -> Tensor:
     Strides decide, also where both formats hold the same bytes (a 1 x 1 convolution): by them torch
     picks the format in which a layer computes.
     """
-    plain = torch.empty(tensor.shape, device="meta").stride()
-    if tensor.dim() == 4 and tensor.stride() != plain:
+    if tensor.dim() == 4 and tensor.stride() != _plain(tensor.shape):
         return torch.empty_like(value, memory_format=torch.channels_last).copy_(value)
     return value.contiguous()
+
+
+def _plain(shape: torch.Size) -> tuple[int, ...]:
+    """Return the strides that torch gives a new tensor."""
+    sizes = [max(1, size) for size in shape[:0:-1]]
+    return tuple(accumulate(sizes, mul, initial=1))[::-1]
 
 
 # --- optimizers --------------------------------------------------------------------------------

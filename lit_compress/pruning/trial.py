@@ -141,7 +141,8 @@ def _hides(tensor: Tensor) -> bool:
     """Tell a vector, or a tensor of one value: a head of zeros, a layer scale of 1e-6."""
     if tensor.numel() <= max(tensor.shape, default=1):
         return True
-    return bool((tensor == tensor.flatten()[0]).all())
+    first = tensor[(0,) * tensor.dim()]
+    return bool((tensor[0] == first).all()) and bool((tensor == first).all())
 
 
 def _noise(shape: torch.Size, generator: torch.Generator) -> Tensor:

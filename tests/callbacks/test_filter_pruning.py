@@ -448,6 +448,20 @@ def test_excluded_layers_stay(foreign: ForeignModule, make_trainer: MakeTrainer)
     assert (foreign.net[0].out_channels, foreign.net[3].out_channels) == (8, 6)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"rules": 5}, "path of a rule file, got 5"), ({"schedule": {"first": 1}}, "a Schedule")],
+)
+def test_arguments_of_another_type_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FilterPruning(0.5, **arguments)
+
+
+def test_describing_what_is_no_module_is_refused() -> None:
+    with pytest.raises(ChannelError, match="expected a torch module, got str"):
+        FilterPruning(0.5).describe("net", torch.zeros(1, 1, 8, 8))  # type: ignore[arg-type]
+
+
 def test_pattern_that_matches_nothing_is_refused(
     foreign: ForeignModule, make_trainer: MakeTrainer
 ) -> None:

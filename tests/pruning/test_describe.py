@@ -117,13 +117,17 @@ def test_the_table_is_plain_text() -> None:
         "body.0     1024     512",
         "head         10      10  10: a; b",
         "parameters: 2,000 to 1,500 (25.0% go)",
-        "MACs: 3,000,000 to 1,000,000 (66.7% go)",
+        "MACs of the example inputs: 3,000,000 to 1,000,000 (66.7% go)",
     ]
 
 
 def test_the_table_of_nothing_has_no_shares() -> None:
     lines = str(Outlook((), Budget(0, 0), Budget(0, 0))).splitlines()
-    assert lines == ["layer  filters    kept  cannot go", "parameters: 0 to 0", "MACs: 0 to 0"]
+    assert lines == [
+        "layer  filters    kept  cannot go",
+        "parameters: 0 to 0",
+        "MACs of the example inputs: 0 to 0",
+    ]
 
 
 def test_a_network_that_is_one_layer() -> None:
