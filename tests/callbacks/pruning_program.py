@@ -38,9 +38,6 @@ class Digests(Callback):
             file.write(f"{trainer.current_epoch} {digest(pl_module)}\n")
         print("epoch", trainer.current_epoch, flush=True)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        (self.folder / f"final-{trainer.global_rank}").write_text(digest(pl_module))
-
 
 def newest(folder: Path) -> Path | None:
     for path in sorted(folder.glob("*.ckpt"), key=lambda p: int(p.stem), reverse=True):
@@ -78,7 +75,10 @@ def main(folder: Path, processes: int = 1, epoch: str = "", kind: str = "filters
         enable_model_summary=False,
     )
     resume = folder / f"{epoch}.ckpt" if epoch.isdigit() else newest(folder)
-    trainer.fit(Mobile(), loader(96), loader(16, 1), ckpt_path=resume)
+    module = Mobile()
+    trainer.fit(module, loader(96), loader(16, 1), ckpt_path=resume)
+    # Not in on_train_end, which does not come where the last checkpoint was written before a kill.
+    (folder / f"final-{trainer.global_rank}").write_text(digest(module))
 
 
 if __name__ == "__main__":

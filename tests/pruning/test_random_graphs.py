@@ -186,7 +186,8 @@ def binary(b: Builder) -> None:
             "mul": lambda: x * y.sigmoid(),
             "sub": lambda: torch.sub(x, y, alpha=0.5),
             "max": lambda: torch.maximum(x, y),
-            "where": lambda: torch.where(x > 0, y, x),
+            # Without a jump at 0, on either side of which rounding may put a value.
+            "where": lambda: torch.where(x > 0, x * y.sigmoid(), x),
         }
         held.append(results[kind]())
 
