@@ -1,6 +1,6 @@
 """The three networks on both data sets: test accuracy in float and of the int8 file.
 
-    python experiments/int8_accuracy.py --data-dir DIR --runs runs
+    python experiments/int8_accuracy.py --data-dir DIR --runs runs [--calibration minmax]
 
 Takes ``RUNS/<config>/version_0/checkpoints/last.ckpt`` of each of the six packaged configs (those
 that are there), converts it with the default settings, and prints accuracies on the test images,
@@ -14,7 +14,7 @@ import logging
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -22,10 +22,12 @@ from lightning.pytorch import LightningDataModule
 
 import lit_compress
 from lit_compress.artifact import sqnr_db
+from lit_compress.callbacks import PostTrainingQuantization
 from lit_compress.datamodules import CIFAR10DataModule, FashionMNISTDataModule
 from lit_compress.datamodules.images import ImageDataModule
 from lit_compress.modules import AlexNet, MobileNetV2, ShuffleNetV2
 from lit_compress.modules.classifier import ImageClassifier
+from lit_compress.quantization import Calibration
 from lit_compress.trainer import Trainer
 
 NETWORKS: dict[str, Any] = {
@@ -44,7 +46,13 @@ def data_of(name: str, network: str, data_dir: str) -> ImageDataModule:
     return FashionMNISTDataModule(data_dir, image_size=size)
 
 
-def convert(model: ImageClassifier, data: LightningDataModule, checkpoint: Path, to: str) -> None:
+def convert(
+    model: ImageClassifier,
+    data: LightningDataModule,
+    checkpoint: Path,
+    to: str,
+    calibration: Calibration,
+) -> None:
     """Write the artefact of a checkpoint."""
     trainer = Trainer(
         accelerator="cpu",
@@ -52,15 +60,23 @@ def convert(model: ImageClassifier, data: LightningDataModule, checkpoint: Path,
         enable_progress_bar=False,
         enable_model_summary=False,
         limit_val_batches=10,
+        callbacks=[PostTrainingQuantization(calibration=calibration)],
     )
     trainer.quantize(model, datamodule=data, ckpt_path=str(checkpoint), dirpath=to)
 
 
-def row(network: str, name: str, checkpoint: Path, data_dir: str, folder: str) -> str:
+def row(
+    network: str,
+    name: str,
+    checkpoint: Path,
+    data_dir: str,
+    folder: str,
+    calibration: Calibration,
+) -> str:
     """Return one line of the table."""
     data = data_of(name, network, data_dir)
     model = NETWORKS[network](in_channels=CHANNELS[name])
-    convert(model, data, checkpoint, folder)
+    convert(model, data, checkpoint, folder, calibration)
     net = lit_compress.load(folder)
     data.setup("test")
     expected, found, labels = [], [], []
@@ -87,6 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-dir", default="data")
     parser.add_argument("--runs", default="runs")
+    parser.add_argument("--calibration", default="histogram", choices=get_args(Calibration))
     words = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -99,7 +116,10 @@ def main() -> None:
                 continue
             with tempfile.TemporaryDirectory() as folder:
                 artifact = f"{folder}/artifact"
-                lines.append(row(network, name, run / "last.ckpt", words.data_dir, artifact))
+                checkpoint = run / "last.ckpt"
+                lines.append(
+                    row(network, name, checkpoint, words.data_dir, artifact, words.calibration)
+                )
     print("network        data set          float     int8   change  agreement  SQNR dB     file")
     print("\n".join(lines))
 

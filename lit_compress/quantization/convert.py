@@ -11,6 +11,7 @@ from torch.fx import GraphModule
 
 from lit_compress.errors import CalibrationError
 from lit_compress.quantization.calibrate import Batch, Calibration, WeightRange, calibrate
+from lit_compress.quantization.equalize import equalize
 from lit_compress.quantization.export import capture
 from lit_compress.quantization.pt2e import FixedQParamsObserver, convert_pt2e, prepare_pt2e
 from lit_compress.quantization.quantizer import OnnxQuantizer
@@ -75,6 +76,9 @@ class Calibrated:
         network = copy.deepcopy(network).eval()
         _check_finite(network)
         self._program = capture(network, example)
+        batches = tuple(batches)
+        if batches:
+            equalize(self._program.module(check_guards=False), batches)
         self._quantizer = OnnxQuantizer(calibration, weight_range, names)
         self._prepared: GraphModule = prepare_pt2e(
             self._program.module(check_guards=False), self._quantizer

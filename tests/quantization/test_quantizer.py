@@ -151,7 +151,7 @@ def test_what_stands_between_two_convolutions(name: str, images: Tensor, tmp_pat
     assert {key: counted[key] for key in ran} == ran
     assert not counted[not_ran]
     with torch.no_grad():
-        assert sqnr_db(net(images).numpy(), OnnxModel(tmp_path / "m.onnx")(images)) > 28
+        assert sqnr_db(net(images).numpy(), OnnxModel(tmp_path / "m.onnx")(images)) > 27
 
 
 def test_transposed_convolutions_have_int8_weights_by_output_channel(
