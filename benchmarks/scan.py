@@ -93,7 +93,7 @@ def same_work(images: int, every: int) -> None:
                 for ratio in RATIOS
             ]
             middle = perf_counter()
-            expected = looped(copied, target.name, list(sample))
+            expected = looped(copied, target.name, loader)
             theirs.append(perf_counter() - middle)
             ours.append(middle - start)
             wrong += sum(not _same(a, b) for a, b in zip(found, expected, strict=True))

@@ -32,10 +32,12 @@ class Recording:
     Attributes:
         results: For each call, its result: tensors that are not needed stand-ins of their shape.
         states: By value and number of changes so far, the tensor.
+        stand_ins: ``id`` of the stand-ins among the results.
     """
 
     results: list[Any]
     states: Stored
+    stand_ins: set[int]
 
 
 def record(run: Run, structure: Structure, cuts: Sequence[int]) -> Recording:
@@ -52,7 +54,7 @@ def record(run: Run, structure: Structure, cuts: Sequence[int]) -> Recording:
     keeper = _Record(structure, cuts)
     with torch.no_grad(), keeper:
         run()
-    return Recording(keeper.results, keeper.states)
+    return Recording(keeper.results, keeper.states, keeper.stand_ins)
 
 
 def replay(run: Run, structure: Structure, recording: Recording, cut: int) -> Any:
@@ -102,6 +104,7 @@ class _Record(_Follow):
         super().__init__(structure)
         self.results: list[Any] = []
         self.states: Stored = {}
+        self.stand_ins: set[int] = set()
         self._cuts = sorted(set(cuts))
         self._held: dict[int, Tensor] = {}
         self._changing: dict[int, list[int]] = {}
@@ -138,7 +141,10 @@ class _Record(_Follow):
             if any(self.structure.values[number].crosses(cut) for cut in self._cuts):
                 self._held[number] = leaf
                 self._store(number)
-            return _stand_in(leaf)
+            stand_in = _stand_in(leaf)
+            if is_stand_in(stand_in):
+                self.stand_ins.add(id(stand_in))
+            return stand_in
         return None
 
     def _store(self, number: int) -> None:
@@ -172,7 +178,7 @@ class _Replay(_Follow):
         """Make the call, or return what it gave before."""
         if self.index + 1 >= self._cut:
             self.index += 1
-            if _holds_stand_in((*args, *kwargs.values()) if kwargs else args):
+            if self._takes_stand_in((*args, *kwargs.values()) if kwargs else args):
                 raise ReplayError(f"{_name(func)} takes a tensor that no call took before")
             return func(*args, **(kwargs or {}))
         call = self.step(func)
@@ -189,6 +195,17 @@ class _Replay(_Follow):
             for leaf, number in zip(leaves, call.leaves, strict=True)
         ]
         return tree_unflatten(found, spec)
+
+    def _takes_stand_in(self, given: Iterable[Any]) -> bool:
+        """Tell whether arguments hold a stand-in; by ``id``, as each call asks."""
+        known = self._recording.stand_ins
+        for value in given:
+            if isinstance(value, (list, tuple, dict)):
+                if any(id(leaf) in known for leaf in tensors_of(value)):
+                    return True
+            elif id(value) in known:
+                return True
+        return False
 
     def _leaf(self, number: int | None, leaf: Any, args: Any, kwargs: Any) -> Any:
         if number is None:
@@ -224,13 +241,3 @@ def _stand_in(tensor: Tensor) -> Tensor:
 def is_stand_in(tensor: object) -> bool:
     """Tell whether a tensor only has the shape of one that was not kept."""
     return hasattr(tensor, MARK)
-
-
-def _holds_stand_in(given: Iterable[Any]) -> bool:
-    """Tell whether arguments hold a stand-in; this is asked at each call."""
-    return any(
-        any(is_stand_in(leaf) for leaf in tensors_of(value))
-        if isinstance(value, (list, tuple, dict))
-        else is_stand_in(value)
-        for value in given
-    )

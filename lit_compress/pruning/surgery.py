@@ -296,8 +296,8 @@ def replaced(
                         value = new[id(tensor)]
                         is_parameter = isinstance(tensor, nn.Parameter)
                         table[name] = nn.Parameter(value, False) if is_parameter else value
-        changed = {id(table[name]) for table, name, _ in held if name in table}
-        before = set_widths(module, changed, norms)
+        changed = {id(table[name]) for table, name, old in held if new[id(old)].shape != old.shape}
+        before = set_widths(module, changed, norms) if changed or norms else []
         yield
     finally:
         for table, name, tensor in held:
