@@ -165,7 +165,7 @@ class _Flow(Interpreter):
         self.made[node], self.count = start, start + size
         self._channels[node] = _along(numbers, value, dim).expand(value.shape)
         own = [self._attribute(source) for source in node.args[1:3] if source is not None]
-        if not own or not all(map(self._is_alone, own)):
+        if not own or not all(self._is_alone(tensor) and len(tensor) == size for tensor in own):
             self._freeze(node)
         else:
             self._writes += [(tensor, start) for tensor in own]
@@ -191,7 +191,8 @@ class _Flow(Interpreter):
     def _pool(self, node: Node, source: Node, value: Tensor) -> None:
         channels = self._channels[source]
         rows = channels.flatten(2) if channels.dim() > 2 else channels[..., None]
-        if bool((rows == rows[..., :1]).all()) and value.shape[:2] == channels.shape[:2]:
+        same = value.shape[:2] == channels.shape[:2] and _is_spatial(node, channels)
+        if same and bool((rows == rows[..., :1]).all()):
             shape = (*rows.shape[:2], *[1] * (value.dim() - 2))
             self._channels[node] = rows[..., 0].view(shape).expand(value.shape)
         else:
@@ -250,6 +251,14 @@ class _Ranges(Interpreter):
 def _is_rectified(maker: Node) -> bool:
     users = list(maker.users)
     return len(users) == 1 and users[0].target in HOMOGENEOUS
+
+
+def _is_spatial(pool: Node, image: Tensor) -> bool:
+    """Tell whether a pool or mean leaves batch and channels alone."""
+    if pool.target is not aten.mean.dim:
+        return image.dim() > 2
+    dims: Any = pool.args[1]
+    return bool(dims) and all(dim % image.dim() > 1 for dim in dims)
 
 
 def _axis(cat: Node) -> int:

@@ -133,10 +133,23 @@ class Twice(nn.Module):
         return out
 
 
+class Averaged(nn.Module):
+    """A mean over the channels, where the image is as high as there are channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.head = nn.Conv2d(3, 5, 1), nn.Linear(5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.one(x).mean(1))
+        return out
+
+
 @pytest.mark.parametrize(
     "network",
     [
         Added(),
+        Averaged(),
         Twice(),
         nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sigmoid(), nn.Conv2d(4, 4, 1)),
         nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU6(), nn.Conv2d(4, 4, 1)),
