@@ -2,8 +2,8 @@
 
     python experiments/int8_accuracy.py --data-dir DIR --runs runs [--calibration minmax]
 
-The table in README is of trainings with ``--trainer.max_epochs`` (and the schedule's ``T_max``) of 4
-and 6 for ShuffleNetV2 on FashionMNIST and CIFAR-10, 3 and 4 for MobileNetV2, 1 for AlexNet.
+The table in README is of trainings with ``--trainer.max_epochs`` (and the schedule's ``T_max``) of
+4 and 6 for ShuffleNetV2 on FashionMNIST and CIFAR-10, 3 and 4 for MobileNetV2, 1 for AlexNet.
 
 Takes ``RUNS/<config>/version_0/checkpoints/last.ckpt`` of each of the six packaged configs (those
 that are there), converts it with the default settings, and prints accuracies on the test images,
