@@ -213,11 +213,14 @@ def _check(graph: ChannelGraph) -> None:
 
 def grouped(owners: Mapping[Key, np.ndarray], roles: Mapping[Key, str]) -> tuple[Group, ...]:
     """Return the groups of classes that cut the same tensors."""
-    # Each class has the number of a list of keys, which grows key by key.
+    # Each class has the number of a list of keys, which grows key by key. Classes are looked up, as
+    # those of a damaged checkpoint may have any number.
     lists: list[tuple[Key, ...]] = [()]
-    list_of = np.zeros(count_of(owners), np.int64)
+    classes = np.unique(np.concatenate([np.empty(0, np.int64), *owners.values()]))
+    classes = classes[classes >= 0]
+    list_of = np.zeros(len(classes), np.int64)
     for key, owner in owners.items():
-        members = np.unique(owner[owner >= 0])
+        members = np.searchsorted(classes, np.unique(owner[owner >= 0]))
         before, place = np.unique(list_of[members], return_inverse=True)
         list_of[members] = len(lists) + place
         lists += [(*lists[number], key) for number in before.tolist()]
@@ -227,7 +230,7 @@ def grouped(owners: Mapping[Key, np.ndarray], roles: Mapping[Key, str]) -> tuple
         keys = lists[found[index]]
         if keys:
             maker = next((name for name, dim in keys if roles[name, dim] == "filter"), keys[0][0])
-            numbers = np.flatnonzero(group_of == index)
+            numbers = classes[group_of == index]
             module = maker.rpartition(".")[0] or maker
             groups.append(Group(module, tuple(numbers.tolist()), keys))
     return tuple(groups)
