@@ -43,7 +43,7 @@ def build(name: str) -> tuple[nn.Module, Tensor]:
             nn.init.normal_(module.weight, 0, 0.02)  # the head of a ViT starts as zero
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # the average, from the first batch on
-    size = 224 if name.startswith(("vit", "maxvit")) else 96 if name == "inception_v3" else 64
+    size = 224 if name.startswith(("vit", "maxvit")) else 299 if name == "inception_v3" else 64
     images = torch.randn(8, 3, size, size)
     with torch.no_grad():
         model.train()(images)
