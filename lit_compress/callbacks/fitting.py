@@ -120,8 +120,8 @@ class Fitting:
             if len(whole) != len(now) or any(a > b for a, b in zip(now, whole, strict=True)):
                 raise CheckpointError(
                     f"{name} is {now} in the checkpoint and {shape} here, and the checkpoint, of "
-                    "weights alone, has no record of what was pruned: save it with "
-                    "save_weights_only=False"
+                    "weights alone, has no record of what was pruned: save it whole, without "
+                    "ModelCheckpoint's save_weights_only"
                 )
         self._before = {}
 

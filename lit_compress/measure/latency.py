@@ -101,21 +101,9 @@ def compare(
     Raises:
         InvalidArgumentError: If there is no runner, a baseline is unknown, or a number is too low.
     """
-    if not runners:
-        raise InvalidArgumentError("compare() needs at least one runner, got none")
-    if rounds < 10 or threads < 1 or batch < 1:
-        raise InvalidArgumentError(
-            "compare() needs rounds of at least 10, threads and batch of at least 1, got "
-            f"rounds={rounds}, threads={threads}, batch={batch}"
-        )
-    if not 0 < confidence < 1:
-        raise InvalidArgumentError(f"confidence must be between 0 and 1, got {confidence}")
+    _check_numbers(rounds, threads, batch, confidence)
     names = list(runners)
-    if baselines is None:
-        baselines = dict.fromkeys(names[1:], (names[0],))
-    unknown = {name for pair in baselines.items() for name in (pair[0], *pair[1])} - set(names)
-    if unknown:
-        raise InvalidArgumentError(f"compare() has no runner named {sorted(unknown)}, only {names}")
+    baselines = _checked(names, baselines)
     random = np.random.default_rng(seed)
     with torch_threads(threads):
         calls = {name: _warm(run, warmup, slice_seconds) for name, run in runners.items()}
@@ -136,6 +124,30 @@ def compare(
         )
         for name in names
     }
+
+
+def _check_numbers(rounds: int, threads: int, batch: int, confidence: float) -> None:
+    if rounds < 10 or threads < 1 or batch < 1:
+        raise InvalidArgumentError(
+            "compare() needs rounds of at least 10, threads and batch of at least 1, got "
+            f"rounds={rounds}, threads={threads}, batch={batch}"
+        )
+    if not 0 < confidence < 1:
+        raise InvalidArgumentError(f"confidence must be between 0 and 1, got {confidence}")
+
+
+def _checked(
+    names: list[str], baselines: Mapping[str, tuple[str, ...]] | None
+) -> Mapping[str, tuple[str, ...]]:
+    """Return what each runner is compared with."""
+    if not names:
+        raise InvalidArgumentError("compare() needs at least one runner, got none")
+    if baselines is None:
+        return dict.fromkeys(names[1:], (names[0],))
+    unknown = {name for pair in baselines.items() for name in (pair[0], *pair[1])} - set(names)
+    if unknown:
+        raise InvalidArgumentError(f"compare() has no runner named {sorted(unknown)}, only {names}")
+    return baselines
 
 
 def module_runner(module: nn.Module, inputs: Tensor) -> Runner:

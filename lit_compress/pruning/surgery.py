@@ -271,6 +271,13 @@ def set_widths(
     return before
 
 
+def _at(module: nn.Module, name: str) -> Tensor | None:
+    """Return a parameter or buffer by its name, without a walk through all modules."""
+    path, _, leaf = name.rpartition(".")
+    layer = module.get_submodule(path)
+    return layer._parameters[leaf] if leaf in layer._parameters else layer._buffers[leaf]
+
+
 @contextmanager
 def replaced(
     module: nn.Module, values: Mapping[str, Tensor], norms: Mapping[str, int] | None = None
@@ -282,8 +289,7 @@ def replaced(
         values: New tensors by name; a tensor with several names is replaced under all.
         norms: Widths of norm layers without tensors.
     """
-    own = named_tensors(module)
-    new = {id(own[name]): value for name, value in values.items()}
+    new = {id(_at(module, name)): value for name, value in values.items()}
     held: list[tuple[dict[str, Any], str, Any]] = []
     before: list[tuple[nn.Module, str, int]] = []
     try:

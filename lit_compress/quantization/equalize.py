@@ -63,9 +63,10 @@ def equalize(graph: GraphModule, batches: Sequence[Batch]) -> int:
                 ranges.run(*as_tuple(batch))
     except (RuntimeError, ValueError):  # the calibration runs them too, and says what is wrong
         return 0
-    if not bool(ranges.largest(flow.count).isfinite().all()):
+    largest = ranges.largest(flow.count)
+    if not bool(largest.isfinite().all()):
         return 0
-    scales = flow.scales(ranges.largest(flow.count))
+    scales = flow.scales(largest)
     flow.apply(scales)
     return int((scales != 1).sum())
 

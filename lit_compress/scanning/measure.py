@@ -62,8 +62,6 @@ class Measure:
         self._whole: Scores | None = None
         self._told: set[int] = set()
         self._held = _held(self._copy)
-        self._own = named_tensors(self._copy)
-        self._places = _places(self._copy)
         self.baseline = self._validated({})
         self.whole = self._why_whole()
         if self.whole:
@@ -95,7 +93,7 @@ class Measure:
     ) -> Scores:
         """Return what validation_step alone logs, of a run from some call on."""
         tally = Tally(self._copy)
-        with self._alone(), self._changed(values):
+        with self._alone(), replaced(self._copy, values):
             for index in range(len(self._sample))[:batches]:
                 self._go(index, tally, cut)
             return tally.scores()
@@ -122,8 +120,9 @@ class Measure:
         """Find from where each target must be run."""
         with self._alone():
             structure = structure_of(self._run(0, Tally(self._copy)))
+        own = named_tensors(self._copy)
         self._structure = structure
-        self._cuts = {names: structure.cut(self._own[name] for name in names) for names in targets}
+        self._cuts = {names: structure.cut(own[name] for name in names) for names in targets}
 
     def _cut(self, names: frozenset[str]) -> int:
         """Return the call from which to run when tensors change, and remember what comes before."""
@@ -186,27 +185,6 @@ class Measure:
         return lambda: step(self._copy, batch, index, tally)
 
     @contextmanager
-    def _changed(self, values: Mapping[str, Tensor]) -> Iterator[None]:
-        """Put other tensors in the place of the copy's own."""
-        if any(value.shape != self._own[name].shape for name, value in values.items()):
-            with replaced(self._copy, values):
-                yield
-            return
-        held = [
-            (table, key, table[key], values[name])
-            for name in values
-            for table, key in self._places[id(self._own[name])]
-        ]
-        try:
-            for table, key, own, value in held:
-                is_parameter = isinstance(own, nn.Parameter)
-                table[key] = nn.Parameter(value, False) if is_parameter else value
-            yield
-        finally:
-            for table, key, own, _ in held:
-                table[key] = own
-
-    @contextmanager
     def _alone(self) -> Iterator[None]:
         """Run without gradients, compiled code or effect on what comes later.
 
@@ -223,19 +201,8 @@ class Measure:
             yield
 
     def _validated(self, values: Mapping[str, Tensor]) -> Scores:
-        with self._alone(), self._changed(values):
+        with self._alone(), replaced(self._copy, values):
             return validate(self._trainer, self._copy, [self._sample], 1.0)
-
-
-def _places(module: nn.Module) -> dict[int, list[tuple[dict[str, Any], str]]]:
-    """Return, by ``id`` of a module's tensor, the tables and names it is under."""
-    found: dict[int, list[tuple[dict[str, Any], str]]] = {}
-    for layer in module.modules():
-        tables: tuple[dict[str, Any], ...] = (layer._parameters, layer._buffers)
-        for table in tables:
-            for name, tensor in table.items():
-                found.setdefault(id(tensor), []).append((table, name))
-    return found
 
 
 def _held(module: nn.Module) -> list[tuple[dict[str, Any], str, Tensor, Tensor]]:
