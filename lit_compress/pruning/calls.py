@@ -8,13 +8,15 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from lit_compress.pruning.trace import call_name
+from lit_compress.pruning.trace import call_name, layer_calls
 
 Run = Callable[[], Any]
+#: Calls that set how others work, and are never skipped.
+MODES = ("set_grad_enabled", "inference_mode", "enter_autocast", "exit_autocast")
 
 
 @dataclass
@@ -52,6 +54,23 @@ class Call:
     leaves: list[int | None]
 
 
+@dataclass(frozen=True)
+class Span:
+    """The calls that a layer makes while it runs.
+
+    Attributes:
+        layer: The layer.
+        start: Number of its first call.
+        end: Number of the first call after it.
+        result: The value that it returns, which one of its calls made.
+    """
+
+    layer: nn.Module
+    start: int
+    end: int
+    result: int
+
+
 @dataclass
 class Structure:
     """The calls of a run, and which values they pass on.
@@ -61,12 +80,16 @@ class Structure:
         values: The tensors that they made.
         uses: By ``id`` of a tensor that was there before, the first call that took it.
         first_change: The first call that changed a tensor that was there before; None if none did.
+        spans: Of the layers that pass nothing on but what they return, inner ones first.
+        subclassed: Whether a call took a tensor of a subclass with its own torch functions.
     """
 
     calls: list[Call]
     values: list[Value]
     uses: dict[int, int]
     first_change: int | None = None
+    spans: list[Span] = field(default_factory=list)
+    subclassed: bool = False
 
     def cut(self, tensors: Iterable[Tensor]) -> int:
         """Return the last call that all before which can be skipped when tensors have changed.
@@ -97,13 +120,23 @@ class Structure:
             if sum(value.crosses(cut) for value in values) > 1
         )
 
+    def outer_spans(self, cut: int) -> list[Span]:
+        """Return the spans that end before a call and lie in no other that does."""
+        found: list[Span] = []
+        for span in reversed(self.spans):
+            if span.end <= cut and (not found or span.end <= found[-1].start):
+                found.append(span)
+        return found
+
 
 def structure_of(run: Run) -> Structure:
     """Run a function once and return the structure of its calls."""
     watch = _Watch()
-    with torch.no_grad(), watch:
+    with torch.no_grad(), layer_calls(watch.enter, watch.leave), watch:
         run()
-    return Structure(watch.calls, watch.values, watch.uses, watch.first_change)
+    return Structure(
+        watch.calls, watch.values, watch.uses, watch.first_change, watch.spans, watch.subclassed
+    )
 
 
 def stored_bytes(structure: Structure, cuts: Sequence[int]) -> int:
@@ -120,6 +153,9 @@ class _Watch(TorchFunctionMode):
         self.values: list[Value] = []
         self.uses: dict[int, int] = {}
         self.first_change: int | None = None
+        self.spans: list[Span] = []
+        self.subclassed = False
+        self._entered: list[tuple[nn.Module, int, Any]] = []
         self._numbers: dict[int, int] = {}
         self._alive: list[Tensor] = []
         self._versions: list[int] = []
@@ -134,12 +170,32 @@ class _Watch(TorchFunctionMode):
         """Make the call and note it."""
         given = tensors_of((args, kwargs))
         index = len(self.calls)
+        self.subclassed |= bool(types)
         with torch._C.DisableTorchFunction():
             before = [t._version for t in given]
         out = func(*args, **(kwargs or {}))
         with torch._C.DisableTorchFunction():
             self._note(index, call_name(func), given, before, out)
         return out
+
+    def enter(self, layer: nn.Module, _: Any) -> None:
+        """Note that a layer begins."""
+        self._entered.append((layer, len(self.calls), _attributes(layer)))
+
+    def leave(self, layer: nn.Module, _: Any, out: Any) -> None:
+        """Note that a layer ends, and whether it could be skipped."""
+        while self._entered:
+            entered, start, before = self._entered.pop()
+            if entered is layer:
+                break
+        else:
+            return
+        number = self._numbers.get(id(out)) if isinstance(out, Tensor) else None
+        if number is None or self.values[number].born < start or before != _attributes(layer):
+            return
+        watched = any(m._forward_hooks or m._forward_pre_hooks for m in layer.modules())
+        if not watched and not any(call.name in MODES for call in self.calls[start:]):
+            self.spans.append(Span(layer, start, len(self.calls), number))
 
     def _note(
         self, index: int, name: str, given: list[Tensor], before: list[int], out: Any
@@ -171,6 +227,17 @@ class _Watch(TorchFunctionMode):
             self._alive.append(leaf)  # so that its id is not given to another
             self._versions.append(leaf._version)
         return self._numbers[id(leaf)]
+
+
+def _attributes(layer: nn.Module) -> list[dict[str, tuple[int, int]]]:
+    """Return which objects a layer and those in it hold: a new one would be missed by a skip."""
+    return [
+        {
+            n: (id(held), len(held) if isinstance(held, (list, dict, set)) else 0)
+            for n, held in vars(m).items()
+        }
+        for m in layer.modules()
+    ]
 
 
 def tensors_of(value: Any) -> list[Tensor]:

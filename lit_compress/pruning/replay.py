@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from lit_compress.errors import ReplayError
-from lit_compress.pruning.calls import Call, Run, Structure, tensors_of
+from lit_compress.pruning.calls import MODES, Call, Run, Span, Structure, tensors_of
 from lit_compress.pruning.trace import call_name
-
-#: Attribute of tensors that stand for others which are not kept.
-MARK = "_lit_compress_stand_in"
-#: Calls that set how others work, and are never skipped.
-MODES = ("set_grad_enabled", "inference_mode", "enter_autocast", "exit_autocast")
-
 
 Stored = dict[tuple[int, int], Tensor]
 
@@ -30,14 +25,14 @@ class Recording:
     """What a run's calls gave, as far as it is needed later.
 
     Attributes:
-        results: For each call, its result: tensors that are not needed stand-ins of their shape.
+        results: For each call, its result, with None for tensors.
         states: By value and number of changes so far, the tensor.
-        stand_ins: ``id`` of the stand-ins among the results.
+        stand_ins: By value, a tensor of its shape.
     """
 
     results: list[Any]
     states: Stored
-    stand_ins: set[int]
+    stand_ins: dict[int, Tensor]
 
 
 def record(run: Run, structure: Structure, cuts: Sequence[int]) -> Recording:
@@ -57,7 +52,9 @@ def record(run: Run, structure: Structure, cuts: Sequence[int]) -> Recording:
     return Recording(keeper.results, keeper.states, keeper.stand_ins)
 
 
-def replay(run: Run, structure: Structure, recording: Recording, cut: int) -> Any:
+def replay(
+    run: Run, structure: Structure, recording: Recording, cut: int, layers: bool = True
+) -> Any:
     """Run a function, skipping all calls before one of them.
 
     Args:
@@ -65,15 +62,22 @@ def replay(run: Run, structure: Structure, recording: Recording, cut: int) -> An
         structure: Its calls.
         recording: What they gave.
         cut: The call from which it is run.
+        layers: Whether to pass over whole layers before it, and not only over their torch calls.
 
     Returns:
         What it returns.
 
     Raises:
-        ReplayError: If it makes other calls.
+        ReplayError: If it makes other calls, or fails.
     """
-    with torch.no_grad(), _Replay(structure, recording, cut):
-        return run()
+    mode = _Replay(structure, recording, cut)
+    try:
+        with torch.no_grad(), mode.passing_over(cut if layers else 0), mode:
+            return run()
+    except ReplayError:
+        raise
+    except Exception as error:  # with what was not kept, anything may fail: a whole run will tell
+        raise ReplayError(f"a run from call {cut} on fails ({error})") from error
 
 
 class _Follow(TorchFunctionMode):
@@ -104,7 +108,7 @@ class _Record(_Follow):
         super().__init__(structure)
         self.results: list[Any] = []
         self.states: Stored = {}
-        self.stand_ins: set[int] = set()
+        self.stand_ins: dict[int, Tensor] = {}
         self._cuts = sorted(set(cuts))
         self._held: dict[int, Tensor] = {}
         self._changing: dict[int, list[int]] = {}
@@ -135,16 +139,13 @@ class _Record(_Follow):
         return out
 
     def _keep(self, leaf: Any, number: int | None) -> Any:
-        if number is None or number < 0 or not isinstance(leaf, Tensor):
-            return None if isinstance(leaf, Tensor) else leaf
-        if self.structure.values[number].born == self.index:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        if number is not None and number >= 0 and number not in self.stand_ins:
             if any(self.structure.values[number].crosses(cut) for cut in self._cuts):
                 self._held[number] = leaf
                 self._store(number)
-            stand_in = _stand_in(leaf)
-            if is_stand_in(stand_in):
-                self.stand_ins.add(id(stand_in))
-            return stand_in
+            self.stand_ins[number] = _stand_in(leaf)
         return None
 
     def _store(self, number: int) -> None:
@@ -167,6 +168,7 @@ class _Replay(_Follow):
         super().__init__(structure)
         self._recording = recording
         self._cut = cut
+        self._off = ExitStack()
 
     def __torch_function__(
         self,
@@ -177,9 +179,8 @@ class _Replay(_Follow):
     ) -> Any:
         """Make the call, or return what it gave before."""
         if self.index + 1 >= self._cut:
-            self.index += 1
-            if self._takes_stand_in((*args, *kwargs.values()) if kwargs else args):
-                raise ReplayError(f"{_name(func)} takes a tensor that no call took before")
+            if not self.structure.subclassed:  # from here on, no call need come by
+                self._off.enter_context(torch._C.DisableTorchFunction())
             return func(*args, **(kwargs or {}))
         call = self.step(func)
         if call.name in MODES:
@@ -196,48 +197,72 @@ class _Replay(_Follow):
         ]
         return tree_unflatten(found, spec)
 
-    def _takes_stand_in(self, given: Iterable[Any]) -> bool:
-        """Tell whether arguments hold a stand-in; by ``id``, as each call asks."""
-        known = self._recording.stand_ins
-        for value in given:
-            if isinstance(value, (list, tuple, dict)):
-                if any(id(leaf) in known for leaf in tensors_of(value)):
-                    return True
-            elif id(value) in known:
-                return True
-        return False
+    def __exit__(self, *given: Any) -> None:
+        """End the block."""
+        self._off.close()
+        super().__exit__(*given)  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def passing_over(self, cut: int) -> Iterator[None]:
+        """Have the layers that are done before a call return what they gave, within the block."""
+        spans: dict[nn.Module, dict[int, Span]] = {}
+        for span in self.structure.outer_spans(cut):
+            spans.setdefault(span.layer, {})[span.start] = span
+        with ExitStack() as stack:
+            for layer, own in spans.items():
+                forward = self._passing(layer.forward, own)
+                stack.enter_context(replaced_attributes(layer, forward=forward))
+            yield
+
+    def _passing(
+        self, forward: Callable[..., Any], spans: Mapping[int, Span]
+    ) -> Callable[..., Any]:
+        def passed(*args: Any, **kwargs: Any) -> Any:
+            span = spans.get(self.index + 1)
+            if span is None:
+                return forward(*args, **kwargs)
+            self.index = span.end - 1
+            return self._value(span.result)
+
+        return passed
 
     def _leaf(self, number: int | None, leaf: Any, args: Any, kwargs: Any) -> Any:
         if number is None:
             return leaf
         if number >= 0:
-            return self._value(number, leaf)
+            return self._value(number)
         return tensors_of((args, kwargs))[-1 - number]
 
-    def _value(self, number: int, stand_in: Any) -> Any:
+    def _value(self, number: int) -> Tensor:
         value = self.structure.values[number]
         state = sum(call < self._cut for call in value.changed)
         tensor = self._recording.states.get((number, state))
         if tensor is None:
-            return stand_in
+            return self._recording.stand_ins[number]
         if state == len(value.changed):
             return tensor
         with torch._C.DisableTorchFunction():
             return tensor.clone()  # it is changed later
 
 
+@contextmanager
+def replaced_attributes(layer: nn.Module, **attributes: Any) -> Iterator[None]:
+    """Give a module attributes of its own, in front of its class's, until the end of the block."""
+    before = {name: vars(layer)[name] for name in attributes if name in vars(layer)}
+    vars(layer).update(attributes)
+    try:
+        yield
+    finally:
+        for name in attributes:
+            vars(layer).pop(name, None)
+        vars(layer).update(before)
+
+
 _name = lru_cache(maxsize=4096)(call_name)
 
 
 def _stand_in(tensor: Tensor) -> Tensor:
-    """Return a tensor of the same shape and type that takes no memory."""
+    """Return a tensor of the same shape and type that holds nothing: what takes it fails."""
     if not tensor.is_floating_point() and tensor.numel() <= 64:
         return tensor  # the code may look at single numbers
-    made = torch.empty((), dtype=tensor.dtype, device=tensor.device).expand(tensor.shape)
-    setattr(made, MARK, True)
-    return made
-
-
-def is_stand_in(tensor: object) -> bool:
-    """Tell whether a tensor only has the shape of one that was not kept."""
-    return hasattr(tensor, MARK)
+    return torch.empty_like(tensor, device="meta")

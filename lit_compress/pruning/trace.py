@@ -228,18 +228,29 @@ class Trace(TorchFunctionMode):
             while self.modules and self.modules.pop()[1] is not module:
                 pass
 
-        handles = (
-            register_module_forward_pre_hook(enter),
-            register_module_forward_hook(leave),
-        )
-        try:
-            with self, warnings.catch_warnings():
-                # Compiled modules run uncompiled here, so that hooks fire once.
-                warnings.filterwarnings("ignore", "Using `torch.compile", UserWarning)
-                yield
-        finally:
-            for handle in handles:
-                handle.remove()
+        with layer_calls(enter, leave), self:
+            yield
+
+
+@contextmanager
+def layer_calls(
+    enter: Callable[[nn.Module, Any], None], leave: Callable[[nn.Module, Any, Any], None]
+) -> Iterator[None]:
+    """Have two functions called before and after the forward of every layer, within the block.
+
+    Args:
+        enter: Takes the layer and its arguments.
+        leave: Takes the layer, its arguments and its result.
+    """
+    handles = (register_module_forward_pre_hook(enter), register_module_forward_hook(leave))
+    try:
+        with warnings.catch_warnings():
+            # Compiled modules run uncompiled here, so that hooks fire once.
+            warnings.filterwarnings("ignore", "Using `torch.compile", UserWarning)
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class Count(TorchFunctionMode):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,11 +9,11 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.data import extract_batch_size
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from lit_compress.errors import ReplayError, ScanError
-from lit_compress.pruning.replay import is_stand_in
+from lit_compress.pruning.replay import replaced_attributes
 
 #: Hooks beside validation_step in which a module may do part of its measuring.
 HOOKS = (
@@ -75,7 +73,7 @@ class Tally:
         for name, metric in self._logged.items():
             for state in metric._defaults:
                 held = getattr(metric, state)
-                if any(is_stand_in(part) for part in (held if isinstance(held, list) else [held])):
+                if any(part.is_meta for part in (held if isinstance(held, list) else [held])):
                     raise ReplayError(f"the metric of {name} holds what was not kept")
             metric._computed = None  # it may have been asked before, in a part that is not run
             found[name] = float(metric.compute())
@@ -121,17 +119,5 @@ def step(module: LightningModule, batch: Any, index: int, tally: Tally) -> None:
         for name, value in values.items():
             log(name, value, **options)
 
-    with _replaced(module, log=log, log_dict=log_dict):
+    with replaced_attributes(module, log=log, log_dict=log_dict):
         module.validation_step(batch, index)
-
-
-@contextmanager
-def _replaced(module: nn.Module, **methods: Any) -> Iterator[None]:
-    before = {name: vars(module)[name] for name in methods if name in vars(module)}
-    vars(module).update(methods)
-    try:
-        yield
-    finally:
-        for name in methods:
-            vars(module).pop(name, None)
-        vars(module).update(before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -180,5 +181,110 @@ def test_a_value_that_was_not_kept_is_never_used() -> None:
     with torch.no_grad():
         assert torch.equal(replay(run, structure, recording, cut), run())
     c.bias.data.fill_(-9)
-    with pytest.raises(ReplayError, match="takes a tensor that no call took before"):
+    with pytest.raises(ReplayError, match=r"a run from call \d+ on fails \(.*meta"):
         replay(run, structure, recording, cut)
+
+
+class Remembering(nn.Module):
+    """Its first layer leaves something behind, which is read later."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.a, self.b, self.c = Leaving(how), nn.Linear(2, 2), nn.Linear(2, 2)
+        if how == "hook":
+            self.a.register_forward_hook(lambda *given: self.a.kept.append(given[2]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c(self.b(self.a(x))) + (self.a.last if self.a.how == "new" else self.a.kept[-1])
+
+
+class Leaving(nn.Linear):
+    """Keeps its output, as a new attribute or in a list."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__(2, 2)
+        self.how = how
+        self.kept: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.last = super().forward(x)
+        if self.how == "list":
+            self.kept.append(self.last)
+        return self.last
+
+
+def test_layers_before_the_cut_are_passed_over() -> None:
+    model, ran = shuffle().eval(), []
+    x = torch.randn(2, 3, 32, 32)
+    structure = structure_of(lambda: model(x))
+    cut = structure.cut([model.fc.weight])
+    recording = record(lambda: model(x), structure, [cut])
+    plain = replay(lambda: model(x), structure, recording, cut, layers=False)
+    for name, layer in model.named_modules():
+        forward = layer.forward
+
+        def counted(*args: Tensor, _name: str = name, _forward: Any = forward) -> Tensor:
+            ran.append(_name)
+            out: Tensor = _forward(*args)
+            return out
+
+        layer.forward = counted  # type: ignore[method-assign]
+    assert torch.equal(replay(lambda: model(x), structure, recording, cut), plain)
+    assert ran == ["", "fc"]
+    assert all(m.forward.__name__ == "counted" for m in model.modules())  # and back in place
+
+
+@pytest.mark.parametrize("how", ["new", "list", "hook"])
+def test_a_layer_that_leaves_something_behind_is_not_passed_over(how: str) -> None:
+    model, x, other = Remembering(how).eval(), torch.randn(1, 2), torch.randn(1, 2)
+    structure = structure_of(lambda: model(x))
+    cut = structure.cut([model.c.weight])
+    assert cut > 0
+    recording = record(lambda: model(x), structure, [cut])
+    with torch.no_grad():
+        expected = model(x)
+        model(other)  # what is left behind now is of another run
+    assert torch.equal(replay(lambda: model(x), structure, recording, cut), expected)
+
+
+def test_two_uses_of_a_layer_give_each_its_own() -> None:
+    layer, last, x = nn.Linear(2, 2), nn.Linear(2, 2), torch.randn(3, 2)
+
+    def run() -> Tensor:
+        once = layer(x)
+        return last(once - layer(once))
+
+    structure = structure_of(run)
+    cut = structure.cut([last.weight])
+    recording = record(run, structure, [1, 2, cut])
+    with torch.no_grad():
+        expected = run()
+        assert torch.equal(replay(run, structure, recording, cut), expected)
+        assert torch.equal(replay(run, structure, recording, 1), expected)
+        layer.weight.mul_(2)
+        whole = run()
+        assert not torch.equal(replay(run, structure, recording, 1), whole)  # its first use is kept
+
+
+def test_a_tensor_with_torch_functions_of_its_own_is_followed_to_the_end() -> None:
+    class Loud(Tensor):
+        """Doubles what is added to it."""
+
+        @classmethod
+        def __torch_function__(
+            cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            out = super().__torch_function__(func, types, args, kwargs or {})
+            return out * 2 if func is torch.add else out
+
+    layer, x = nn.Linear(2, 2), torch.randn(3, 2)
+    loud = torch.ones(2).as_subclass(Loud)
+
+    def run() -> Tensor:
+        return torch.add(loud, layer(x)) + 0
+
+    structure = structure_of(run)
+    assert structure.subclassed
+    recording = record(run, structure, [1])
+    with torch.no_grad():
+        assert torch.equal(replay(run, structure, recording, 1), run())
