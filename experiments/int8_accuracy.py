@@ -1,6 +1,6 @@
 """The three networks on both data sets: test accuracy in float and of the int8 file.
 
-    python experiments/int8_accuracy.py --data-dir DIR --runs runs [--calibration minmax]
+    python experiments/int8_accuracy.py --data-dir DIR --runs runs [--calibration histogram]
 
 The table in README is of trainings with ``--trainer.max_epochs`` (and the schedule's ``T_max``) of
 4 and 6 for ShuffleNetV2 on FashionMNIST and CIFAR-10, 3 and 4 for MobileNetV2, 1 for AlexNet.
@@ -38,6 +38,8 @@ NETWORKS: dict[str, Any] = {
     "mobilenet_v2": MobileNetV2,
     "alexnet": AlexNet,
 }
+#: For calibration, of 64 images, as in configs/quantize.yaml.
+BATCHES = 64
 CHANNELS = {"fashion_mnist": 1, "cifar10": 3}
 
 
@@ -62,8 +64,10 @@ def convert(
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        limit_val_batches=10,
-        callbacks=[PostTrainingQuantization(calibration=calibration)],
+        limit_val_batches=BATCHES,
+        callbacks=[
+            PostTrainingQuantization(calibration=calibration, calibration_batches=BATCHES)
+        ],
     )
     trainer.quantize(model, datamodule=data, ckpt_path=str(checkpoint), dirpath=to)
 
@@ -106,7 +110,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-dir", default="data")
     parser.add_argument("--runs", default="runs")
-    parser.add_argument("--calibration", default="histogram", choices=get_args(Calibration))
+    parser.add_argument("--calibration", default="minmax", choices=get_args(Calibration))
     words = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)

@@ -43,7 +43,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "mode": ("auto", "max", "min"),
     "on_drop": ("error", "warn"),
     "calibration_split": ("val", "train"),
-    "calibration": ("histogram", "minmax", "percentile"),
+    "calibration": ("minmax", "histogram", "percentile"),
     "weight_range": ("full", "reduced"),
     "preprocess": ("embed", "none"),
 }
@@ -63,7 +63,7 @@ class Settings:
     skip: tuple[str, ...] = ()
     calibration_batches: int = 10
     calibration_split: Literal["val", "train"] = "val"
-    calibration: Calibration = "histogram"
+    calibration: Calibration = "minmax"
     weight_range: WeightRange = "full"
     seed: int = 0
     preprocess: Literal["embed", "none"] = "embed"

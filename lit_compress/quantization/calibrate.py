@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from lit_compress.errors import CalibrationError
 
 Batch = Tensor | tuple[Tensor, ...]
-Calibration = Literal["histogram", "minmax", "percentile"]
+Calibration = Literal["minmax", "histogram", "percentile"]
 WeightRange = Literal["full", "reduced"]
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from lit_compress.errors import CalibrationError
+from lit_compress.quantization.biases import corrected_biases, fit_biases, set_biases
 from lit_compress.quantization.calibrate import Batch, Calibration, WeightRange, calibrate
 from lit_compress.quantization.equalize import equalize
 from lit_compress.quantization.export import capture
@@ -69,7 +70,7 @@ class Calibrated:
         network: nn.Module,
         batches: Iterable[Batch],
         example: Batch,
-        calibration: Calibration = "histogram",
+        calibration: Calibration = "minmax",
         weight_range: WeightRange = "full",
         names: Sequence[str] = (INPUT,),
     ) -> None:
@@ -84,6 +85,9 @@ class Calibrated:
             self._program.module(check_guards=False), self._quantizer
         )
         calibrate(self._prepared, batches, self._quantizer.owners, names)
+        self._biases = corrected_biases(self._prepared, batches)
+        set_biases(self._prepared, self._biases)
+        fit_biases(self._prepared)
         self._quantizer.freeze(_fixed)
         self.layers = self._quantizer.layers
         self.weighted = self._quantizer.weighted
@@ -100,6 +104,8 @@ class Calibrated:
             prepared = prepare_pt2e(self._program.module(check_guards=False), self._quantizer)
         finally:
             self._quantizer.floats = frozenset()
+        owners = self._quantizer.owners
+        set_biases(prepared, {n: b for n, b in self._biases.items() if owners[n] not in floats})
         with torch.no_grad():
             converted: GraphModule = convert_pt2e(prepared)
         _drop_unused(converted)
@@ -118,7 +124,7 @@ def quantize(
     network: nn.Module,
     batches: Iterable[Batch],
     example: Batch,
-    calibration: Calibration = "histogram",
+    calibration: Calibration = "minmax",
     weight_range: WeightRange = "full",
     skip: Sequence[str] = (),
 ) -> GraphModule:

@@ -3,14 +3,14 @@
 An activation has one range, so a channel that is 64 times smaller than the largest is left two of
 its eight bits. What makes a channel is divided by a number, and what reads it multiplied: between
 them stand only operations that let a positive factor pass (Nagel et al. 2019, arXiv 1906.04721,
-section 4.1). Most of the difference is moved into the weights (Xiao et al. 2023, arXiv 2211.10438,
-whose alpha is the share), all of it where a filter reads a single channel and has its own range.
-The numbers are powers of two, so that the network computes what it did, to the last bit.
+section 4.1). A share of the difference is moved into the weights (Xiao et al. 2023, arXiv
+2211.10438, whose alpha it is), all of it where a filter reads a single channel and has its own range.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -26,13 +26,14 @@ from lit_compress.quantization.operations import (
     MOVEMENTS,
     WEIGHTED,
     aten,
+    output_channels,
 )
 from lit_compress.quantization.signature import first_rows
 
 #: Share of the largest range below which a channel counts as this small.
 LEAST = 1 / 64
-#: Share of a difference, in powers of two, that is moved into weights that read many channels.
-MOVED = 0.75
+#: Shares of a difference, as powers, that may be moved into weights that read many channels.
+MOVES = (0.0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 #: Let a positive factor pass.
 HOMOGENEOUS = {
     aten.relu.default,
@@ -63,10 +64,10 @@ def equalize(graph: GraphModule, batches: Sequence[Batch]) -> int:
                 ranges.run(*as_tuple(batch))
     except (RuntimeError, ValueError):  # the calibration runs them too, and says what is wrong
         return 0
-    largest = ranges.largest(flow.count)
-    if not bool(largest.isfinite().all()):
+    seen = ranges.seen(flow.count)
+    if not bool(seen.magnitude.isfinite().all()):
         return 0
-    scales = flow.scales(largest)
+    scales = flow.scales(seen)
     flow.apply(scales)
     return int((scales != 1).sum())
 
@@ -124,28 +125,69 @@ class _Flow(Interpreter):
             self._freeze(*followed)
         return value
 
-    def scales(self, ranges: Tensor) -> Tensor:
+    def scales(self, seen: _Seen) -> Tensor:
         """Return the factor of each channel's readers, and divisor of its maker.
 
+        Channels of one range have one share of their differences moved: that with which their
+        readers make the least noise.
+
         Args:
-            ranges: Largest magnitude of each channel.
+            seen: What the channels were like.
         """
-        top = ranges.clone()
-        for start, size in self._makers():
-            top[start : start + size] = ranges[start : start + size].max()
-        joins = [join.long() for join in self._joins]
-        while any(bool((top[join] != top[join].max()).any()) for join in joins):
-            for join in joins:
-                top[join] = top[join].max()
+        groups = self._groups()
+        top = seen.magnitude.scatter_reduce(0, groups, seen.magnitude, "amax")[groups]
         many, single = torch.zeros(2, self.count, dtype=torch.bool)
         for _, _, channels, alone in self._reads:
             (single if alone else many)[channels] = True
         free = (many | single) & (top > 0)
         for channels in self._frozen:
             free[channels.long()] = False
-        share = (ranges / top.clamp(min=torch.finfo(top.dtype).tiny)).clamp(LEAST, 1)
-        exact = torch.exp2(torch.round(torch.log2(share) * torch.where(many, MOVED, 1.0)))
-        return torch.where(free, exact, 1.0)
+        share = (seen.magnitude / top.clamp(min=torch.finfo(top.dtype).tiny)).clamp(LEAST, 1)
+        tried = torch.stack(
+            [
+                torch.where(free, share**moved, 1.0)
+                for moved in (torch.where(many, each, 1.0) for each in MOVES)
+            ]
+        )
+        noise = torch.stack([self._noise(scales, seen, groups) for scales in tried])
+        return tried.gather(0, noise.argmin(0)[groups][None])[0]
+
+    def _noise(self, scales: Tensor, seen: _Seen, groups: Tensor) -> Tensor:
+        """Return, by group, the noise that its readers would give, relative to what they give.
+
+        Args:
+            scales: Of all channels.
+            seen: What the channels were like.
+            groups: Which channels have one range.
+        """
+        high = torch.zeros(self.count).scatter_reduce(0, groups, seen.high / scales, "amax")
+        low = torch.zeros(self.count).scatter_reduce(0, groups, seen.low / scales, "amin")
+        found = torch.zeros(self.count)
+        for weight, _, channels, alone in self._reads:
+            if alone:
+                continue  # each filter has a range of its own, so that its weights lose nothing
+            rows = weight.detach().float().flatten(2) if weight.dim() > 2 else weight[..., None]
+            squares, group = rows.square().sum((0, 2)), groups[channels[0]]
+            own, power = scales[channels], seen.power[channels]
+            step = (high[group] - low[group]) / 255
+            of_input = (squares * own.square()).sum() * step.square()
+            steps = (rows.abs().amax(2) * own).amax(1) / 127
+            of_weight = steps.square().sum() * rows.shape[2] * (power / own.square()).sum()
+            signal = (squares * power).sum().clamp(min=torch.finfo(torch.float32).tiny)
+            found[group] += (of_input + of_weight) / signal
+        return found
+
+    def _groups(self) -> Tensor:
+        """Return, for each channel, a number that it shares with all that have its range."""
+        groups = torch.zeros(self.count, dtype=torch.long)
+        for start, size in self._makers():
+            groups[start : start + size] = start
+        joins = [join.long() for join in self._joins]
+        while any(bool((groups[join] != groups[join].min()).any()) for join in joins):
+            for join in joins:
+                for group in set(groups[join].tolist()):
+                    groups[groups == group] = groups[join].min()
+        return groups
 
     def apply(self, scales: Tensor) -> None:
         """Divide what makes each channel by its scale, and multiply what reads it."""
@@ -160,7 +202,7 @@ class _Flow(Interpreter):
 
     def _make(self, node: Node, value: Tensor) -> None:
         """Number the channels that a layer or norm makes."""
-        dim = _dim(node, value)
+        dim = output_channels(node, value)
         size, start = value.shape[dim], self.count
         numbers = torch.arange(start, start + size, dtype=torch.float64)
         self.made[node], self.count = start, start + size
@@ -177,7 +219,7 @@ class _Flow(Interpreter):
         if not isinstance(source, Node) or source not in self._channels:
             return
         channels = self._channels[source]
-        rows = channels.movedim(_dim(node, channels), 0).flatten(1)
+        rows = channels.movedim(output_channels(node, channels), 0).flatten(1)
         groups = node.args[6] if len(node.args) > 6 else 1
         alone = groups != 1 and weight.shape[1] == 1
         one_each = bool((rows == rows[:, :1]).all())
@@ -221,32 +263,49 @@ class _Flow(Interpreter):
         return isinstance(tensor, Tensor) and self._uses[id(tensor)] == 1
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What each channel was like in the runs: its least and largest value, and mean square."""
+
+    low: Tensor
+    high: Tensor
+    power: Tensor
+
+    @property
+    def magnitude(self) -> Tensor:
+        return torch.maximum(self.high, -self.low)
+
+
 class _Ranges(Interpreter):
-    """Runs that keep the largest magnitude of each channel, after its rectifier if it has one."""
+    """Runs that look at the values of each channel, after its rectifier if it has one."""
 
     def __init__(self, graph: GraphModule, flow: _Flow) -> None:
         super().__init__(graph)
         self.extra_traceback = False
         self._flow = flow
-        self._found: dict[Node, Tensor] = {}
+        self._found: dict[Node, list[_Seen]] = {}
 
     def run_node(self, n: Node) -> Any:
         """Run one node and look at what it gives."""
         value = super().run_node(n)
         maker: Any = n.args[0] if n.target in HOMOGENEOUS else n
         if maker in self._flow.made and (maker is n) == (not _is_rectified(maker)):
-            largest = value.abs().movedim(_dim(maker, value), 0).flatten(1).amax(1)
-            seen = self._found.get(maker)
-            self._found[maker] = largest if seen is None else torch.maximum(seen, largest)
+            rows = value.movedim(output_channels(maker, value), 0).flatten(1)
+            least, most = rows.aminmax(dim=1)
+            seen = _Seen(least.clamp(max=0), most.clamp(min=0), rows.square().mean(1))
+            self._found.setdefault(maker, []).append(seen)
         return value
 
-    def largest(self, count: int) -> Tensor:
-        """Return the largest magnitude of each channel."""
-        found = torch.zeros(count)
-        for maker, largest in self._found.items():
+    def seen(self, count: int) -> _Seen:
+        """Return what the channels were like in all runs."""
+        low, high, power = torch.zeros(3, count)
+        for maker, runs in self._found.items():
             start = self._flow.made[maker]
-            found[start : start + len(largest)] = largest
-        return found
+            own = slice(start, start + len(runs[0].low))
+            low[own] = torch.stack([run.low for run in runs]).amin(0)
+            high[own] = torch.stack([run.high for run in runs]).amax(0)
+            power[own] = torch.stack([run.power for run in runs]).mean(0)
+        return _Seen(low, high, power)
 
 
 def _is_rectified(maker: Node) -> bool:
@@ -265,11 +324,6 @@ def _is_spatial(pool: Node, image: Tensor) -> bool:
 def _axis(cat: Node) -> int:
     dim = cat.args[1] if len(cat.args) > 1 else cat.kwargs.get("dim", 0)
     return dim if isinstance(dim, int) else 0
-
-
-def _dim(maker: Node, value: Tensor) -> int:
-    """Return the dimension along which the channels of a layer's input or output lie."""
-    return value.dim() - 1 if maker.target is aten.linear.default else 1
 
 
 def _along(values: Tensor, like: Tensor, dim: int) -> Tensor:

@@ -65,3 +65,14 @@ def weight_observer(axis: int, weight_range: WeightRange) -> nn.Module:
         eps=EPS,
     )
     return observer
+
+
+def faked(observer: Any, value: Tensor) -> Tensor:
+    """Return a float tensor rounded as a calibrated observer of it would have it quantised."""
+    scale, zero_point = observer.calculate_qparams()
+    low, high = observer.quant_min, observer.quant_max
+    if isinstance(observer, PerChannelMinMaxObserver):
+        return torch.fake_quantize_per_channel_affine(
+            value, scale, zero_point.int(), observer.ch_axis, low, high
+        )
+    return torch.fake_quantize_per_tensor_affine(value, float(scale), int(zero_point), low, high)

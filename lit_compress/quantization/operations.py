@@ -123,6 +123,11 @@ def is_float(node: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
+def output_channels(layer: Node, value: torch.Tensor) -> int:
+    """Return the dimension along which the channels of a layer's input or output lie."""
+    return value.dim() - 1 if layer.target is aten.linear.default else 1
+
+
 def layer_names(nodes: Iterable[Node], inputs: Sequence[str]) -> dict[Node, str]:
     """Return a name for each node: that of its weight, or its module's path and the operation.
 

@@ -53,7 +53,7 @@ class OnnxQuantizer(Quantizer):  # type: ignore[misc]
 
     def __init__(
         self,
-        calibration: Calibration = "histogram",
+        calibration: Calibration = "minmax",
         weight_range: WeightRange = "full",
         names: Sequence[str] = (INPUT,),
     ) -> None:

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from lit_compress.artifact.fidelity import CEILING_DB, sqnr_db
 from lit_compress.quantization.calibrate import Batch, as_tuple
+from lit_compress.quantization.observers import faked
 from lit_compress.quantization.operations import MOVEMENTS
 from lit_compress.quantization.signature import first_rows
 
@@ -115,19 +116,7 @@ class _Quantizing(Interpreter):
         if n.op != "call_module":
             return super().run_node(n)
         value = self.env[n.args[0]]  # type: ignore[index]
-        return _faked(self._modules[str(n.target)], value) if n in self._active else value
-
-
-def _faked(observer: Any, value: Tensor) -> Tensor:
-    from lit_compress.quantization.pt2e import PerChannelMinMaxObserver
-
-    scale, zero_point = observer.calculate_qparams()
-    low, high = observer.quant_min, observer.quant_max
-    if isinstance(observer, PerChannelMinMaxObserver):
-        return torch.fake_quantize_per_channel_affine(
-            value, scale, zero_point.int(), observer.ch_axis, low, high
-        )
-    return torch.fake_quantize_per_tensor_affine(value, float(scale), int(zero_point), low, high)
+        return faked(self._modules[str(n.target)], value) if n in self._active else value
 
 
 def _source(observer: Node, owners: Mapping[str, str]) -> tuple[str, str]:
