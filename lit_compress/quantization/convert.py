@@ -85,6 +85,7 @@ class Calibrated:
             self._program.module(check_guards=False), self._quantizer
         )
         calibrate(self._prepared, batches, self._quantizer.owners, names)
+        self._quantizer.clip()
         self._biases = corrected_biases(self._prepared, batches)
         set_biases(self._prepared, self._biases)
         fit_biases(self._prepared)

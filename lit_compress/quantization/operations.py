@@ -24,16 +24,15 @@ WEIGHTED: dict[Any, int] = {
     aten.conv_transpose2d.input: 1,
     aten.linear.default: 0,
 }
-#: Folded into the operation before: they cost nothing where it clips its sums anyway.
-RECTIFIERS = {
-    aten.relu.default,
-    aten.relu_.default,
-    aten.relu6.default,
+#: Clip to two numbers, which are their arguments.
+CLIPPING = {
     aten.hardtanh.default,
     aten.hardtanh_.default,
     aten.clamp.default,
     aten.clamp_.default,
 }
+#: Folded into the operation before: they cost nothing where it clips its sums anyway.
+RECTIFIERS = {aten.relu.default, aten.relu_.default, aten.relu6.default, *CLIPPING}
 #: Quantised on both sides, so that what is before them can give int8 out.
 ACTIVATIONS = {
     aten.sigmoid.default,

@@ -15,6 +15,7 @@ from lit_compress.quantization.operations import (
     ACTIVATIONS,
     AVERAGES,
     CHOICES,
+    CLIPPING,
     COMBINATIONS,
     CONCATENATIONS,
     RECTIFIERS,
@@ -24,7 +25,12 @@ from lit_compress.quantization.operations import (
     layer_names,
     origin,
 )
-from lit_compress.quantization.pt2e import QuantizationAnnotation, QuantizationSpec, Quantizer
+from lit_compress.quantization.pt2e import (
+    MinMaxObserver,
+    QuantizationAnnotation,
+    QuantizationSpec,
+    Quantizer,
+)
 from lit_compress.quantization.signature import INPUT
 
 ANNOTATION = "quantization_annotation"
@@ -68,6 +74,8 @@ class OnnxQuantizer(Quantizer):  # type: ignore[misc]
         #: For each node of the graph, by name, the layer it belongs to.
         self.owners: dict[str, str] = {}
         self._observers: dict[str, _Ready] = {}
+        #: By name of an observer, what its values are clipped to.
+        self._limits: dict[str, tuple[float, float]] = {}
 
     def annotate(self, model: GraphModule) -> GraphModule:
         """Mark every node that is to be quantised, in the order of the graph."""
@@ -80,6 +88,19 @@ class OnnxQuantizer(Quantizer):  # type: ignore[misc]
 
     def validate(self, model: GraphModule) -> None:
         """Accept every graph: what cannot be quantised was left in float."""
+
+    def clip(self) -> None:
+        """Narrow ranges that zero's being a whole step has let out of what is clipped anyway.
+
+        ONNX Runtime folds a clipping into the quantisation behind it where that clips as much.
+        """
+        for name, (low, high) in self._limits.items():
+            observer = self._observers[name].observer
+            if isinstance(observer, MinMaxObserver):
+                scale, zero = (float(value) for value in observer.calculate_qparams())
+                inside = min(scale, low / -zero if zero else scale, high / max(255 - zero, 1))
+                observer.min_val.fill_(-zero * inside)
+                observer.max_val.fill_((255 - zero) * inside)
 
     def freeze(self, made: Callable[[nn.Module], nn.Module]) -> None:
         """Replace every activation's observer by what ``made`` returns for it."""
@@ -113,6 +134,8 @@ class OnnxQuantizer(Quantizer):  # type: ignore[misc]
         name = placed.range_of(value).name
         if name not in self._observers:
             self._observers[name] = _Ready(activation_observer(self.calibration))
+        if (limits := _limits(placed.range_of(value))) is not None:
+            self._limits[name] = limits
         return QuantizationSpec(
             torch.uint8, self._observers[name], 0, 255, qscheme=torch.per_tensor_affine
         )
@@ -213,6 +236,15 @@ class _Placement:
 
     def _is_quantized(self, value: Any) -> bool:
         return isinstance(value, Node) and is_float(value) and origin(value) in self.quantized
+
+
+def _limits(node: Node) -> tuple[float, float] | None:
+    """Return what a node clips to, where that is below and above zero."""
+    if node.target not in CLIPPING or not _is_rectifier(node):
+        return None
+    given = (*node.args[1:3], *(-1.0, 1.0)[len(node.args) - 1 :])  # hardtanh's defaults
+    numbers = [float(value) for value in given if isinstance(value, (int, float))]
+    return (numbers[0], numbers[1]) if len(numbers) == 2 and numbers[0] < 0 < numbers[1] else None
 
 
 def _is_rectifier(node: Node) -> bool:

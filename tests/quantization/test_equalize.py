@@ -1,4 +1,4 @@
-"""Equalisation: like ranges of channels, and the same function to the last bit."""
+"""Equalisation: like ranges of channels, and the same function."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from lit_compress.artifact import sqnr_db
 from lit_compress.modules import ShuffleNetV2
 from lit_compress.quantization import capture, quantize
 from lit_compress.quantization import convert as conversion
+from lit_compress.quantization import equalize as equalization
 from lit_compress.quantization.equalize import equalize
 
 
@@ -57,15 +58,15 @@ class Mixed(nn.Module):
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 2**16))
-def test_outputs_are_the_same_to_the_last_bit(seed: int) -> None:
+def test_outputs_are_the_same(seed: int) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network, images = Mixed(), torch.randn(4, 3, 8, 8)
+        network, images = Mixed().double(), torch.randn(4, 3, 8, 8, dtype=torch.double)
     graph = captured(network, images[:2])
     with torch.no_grad():
         before = graph(images)
         assert equalize(graph, [images]) >= 10
-        assert torch.equal(graph(images), before)
+        torch.testing.assert_close(graph(images), before, rtol=0, atol=1e-12)
 
 
 def test_channels_come_nearer_to_one_range() -> None:
@@ -83,7 +84,7 @@ def test_channels_come_nearer_to_one_range() -> None:
     before = spread()
     assert before > 20
     equalize(graph, [images])
-    assert spread() < before**0.25 * 2.5  # what is not moved, and two halves of a power of two
+    assert spread() < before**0.5 * 1.01  # half of it at least
 
 
 def test_filters_of_single_channels_take_all_of_the_difference() -> None:
@@ -95,7 +96,7 @@ def test_filters_of_single_channels_take_all_of_the_difference() -> None:
     with torch.no_grad():
         weight = graph.get_parameter("0.weight")
         largest = nn.functional.conv2d(images, weight).relu().amax((0, 2, 3))
-    assert largest.max() / largest.min() <= 2.01
+    assert largest.max() / largest.min() <= 1.01
 
 
 def test_int8_is_nearer_to_float_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,6 +112,24 @@ def test_int8_is_nearer_to_float_with_it(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr(conversion, "equalize", lambda graph, batches: 0)
         without = quantize(network, [images], images[:2])(images).numpy()
     assert sqnr_db(expected, found) > sqnr_db(expected, without) + 1
+
+
+def test_the_share_that_is_moved_makes_the_least_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One share for all: where weights are as unlike as activations, they lost what those won."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 32), nn.Linear(32, 8))
+    uneven(network[0].weight, 2**-7)
+    uneven(network[2].weight, 2**-4)
+    images = torch.randn(512, 16)
+    found = {}
+    for shares in (equalization.MOVES, *((share,) for share in equalization.MOVES)):
+        monkeypatch.setattr(equalization, "MOVES", shares)
+        with torch.no_grad():
+            int8 = quantize(network, [images], images[:2])(images).numpy()
+            found[shares] = sqnr_db(network(images).numpy(), int8)
+    best, *each = found.values()
+    assert best > max(each) - 1.5
+    assert best > min(each) + 2
 
 
 class Added(nn.Module):

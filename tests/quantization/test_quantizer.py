@@ -108,6 +108,9 @@ def conv() -> nn.Conv2d:
 OPERATIONS: dict[str, tuple[Any, dict[str, Any], dict[str, int], str]] = {
     "relu6": (lambda s, x: F.relu6(s.c(x)), {"c": conv}, {"QLinearConv": 3}, "Clip"),
     "clamp": (lambda s, x: s.c(x).clamp(-1, 1), {"c": conv}, {"QLinearConv": 3}, "Clip"),
+    "uneven": (lambda s, x: s.c(x).clamp(-0.1, 0.3), {"c": conv}, {"QLinearConv": 3}, "Clip"),
+    "hardtanh": (lambda s, x: F.hardtanh(s.c(x)), {"c": conv}, {"QLinearConv": 3}, "Clip"),
+    "half open": (lambda s, x: s.c(x).clamp(-0.5), {"c": conv}, {"QLinearConv": 3}, "Conv"),
     "hardswish": (lambda s, x: F.hardswish(s.c(x)), {"c": conv}, {"QLinearConv": 3}, "Conv"),
     "silu": (lambda s, x: F.silu(s.c(x)), {"c": conv}, {"QLinearConv": 3}, "Conv"),
     "gelu": (lambda s, x: F.gelu(s.c(x)), {"c": conv}, {"QLinearConv": 3}, "Conv"),

@@ -1,0 +1,144 @@
+"""Biases: the mean error of a layer is gone, and int32 sums take them without rounding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import torch.nn.functional as F
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from lit_compress.artifact import OnnxModel, sqnr_db
+from lit_compress.quantization import Calibrated, quantize, write_onnx
+from lit_compress.quantization import convert as conversion
+
+
+def rounded(values: Tensor, scale: Tensor | float, zero: int, low: int, high: int) -> Tensor:
+    """Quantised and back, written out."""
+    steps = torch.clamp(torch.round(values / scale) + zero, low, high)
+    return (steps - zero) * scale
+
+
+def test_the_mean_of_each_channel_is_what_it_is_in_float() -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(2, 6, 3)
+    with torch.no_grad():
+        layer.weight.mul_(torch.logspace(0, -2, 6).view(-1, 1, 1, 1))
+    images = torch.rand(64, 2, 5, 5) * torch.tensor([1.0, 0.02]).view(1, 2, 1, 1)
+    with torch.no_grad():
+        expected = layer(images)
+        low, high = float(images.min().clamp(max=0)), float(images.max())
+        step = (high - low) / 255
+        pixels = rounded(images, step, round(-low / step), 0, 255)
+        scale = layer.weight.abs().amax((1, 2, 3), keepdim=True) / 127
+        weight = rounded(layer.weight, scale, 0, -127, 127)
+        shift = (F.conv2d(pixels, weight, layer.bias) - expected).mean((0, 2, 3))
+        found = Calibrated(layer, [images[:20], images[20:]], images[:2])._biases
+    assert shift.abs().max() > 1e-5
+    (bias,) = found.values()
+    torch.testing.assert_close(bias, layer.bias - shift, rtol=0, atol=2e-7)
+
+
+def steps_of_biases(path: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Return the biases of a file's convolutions in steps of their sums, and the weight scales."""
+    graph = onnx.load(path).graph
+    held = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
+    made = {name: node for node in graph.node for name in node.output}
+    steps, scales = [], []
+    for node in graph.node:
+        if node.op_type == "Conv":
+            of_input, of_weight = (held[made[name].input[1]] for name in node.input[:2])
+            steps.append(held[node.input[2]] / (of_input.astype(float) * of_weight))
+            scales.append(of_weight)
+    return steps, scales
+
+
+class Depthwise(nn.Sequential):
+    """Its input is mostly nothing, what there is is made much of, and is clipped: biases count."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(16, 16, 3, groups=16), nn.ReLU6(), nn.Conv2d(16, 10, 1))
+        with torch.no_grad():
+            self[0].weight.mul_(4000)
+            self[0].bias.uniform_(0.5, 5)
+
+
+def spikes() -> Tensor:
+    return torch.where(torch.rand(64, 16, 6, 6) < 0.002, torch.rand(64, 16, 6, 6) * 6, 0.0)
+
+
+def test_biases_are_whole_numbers_of_the_steps_of_their_sums(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    network, images = Depthwise().eval(), spikes()
+    write_onnx(quantize(network, [images], images[:2]), images[:2], tmp_path / "m.onnx")
+    steps, scales = steps_of_biases(tmp_path / "m.onnx")
+    monkeypatch.setattr(conversion, "fit_biases", lambda prepared: 0)
+    write_onnx(quantize(network, [images], images[:2]), images[:2], tmp_path / "plain.onnx")
+    before, narrow = steps_of_biases(tmp_path / "plain.onnx")
+    assert len(steps) == 2
+    off = [np.abs(found - found.round())[np.abs(found) >= 1] for found in steps]
+    assert all(
+        (error < 1e-6 * np.abs(found).max()).all() for error, found in zip(off, steps, strict=True)
+    )
+    assert max(np.abs(found - found.round()).max() for found in before) > 0.1
+    for wide, least, found in zip(scales, narrow, before, strict=True):
+        assert (wide >= least * (1 - 1e-6)).all()
+        assert (wide <= least * (1 + 1 / np.maximum(np.floor(np.abs(found)), 1)) * (1 + 1e-6)).all()
+
+
+def test_rounded_biases_do_not_shift_the_outputs_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime rounds biases to int32: a MobileNetV2 had 23 dB in it for 31."""
+    torch.manual_seed(0)
+    network, images = Depthwise().eval(), spikes()
+
+    def decibels(name: str) -> float:
+        write_onnx(quantize(network, [images], images[:2]), images[:2], tmp_path / name)
+        with torch.no_grad():
+            return sqnr_db(network(images).numpy(), OnnxModel(tmp_path / name)(images))
+
+    found = decibels("m.onnx")
+    monkeypatch.setattr(conversion, "fit_biases", lambda prepared: 0)
+    assert found > decibels("plain.onnx") + 3
+
+
+class Shared(nn.Module):
+    """One layer, used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.last = nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(self.layer(self.layer(x)))
+        return out
+
+
+def test_a_bias_with_two_uses_is_left_alone() -> None:
+    torch.manual_seed(0)
+    network, images = Shared(), torch.randn(64, 4)
+    calibrated = Calibrated(network, [images], images[:2])
+    assert len(calibrated._biases) == 1
+    with torch.no_grad():
+        found = calibrated.convert()(images).numpy()
+        assert sqnr_db(network(images).numpy(), found) > 25
+
+
+def test_layers_left_in_float_keep_their_biases() -> None:
+    torch.manual_seed(0)
+    network, images = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), torch.randn(64, 4)
+    calibrated = Calibrated(network, [images], images[:2])
+    with torch.no_grad():
+        plain = calibrated.convert(calibrated.layers)(images)
+        torch.testing.assert_close(plain, network(images), rtol=0, atol=1e-6)
+        int8 = calibrated.convert()(images)
+        again = calibrated.convert(calibrated.layers)(images)
+    assert not torch.allclose(int8, plain, rtol=0, atol=1e-6)
+    assert torch.equal(again, plain)
