@@ -29,8 +29,9 @@ from lit_compress.quantization import quantize, write_onnx
 TOO_LARGE = {"vit_h_14", "regnet_y_128gf", "vit_l_16", "vit_l_32"}
 ALL = [n for n in torchvision.models.list_models(module=torchvision.models) if n not in TOO_LARGE]
 NAMES = os.environ.get("LIT_COMPRESS_ZOO", "").split() or ALL
-#: SQNR in dB below which there must be a reason, and how much better the other file may be.
-LEAST, MARGIN = 15, 1
+#: SQNR in dB below which there must be a reason, and how much better the other file may be: that of
+#: one network (EfficientNet-B0) changes by 1 dB either way with the seed of its weights.
+LEAST, MARGIN = 15, 2
 
 
 def build(name: str) -> tuple[nn.Module, Tensor]:
