@@ -52,9 +52,7 @@ def record(run: Run, structure: Structure, cuts: Sequence[int]) -> Recording:
     return Recording(keeper.results, keeper.states, keeper.stand_ins)
 
 
-def replay(
-    run: Run, structure: Structure, recording: Recording, cut: int, layers: bool = True
-) -> Any:
+def replay(run: Run, structure: Structure, recording: Recording, cut: int) -> Any:
     """Run a function, skipping all calls before one of them.
 
     Args:
@@ -62,7 +60,6 @@ def replay(
         structure: Its calls.
         recording: What they gave.
         cut: The call from which it is run.
-        layers: Whether to pass over whole layers before it, and not only over their torch calls.
 
     Returns:
         What it returns.
@@ -72,7 +69,7 @@ def replay(
     """
     mode = _Replay(structure, recording, cut)
     try:
-        with torch.no_grad(), mode.passing_over(cut if layers else 0), mode:
+        with torch.no_grad(), mode.passing_over(), mode:
             return run()
     except ReplayError:
         raise
@@ -203,10 +200,10 @@ class _Replay(_Follow):
         super().__exit__(*given)  # type: ignore[no-untyped-call]
 
     @contextmanager
-    def passing_over(self, cut: int) -> Iterator[None]:
-        """Have the layers that are done before a call return what they gave, within the block."""
+    def passing_over(self) -> Iterator[None]:
+        """Have the layers that are done before the cut return what they gave, within the block."""
         spans: dict[nn.Module, dict[int, Span]] = {}
-        for span in self.structure.outer_spans(cut):
+        for span in self.structure.outer_spans(self._cut):
             spans.setdefault(span.layer, {})[span.start] = span
         with ExitStack() as stack:
             for layer, own in spans.items():

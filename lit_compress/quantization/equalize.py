@@ -4,7 +4,7 @@ An activation has one range, so a channel that is 64 times smaller than the larg
 its eight bits. What makes a channel is divided by a number, and what reads it multiplied: between
 them stand only operations that let a positive factor pass (Nagel et al. 2019, arXiv 1906.04721,
 section 4.1). A share of the difference is moved into the weights (Xiao et al. 2023, arXiv
-2211.10438, whose alpha it is), all of it where a filter reads a single channel and has its own range.
+2211.10438, whose alpha it is), all of it where a filter reads one channel: its range is its own.
 """
 
 from __future__ import annotations

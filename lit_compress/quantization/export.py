@@ -18,6 +18,7 @@ from torch.export import Dim, ExportedProgram
 
 from lit_compress.errors import ExportError
 from lit_compress.quantization.calibrate import Batch, as_tuple
+from lit_compress.quantization.idle_means import drop_idle_means
 from lit_compress.quantization.signature import INPUT, is_batched
 
 BATCH = "batch"
@@ -58,6 +59,7 @@ def capture(network: nn.Module, example: Batch) -> ExportedProgram:
             "`if` on a tensor, no .item()), or name the part to export by submodule"
         ) from error
     _check_outputs(program, network)
+    drop_idle_means(program)
     return program
 
 
