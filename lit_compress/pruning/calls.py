@@ -80,8 +80,8 @@ class Structure:
         values: The tensors that they made.
         uses: By ``id`` of a tensor that was there before, the first call that took it.
         first_change: The first call that changed a tensor that was there before; None if none did.
-        spans: Of the layers that pass nothing on but what they return, inner ones first.
-        subclassed: Whether a call took a tensor of a subclass with its own torch functions.
+        spans: Of the layers that pass no tensor on but what they return, inner ones first.
+        intercepted: Whether others look at the calls too: tensors of a subclass, or another mode.
     """
 
     calls: list[Call]
@@ -89,7 +89,7 @@ class Structure:
     uses: dict[int, int]
     first_change: int | None = None
     spans: list[Span] = field(default_factory=list)
-    subclassed: bool = False
+    intercepted: bool = False
 
     def cut(self, tensors: Iterable[Tensor]) -> int:
         """Return the last call that all before which can be skipped when tensors have changed.
@@ -135,7 +135,12 @@ def structure_of(run: Run) -> Structure:
     with torch.no_grad(), layer_calls(watch.enter, watch.leave), watch:
         run()
     return Structure(
-        watch.calls, watch.values, watch.uses, watch.first_change, watch.spans, watch.subclassed
+        watch.calls,
+        watch.values,
+        watch.uses,
+        watch.first_change,
+        watch.closed_spans(),
+        watch.intercepted,
     )
 
 
@@ -153,8 +158,9 @@ class _Watch(TorchFunctionMode):
         self.values: list[Value] = []
         self.uses: dict[int, int] = {}
         self.first_change: int | None = None
-        self.spans: list[Span] = []
-        self.subclassed = False
+        self.intercepted = False
+        self._spans: list[Span] = []
+        self._idle: set[nn.Module] = set()
         self._entered: list[tuple[nn.Module, int, Any]] = []
         self._numbers: dict[int, int] = {}
         self._alive: list[Tensor] = []
@@ -170,7 +176,7 @@ class _Watch(TorchFunctionMode):
         """Make the call and note it."""
         given = tensors_of((args, kwargs))
         index = len(self.calls)
-        self.subclassed |= bool(types)
+        self.intercepted |= bool(types) or _modes() > 0
         with torch._C.DisableTorchFunction():
             before = [t._version for t in given]
         out = func(*args, **(kwargs or {}))
@@ -180,6 +186,7 @@ class _Watch(TorchFunctionMode):
 
     def enter(self, layer: nn.Module, _: Any) -> None:
         """Note that a layer begins."""
+        self.intercepted |= _modes() > 1
         self._entered.append((layer, len(self.calls), _attributes(layer)))
 
     def leave(self, layer: nn.Module, _: Any, out: Any) -> None:
@@ -190,12 +197,27 @@ class _Watch(TorchFunctionMode):
                 break
         else:
             return
+        if start == len(self.calls):
+            self._idle.add(layer)  # this run of it could not be told from the next
         number = self._numbers.get(id(out)) if isinstance(out, Tensor) else None
         if number is None or self.values[number].born < start or before != _attributes(layer):
             return
         watched = any(m._forward_hooks or m._forward_pre_hooks for m in layer.modules())
         if not watched and not any(call.name in MODES for call in self.calls[start:]):
-            self.spans.append(Span(layer, start, len(self.calls), number))
+            self._spans.append(Span(layer, start, len(self.calls), number))
+
+    def closed_spans(self) -> list[Span]:
+        """Return the spans in which no other tensor is made that is taken later."""
+        return [
+            span
+            for span in self._spans
+            if span.layer not in self._idle
+            and all(
+                value.last is None or value.last < span.end
+                for number, value in enumerate(self.values)
+                if span.start <= value.born < span.end and number != span.result
+            )
+        ]
 
     def _note(
         self, index: int, name: str, given: list[Tensor], before: list[int], out: Any
@@ -227,6 +249,12 @@ class _Watch(TorchFunctionMode):
             self._alive.append(leaf)  # so that its id is not given to another
             self._versions.append(leaf._version)
         return self._numbers[id(leaf)]
+
+
+def _modes() -> int:
+    """Return how many modes see the next call; in the handler of one, how many others do."""
+    count: int = torch._C._len_torch_function_stack()
+    return count
 
 
 def _attributes(layer: nn.Module) -> list[dict[str, tuple[int, int]]]:

@@ -70,11 +70,14 @@ def replay(run: Run, structure: Structure, recording: Recording, cut: int) -> An
     mode = _Replay(structure, recording, cut)
     try:
         with torch.no_grad(), mode.passing_over(), mode:
-            return run()
+            out = run()
     except ReplayError:
         raise
     except Exception as error:  # with what was not kept, anything may fail: a whole run will tell
         raise ReplayError(f"a run from call {cut} on fails ({error})") from error
+    if any(tensor.is_meta for tensor in tensors_of(out)):
+        raise ReplayError("it returns a tensor that no call took before")
+    return out
 
 
 class _Follow(TorchFunctionMode):
@@ -176,14 +179,14 @@ class _Replay(_Follow):
     ) -> Any:
         """Make the call, or return what it gave before."""
         if self.index + 1 >= self._cut:
-            if not self.structure.subclassed:  # from here on, no call need come by
+            if not self.structure.intercepted:  # from here on, no call need come by
                 self._off.enter_context(torch._C.DisableTorchFunction())
             return func(*args, **(kwargs or {}))
         call = self.step(func)
         if call.name in MODES:
             return func(*args, **(kwargs or {}))
         result = self._recording.results[self.index]
-        if len(call.leaves) == 1:
+        if result is None and len(call.leaves) == 1:
             return self._leaf(call.leaves[0], result, args, kwargs)
         if not any(number is not None for number in call.leaves):
             return result
@@ -259,7 +262,7 @@ _name = lru_cache(maxsize=4096)(call_name)
 
 
 def _stand_in(tensor: Tensor) -> Tensor:
-    """Return a tensor of the same shape and type that holds nothing: what takes it fails."""
+    """Return a tensor of the same shape and type that holds nothing, so that no sum takes it."""
     if not tensor.is_floating_point() and tensor.numel() <= 64:
         return tensor  # the code may look at single numbers
-    return torch.empty_like(tensor, device="meta")
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")

@@ -22,24 +22,36 @@ from torch.fx import GraphModule, Interpreter, Node
 
 from lit_compress.quantization.calibrate import Batch, as_tuple
 from lit_compress.quantization.observers import faked
-from lit_compress.quantization.operations import WEIGHTED, is_parameter, output_channels
+from lit_compress.quantization.operations import WEIGHTED, channel_dim, is_parameter
+
+#: Most steps that a bias may take of the 2**31 that there are; sums need the rest.
+STEPS = 2**30
 
 
-def corrected_biases(prepared: GraphModule, batches: Iterable[Batch]) -> dict[str, Tensor]:
-    """Return biases with which the mean of each channel is what it is in float.
+def fit_biases(prepared: GraphModule, batches: Iterable[Batch]) -> dict[str, Tensor]:
+    """Return the biases that a calibrated graph should have when it is quantised.
+
+    The mean of each channel is then what it is in float, and biases of a step and more are whole
+    numbers of steps, for which weight ranges are widened, at most twofold.
 
     Args:
-        prepared: Graph with calibrated observers in it.
+        prepared: Graph with calibrated observers in it, of which those of weights are changed.
         batches: What the means are taken from.
 
     Returns:
         By name of the layer's node. Layers without a bias, or that share theirs, are not in it.
     """
-    shifts = _Shifts(prepared)
+    layers = _biased(prepared)
+    biases = {node.name: _tensor(prepared, node.args[2]).detach() for node in layers}
+    scales = {node.name: _observers(prepared, node)[1].calculate_qparams()[0] for node in layers}
+    _widen(prepared, layers, biases, scales)
+    shifts = _Shifts(prepared, layers)
     with torch.no_grad():
         for batch in batches:
             shifts.run(*as_tuple(batch))
-    return shifts.corrected()
+    found = {name: bias - shifts.mean(name).to(bias.dtype) for name, bias in biases.items()}
+    _widen(prepared, layers, found, scales)  # by nearly as much: the shifts are small
+    return found
 
 
 def set_biases(prepared: GraphModule, biases: Mapping[str, Tensor]) -> None:
@@ -56,60 +68,42 @@ def set_biases(prepared: GraphModule, biases: Mapping[str, Tensor]) -> None:
             setattr(owner, name, nn.Parameter(biases[node.name], requires_grad=False))
 
 
-def fit_biases(prepared: GraphModule) -> int:
-    """Widen the weight ranges of a calibrated graph, at most twofold, so that its biases fit.
-
-    A bias of less than one step is left as it is.
-
-    Args:
-        prepared: Graph with calibrated observers in it, of which those of weights are changed.
-
-    Returns:
-        The number of channels whose bias fits now.
-    """
-    fitted = 0
-    for node in _biased(prepared):
-        image, weight = _observers(prepared, node)
-        fitted += _fit(image, weight, _tensor(prepared, node.args[2]).detach().double().abs())
-    return fitted
-
-
 class _Shifts(Interpreter):
-    """Runs in float that also run each layer quantised, and add up what that changes."""
+    """Runs in float that also run some layers quantised, and add up what that changes."""
 
-    def __init__(self, prepared: GraphModule) -> None:
+    def __init__(self, prepared: GraphModule, layers: Iterable[Node]) -> None:
         super().__init__(prepared)
         self.extra_traceback = False
-        self._prepared = prepared
-        self._layers = set(_biased(prepared))
-        self._sums: dict[Node, Tensor] = {}
-        self._seen: Counter[Node] = Counter()
+        self._inputs: dict[Node, tuple[float, int]] = {}
+        self._weights: dict[Node, Tensor] = {}
+        self._sums: dict[str, Tensor] = {}
+        self._seen: Counter[str] = Counter()
+        for node in layers:
+            image, weight = _observers(prepared, node)
+            scale, zero_point = image.calculate_qparams()
+            source: Any = node.args[1]
+            self._inputs[node] = float(scale), int(zero_point)
+            self._weights[node] = faked(weight, _tensor(prepared, source.args[0]).detach())
 
     def run_node(self, n: Node) -> Any:
         """Run one node; an observer gives what it got."""
         if n.op == "call_module":
             return self.env[n.args[0]]  # type: ignore[index]
         value = super().run_node(n)
-        if n in self._layers:
-            args, kwargs = self.fetch_args_kwargs_from_env(n)
+        if n in self._weights:
+            (image, _, *others), kwargs = self.fetch_args_kwargs_from_env(n)
+            image = torch.fake_quantize_per_tensor_affine(image, *self._inputs[n], 0, 255)
             layer: Any = n.target
-            image, weight = (
-                faked(observer, given)
-                for observer, given in zip(_observers(self._prepared, n), args[:2], strict=True)
-            )
-            rows = (layer(image, weight, *args[2:], **kwargs) - value).double()
-            rows = rows.movedim(output_channels(n, value), 0).flatten(1)
-            self._sums[n] = self._sums.get(n, torch.zeros(())) + rows.sum(1)
-            self._seen[n] += rows.shape[1]
+            change = layer(image, self._weights[n], *others, **kwargs) - value
+            rows = change.double().movedim(channel_dim(n, value), 0)
+            rows = rows.reshape(len(rows), -1)
+            self._sums[n.name] = self._sums.get(n.name, torch.zeros(())) + rows.sum(1)
+            self._seen[n.name] += rows.shape[1]
         return value
 
-    def corrected(self) -> dict[str, Tensor]:
-        """Return the biases less the mean change."""
-        found = {}
-        for node, total in self._sums.items():
-            bias = _tensor(self._prepared, node.args[2]).detach()
-            found[node.name] = bias - (total / self._seen[node]).to(bias.dtype)
-        return found
+    def mean(self, layer: str) -> Tensor:
+        """Return the mean change of each channel of a layer."""
+        return self._sums.get(layer, torch.zeros(())) / max(self._seen[layer], 1)
 
 
 def _biased(prepared: GraphModule) -> list[Node]:
@@ -131,7 +125,27 @@ def _biased(prepared: GraphModule) -> list[Node]:
     ]
 
 
-def _observers(prepared: GraphModule, layer: Node) -> list[nn.Module]:
+def _widen(
+    prepared: GraphModule,
+    layers: Iterable[Node],
+    biases: Mapping[str, Tensor],
+    scales: Mapping[str, Tensor],
+) -> None:
+    """Widen weight ranges from their own scales on, so that biases are whole numbers of steps."""
+    for node in layers:
+        image, weight = _observers(prepared, node)
+        bias, scale = biases[node.name].double().abs(), scales[node.name].double()
+        if len(bias) != len(scale):
+            continue  # a grouped transposed convolution has one scale for several channels
+        of_input = image.calculate_qparams()[0].double()
+        steps = torch.floor(bias / (of_input * scale))
+        fitting = bias / (of_input * steps.clamp(1, STEPS))
+        widened = torch.where(steps >= 1, fitting, scale)
+        weight.max_val.copy_(widened * weight.quant_max)
+        weight.min_val.copy_(widened * -weight.quant_max)
+
+
+def _observers(prepared: GraphModule, layer: Node) -> list[Any]:
     """Return the observers of a layer's input and weight."""
     sources: Any = layer.args[:2]
     return [prepared.get_submodule(str(source.target)) for source in sources]
@@ -140,14 +154,3 @@ def _observers(prepared: GraphModule, layer: Node) -> list[nn.Module]:
 def _tensor(prepared: GraphModule, node: Any) -> Tensor:
     found: Tensor = attrgetter(str(node.target))(prepared)
     return found
-
-
-def _fit(activation: Any, weight: Any, bias: Tensor) -> int:
-    of_input = activation.calculate_qparams()[0].double()
-    scale = weight.calculate_qparams()[0].double()
-    steps = torch.floor(bias / (of_input * scale))
-    fits = steps >= 1
-    widened = torch.where(fits, bias / (of_input * steps.clamp(min=1)), scale)
-    weight.max_val.copy_(widened * weight.quant_max)
-    weight.min_val.copy_(widened * -weight.quant_max)
-    return int(fits.sum())

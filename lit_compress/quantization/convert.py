@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from lit_compress.errors import CalibrationError
-from lit_compress.quantization.biases import corrected_biases, fit_biases, set_biases
+from lit_compress.quantization.biases import fit_biases, set_biases
 from lit_compress.quantization.calibrate import Batch, Calibration, WeightRange, calibrate
 from lit_compress.quantization.equalize import equalize
 from lit_compress.quantization.export import capture
@@ -79,16 +79,15 @@ class Calibrated:
         self._program = capture(network, example)
         batches = tuple(batches)
         if batches:
-            equalize(self._program.module(check_guards=False), batches)
+            equalize(self._program.module(check_guards=False), batches, weight_range)
         self._quantizer = OnnxQuantizer(calibration, weight_range, names)
         self._prepared: GraphModule = prepare_pt2e(
             self._program.module(check_guards=False), self._quantizer
         )
         calibrate(self._prepared, batches, self._quantizer.owners, names)
         self._quantizer.clip()
-        self._biases = corrected_biases(self._prepared, batches)
+        self._biases = fit_biases(self._prepared, batches)
         set_biases(self._prepared, self._biases)
-        fit_biases(self._prepared)
         self._quantizer.freeze(_fixed)
         self.layers = self._quantizer.layers
         self.weighted = self._quantizer.weighted

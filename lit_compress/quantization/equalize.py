@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
-from lit_compress.quantization.calibrate import Batch, as_tuple
+from lit_compress.quantization.calibrate import Batch, WeightRange, as_tuple
+from lit_compress.quantization.observers import LARGEST
 from lit_compress.quantization.operations import (
     AVERAGES,
     CHOICES,
@@ -26,7 +27,7 @@ from lit_compress.quantization.operations import (
     MOVEMENTS,
     WEIGHTED,
     aten,
-    output_channels,
+    channel_dim,
 )
 from lit_compress.quantization.signature import first_rows
 
@@ -45,30 +46,38 @@ NORMS = {aten.batch_norm.default}
 TRANSPOSED = {aten.conv_transpose1d.default, aten.conv_transpose2d.input}
 
 
-def equalize(graph: GraphModule, batches: Sequence[Batch]) -> int:
-    """Bring the channels of a captured graph nearer to one range; its outputs stay the same.
+def equalize(
+    graph: GraphModule, batches: Sequence[Batch], weight_range: WeightRange = "full"
+) -> int:
+    """Bring the channels of a captured graph nearer to one range; what it computes stays the same.
 
     Args:
         graph: The graph; its weights are changed in place.
         batches: What the ranges are taken from.
+        weight_range: How far its weights will reach.
 
     Returns:
         The number of channels that were scaled.
     """
-    flow = _Flow(graph)
+    flow = _Flow(graph, LARGEST[weight_range])
     ranges = _Ranges(graph, flow)
     try:
         with torch.no_grad():
             flow.run(*first_rows([as_tuple(batches[0])], 2))
             for batch in batches:
                 ranges.run(*as_tuple(batch))
-    except (RuntimeError, ValueError):  # the calibration runs them too, and says what is wrong
+    except (
+        RuntimeError,
+        ValueError,
+        IndexError,
+    ):  # the calibration runs them too, and says what is wrong
         return 0
     seen = ranges.seen(flow.count)
     if not bool(seen.magnitude.isfinite().all()):
         return 0
-    scales = flow.scales(seen)
-    flow.apply(scales)
+    with torch.no_grad():
+        scales = flow.scales(seen)
+        flow.apply(scales)
     return int((scales != 1).sum())
 
 
@@ -77,15 +86,17 @@ class _Flow(Interpreter):
 
     Args:
         graph: The captured graph.
+        largest: What its largest weights will be.
 
     Attributes:
         count: How many channels were made.
         made: By node that makes channels, the number of its first.
     """
 
-    def __init__(self, graph: GraphModule) -> None:
+    def __init__(self, graph: GraphModule, largest: int) -> None:
         super().__init__(graph)
         self.extra_traceback = False
+        self._largest = largest
         self.count = 0
         self.made: dict[Node, int] = {}
         self._channels: dict[Node, Any] = {}
@@ -166,12 +177,12 @@ class _Flow(Interpreter):
         for weight, _, channels, alone in self._reads:
             if alone:
                 continue  # each filter has a range of its own, so that its weights lose nothing
-            rows = weight.detach().float().flatten(2) if weight.dim() > 2 else weight[..., None]
+            rows = weight.float().reshape(*weight.shape[:2], -1)
             squares, group = rows.square().sum((0, 2)), groups[channels[0]]
             own, power = scales[channels], seen.power[channels]
             step = (high[group] - low[group]) / 255
             of_input = (squares * own.square()).sum() * step.square()
-            steps = (rows.abs().amax(2) * own).amax(1) / 127
+            steps = (rows.abs().amax(2) * own).amax(1) / self._largest
             of_weight = steps.square().sum() * rows.shape[2] * (power / own.square()).sum()
             signal = (squares * power).sum().clamp(min=torch.finfo(torch.float32).tiny)
             found[group] += (of_input + of_weight) / signal
@@ -191,18 +202,17 @@ class _Flow(Interpreter):
 
     def apply(self, scales: Tensor) -> None:
         """Divide what makes each channel by its scale, and multiply what reads it."""
-        with torch.no_grad():
-            for tensor, start in self._writes:
-                tensor.div_(_along(scales[start : start + len(tensor)].to(tensor.dtype), tensor, 0))
-            for weight, dim, channels, _ in self._reads:
-                weight.mul_(_along(scales[channels].to(weight.dtype), weight, dim))
+        for tensor, start in self._writes:
+            tensor.div_(_along(scales[start : start + len(tensor)].to(tensor.dtype), tensor, 0))
+        for weight, dim, channels, _ in self._reads:
+            weight.mul_(_along(scales[channels].to(weight.dtype), weight, dim))
 
     def _makers(self) -> list[tuple[int, int]]:
         return [(start, end - start) for start, end in pairwise([*self.made.values(), self.count])]
 
     def _make(self, node: Node, value: Tensor) -> None:
         """Number the channels that a layer or norm makes."""
-        dim = output_channels(node, value)
+        dim = channel_dim(node, value)
         size, start = value.shape[dim], self.count
         numbers = torch.arange(start, start + size, dtype=torch.float64)
         self.made[node], self.count = start, start + size
@@ -219,7 +229,7 @@ class _Flow(Interpreter):
         if not isinstance(source, Node) or source not in self._channels:
             return
         channels = self._channels[source]
-        rows = channels.movedim(output_channels(node, channels), 0).flatten(1)
+        rows = channels.movedim(channel_dim(node, channels), 0).flatten(1)
         groups = node.args[6] if len(node.args) > 6 else 1
         alone = groups != 1 and weight.shape[1] == 1
         one_each = bool((rows == rows[:, :1]).all())
@@ -290,7 +300,7 @@ class _Ranges(Interpreter):
         value = super().run_node(n)
         maker: Any = n.args[0] if n.target in HOMOGENEOUS else n
         if maker in self._flow.made and (maker is n) == (not _is_rectified(maker)):
-            rows = value.movedim(output_channels(maker, value), 0).flatten(1)
+            rows = value.float().movedim(channel_dim(maker, value), 0).flatten(1)
             least, most = rows.aminmax(dim=1)
             seen = _Seen(least.clamp(max=0), most.clamp(min=0), rows.square().mean(1))
             self._found.setdefault(maker, []).append(seen)

@@ -24,7 +24,16 @@ WEIGHTED: dict[Any, int] = {
     aten.conv_transpose2d.input: 1,
     aten.linear.default: 0,
 }
-#: Clip to two numbers, which are their arguments.
+#: Dimensions of the images that convolutions take.
+IMAGE_DIMS: dict[Any, int] = {
+    aten.conv1d.default: 1,
+    aten.conv2d.default: 2,
+    aten.conv1d.padding: 1,
+    aten.conv2d.padding: 2,
+    aten.conv_transpose1d.default: 1,
+    aten.conv_transpose2d.input: 2,
+}
+#: Clip to two numbers, where both are given.
 CLIPPING = {
     aten.hardtanh.default,
     aten.hardtanh_.default,
@@ -122,9 +131,11 @@ def is_float(node: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
-def output_channels(layer: Node, value: torch.Tensor) -> int:
+def channel_dim(layer: Node, value: torch.Tensor) -> int:
     """Return the dimension along which the channels of a layer's input or output lie."""
-    return value.dim() - 1 if layer.target is aten.linear.default else 1
+    if layer.target in WEIGHTED:
+        return value.dim() - 1 - IMAGE_DIMS.get(layer.target, 0)  # there may be no batch
+    return 1
 
 
 def layer_names(nodes: Iterable[Node], inputs: Sequence[str]) -> dict[Node, str]:

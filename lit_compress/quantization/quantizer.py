@@ -34,6 +34,8 @@ from lit_compress.quantization.pt2e import (
 from lit_compress.quantization.signature import INPUT
 
 ANNOTATION = "quantization_annotation"
+#: Share of a range that may be given up for a clipping to be folded.
+CLIPPED = 1 / 64
 
 
 class OnnxQuantizer(Quantizer):  # type: ignore[misc]
@@ -96,9 +98,12 @@ class OnnxQuantizer(Quantizer):  # type: ignore[misc]
         """
         for name, (low, high) in self._limits.items():
             observer = self._observers[name].observer
-            if isinstance(observer, MinMaxObserver):
-                scale, zero = (float(value) for value in observer.calculate_qparams())
-                inside = min(scale, low / -zero if zero else scale, high / max(255 - zero, 1))
+            if not isinstance(observer, MinMaxObserver):
+                continue
+            scale, zero = (float(value) for value in observer.calculate_qparams())
+            inside = min(scale, low / -zero if zero else scale, high / max(255 - zero, 1))
+            within = low <= float(observer.min_val) and float(observer.max_val) <= high
+            if within and inside > scale * (1 - CLIPPED):
                 observer.min_val.fill_(-zero * inside)
                 observer.max_val.fill_((255 - zero) * inside)
 

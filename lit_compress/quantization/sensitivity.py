@@ -54,6 +54,7 @@ def layer_noise(
     """Return the noise that each layer of a calibrated graph makes, in the order of the graph.
 
     Each is measured with all others in float: the part of the graph before it is not run again.
+    What biases make up for in the converted graph is counted.
     Large networks are measured on fewer inputs, two at least, so that it takes about a minute.
 
     Args:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torchvision import models
 
 from lit_compress.errors import ReplayError
@@ -195,7 +196,7 @@ class Remembering(nn.Module):
             self.a.register_forward_hook(lambda *given: self.a.kept.append(given[2]))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.c(self.b(self.a(x))) + (self.a.last if self.a.how == "new" else self.a.kept[-1])
+        return self.c(self.b(self.a(x))) + self.a.left()
 
 
 class Leaving(nn.Linear):
@@ -204,13 +205,24 @@ class Leaving(nn.Linear):
     def __init__(self, how: str) -> None:
         super().__init__(2, 2)
         self.how = how
-        self.kept: list[Tensor] = []
+        self.kept: list[Tensor] = [torch.zeros(1, 2)]
+        if how == "buffer":
+            self.register_buffer("last", torch.zeros(1, 2))
+
+    def left(self) -> Tensor:
+        return self.last if self.how in ("new", "buffer") else self.kept[-1]
 
     def forward(self, x: Tensor) -> Tensor:
-        self.last = super().forward(x)
-        if self.how == "list":
-            self.kept.append(self.last)
-        return self.last
+        out = super().forward(x)
+        if self.how == "new":
+            self.last = out
+        elif self.how == "list":
+            self.kept.append(out * 1)
+        elif self.how == "item":
+            self.kept[:] = [out * 1]
+        elif self.how == "buffer":
+            self.last = out * 1
+        return out
 
 
 def test_layers_before_the_cut_are_passed_over() -> None:
@@ -235,7 +247,7 @@ def test_layers_before_the_cut_are_passed_over() -> None:
     assert all(m.forward.__name__ == "counted" for m in model.modules())  # and back in place
 
 
-@pytest.mark.parametrize("how", ["new", "list", "hook"])
+@pytest.mark.parametrize("how", ["new", "list", "item", "buffer", "hook"])
 def test_a_layer_that_leaves_something_behind_is_not_passed_over(how: str) -> None:
     model, x, other = Remembering(how).eval(), torch.randn(1, 2), torch.randn(1, 2)
     structure = structure_of(lambda: model(x))
@@ -285,7 +297,90 @@ def test_a_tensor_with_torch_functions_of_its_own_is_followed_to_the_end() -> No
         return torch.add(loud, layer(x)) + 0
 
     structure = structure_of(run)
-    assert structure.subclassed
+    assert structure.intercepted
     recording = record(run, structure, [1])
     with torch.no_grad():
         assert torch.equal(replay(run, structure, recording, 1), run())
+
+
+def test_another_mode_is_followed_to_the_end() -> None:
+    class Doubling(TorchFunctionMode):
+        """Doubles what linear layers give."""
+
+        def __torch_function__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            out = func(*args, **(kwargs or {}))
+            return out * 2 if func is torch.nn.functional.linear else out
+
+    one, other, x = nn.Linear(2, 2), nn.Linear(2, 2), torch.randn(3, 2)
+
+    def run() -> Tensor:
+        with Doubling():
+            out: Tensor = other(one(x))
+        return out
+
+    structure = structure_of(run)
+    recording = record(run, structure, [1])
+    with torch.no_grad():
+        assert torch.equal(replay(run, structure, recording, 1), run())
+
+
+class Lazy(nn.Module):
+    """Now and then it makes no call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+
+    def forward(self, x: Tensor, idle: bool = False) -> Tensor:
+        return x if idle else self.layer(x)
+
+
+def test_a_layer_that_makes_no_call_at_first_is_not_taken_for_one_that_does() -> None:
+    first, last, x = Lazy(), nn.Linear(2, 2), torch.randn(3, 2)
+
+    def run() -> Tensor:
+        x_then = first(x, idle=True)
+        return last(first(x_then)) + x_then
+
+    structure = structure_of(run)
+    cut = structure.cut([last.weight])
+    recording = record(run, structure, [cut])
+    with torch.no_grad():
+        assert torch.equal(replay(run, structure, recording, cut), run())
+
+
+@pytest.mark.parametrize(
+    "step",
+    [lambda y: y.split(4, 1)[0], lambda y: torch.cat(y.chunk(1, 1), 1), lambda y: y.unbind()[0]],
+)
+def test_a_container_of_one_tensor_stays_one(step: Callable[[Tensor], Tensor]) -> None:
+    """The tensor itself was given, whose first row was then taken for it."""
+    first, last, x = nn.Linear(3, 4), nn.Linear(4, 4), torch.randn(1, 3)
+
+    def run() -> Tensor:
+        return last(step(first(x)))
+
+    structure = structure_of(run)
+    cut = structure.cut([last.weight])
+    recording = record(run, structure, [cut])
+    with torch.no_grad():
+        assert torch.equal(replay(run, structure, recording, cut), run())
+
+
+def test_a_value_that_was_not_kept_is_never_returned() -> None:
+    a, c, x = nn.Linear(2, 2), nn.Linear(2, 2), torch.ones(1, 2)
+
+    def run() -> Tensor:
+        one = a(x)
+        two = one * 2
+        return one if c(two).sum() < 0 else two
+
+    c.bias.data.fill_(9)
+    structure = structure_of(run)
+    cut = structure.cut([c.weight])
+    recording = record(run, structure, [cut])
+    c.bias.data.fill_(-99)
+    with pytest.raises(ReplayError, match="returns a tensor that no call took before"):
+        replay(run, structure, recording, cut)

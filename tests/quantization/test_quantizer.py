@@ -157,6 +157,25 @@ def test_what_stands_between_two_convolutions(name: str, images: Tensor, tmp_pat
         assert sqnr_db(net(images).numpy(), OnnxModel(tmp_path / "m.onnx")(images)) > 27
 
 
+@pytest.mark.parametrize(
+    "limits", [(-1, 0.001), (-0.002, 1), (-0.003, 1), (-0.02, 6), (-1, 1), (-0.3, 0.1)]
+)
+@pytest.mark.parametrize("joined", [False, True])
+def test_clipping_takes_no_range_from_others(
+    limits: tuple[float, float], joined: bool, images: Tensor
+) -> None:
+    """Where a limit was near zero, or that of one part of a `cat`, most of the range was gone."""
+
+    def operation(s: nn.Module, x: Tensor) -> Tensor:
+        clipped = s.c(x).mul(3).clamp(*limits)
+        return torch.cat([x[:, 8:], clipped[:, :8]], 1) if joined else clipped
+
+    net = chain(operation, c=conv())
+    with torch.no_grad():
+        found = quantize(net, [images], images)(images).numpy()
+        assert sqnr_db(net(images).numpy(), found) > 30
+
+
 def test_transposed_convolutions_have_int8_weights_by_output_channel(
     images: Tensor, tmp_path: Path
 ) -> None:

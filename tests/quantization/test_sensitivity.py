@@ -23,8 +23,8 @@ def test_a_weight_alone_is_as_bad_as_numpy_says(
     images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     net = network()
-    for changes_weights in ("equalize", "fit_biases"):
-        monkeypatch.setattr(conversion, changes_weights, lambda *_: 0)
+    for changes_weights, nothing in (("equalize", 0), ("fit_biases", {})):
+        monkeypatch.setattr(conversion, changes_weights, lambda *_, nothing=nothing: nothing)
     rows = {row.name: row for row in Calibrated(net, [images], images).noise(images)}
     assert list(rows) == ["input", "0", "4"]
     weight = net[4].weight.detach()
