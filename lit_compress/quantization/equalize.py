@@ -10,7 +10,6 @@ section 4.1). A share of the difference is moved into the weights (Xiao et al. 2
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -19,11 +18,13 @@ from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
 from lit_compress.quantization.calibrate import Batch, WeightRange, as_tuple
+from lit_compress.quantization.channel_ranges import Ranges, Seen
 from lit_compress.quantization.observers import LARGEST
 from lit_compress.quantization.operations import (
     AVERAGES,
     CHOICES,
     CONCATENATIONS,
+    HOMOGENEOUS,
     MOVEMENTS,
     WEIGHTED,
     aten,
@@ -35,13 +36,6 @@ from lit_compress.quantization.signature import first_rows
 LEAST = 1 / 64
 #: Shares of a difference, as powers, that may be moved into weights that read many channels.
 MOVES = (0.0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-#: Let a positive factor pass.
-HOMOGENEOUS = {
-    aten.relu.default,
-    aten.relu_.default,
-    aten.leaky_relu.default,
-    aten.leaky_relu_.default,
-}
 NORMS = {aten.batch_norm.default}
 TRANSPOSED = {aten.conv_transpose1d.default, aten.conv_transpose2d.input}
 
@@ -60,7 +54,7 @@ def equalize(
         The number of channels that were scaled.
     """
     flow = _Flow(graph, LARGEST[weight_range])
-    ranges = _Ranges(graph, flow)
+    ranges = Ranges(graph, flow.made)
     try:
         with torch.no_grad():
             flow.run(*first_rows([as_tuple(batches[0])], 2))
@@ -136,7 +130,7 @@ class _Flow(Interpreter):
             self._freeze(*followed)
         return value
 
-    def scales(self, seen: _Seen) -> Tensor:
+    def scales(self, seen: Seen) -> Tensor:
         """Return the factor of each channel's readers, and divisor of its maker.
 
         Channels of one range have one share of their differences moved: that with which their
@@ -163,7 +157,7 @@ class _Flow(Interpreter):
         noise = torch.stack([self._noise(scales, seen, groups) for scales in tried])
         return tried.gather(0, noise.argmin(0)[groups][None])[0]
 
-    def _noise(self, scales: Tensor, seen: _Seen, groups: Tensor) -> Tensor:
+    def _noise(self, scales: Tensor, seen: Seen, groups: Tensor) -> Tensor:
         """Return, by group, the noise that its readers would give, relative to what they give.
 
         Args:
@@ -271,56 +265,6 @@ class _Flow(Interpreter):
     def _is_alone(self, tensor: Any) -> bool:
         """Tell whether a tensor of the model is used in one place."""
         return isinstance(tensor, Tensor) and self._uses[id(tensor)] == 1
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """What each channel was like in the runs: its least and largest value, and mean square."""
-
-    low: Tensor
-    high: Tensor
-    power: Tensor
-
-    @property
-    def magnitude(self) -> Tensor:
-        return torch.maximum(self.high, -self.low)
-
-
-class _Ranges(Interpreter):
-    """Runs that look at the values of each channel, after its rectifier if it has one."""
-
-    def __init__(self, graph: GraphModule, flow: _Flow) -> None:
-        super().__init__(graph)
-        self.extra_traceback = False
-        self._flow = flow
-        self._found: dict[Node, list[_Seen]] = {}
-
-    def run_node(self, n: Node) -> Any:
-        """Run one node and look at what it gives."""
-        value = super().run_node(n)
-        maker: Any = n.args[0] if n.target in HOMOGENEOUS else n
-        if maker in self._flow.made and (maker is n) == (not _is_rectified(maker)):
-            rows = value.float().movedim(channel_dim(maker, value), 0).flatten(1)
-            least, most = rows.aminmax(dim=1)
-            seen = _Seen(least.clamp(max=0), most.clamp(min=0), rows.square().mean(1))
-            self._found.setdefault(maker, []).append(seen)
-        return value
-
-    def seen(self, count: int) -> _Seen:
-        """Return what the channels were like in all runs."""
-        low, high, power = torch.zeros(3, count)
-        for maker, runs in self._found.items():
-            start = self._flow.made[maker]
-            own = slice(start, start + len(runs[0].low))
-            low[own] = torch.stack([run.low for run in runs]).amin(0)
-            high[own] = torch.stack([run.high for run in runs]).amax(0)
-            power[own] = torch.stack([run.power for run in runs]).mean(0)
-        return _Seen(low, high, power)
-
-
-def _is_rectified(maker: Node) -> bool:
-    users = list(maker.users)
-    return len(users) == 1 and users[0].target in HOMOGENEOUS
 
 
 def _is_spatial(pool: Node, image: Tensor) -> bool:

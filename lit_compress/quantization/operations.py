@@ -42,6 +42,13 @@ CLIPPING = {
 }
 #: Folded into the operation before: they cost nothing where it clips its sums anyway.
 RECTIFIERS = {aten.relu.default, aten.relu_.default, aten.relu6.default, *CLIPPING}
+#: Let a positive factor pass.
+HOMOGENEOUS = {
+    aten.relu.default,
+    aten.relu_.default,
+    aten.leaky_relu.default,
+    aten.leaky_relu_.default,
+}
 #: Quantised on both sides, so that what is before them can give int8 out.
 ACTIVATIONS = {
     aten.sigmoid.default,
