@@ -5,7 +5,7 @@
 
 Without a checkpoint: the same layers, levels and images on both sides, and the same numbers out, of
 MobileNetV2 and ShuffleNetV2 on random images of 32 px. The loop copies the network, prunes a layer
-and evaluates, for each layer and level; both are timed in turn, layer by layer.
+and evaluates, for each layer and level; both are timed in turn, layer by layer, some rounds long.
 
 With one (of a network trained on FashionMNIST): our scan at its defaults against that loop over the
 whole validation set, for some evenly spaced layers, and whether both choose the same ratios. The
@@ -20,6 +20,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Iterable
+from dataclasses import dataclass
 from fractions import Fraction
 from statistics import median
 from time import perf_counter
@@ -78,7 +79,7 @@ def looped(
     return found
 
 
-def same_work(images: int, every: int) -> None:
+def same_work(images: int, every: int, rounds: int) -> None:
     """Print a line a network: the same layers, levels and images on both sides."""
     generator = torch.Generator().manual_seed(0)
     for kind in NETWORKS.values():
@@ -89,29 +90,47 @@ def same_work(images: int, every: int) -> None:
         loader: DataLoader[Any] = DataLoader(TensorDataset(pixels, labels), batch_size=256)
         trainer = _trainer()
         trainer.validate(module, loader, verbose=False)
-        copied, sample = clone(trainer, module), draw(loader, None)
-        targets = weight_targets(copied, "element")[:-1][::every]
-        start = perf_counter()
-        measure = Measure(trainer, module, sample, [target.tensors for target in targets])
-        ours, theirs, wrong = [perf_counter() - start], [0.0], 0
-        for target in targets:
-            start = perf_counter()
-            found = [
-                measure.scores(target.pruned(ratio)[0]) if ratio else measure.baseline
-                for ratio in RATIOS
-            ]
-            middle = perf_counter()
-            expected = looped(copied, target.name, loader)
-            theirs.append(perf_counter() - middle)
-            ours.append(middle - start)
-            wrong += sum(not _same(a, b) for a, (b, _) in zip(found, expected, strict=True))
+        found = [_in_turn(trainer, module, loader, every) for _ in range(rounds)]
+        layers = len(found[0].ours) - 1
+        ratios = sorted(sum(one.theirs) / sum(one.ours) for one in found)
+        each = [t / o for one in found for t, o in zip(one.theirs[1:], one.ours[1:], strict=True)]
         print(
-            f"{kind.__name__:13} {len(targets)} layers, {len(RATIOS)} levels, {images} images: "
-            f"{sum(theirs) / sum(ours):.1f}x faster (median layer "
-            f"{median(t / o for t, o in zip(theirs[1:], ours[1:], strict=True)):.1f}x); "
-            f"{wrong} of {len(targets) * len(RATIOS)} rows differ",
+            f"{kind.__name__:13} {layers} layers, {len(RATIOS)} levels, {images} images: "
+            f"{median(ratios):.1f}x faster ({ratios[0]:.1f} to {ratios[-1]:.1f} in {rounds} "
+            f"rounds; median layer {median(each):.1f}x); {sum(one.wrong for one in found)} of "
+            f"{rounds * layers * len(RATIOS)} rows differ",
             flush=True,
         )
+
+
+@dataclass(frozen=True)
+class Round:
+    """Seconds that a scan's preparation and its layers took on both sides, and rows that differ."""
+
+    ours: list[float]
+    theirs: list[float]
+    wrong: int
+
+
+def _in_turn(trainer: Trainer, module: LightningModule, loader: Any, every: int) -> Round:
+    """Scan every n-th layer both ways, layer by layer."""
+    copied, sample = clone(trainer, module), draw(loader, None)
+    targets = weight_targets(copied, "element")[:-1][::every]
+    start = perf_counter()
+    measure = Measure(trainer, module, sample, [target.tensors for target in targets])
+    ours, theirs, wrong = [perf_counter() - start], [0.0], 0
+    for target in targets:
+        start = perf_counter()
+        found = [
+            measure.scores(target.pruned(ratio)[0]) if ratio else measure.baseline
+            for ratio in RATIOS
+        ]
+        middle = perf_counter()
+        expected = looped(copied, target.name, loader)
+        theirs.append(perf_counter() - middle)
+        ours.append(middle - start)
+        wrong += sum(not _same(a, b) for a, (b, _) in zip(found, expected, strict=True))
+    return Round(ours, theirs, wrong)
 
 
 def at_the_defaults(network: str, checkpoint: str, data_dir: str, layers: int) -> None:
@@ -195,6 +214,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--every", type=int, default=3, help="every n-th layer")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--network", choices=list(NETWORKS), default="ShuffleNetV2")
     parser.add_argument("--checkpoint")
     parser.add_argument("--data-dir", default="data")
@@ -206,7 +226,7 @@ def main() -> None:
     if options.checkpoint:
         at_the_defaults(options.network, options.checkpoint, options.data_dir, options.layers)
     else:
-        same_work(options.images, options.every)
+        same_work(options.images, options.every, options.rounds)
 
 
 if __name__ == "__main__":
