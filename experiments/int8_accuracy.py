@@ -65,9 +65,7 @@ def convert(
         enable_progress_bar=False,
         enable_model_summary=False,
         limit_val_batches=BATCHES,
-        callbacks=[
-            PostTrainingQuantization(calibration=calibration, calibration_batches=BATCHES)
-        ],
+        callbacks=[PostTrainingQuantization(calibration=calibration, calibration_batches=BATCHES)],
     )
     trainer.quantize(model, datamodule=data, ckpt_path=str(checkpoint), dirpath=to)
 
