@@ -14,6 +14,7 @@ from lit_compress.quantization.biases import fit_biases, set_biases
 from lit_compress.quantization.calibrate import Batch, Calibration, WeightRange, calibrate
 from lit_compress.quantization.equalize import equalize
 from lit_compress.quantization.export import capture
+from lit_compress.quantization.norms import keep_norms_apart
 from lit_compress.quantization.pt2e import FixedQParamsObserver, convert_pt2e, prepare_pt2e
 from lit_compress.quantization.quantizer import OnnxQuantizer
 from lit_compress.quantization.sensitivity import LayerNoise, layer_noise
@@ -77,6 +78,7 @@ class Calibrated:
         network = copy.deepcopy(network).eval()
         _check_finite(network)
         self._program = capture(network, example)
+        keep_norms_apart(self._program)
         batches = tuple(batches)
         if batches:
             equalize(self._program.module(check_guards=False), batches, weight_range)

@@ -26,6 +26,7 @@ from lit_compress.quantization.operations import (
     CONCATENATIONS,
     HOMOGENEOUS,
     MOVEMENTS,
+    NORMS,
     WEIGHTED,
     aten,
     channel_dim,
@@ -36,7 +37,6 @@ from lit_compress.quantization.signature import first_rows
 LEAST = 1 / 64
 #: Shares of a difference, as powers, that may be moved into weights that read many channels.
 MOVES = (0.0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-NORMS = {aten.batch_norm.default}
 TRANSPOSED = {aten.conv_transpose1d.default, aten.conv_transpose2d.input}
 
 

@@ -33,6 +33,7 @@ IMAGE_DIMS: dict[Any, int] = {
     aten.conv_transpose1d.default: 1,
     aten.conv_transpose2d.input: 2,
 }
+NORMS = {aten.batch_norm.default}
 #: Clip to two numbers, where both are given.
 CLIPPING = {
     aten.hardtanh.default,
