@@ -10,6 +10,7 @@ section 4.1). A share of the difference is moved into the weights (Xiao et al. 2
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -154,31 +155,32 @@ class _Flow(Interpreter):
                 for moved in (torch.where(many, each, 1.0) for each in MOVES)
             ]
         )
-        noise = torch.stack([self._noise(scales, seen, groups) for scales in tried])
+        reads = [
+            _Read.of(weight, channels) for weight, _, channels, alone in self._reads if not alone
+        ]
+        noise = torch.stack([self._noise(scales, seen, groups, reads) for scales in tried])
         return tried.gather(0, noise.argmin(0)[groups][None])[0]
 
-    def _noise(self, scales: Tensor, seen: Seen, groups: Tensor) -> Tensor:
+    def _noise(self, scales: Tensor, seen: Seen, groups: Tensor, reads: Sequence[_Read]) -> Tensor:
         """Return, by group, the noise that its readers would give, relative to what they give.
 
         Args:
             scales: Of all channels.
             seen: What the channels were like.
             groups: Which channels have one range.
+            reads: Readers of many channels: the others' filters have ranges of their own.
         """
         high = torch.zeros(self.count).scatter_reduce(0, groups, seen.high / scales, "amax")
         low = torch.zeros(self.count).scatter_reduce(0, groups, seen.low / scales, "amin")
         found = torch.zeros(self.count)
-        for weight, _, channels, alone in self._reads:
-            if alone:
-                continue  # each filter has a range of its own, so that its weights lose nothing
-            rows = weight.float().reshape(*weight.shape[:2], -1)
-            squares, group = rows.square().sum((0, 2)), groups[channels[0]]
-            own, power = scales[channels], seen.power[channels]
+        for read in reads:
+            group = groups[read.channels[0]]
+            own, power = scales[read.channels], seen.power[read.channels]
             step = (high[group] - low[group]) / 255
-            of_input = (squares * own.square()).sum() * step.square()
-            steps = (rows.abs().amax(2) * own).amax(1) / self._largest
-            of_weight = steps.square().sum() * rows.shape[2] * (power / own.square()).sum()
-            signal = (squares * power).sum().clamp(min=torch.finfo(torch.float32).tiny)
+            of_input = (read.squares * own.square()).sum() * step.square()
+            steps = (read.peaks * own).amax(1) / self._largest
+            of_weight = steps.square().sum() * read.kernel * (power / own.square()).sum()
+            signal = (read.squares * power).sum().clamp(min=torch.finfo(torch.float32).tiny)
             found[group] += (of_input + of_weight) / signal
         return found
 
@@ -265,6 +267,28 @@ class _Flow(Interpreter):
     def _is_alone(self, tensor: Any) -> bool:
         """Tell whether a tensor of the model is used in one place."""
         return isinstance(tensor, Tensor) and self._uses[id(tensor)] == 1
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A weight that reads many channels: what its noise depends on, by channel.
+
+    Attributes:
+        channels: Numbers of what it reads.
+        squares: Sums of its squares.
+        peaks: For each output, its largest magnitudes.
+        kernel: How many weights of an output read one channel.
+    """
+
+    channels: Tensor
+    squares: Tensor
+    peaks: Tensor
+    kernel: int
+
+    @classmethod
+    def of(cls, weight: Tensor, channels: Tensor) -> _Read:
+        rows = weight.float().reshape(*weight.shape[:2], -1)
+        return cls(channels, rows.square().sum((0, 2)), rows.abs().amax(2), rows.shape[2])
 
 
 def _is_spatial(pool: Node, image: Tensor) -> bool:

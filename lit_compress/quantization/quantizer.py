@@ -247,9 +247,9 @@ def _limits(node: Node) -> tuple[float, float] | None:
     """Return what a node clips to, where that is below and above zero."""
     if node.target not in CLIPPING or not _is_rectifier(node):
         return None
-    given = (*node.args[1:3], *(-1.0, 1.0)[len(node.args) - 1 :])  # hardtanh's defaults
-    numbers = [float(value) for value in given if isinstance(value, (int, float))]
-    return (numbers[0], numbers[1]) if len(numbers) == 2 and numbers[0] < 0 < numbers[1] else None
+    given: tuple[Any, ...] = node.args[1:]
+    low, high = *given, *(-1, 1)[len(given) :]  # hardtanh's defaults
+    return (float(low), float(high)) if low < 0 < high else None
 
 
 def _is_rectifier(node: Node) -> bool:
