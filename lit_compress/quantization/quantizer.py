@@ -247,8 +247,8 @@ def _limits(node: Node) -> tuple[float, float] | None:
     """Return what a node clips to, where that is below and above zero."""
     if node.target not in CLIPPING or not _is_rectifier(node):
         return None
-    given: tuple[Any, ...] = node.args[1:]
-    low, high = *given, *(-1, 1)[len(given) :]  # hardtanh's defaults
+    given: list[Any] = list(node.args[1:])
+    low, high = given + [-1, 1][len(given) :]  # hardtanh's defaults
     return (float(low), float(high)) if low < 0 < high else None
 
 
