@@ -81,7 +81,8 @@ def prepare(name: str, folder: Path) -> None:
     """Write the files that the contenders run."""
     import torch
 
-    from lit_compress.quantization import quantize, write_onnx
+    from lit_compress.export.onnx import write_onnx
+    from lit_compress.quantization import quantize
 
     network, side = build(name), SIZES[name]
     images = torch.randn(64, 1, side, side, generator=torch.Generator().manual_seed(0))

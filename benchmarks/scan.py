@@ -32,15 +32,15 @@ from lightning.pytorch import LightningModule, seed_everything
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from lit_compress.callbacks.evaluation import clone
+from lit_compress.checkpoints.weights import load_weights
 from lit_compress.datamodules import FashionMNISTDataModule
+from lit_compress.evaluation.validate import clone
 from lit_compress.modules import MobileNetV2, ShuffleNetV2
-from lit_compress.modules.weights import load_weights
 from lit_compress.pruning import magnitude_masks, prunable_weights
-from lit_compress.pruning.sensitivity import largest_tolerated, weight_targets
-from lit_compress.scanning.measure import Measure
-from lit_compress.scanning.options import LEVELS
-from lit_compress.scanning.sample import draw, stratified
+from lit_compress.sensitivity.options import LEVELS
+from lit_compress.sensitivity.sample import draw, stratified
+from lit_compress.sensitivity.targets import largest_tolerated, weight_targets
+from lit_compress.sensitivity.trials import Measure
 from lit_compress.trainer import Trainer
 
 RATIOS = [Fraction(repr(level)) for level in LEVELS]

@@ -15,7 +15,7 @@ import shutil
 from pathlib import Path
 
 from lit_compress.cli import main as lit_compress
-from lit_compress.scanning.rows import TABLE, Row, Table
+from lit_compress.sensitivity.table import TABLE, Row, Table
 
 NAMES = (
     "shufflenet_v2_fashion_mnist",

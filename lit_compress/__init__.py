@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lit_compress.artifact.read import load
-    from lit_compress.checkpoint import load_from_checkpoint, restore
-    from lit_compress.pruning.channels import analyse
+    from lit_compress.checkpoints.load import load_from_checkpoint, restore
+    from lit_compress.pruning.channels.analysis import analyse
     from lit_compress.pruning.schedule import Schedule
-    from lit_compress.scanning.entry import scan
+    from lit_compress.trainer import scan
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Schedule": "lit_compress.pruning.schedule",
-    "analyse": "lit_compress.pruning.channels",
+    "analyse": "lit_compress.pruning.channels.analysis",
     "load": "lit_compress.artifact.read",
-    "load_from_checkpoint": "lit_compress.checkpoint",
-    "restore": "lit_compress.checkpoint",
-    "scan": "lit_compress.scanning.entry",
+    "load_from_checkpoint": "lit_compress.checkpoints.load",
+    "restore": "lit_compress.checkpoints.load",
+    "scan": "lit_compress.trainer",
 }
 
 __all__ = [

@@ -13,16 +13,16 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from typing_extensions import override
 
 from lit_compress.artifact import load, read_card
-from lit_compress.callbacks.exported import in_place, raw_test_data
 from lit_compress.callbacks.post_training_quantization import PostTrainingQuantization
+from lit_compress.checkpoints.weights import load_weights
 from lit_compress.errors import InvalidArgumentError, ScanError
-from lit_compress.modules.weights import load_weights
+from lit_compress.evaluation.artifact_forward import in_place, raw_test_data
+from lit_compress.pruning.channels.resize import Original
 from lit_compress.pruning.importance import ImportanceName
-from lit_compress.pruning.sensitivity import Unit
-from lit_compress.pruning.shapes import Original
 from lit_compress.report import card_table
-from lit_compress.scanning.options import LEVELS, Mode, ScanOptions
-from lit_compress.scanning.scan import Scan, scan_network
+from lit_compress.sensitivity.options import LEVELS, Mode, ScanOptions
+from lit_compress.sensitivity.scan import Scan, scan_network
+from lit_compress.sensitivity.targets import Unit
 
 
 class Trainer(pl.Trainer):
@@ -190,6 +190,32 @@ class Trainer(pl.Trainer):
             before = load_weights(model, ckpt_path, "ckpt_path")
         self.validate(model, dataloaders=dataloaders, datamodule=datamodule, verbose=False)
         return before
+
+
+def scan(module: LightningModule, data: Any, *, progress: bool = True, **options: Any) -> Scan:
+    """Find how much each layer can lose, without training, before the metric drops.
+
+    Args:
+        module: Any LightningModule; it is left as it is.
+        data: A LightningDataModule, or a validation loader.
+        progress: Whether to show a bar.
+        options: As for :meth:`Trainer.scan`: ``granularity``, ``levels``,
+            ``tolerance``, ``monitor``, ``images``, ``include``, ``exclude``, ``curves``,
+            ``dirpath`` ...
+
+    Returns:
+        The rows, and the largest ratio of each layer; its files are in ``dirpath``.
+    """
+    trainer = Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        inference_mode=False,  # what the module keeps of it can be trained on later
+    )
+    kind = "datamodule" if isinstance(data, LightningDataModule) else "dataloaders"
+    return trainer.scan(module, **{kind: data}, **options)
 
 
 def _refuse(

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lit_compress.pruning import ChannelGraph, analyse, apply, make_plan
-from lit_compress.pruning.trace import named_tensors
+from lit_compress.pruning.channels.trace import named_tensors
 
 
 class ForeignModule(LightningModule):

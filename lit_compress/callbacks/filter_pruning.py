@@ -10,19 +10,19 @@ from lightning.pytorch import LightningModule
 from torch import nn
 from typing_extensions import override
 
-from lit_compress.callbacks.arguments import check_counts, check_patterns, one_of, plain
-from lit_compress.callbacks.channel_pruning import ChannelPruning, Shrink
+from lit_compress.callbacks._pruning.arguments import check_counts, check_patterns, one_of, plain
+from lit_compress.callbacks._pruning.channels import ChannelPruning, Shrink
 from lit_compress.errors import RuleError
 from lit_compress.measure.cost import Inputs
 from lit_compress.pruning import Schedule
-from lit_compress.pruning.describe import Outlook
 from lit_compress.pruning.importance import Importance, ImportanceName, importance_of
-from lit_compress.pruning.ledger import Ledger
 from lit_compress.pruning.masks import Scope
-from lit_compress.pruning.policy import Policy
-from lit_compress.pruning.rule_files import read_rules
-from lit_compress.pruning.rules import Rule
-from lit_compress.pruning.selection import Of, Selection
+from lit_compress.pruning.rules.files import read_rules
+from lit_compress.pruning.rules.rule import Rule
+from lit_compress.pruning.selection.budget import Of, Selection
+from lit_compress.pruning.selection.preview import Outlook
+from lit_compress.pruning.selection.state import Ledger
+from lit_compress.pruning.selection.uniform import Policy
 
 DEFAULT_SCHEDULE = Schedule()
 

@@ -10,9 +10,9 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from typing_extensions import override
 
-from lit_compress.callbacks.arguments import check_patterns, plain
-from lit_compress.callbacks.hold import Hold
-from lit_compress.callbacks.pruning import PruningCallback
+from lit_compress.callbacks._pruning.arguments import check_patterns, plain
+from lit_compress.callbacks._pruning.base import PruningCallback
+from lit_compress.callbacks._pruning.weight_masks import Hold
 from lit_compress.errors import CheckpointError, InvalidArgumentError
 from lit_compress.pruning import magnitude_masks, pack, prunable_weights, sparsity, unpack
 from lit_compress.pruning.masks import Masks, Scope

@@ -17,17 +17,17 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch.utils._pytree import tree_map
 from typing_extensions import override
 
-from lit_compress.callbacks.arguments import check_patterns
-from lit_compress.callbacks.augmentation import Augmentation, reload_training_data
-from lit_compress.callbacks.ddp import on_rank_zero
-from lit_compress.callbacks.deactivation import Deactivation, leftover
-from lit_compress.callbacks.evaluation import check_monitor, clone, validate
-from lit_compress.callbacks.example import find_example
-from lit_compress.callbacks.loaders import training_loaders, validation_loaders, whole
-from lit_compress.callbacks.network import named_module
-from lit_compress.callbacks.pruning import BeforePruning
-from lit_compress.callbacks.variants import pruners
+from lit_compress.callbacks._overfitting.augmentation import Augmentation, reload_training_data
+from lit_compress.callbacks._overfitting.eval_mode import Deactivation, leftover
+from lit_compress.callbacks._pruning.arguments import check_patterns
+from lit_compress.callbacks._pruning.base import BeforePruning
+from lit_compress.callbacks._report.variants import pruners
 from lit_compress.errors import InvalidArgumentError
+from lit_compress.evaluation.distributed import on_rank_zero
+from lit_compress.evaluation.example_inputs import find_example
+from lit_compress.evaluation.export_target import named_module
+from lit_compress.evaluation.loaders import training_loaders, validation_loaders, whole
+from lit_compress.evaluation.validate import check_monitor, clone, validate
 from lit_compress.report.gap import Reached, gap_table
 
 #: Metrics are float32: what they can be off by, far less than one image of 100,000.

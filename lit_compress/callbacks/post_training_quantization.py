@@ -16,16 +16,16 @@ from typing_extensions import override
 from lit_compress.artifact import Variant, check_target, folder_swap, sha256, write_card
 from lit_compress.artifact.read import MODEL
 from lit_compress.artifact.replay import REPLAY
-from lit_compress.callbacks.best import load_best
-from lit_compress.callbacks.conversion import Conversion, Mode, Settings
-from lit_compress.callbacks.evaluation import check_monitor, clone
-from lit_compress.callbacks.folder import WEIGHTS, artifact_dir, save_weights
-from lit_compress.callbacks.loaders import validation_loaders
-from lit_compress.callbacks.network import find_network
-from lit_compress.callbacks.variants import empty_card, float_name, float_variant, original
+from lit_compress.callbacks._quantization.best_weights import load_best
+from lit_compress.callbacks._quantization.conversion import Conversion, Mode, Settings
+from lit_compress.callbacks._report.variants import empty_card, float_name, float_variant, original
+from lit_compress.checkpoints.folder import WEIGHTS, artifact_dir, save_weights
 from lit_compress.errors import InvalidArgumentError
+from lit_compress.evaluation.export_target import find_network
+from lit_compress.evaluation.loaders import validation_loaders
+from lit_compress.evaluation.validate import check_monitor, clone
 from lit_compress.measure import file_bytes, onnx_counts
-from lit_compress.pruning.shapes import Original
+from lit_compress.pruning.channels.resize import Original
 from lit_compress.quantization.calibrate import Calibration
 
 
@@ -134,7 +134,7 @@ class PostTrainingQuantization(Callback):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Export the untrained network to nowhere: better to fail now than after the training."""
-        from lit_compress.quantization.export import write_onnx
+        from lit_compress.export.onnx import write_onnx
 
         if trainer.is_global_zero:
             with isolate_rng():

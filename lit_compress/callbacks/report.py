@@ -26,13 +26,9 @@ from lit_compress.artifact import (
     write_card,
 )
 from lit_compress.artifact.read import MODEL
-from lit_compress.callbacks.best import load_best
-from lit_compress.callbacks.evaluation import check_monitor, clone
-from lit_compress.callbacks.folder import WEIGHTS, artifact_dir, load_saved, save_weights
-from lit_compress.callbacks.network import Network, find_network
-from lit_compress.callbacks.post_training_quantization import PostTrainingQuantization
-from lit_compress.callbacks.pruning import BeforePruning
-from lit_compress.callbacks.variants import (
+from lit_compress.callbacks._pruning.base import BeforePruning
+from lit_compress.callbacks._quantization.best_weights import load_best
+from lit_compress.callbacks._report.variants import (
     empty_card,
     float_name,
     float_variant,
@@ -43,7 +39,11 @@ from lit_compress.callbacks.variants import (
     timed,
     to_batch,
 )
+from lit_compress.callbacks.post_training_quantization import PostTrainingQuantization
+from lit_compress.checkpoints.folder import WEIGHTS, artifact_dir, load_saved, save_weights
 from lit_compress.errors import InvalidArgumentError
+from lit_compress.evaluation.export_target import Network, find_network
+from lit_compress.evaluation.validate import check_monitor, clone
 from lit_compress.measure import file_bytes, onnx_counts
 from lit_compress.report import card_scalars, card_table
 
@@ -233,7 +233,7 @@ class CompressionReport(Callback, BeforePruning):
         card: Card,
         like: str,
     ) -> Variant:
-        from lit_compress.quantization import write_onnx
+        from lit_compress.export.onnx import write_onnx
 
         captured = network.captured(copy).eval()
         write_onnx(captured, network.inputs[0], path, names=network.signature.names)

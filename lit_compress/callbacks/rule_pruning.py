@@ -12,26 +12,26 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from typing_extensions import override
 
-from lit_compress.callbacks.arguments import check_counts, one_of, plain
-from lit_compress.callbacks.channel_pruning import ChannelPruning
-from lit_compress.callbacks.rewind import reinitialize_linear
+from lit_compress.callbacks._pruning.arguments import check_counts, one_of, plain
+from lit_compress.callbacks._pruning.channels import ChannelPruning
+from lit_compress.callbacks._pruning.rewind import reinitialize_linear
 from lit_compress.errors import CheckpointError, InvalidArgumentError, PlanError, RuleError
 from lit_compress.measure.cost import Inputs
 from lit_compress.pruning import Schedule, pack, unpack
-from lit_compress.pruning.checks import check_module
-from lit_compress.pruning.describe import Outlook
+from lit_compress.pruning.channels.checks import check_module
+from lit_compress.pruning.channels.plan import Plan
+from lit_compress.pruning.channels.surgery import cut_tensor
 from lit_compress.pruning.importance import Importance
 from lit_compress.pruning.layers import plain_weights
-from lit_compress.pruning.ledger import Ledger
 from lit_compress.pruning.masks import Masks, Scope, exact_share
-from lit_compress.pruning.plan import Plan
-from lit_compress.pruning.rule_files import read_rules
-from lit_compress.pruning.rule_masks import rule_masks
-from lit_compress.pruning.rule_outlook import RuleOutlook, rule_outlook
-from lit_compress.pruning.rule_policy import Resolved, RulePolicy, resolve
-from lit_compress.pruning.rules import DEFAULT, default_rules, overruled
-from lit_compress.pruning.selection import Selection
-from lit_compress.pruning.surgery import cut_tensor
+from lit_compress.pruning.rules.files import read_rules
+from lit_compress.pruning.rules.masks import rule_masks
+from lit_compress.pruning.rules.rule import DEFAULT, default_rules, overruled
+from lit_compress.pruning.selection.budget import Selection
+from lit_compress.pruning.selection.by_rules import Resolved, RulePolicy, resolve
+from lit_compress.pruning.selection.preview import Outlook
+from lit_compress.pruning.selection.rule_preview import RuleOutlook, rule_outlook
+from lit_compress.pruning.selection.state import Ledger
 
 DEFAULT_SCHEDULE = Schedule()
 ShrinkOrNot = Literal["every", "end", "never"]

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
+from lit_compress.checkpoints.weights import load_weights
 from lit_compress.errors import InvalidArgumentError
-from lit_compress.modules.weights import load_weights
 
 #: Arguments that stay out of a checkpoint's hyperparameters: they are not needed to rebuild it.
 NOT_SAVED = ("network", "optimizer", "lr_scheduler", "init_from")

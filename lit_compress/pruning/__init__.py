@@ -1,13 +1,13 @@
 """What to prune and how: plain functions on tensors and modules, with no Lightning in them."""
 
-from lit_compress.pruning.channels import analyse
-from lit_compress.pruning.graph import ChannelGraph, Frozen, Group, Slice
+from lit_compress.pruning.channels.analysis import analyse
+from lit_compress.pruning.channels.graph import ChannelGraph, Frozen, Group, Slice
+from lit_compress.pruning.channels.plan import Cut, Plan, make_plan, restrict
+from lit_compress.pruning.channels.surgery import apply
 from lit_compress.pruning.importance import Importance
 from lit_compress.pruning.layers import prunable_weights
 from lit_compress.pruning.masks import magnitude_masks, pack, pruned_count, sparsity, unpack
-from lit_compress.pruning.plan import Cut, Plan, make_plan, restrict
 from lit_compress.pruning.schedule import Schedule
-from lit_compress.pruning.surgery import apply
 
 __all__ = [
     "ChannelGraph",

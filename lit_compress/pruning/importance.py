@@ -13,8 +13,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from typing_extensions import override
 
 from lit_compress.errors import InvalidArgumentError, PatternError
-from lit_compress.pruning.graph import ChannelGraph
-from lit_compress.pruning.trace import named_tensors
+from lit_compress.pruning.channels.graph import ChannelGraph
+from lit_compress.pruning.channels.trace import named_tensors
 
 ImportanceName = Literal["l1", "l2", "bn_scale", "taylor", "fpgm", "random"]
 

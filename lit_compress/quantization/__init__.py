@@ -8,55 +8,32 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from lit_compress.quantization.calibrate import (
-    Batch,
-    Calibration,
-    WeightRange,
-    as_tuple,
-    calibrate,
-)
+from lit_compress.quantization.calibrate import Calibration, WeightRange, calibrate
+from lit_compress.quantization.layer_noise import LayerNoise
 from lit_compress.quantization.search import Found, candidates, fewest_floats
-from lit_compress.quantization.sensitivity import LayerNoise
-from lit_compress.quantization.signature import Flat, Signature, first_rows
 from lit_compress.quantization.skip import select_layers
 
 if TYPE_CHECKING:
     from lit_compress.quantization.convert import Calibrated, Embedded, quantize
-    from lit_compress.quantization.export import BATCH, capture, write_onnx
 
-_HOME = {
-    "BATCH": "export",
-    "Calibrated": "convert",
-    "Embedded": "convert",
-    "capture": "export",
-    "quantize": "convert",
-    "write_onnx": "export",
-}
+_LAZY = ("Calibrated", "Embedded", "quantize")
 
 __all__ = [
-    "BATCH",
-    "Batch",
     "Calibrated",
     "Calibration",
     "Embedded",
-    "Flat",
     "Found",
     "LayerNoise",
-    "Signature",
     "WeightRange",
-    "as_tuple",
     "calibrate",
     "candidates",
-    "capture",
     "fewest_floats",
-    "first_rows",
     "quantize",
     "select_layers",
-    "write_onnx",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(f"lit_compress.quantization.{_HOME[name]}"), name)
+    if name in _LAZY:
+        return getattr(import_module("lit_compress.quantization.convert"), name)
     raise AttributeError(f"module 'lit_compress.quantization' has no attribute {name!r}")

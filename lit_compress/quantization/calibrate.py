@@ -12,8 +12,8 @@ from torch.fx import GraphModule, Interpreter, Node
 from torch.utils._pytree import tree_leaves
 
 from lit_compress.errors import CalibrationError
+from lit_compress.export.signature import Batch, as_tuple
 
-Batch = Tensor | tuple[Tensor, ...]
 Calibration = Literal["minmax", "histogram", "percentile"]
 WeightRange = Literal["full", "reduced"]
 
@@ -66,11 +66,6 @@ def calibrate(
             "calibration_batches of at least 1"
         )
     return images
-
-
-def as_tuple(batch: Batch) -> tuple[Tensor, ...]:
-    """Return the tensors of a batch, of which there is mostly one."""
-    return (batch,) if isinstance(batch, Tensor) else tuple(batch)
 
 
 class _Watch(Interpreter):

@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from lit_compress.errors import CalibrationError
-from lit_compress.quantization.biases import fit_biases, set_biases
-from lit_compress.quantization.calibrate import Batch, Calibration, WeightRange, calibrate
-from lit_compress.quantization.equalize import equalize
-from lit_compress.quantization.export import capture
-from lit_compress.quantization.norms import keep_norms_apart
+from lit_compress.export.onnx import capture
+from lit_compress.export.signature import INPUT, Batch
+from lit_compress.quantization.calibrate import Calibration, WeightRange, calibrate
+from lit_compress.quantization.layer_noise import LayerNoise, layer_noise
 from lit_compress.quantization.pt2e import FixedQParamsObserver, convert_pt2e, prepare_pt2e
 from lit_compress.quantization.quantizer import OnnxQuantizer
-from lit_compress.quantization.sensitivity import LayerNoise, layer_noise
-from lit_compress.quantization.signature import INPUT
+from lit_compress.quantization.rewrites.biases import fit_biases, set_biases
+from lit_compress.quantization.rewrites.equalize import equalize
+from lit_compress.quantization.rewrites.norms import keep_norms_apart
 from lit_compress.quantization.skip import select_layers
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.fx import GraphModule, Node
 
+from lit_compress.export.signature import INPUT
 from lit_compress.quantization.calibrate import Calibration, WeightRange
 from lit_compress.quantization.observers import LARGEST, activation_observer, weight_observer
 from lit_compress.quantization.operations import (
@@ -31,7 +32,6 @@ from lit_compress.quantization.pt2e import (
     QuantizationSpec,
     Quantizer,
 )
-from lit_compress.quantization.signature import INPUT
 
 ANNOTATION = "quantization_annotation"
 #: Share of a range that may be given up for a clipping to be folded.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from lit_compress.quantization.sensitivity import LayerNoise
+from lit_compress.quantization.layer_noise import LayerNoise
 
 
 @dataclass(frozen=True)

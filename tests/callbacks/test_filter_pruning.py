@@ -40,7 +40,7 @@ from lit_compress.errors import (
 )
 from lit_compress.measure import cost
 from lit_compress.pruning import Importance
-from lit_compress.pruning.shapes import original_of
+from lit_compress.pruning.channels.resize import original_of
 
 MakeTrainer = Callable[..., Trainer]
 LATE = Schedule(first=1)

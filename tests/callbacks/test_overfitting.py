@@ -22,7 +22,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from lit_compress import Schedule
 from lit_compress.callbacks import FilterPruning, MagnitudePruning, Overfitting
-from lit_compress.callbacks.pruning import PruningCallback
+from lit_compress.callbacks._pruning.base import PruningCallback
 from lit_compress.errors import InvalidArgumentError, PatternError
 
 MakeTrainer = Callable[..., Trainer]

@@ -2,7 +2,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
-from lit_compress.quantization import capture
+from lit_compress.export.onnx import capture
 from lit_compress.quantization.operations import is_float, is_parameter, layer_names, origin
 
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_compress.artifact import OnnxModel, sqnr_db
-from lit_compress.quantization import quantize, write_onnx
+from lit_compress.export.onnx import write_onnx
+from lit_compress.quantization import quantize
 
 
 class Branches(nn.Module):

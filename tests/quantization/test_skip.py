@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from lit_compress.errors import PatternError
-from lit_compress.quantization import quantize, select_layers, write_onnx
+from lit_compress.export.onnx import write_onnx
+from lit_compress.quantization import quantize, select_layers
 
 LAYERS = ("input", "stem.0", "block/add", "block.conv", "head")
 WEIGHTED = ("stem.0", "block.conv", "head")

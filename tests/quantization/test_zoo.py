@@ -23,7 +23,8 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor, nn
 
 from lit_compress.artifact import OnnxModel, sqnr_db
-from lit_compress.quantization import quantize, write_onnx
+from lit_compress.export.onnx import write_onnx
+from lit_compress.quantization import quantize
 
 #: More memory than a common machine has.
 TOO_LARGE = {"vit_h_14", "regnet_y_128gf", "vit_l_16", "vit_l_32"}

@@ -1,0 +1,1 @@
+"""What the overfitting callback is made of."""

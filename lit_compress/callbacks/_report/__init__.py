@@ -1,0 +1,1 @@
+"""What the report callback is made of."""

@@ -1,0 +1,1 @@
+"""Checkpoints of pruned modules: read, load, resize."""

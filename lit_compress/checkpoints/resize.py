@@ -1,0 +1,143 @@
+"""Fitting a module to the weights that a run is about to load."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from lit_compress.errors import CheckpointError
+from lit_compress.pruning.channels.resize import Shapes, fit_shapes, original_of
+from lit_compress.pruning.channels.surgery import in_layout_of, set_widths, swap_data
+from lit_compress.pruning.channels.trace import named_tensors
+
+
+class Fitting:
+    """Gives a module the shapes of a checkpoint just before its weights are loaded.
+
+    Lightning restores callbacks after the weights, so what the checkpoint says of its shapes is
+    looked at afterwards; until :meth:`settle`, the module can be given back what it held.
+    """
+
+    def __init__(self) -> None:
+        self._handle: RemovableHandle | None = None
+        self._before: Shapes = {}
+        self._held: dict[str, Tensor] = {}
+        self._widths: list[tuple[nn.Module, str, int]] = []
+        self._open = False
+
+    def attach(self, module: LightningModule) -> None:
+        """Fit this module whenever it loads weights."""
+        self.detach()
+        self._open = True
+        self._handle = module.register_load_state_dict_pre_hook(self._fit)  # type: ignore[no-untyped-call]
+
+    def detach(self) -> None:
+        """Let the module go."""
+        self.settle()
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
+
+    def settle(self) -> None:
+        """Forget what the module held: what it loaded is right."""
+        self._before, self._held, self._widths, self._open = {}, {}, [], False
+
+    def undo(self, module: nn.Module) -> None:
+        """Give the module back what it held before it loaded, unless that is settled."""
+        own, held = named_tensors(module), self._held
+        changed = {name for name in held if own[name].shape != held[name].shape}
+        for name, value in held.items():
+            value = in_layout_of(own[name], value.to(own[name].device))
+            if name in changed:
+                swap_data(own[name], value)
+            else:
+                own[name].data.copy_(value)
+        set_widths(module, {id(own[name]) for name in changed})
+        for layer, attribute, number in self._widths:
+            setattr(layer, attribute, number)
+        self.settle()
+
+    def _fit(self, module: nn.Module, state: Mapping[str, Any], *_: Any) -> None:
+        _check_names(module, state)
+        own = named_tensors(module) if self._open else {}
+        held = {name: tensor.detach().to("cpu", copy=True) for name, tensor in own.items()}
+        self._before = fit_shapes(module, state)
+        self._held = held
+
+    def confirm(
+        self,
+        module: LightningModule,
+        checkpoint: Mapping[str, Any],
+        known: Mapping[str, tuple[int, ...]],
+    ) -> None:
+        """Make sure that what was fitted is what pruning had cut.
+
+        Args:
+            module: The module, its weights loaded.
+            checkpoint: All of the checkpoint.
+            known: Shapes before pruning of a module that this run pruned itself.
+
+        Raises:
+            CheckpointError: If it is not.
+        """
+        original = original_of(checkpoint)
+        for name, shape in self._before.items():
+            whole = original.shapes.get(name) if original is not None else None
+            if whole is None or (shape != whole and known.get(name) != whole):
+                now = tuple(named_tensors(module)[name].shape)
+                raise CheckpointError(
+                    f"{name} is {now} in the checkpoint and {shape} here, and "
+                    + (
+                        "the checkpoint was not made with FilterPruning"
+                        if original is None
+                        else f"was {whole or 'of fixed size'} in the network that was pruned"
+                    )
+                    + ": build the module with the arguments it was trained with"
+                )
+        if original is not None:
+            self._widths = set_widths(module, set(), original.norms)
+        self._before = {}
+
+    def confirm_without_record(
+        self, module: LightningModule, known: Mapping[str, tuple[int, ...]]
+    ) -> None:
+        """Make sure of what was fitted to a checkpoint of weights alone, which says nothing of it.
+
+        Args:
+            module: The module, its weights loaded.
+            known: Shapes before pruning of a module that this run pruned itself.
+
+        Raises:
+            CheckpointError: If the run does not know either; the shapes are another's then.
+        """
+        own = named_tensors(module)
+        for name, shape in self._before.items():
+            now, whole = tuple(own[name].shape), known.get(name, ())
+            if len(whole) != len(now) or any(a > b for a, b in zip(now, whole, strict=True)):
+                raise CheckpointError(
+                    f"{name} is {now} in the checkpoint and {shape} here, and the checkpoint, of "
+                    "weights alone, has no record of what was pruned: save it whole, without "
+                    "ModelCheckpoint's save_weights_only"
+                )
+        self._before = {}
+
+
+def _check_names(module: nn.Module, state: Mapping[str, Any]) -> None:
+    parts = (part for part in module.modules() if part is not module)
+    renamed = any(part._load_state_dict_pre_hooks for part in parts)
+    if renamed or not getattr(module, "strict_loading", True):
+        return  # torch looks at the names, after hooks of the parts have changed them
+    own = set(module.state_dict())
+    for names, what in (
+        (sorted(own - set(state)), "holds no weights of"),
+        (sorted(set(state) - own), "holds weights of a part that is not here:"),
+    ):
+        if names:
+            raise CheckpointError(
+                f"the checkpoint {what} {names[0]} ({len(names)} such): it is of another "
+                f"architecture than {type(module).__name__}"
+            )

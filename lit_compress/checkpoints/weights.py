@@ -1,0 +1,106 @@
+"""Starting weights from a checkpoint or a safetensors file; nothing in either is executed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lit_compress.checkpoints.load import read_plain, read_safetensors
+from lit_compress.errors import CheckpointError, PlanError
+from lit_compress.pruning.channels.resize import (
+    ORIGINAL,
+    Original,
+    check_full_size,
+    fit_shapes,
+    original_of,
+)
+
+
+def load_weights(
+    module: nn.Module, path: str | Path, argument: str = "init_from"
+) -> Original | None:
+    """Load the weights of a file into a module; epoch, optimizer and callbacks stay out.
+
+    Those of a network that lost channels come in the shapes that pruning left.
+
+    Args:
+        module: Where to load them.
+        path: A Lightning checkpoint (``.ckpt``), a state dict (``.pt``) or ``.safetensors``.
+        argument: What the path was given as, for messages.
+
+    Returns:
+        What the network was before it was pruned, if the file says so.
+
+    Raises:
+        CheckpointError: If the file is missing, unreadable, or of another architecture; the module
+            is then untouched.
+    """
+    state, original = _read(Path(path), argument)
+    own = module.state_dict()
+    if not set(state) & set(own) and {f"model.{name}" for name in state} & set(own):
+        state = {f"model.{name}": tensor for name, tensor in state.items()}
+    missing, surplus = sorted(set(own) - set(state)), sorted(set(state) - set(own))
+    shapes = [name for name in own if name in state and own[name].shape != state[name].shape]
+    if missing or surplus or (shapes and original is None):
+        raise CheckpointError(
+            f"{argument}: the weights of {path} are not those of {type(module).__name__} "
+            f"({_difference(own, state, missing, surplus, shapes)}): build the module with the "
+            "arguments it was trained with"
+        )
+    if shapes and original is not None:
+        check_full_size(module, original)
+        fit_shapes(module, state, original)
+    module.load_state_dict(state)
+    return original
+
+
+def _read(path: Path, argument: str) -> tuple[dict[str, Tensor], Original | None]:
+    """Return a file's weights, and what the network was before it was pruned, if the file says."""
+    if not path.is_file():
+        raise CheckpointError(f"{argument}: there is no file {path.resolve()}")
+    try:
+        if path.suffix == ".safetensors":
+            return read_plain(path, lambda: _read_safetensors(path))
+        content: Any = read_plain(
+            path, lambda: torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except CheckpointError as error:
+        raise CheckpointError(f"{argument}: {error}") from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise CheckpointError(f"{argument}: {path} holds no state_dict of tensors")
+    try:
+        return state, original_of(content)
+    except PlanError as error:
+        raise CheckpointError(f"{argument}: {path}: {error}") from error
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Original | None]:
+    state, metadata = read_safetensors(path)
+    record = metadata.get(ORIGINAL)
+    return state, None if record is None else Original.from_dict(json.loads(record))
+
+
+def _difference(
+    own: dict[str, Tensor],
+    state: dict[str, Tensor],
+    missing: list[str],
+    surplus: list[str],
+    shapes: list[str],
+) -> str:
+    if shapes:
+        name = shapes[0]
+        return (
+            f"{name} is {tuple(state[name].shape)} there and {tuple(own[name].shape)} here, "
+            f"{len(shapes)} such"
+        )
+    parts = [
+        f"{len(names)} {word}, such as {names[0]}"
+        for word, names in (("missing", missing), ("too many", surplus))
+        if names
+    ]
+    return "; ".join(parts)

@@ -1,0 +1,1 @@
+"""The user's own steps, run next to a fit."""

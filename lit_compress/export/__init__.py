@@ -1,0 +1,1 @@
+"""Export: from a module to a graph and a file."""

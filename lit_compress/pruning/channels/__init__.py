@@ -1,0 +1,1 @@
+"""Channels: which ones are coupled, and how they are removed."""

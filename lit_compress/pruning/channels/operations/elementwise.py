@@ -1,0 +1,118 @@
+"""Operations from element to element: several tensors are tied position by position."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lit_compress.pruning.channels.labels import core, varying
+from lit_compress.pruning.channels.operations.registry import rule, unknown
+from lit_compress.pruning.channels.trace import Call, Trace
+
+_NAMES = """
+
+relu relu6 hardtanh hardswish hardsigmoid sigmoid logsigmoid silu gelu tanh tanhshrink elu celu selu
+leaky_relu rrelu softplus softsign softshrink hardshrink threshold mish dropout dropout1d dropout2d
+dropout3d alpha_dropout feature_alpha_dropout feature_dropout clamp clip clamp_min clamp_max neg
+negative pos positive abs absolute pow rpow sqrt rsqrt square exp exp2 expm1 log log2 log10 log1p
+reciprocal sign sgn sin cos tan asin acos atan sinh cosh erf erfc round floor ceil trunc frac
+nan_to_num isnan isinf isfinite logical_not bitwise_not invert
+add radd iadd sub rsub isub subtract mul rmul imul multiply div rdiv idiv truediv rtruediv itruediv
+divide true_divide floordiv rfloordiv ifloordiv floor_divide mod rmod fmod remainder maximum minimum
+fmax fmin atan2 hypot where masked_fill lerp addcmul addcdiv eq ne lt le gt ge logical_and
+logical_or logical_xor and or xor isclose copysign logaddexp xlogy
+clone contiguous detach to type_as float double half bfloat16 cpu cuda int long bool requires_grad
+alias identity quantize_identity zeros_like ones_like empty_like full_like rand_like randn_like
+"""
+ELEMENTWISE = (*_NAMES.split(), "get data", "get real")
+
+
+@rule(*ELEMENTWISE)
+def elementwise(trace: Trace, call: Call) -> None:
+    """Tie the labels of all tensors position by position."""
+    results = call.results()
+    tensors = [t for t in call.tensors() if t.numel() > 1 or trace.twin(t) is not None]
+    if call.name in ("to", "type_as"):
+        tensors = tensors[:1]
+    if not results and call.name != "type":
+        return unknown(trace, call)  # the values go to Python
+    if not results or not tensors:
+        return None
+    out = results[0]
+    labelled = [(t, twin) for t in tensors if (twin := trace.twin(t)) is not None]
+    if not labelled:
+        return _pass_view(trace, tensors, out)
+    if not all(_fits(t.shape, out.shape) for t in tensors):
+        return unknown(trace, call)
+    labelled.sort(key=lambda pair: len(varying(pair[1].broadcast_to(out.shape))), reverse=True)
+    base = labelled[0][1].broadcast_to(out.shape)
+    for tensor, twin in labelled[1:]:
+        base = _joined(trace, call, base, tensor, twin)
+    for tensor in tensors:
+        if trace.twin(tensor) is None:
+            _scaled(trace, call, base, tensor)
+    return trace.label(out, base)
+
+
+def _fits(shape: torch.Size, larger: torch.Size) -> bool:
+    pairs = zip(reversed(shape), reversed(larger), strict=False)
+    return len(shape) <= len(larger) and all(size in (1, full) for size, full in pairs)
+
+
+def _joined(trace: Trace, call: Call, base: Tensor, tensor: Tensor, twin: Tensor) -> Tensor:
+    offset = base.dim() - tensor.dim()
+    for dim in varying(base):
+        if base.shape[dim] > 1 and (dim < offset or tensor.shape[dim - offset] == 1):
+            trace.labels.freeze(twin, call.reason("is one value for many channels"))
+            return base
+    other = twin.broadcast_to(base.shape)
+    trace.labels.tie(base, other, call.reason("is combined with channels that cannot go"))
+    if bool((core(base) < 0).any()):
+        return torch.where(base < 0, other, base)
+    return base
+
+
+def _scaled(trace: Trace, call: Call, base: Tensor, tensor: Tensor) -> None:
+    """Record a tensor without labels that is combined with one that has them."""
+    offset = base.dim() - tensor.dim()
+    dims = [d for d in varying(base) if d >= offset and tensor.shape[d - offset] > 1]
+    if not dims:
+        return
+    name, elements = trace.view(tensor)
+    why = call.reason("is combined with a tensor of fixed size")
+    if not name or elements is None or len(dims) > 1 or len(varying(base)) > 1:
+        trace.labels.freeze(base, why)
+        trace.freeze(tensor, why)
+        return
+    labels = trace.labels.along(base, dims[0], why)
+    _use_view(trace, call, name, elements.movedim(dims[0] - offset, 0), labels)
+
+
+def _use_view(trace: Trace, call: Call, name: str, elements: Tensor, labels: Tensor) -> None:
+    """Record the dimension of a model's tensor whose index alone decides the label."""
+    source = trace.tensors[name]
+    rows = elements.reshape(len(elements), -1)
+    step = 1
+    for dim in reversed(range(source.dim())):
+        index = rows // step % source.shape[dim]
+        step *= source.shape[dim]
+        if len(labels) == source.shape[dim] and bool((index == index[:, :1]).all()):
+            order = index[:, 0].argsort()
+            if torch.equal(index[order, 0], torch.arange(len(order))):
+                trace.use(source, dim, labels[order], "scale")
+                return
+    why = call.reason("is combined with a tensor of another layout")
+    trace.labels.freeze(labels, why)
+    trace.freeze(source, why)
+
+
+def _pass_view(trace: Trace, tensors: Sequence[Tensor], out: Tensor) -> None:
+    """Let a result stand for the model's tensor that it alone is computed from."""
+    names = [trace.view(tensor) for tensor in tensors]
+    if len(tensors) == 1 and names[0][0] and names[0][1] is not None and out is not tensors[0]:
+        trace.set_view(out, names[0][0], names[0][1].broadcast_to(out.shape))
+    elif len(tensors) > 1:
+        for tensor in tensors:
+            trace.freeze(tensor, trace.reason("is computed from several tensors"))

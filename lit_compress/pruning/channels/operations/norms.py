@@ -1,0 +1,66 @@
+"""Operations on each channel alone: norms, and activations with a weight a channel."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lit_compress.pruning.channels.labels import UNLABELLED, spread, varying
+from lit_compress.pruning.channels.operations.registry import rule, unknown
+from lit_compress.pruning.channels.trace import Call, Trace
+
+
+@rule("batch_norm", "instance_norm", "prelu")
+def per_channel(trace: Trace, call: Call) -> None:
+    """Follow labels through an operation that works on each channel alone."""
+    image = call.args[0] if call.args else call.kwargs["input"]
+    twin = trace.twin(image)
+    dim = 1 if image.dim() > 1 else 0
+    if call.name == "instance_norm" and twin is not None and set(varying(twin)) - {0, 1}:
+        return unknown(trace, call)
+    others = [t for t in call.tensors() if t is not image and t.dim() == 1]
+    if call.name == "prelu" and all(t.numel() == 1 for t in others):
+        return None if twin is None else trace.label(call.out, twin)
+    if twin is None:
+        labels = torch.full((image.shape[dim],), UNLABELLED, dtype=torch.int32)
+    else:
+        labels = trace.labels.along(twin, dim, call.reason("shares a channel of the norm"))
+    for tensor in others:
+        trace.use(tensor, 0, labels, "scale")
+    if not others:
+        _own_width(trace, labels)
+    if twin is not None:
+        trace.label(call.out, spread(labels, call.out.shape, dim))
+    return None
+
+
+@rule("group_norm")
+def group_norm(trace: Trace, call: Call) -> None:
+    """Follow labels through a group norm, whose groups go whole or not at all."""
+    image, groups = call.argument(0, "input"), call.argument(1, "num_groups")
+    twin = trace.twin(image)
+    if twin is None:
+        return None
+    if groups == 1 or set(varying(twin)) - {0, 1}:
+        trace.freeze(image, call.reason("a group norm takes its mean over all channels"))
+        return None
+    labels = trace.labels.along(twin, 1, call.reason("shares a channel of the norm"))
+    table = labels.view(groups, -1)
+    why = call.reason("shares a group of a group norm")
+    trace.labels.tie(table, table[:, :1].expand(table.shape), why)
+    weight, bias = call.argument(2, "weight"), call.argument(3, "bias")
+    for tensor in (weight, bias):
+        trace.use(tensor, 0, labels, "scale")
+    if weight is None:
+        _own_width(trace, labels)
+    return trace.label(call.out, spread(labels, call.out.shape, 1))
+
+
+def _own_width(trace: Trace, labels: Tensor) -> None:
+    """Remember a norm module that has a width but no tensor to tell it by."""
+    if trace.modules and isinstance(
+        trace.modules[-1][1], (nn.modules.batchnorm._NormBase, nn.GroupNorm)
+    ):
+        name = trace.modules[-1][0]
+        before = trace.recording.norms.setdefault(name, labels.contiguous())
+        trace.labels.tie(before, labels, trace.reason(f"{name} is used more than once"))

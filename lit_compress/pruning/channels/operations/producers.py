@@ -1,0 +1,120 @@
+"""Operations that make channels: convolutions and matrix products."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lit_compress.pruning.channels.labels import UNLABELLED, spread
+from lit_compress.pruning.channels.operations.registry import rule, unknown
+from lit_compress.pruning.channels.trace import Call, Trace
+
+
+@rule("conv1d", "conv2d", "conv3d")
+def conv(trace: Trace, call: Call) -> None:
+    """Follow labels through a convolution: plain, grouped, or one filter a channel."""
+    image, weight, bias = (call.argument(i, n) for i, n in enumerate(("input", "weight", "bias")))
+    groups = call.argument(6, "groups", 1)
+    channel = image.dim() - weight.dim() + 1
+    reads = _reads(trace, call, image, channel)
+    _count(trace, weight, call.out, channel)
+    if groups > 1 and weight.shape[1] == 1:
+        makes = reads.repeat_interleave(weight.shape[0] // groups)
+        trace.use(weight, 0, makes, "depthwise")
+    else:
+        makes = trace.labels.fresh(weight.shape[0])
+        if groups > 1:
+            reads = tie_groups(trace, call, reads, groups)
+            tie_groups(trace, call, makes, groups)
+            _keep_two(trace, weight, 1, 2)
+        trace.use(weight, 1, reads, "input")
+        trace.use(weight, 0, makes, "filter")
+    _finish(trace, call, weight, bias, makes, channel)
+
+
+@rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+def conv_transpose(trace: Trace, call: Call) -> None:
+    """Follow labels through a transposed convolution, whose weight is (in, out / groups, ...)."""
+    image, weight, bias = (call.argument(i, n) for i, n in enumerate(("input", "weight", "bias")))
+    groups = call.argument(6, "groups", 1)
+    channel = image.dim() - weight.dim() + 1
+    reads = _reads(trace, call, image, channel)
+    _count(trace, weight, image, channel)
+    if groups > 1 and weight.shape[0] == groups:
+        makes = reads.repeat_interleave(weight.shape[1])
+        trace.use(weight, 0, reads, "depthwise")
+    else:
+        makes = trace.labels.fresh(weight.shape[1] * groups)
+        if groups > 1:
+            tie_groups(trace, call, reads, groups)
+            _keep_two(trace, weight, 0, 2 * groups)
+            tie_groups(trace, call, makes, groups)
+        trace.use(weight, 0, reads, "input")
+        trace.use(weight, 1, makes[: weight.shape[1]], "filter")
+    _finish(trace, call, weight, bias, makes, channel)
+
+
+@rule("linear")
+def linear(trace: Trace, call: Call) -> None:
+    """Follow labels through a linear layer."""
+    image, weight, bias = (call.argument(i, n) for i, n in enumerate(("input", "weight", "bias")))
+    if weight.dim() != 2:
+        return unknown(trace, call)
+    reads = _reads(trace, call, image, image.dim() - 1)
+    _count(trace, weight, call.out, call.out.dim() - 1)
+    makes = trace.labels.fresh(weight.shape[0])
+    trace.use(weight, 1, reads, "input")
+    trace.use(weight, 0, makes, "filter")
+    return _finish(trace, call, weight, bias, makes, call.out.dim() - 1)
+
+
+@rule("matmul", "mm")
+def matmul(trace: Trace, call: Call) -> None:
+    """Follow labels through a product with a weight of shape (in, out); freeze any other."""
+    left, right = call.argument(0, "input"), call.argument(1, "other")
+    if not trace.name(right) or right.dim() != 2 or left.dim() < 2:
+        return unknown(trace, call)
+    reads = _reads(trace, call, left, left.dim() - 1)
+    _count(trace, right, call.out, call.out.dim() - 1)
+    makes = trace.labels.fresh(right.shape[1])
+    trace.use(right, 0, reads, "input")
+    trace.use(right, 1, makes, "filter")
+    return _finish(trace, call, right, None, makes, call.out.dim() - 1)
+
+
+def _reads(trace: Trace, call: Call, image: Tensor, dim: int) -> Tensor:
+    twin = trace.twin(image)
+    if twin is None:
+        return torch.full((image.shape[dim],), UNLABELLED, dtype=torch.int32)
+    return trace.labels.along(twin, dim, call.reason("shares an input channel with what cannot go"))
+
+
+def _finish(
+    trace: Trace, call: Call, weight: Tensor, bias: Tensor | None, makes: Tensor, dim: int
+) -> None:
+    if bias is not None:
+        trace.use(bias, 0, makes, "scale")
+    if trace.name(weight):
+        trace.label(call.out, spread(makes, call.out.shape, dim))
+
+
+def _count(trace: Trace, weight: Tensor, positions: Tensor, dim: int) -> None:
+    name = trace.name(weight)
+    if name:
+        work = trace.recording.work
+        work[name] = work.get(name, 0) + positions.numel() // positions.shape[dim]
+
+
+def tie_groups(trace: Trace, call: Call, labels: Tensor, groups: int) -> Tensor:
+    """Tie channels of the same place in each group, so that groups stay equal; return the first."""
+    table = labels.view(groups, -1)
+    why = call.reason("stands in the same place of another group of a grouped convolution")
+    trace.labels.tie(table, table[:1].expand(table.shape), why)
+    return table[0]
+
+
+def _keep_two(trace: Trace, weight: Tensor, dim: int, floor: int) -> None:
+    """Keep two inputs a group: with one, a grouped convolution would look like a depthwise one."""
+    name = trace.name(weight)
+    if name:
+        trace.recording.floors[name, dim] = floor

@@ -1,0 +1,130 @@
+"""Operations along dimensions: pools, means, softmax, layer norm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lit_compress.pruning.channels.labels import core, varying
+from lit_compress.pruning.channels.operations.elementwise import elementwise
+from lit_compress.pruning.channels.operations.registry import rule, unknown
+from lit_compress.pruning.channels.trace import Call, Trace
+
+POOLS = [
+    f"{kind}_pool{rank}d{rest}"
+    for kind in ("max", "avg", "adaptive_avg", "adaptive_max", "lp", "fractional_max")
+    for rank in (1, 2, 3)
+    for rest in ("", "_with_indices")
+]
+_SAME_SHAPE = "softmax log_softmax softmin cumsum cumprod normalize logcumsumexp"
+_REDUCING = """
+mean sum amax amin max min prod var std var_mean std_mean logsumexp nanmean nansum
+"""
+
+
+@rule(*POOLS, "interpolate", "upsample", "upsample_nearest", "upsample_bilinear")
+def pool(trace: Trace, call: Call) -> None:
+    """Follow labels through pooling or resizing of the last dimensions."""
+    image = call.args[0] if call.args else call.kwargs["input"]
+    twin = trace.twin(image)
+    if twin is None:
+        return None
+    rank = [int(char) for char in call.name if char.isdigit()]
+    dims = range(image.dim() - rank[0] if rank else 2, image.dim())
+    if set(dims) & set(varying(twin)):
+        return unknown(trace, call)
+    for out in call.results():
+        trace.label(out, _with_sizes(twin, out.shape))
+    return None
+
+
+@rule("pad")
+def pad(trace: Trace, call: Call) -> None:
+    """Follow labels through padding of dimensions in which they are constant."""
+    image, widths = call.argument(0, "input"), list(call.argument(1, "pad"))
+    twin = trace.twin(image)
+    if twin is None:
+        return None
+    padded = {image.dim() - 1 - i // 2 for i, width in enumerate(widths) if width}
+    if padded & set(varying(twin)):
+        return unknown(trace, call)
+    return trace.label(call.out, _with_sizes(twin, call.out.shape))
+
+
+@rule(*_SAME_SHAPE.split())
+def shaped_along(trace: Trace, call: Call) -> None:
+    """Follow labels through an operation along dimensions that keeps the shape."""
+    image = call.argument(0, "input")
+    twin = trace.twin(image)
+    if twin is None:
+        return None
+    dims = call.argument(2 if call.name == "normalize" else 1, "dim", 1)
+    if not _isdims_of(dims) or dims_of(dims, image) & set(varying(twin)):
+        return unknown(trace, call)
+    return trace.label(call.out, twin)
+
+
+@rule("layer_norm", "rms_norm")
+def layer_norm(trace: Trace, call: Call) -> None:
+    """Follow labels through a norm over the last dimensions, if they are constant there."""
+    image, shape = call.argument(0, "input"), call.argument(1, "normalized_shape")
+    twin = trace.twin(image)
+    if twin is None:
+        return None
+    if set(range(image.dim() - len(shape), image.dim())) & set(varying(twin)):
+        trace.freeze(image, call.reason("a layer norm takes its mean over all channels"))
+        for tensor in call.tensors():
+            trace.freeze(tensor, call.reason("belongs to a layer norm over all channels"))
+        return None
+    return trace.label(call.out, twin)
+
+
+@rule(*_REDUCING.split())
+def reduce(trace: Trace, call: Call) -> None:
+    """Follow labels through a reduction of dimensions in which they are constant."""
+    image = call.argument(0, "input")
+    if len(call.args) > 1 and isinstance(call.args[1], Tensor):
+        return elementwise(trace, call)  # torch.max(a, b)
+    twin = trace.twin(image)
+    if twin is None:
+        return None
+    dims = call.kwargs.get("dim", call.kwargs.get("axis", call.argument(1, "dim")))
+    if not _isdims_of(dims) or dims_of(dims, image) & set(varying(twin)):
+        return unknown(trace, call)
+    small = twin
+    for dim in sorted(dims_of(dims, image), reverse=True):
+        kept = call.results()[0].dim() == image.dim()
+        small = small.narrow(dim, 0, 1) if kept else small.select(dim, 0)
+    for out in call.results():
+        trace.label(out, small)
+    return None
+
+
+@rule("glu")
+def glu(trace: Trace, call: Call) -> None:
+    """Tie the two halves of a gated linear unit."""
+    image, dim = call.argument(0, "input"), call.argument(1, "dim", -1)
+    twin = trace.twin(image)
+    if twin is not None:
+        first, second = twin.chunk(2, dim)
+        trace.labels.tie(first, second, call.reason("gates channels that cannot go"))
+        trace.label(call.out, first)
+
+
+def _isdims_of(dims: Any) -> bool:
+    if isinstance(dims, (tuple, list)):
+        return bool(dims) and all(isinstance(dim, int) for dim in dims)
+    return isinstance(dims, int) and not isinstance(dims, bool)
+
+
+def dims_of(dims: int | Iterable[int], tensor: Tensor) -> set[int]:
+    """Return dimensions of a tensor as numbers from 0."""
+    return {d % tensor.dim() for d in ((dims,) if isinstance(dims, int) else dims)}
+
+
+def _with_sizes(twin: Tensor, shape: torch.Size) -> Tensor:
+    """Return the twin with other sizes in the dimensions in which it is constant."""
+    return core(twin).expand(shape)

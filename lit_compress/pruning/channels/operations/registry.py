@@ -1,0 +1,44 @@
+"""The table of operations, and what happens to those that are not in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lit_compress.pruning.channels.trace import Call, Trace
+
+Rule = Callable[[Trace, Call], None]
+RULES: dict[str, Rule] = {}
+
+_QUESTIONS = """
+size dim numel nelement ndimension stride storage_offset element_size get_device is_contiguous
+is_floating_point is_complex is_signed is_nested is_inference is_same_size has_names len hash
+repr format str data_ptr is_sparse is_quantized is_pinned result_type can_cast promote_types
+"""
+_PROPERTIES = """
+shape dtype device ndim layout requires_grad is_leaf grad_fn is_cuda is_cpu is_mps is_sparse
+is_quantized is_nested names itemsize nbytes _version is_meta output_nr
+"""
+#: Ask about a tensor without looking at its values.
+INERT = (*_QUESTIONS.split(), *(f"get {name}" for name in _PROPERTIES.split()))
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Register what to do with the calls of these names."""
+
+    def register(handler: Rule) -> Rule:
+        RULES.update(dict.fromkeys(names, handler))
+        return handler
+
+    return register
+
+
+def unknown(trace: Trace, call: Call) -> None:
+    """Freeze all that goes into a call that no rule knows."""
+    reason = trace.reason("passes through an operation that is not understood")
+    for tensor in call.tensors():
+        trace.freeze(tensor, reason)
+
+
+@rule(*INERT)
+def inert(trace: Trace, call: Call) -> None:
+    """Do nothing."""

@@ -1,0 +1,186 @@
+"""Making a module's tensors as large or small as those of the weights it is about to load."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+
+from lit_compress.errors import CheckpointError, PlanError
+from lit_compress.pruning.channels.graph import ChannelGraph
+from lit_compress.pruning.channels.surgery import in_layout_of, set_widths, swap_data
+from lit_compress.pruning.channels.trace import named_tensors
+
+#: Key of the record in the metadata of a safetensors file.
+ORIGINAL = "lit_compress.original"
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Original:
+    """What a pruned network was like before: kept beside its weights.
+
+    Attributes:
+        shapes: Shapes of the tensors that pruning may cut.
+        norms: Widths, now, of the norm layers that have no tensor to tell it by.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    norms: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, graph: ChannelGraph, gone: frozenset[int]) -> Original:
+        """Return the record of a network that lost channel classes."""
+        norms = {
+            name: sum(number not in gone for number in owner.tolist())
+            for name, owner in graph.norms.items()
+        }
+        return cls(dict(graph.shapes), norms)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as lists, numbers and text."""
+        shapes = {name: list(shape) for name, shape in self.shapes.items()}
+        return {"shapes": shapes, "norms": dict(self.norms)}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Original:
+        """Return the record that :meth:`to_dict` gave.
+
+        Raises:
+            PlanError: If it is not one.
+        """
+        try:
+            return cls(
+                {str(n): tuple(map(_size, shape)) for n, shape in content["shapes"].items()},
+                {str(n): _size(width) for n, width in content["norms"].items()},
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise PlanError(
+                f"the record of the pruned network is damaged ({type(error).__name__}: {error})"
+            ) from error
+
+
+def _size(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{value!r} is no size")
+    return value
+
+
+def differing(module: nn.Module, state: Mapping[str, Any]) -> list[str]:
+    """Return the names of a module's tensors whose shape is another in a state dict, each once."""
+    return [
+        name
+        for name, tensor in named_tensors(module).items()
+        if isinstance(state.get(name), Tensor) and tensor.shape != state[name].shape
+    ]
+
+
+def fit_shapes(
+    module: nn.Module, state: Mapping[str, Any], original: Original | None = None
+) -> Shapes:
+    """Give a module's tensors the shapes that they have in a state dict; values are to be loaded.
+
+    Parameters keep their identity; module attributes such as ``out_channels`` follow. It works both
+    ways: an earlier, larger checkpoint makes the module grow.
+
+    Args:
+        module: The module about to load.
+        state: The state dict.
+        original: What the network was before it was pruned, if known: only what pruning may have
+            cut is then fitted.
+
+    Returns:
+        The shapes before, of the tensors that changed.
+
+    Raises:
+        CheckpointError: If a difference cannot come from removed channels; nothing has changed.
+    """
+    names = differing(module, state)
+    own = named_tensors(module)
+    convs = {id(layer.weight) for layer in module.modules() if isinstance(layer, _ConvNd)}
+    for name in names:
+        _check(name, own[name], state[name], original, id(own[name]) in convs)
+    norms = original.norms if original else {}
+    _check_norms(module, norms)
+    before = {name: tuple(own[name].shape) for name in names}
+    changed = set()
+    for name in names:
+        tensor = own[name]
+        value = torch.zeros(state[name].shape, dtype=tensor.dtype, device=tensor.device)
+        swap_data(tensor, in_layout_of(tensor, value))
+        changed.add(id(tensor))
+    set_widths(module, changed, norms)
+    return before
+
+
+def _check(name: str, own: Tensor, other: Tensor, original: Original | None, conv: bool) -> None:
+    here, there = tuple(own.shape), tuple(other.shape)
+    remedy = "build the module with the arguments it was trained with"
+    kernels = conv and here[2:] != there[2:]
+    if len(here) != len(there) or kernels or not other.numel():
+        raise CheckpointError(
+            f"{name} is {there} in the checkpoint and {here} here, which removed channels cannot "
+            f"explain: {remedy}"
+        )
+    if original is None:
+        return
+    whole = original.shapes.get(name, ())
+    if len(whole) != len(there) or _exceeds(there, whole):
+        raise CheckpointError(
+            f"{name} is {there} in the checkpoint and {here} here, and pruning did not cut it: "
+            f"{remedy}"
+        )
+    if _exceeds(here, whole):
+        raise CheckpointError(
+            f"the checkpoint was pruned from a network whose {name} is {whole}, and here it is "
+            f"{here}: {remedy}"
+        )
+
+
+def _check_norms(module: nn.Module, norms: Mapping[str, int]) -> None:
+    layers = dict(module.named_modules())
+    for name in norms:
+        if not isinstance(layers.get(name), (_NormBase, nn.GroupNorm)):
+            raise CheckpointError(
+                f"the checkpoint was pruned from a network whose {name} is a norm layer, and here "
+                "it is not: build the module with the arguments it was trained with"
+            )
+
+
+def _exceeds(shape: tuple[int, ...], limit: tuple[int, ...]) -> bool:
+    return any(size > most for size, most in zip(shape, limit, strict=True))
+
+
+def original_of(checkpoint: Mapping[str, Any]) -> Original | None:
+    """Return the record that a filter-pruning callback left in a checkpoint, None if there is none.
+
+    Raises:
+        PlanError: If it is damaged.
+    """
+    states = checkpoint.get("callbacks")
+    for state in states.values() if isinstance(states, dict) else ():
+        if isinstance(state, dict) and state.get("original") is not None:
+            return Original.from_dict(state["original"])
+    return None
+
+
+def check_full_size(module: nn.Module, original: Original) -> None:
+    """Make sure that a freshly built module is the one that a checkpoint was pruned from.
+
+    Raises:
+        CheckpointError: If it is not.
+    """
+    own = named_tensors(module)
+    for name, shape in original.shapes.items():
+        here = tuple(own[name].shape) if name in own else None
+        if here != shape:
+            raise CheckpointError(
+                f"the checkpoint was pruned from a network whose {name} is {shape}, and here it is "
+                f"{here or 'missing'}: build the module with the arguments it was trained with"
+            )

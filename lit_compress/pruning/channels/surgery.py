@@ -1,0 +1,317 @@
+"""Cutting channels out of a module and its optimizers, in place, all or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import singledispatch
+from itertools import accumulate
+from operator import mul
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from lit_compress.errors import PlanError
+from lit_compress.pruning.channels.checks import (
+    check_norms,
+    check_owned,
+    check_tensors,
+    check_types,
+)
+from lit_compress.pruning.channels.plan import Cut, Plan
+from lit_compress.pruning.channels.trace import named_tensors
+
+#: Names of parameters that were cut, so that an optimizer can be cut after its module.
+_NAMES: Any = WeakTensorKeyDictionary()
+
+
+#: Optimizers whose state is not kept by parameter.
+WHOLE = ("LBFGS", "ZeroRedundancyOptimizer")
+
+
+def apply(plan: Plan, target: nn.Module | Optimizer, *optimizers: Optimizer) -> None:
+    """Cut a plan's channels out of a module, or an optimizer's state; in place, all or nothing.
+
+    Parameters keep their identity, so optimizers, schedulers and hooks go on; gradients are
+    dropped. Module attributes such as ``out_channels`` follow.
+
+    Args:
+        plan: What to cut.
+        target: A module (an ``AveragedModel`` is cut like what it averages), or an optimizer of a
+            module that this plan was applied to.
+        optimizers: Optimizers of the module, cut together with it.
+
+    Raises:
+        PlanError: If the plan is for other shapes, or an optimizer's state cannot be cut; nothing
+            has been changed then.
+    """
+    check_types(plan, target, optimizers)
+    if isinstance(target, Optimizer):
+        names = _known_names(target)
+        cuts = plan.by_tensor()
+        _write(_cut_states((target,), {id(p): cuts[n] for p, n in names if n in cuts}))
+        return
+    module = target.module if isinstance(target, AveragedModel) else target
+    tensors = named_tensors(module)
+    cuts = plan.by_tensor()
+    check_tensors(plan, tensors)
+    check_norms(plan, module)
+    check_owned(optimizers if plan.cuts else (), tensors)
+    by_id = {id(tensors[name]): dims for name, dims in cuts.items()}
+    states = _cut_states(optimizers, by_id)
+    new = {name: cut_tensor(tensors[name].detach(), dims) for name, dims in cuts.items()}
+    # Nothing can fail from here on.
+    _write(states)
+    for name, tensor in tensors.items():
+        if isinstance(tensor, nn.Parameter):
+            _NAMES[tensor] = name
+        if name in new:
+            swap_data(tensor, new[name])
+    set_widths(module, set(by_id), plan.norms)
+
+
+def swap_data(tensor: Tensor, value: Tensor) -> None:
+    """Give a tensor other data of another shape, and forget its gradient."""
+    tensor.grad = None
+    # While the graph of an earlier loss lives, autograd holds on to the old shape; a change of type
+    # on the way makes it let go.
+    other = torch.float32 if tensor.dtype == torch.float16 else torch.float16
+    tensor.data = value.new_empty(0, dtype=other)
+    tensor.data = value
+
+
+def cut_tensor(tensor: Tensor, dims: Mapping[int, Cut]) -> Tensor:
+    """Return what stays of a tensor, in its memory format."""
+    kept = tensor
+    for dim, cut in dims.items():
+        kept = kept.index_select(dim, torch.tensor(cut.keep, device=tensor.device))
+    return in_layout_of(tensor, kept)
+
+
+def in_layout_of(tensor: Tensor, value: Tensor) -> Tensor:
+    """Return a value in the memory format of another tensor.
+
+    Strides decide, also where both formats hold the same bytes (a 1 x 1 convolution): by them torch
+    picks the format in which a layer computes.
+    """
+    if tensor.dim() == 4 and tensor.stride() != _plain(tensor.shape):
+        return torch.empty_like(value, memory_format=torch.channels_last).copy_(value)
+    return value.contiguous()
+
+
+def _plain(shape: torch.Size) -> tuple[int, ...]:
+    """Return the strides that torch gives a new tensor."""
+    sizes = [max(1, size) for size in shape[:0:-1]]
+    return tuple(accumulate(sizes, mul, initial=1))[::-1]
+
+
+# --- optimizers --------------------------------------------------------------------------------
+
+
+def _known_names(optimizer: Optimizer) -> list[tuple[Tensor, str]]:
+    found = []
+    for group in optimizer.param_groups:
+        given = group.get("param_names") or [""] * len(group["params"])
+        # A name noted at the cut is the plan's own; one given may have the prefix of a wrapper.
+        found += [(p, _NAMES.get(p, name)) for p, name in zip(group["params"], given, strict=True)]
+    if not any(name for _, name in found):
+        raise PlanError(
+            "the optimizer's parameters have no known names: apply the plan to its module first, "
+            "or to both at once, apply(plan, module, optimizer)"
+        )
+    return found
+
+
+def _cut_states(
+    optimizers: Iterable[Optimizer], cuts: Mapping[int, Mapping[int, Cut]]
+) -> list[tuple[dict[Any, Any], Any, Tensor]]:
+    """Return what to write where in the optimizers' states."""
+    optimizers = tuple(optimizers)
+    for optimizer in optimizers:
+        if optimizer.state and type(optimizer).__name__ in WHOLE:
+            raise PlanError(
+                f"the state of {type(optimizer).__name__} is of all parameters together, so it "
+                "cannot be cut: use SGD, Adam, AdamW, RMSprop or Adagrad, or remove channels at "
+                "the end of the fit"
+            )
+    return [
+        (state, key, cut_tensor(value, fitting))
+        for optimizer in optimizers
+        for parameter, state in optimizer.state.items()
+        if id(parameter) in cuts
+        for key, value in state.items()
+        if (fitting := _fitting(optimizer, key, value, cuts[id(parameter)]))
+    ]
+
+
+def _fitting(optimizer: Optimizer, key: Any, value: Any, cuts: Mapping[int, Cut]) -> dict[int, Cut]:
+    """Return the cuts that apply to a value of an optimizer's state.
+
+    A value of the parameter's shape is cut like it; one with size 1 in a dimension (a factored
+    moment) stays as it is there; a single number is left alone.
+    """
+    holds = (list, tuple, dict)
+    if isinstance(value, holds) and value:
+        raise PlanError(_unknown_state(optimizer, key, "a collection"))
+    if not isinstance(value, Tensor) or value.numel() <= 1:
+        return {}
+    fitting = {}
+    for dim, cut in cuts.items():
+        size = value.shape[dim] if dim < value.dim() else None
+        if size == cut.size:
+            fitting[dim] = cut
+        elif size == len(cut.keep):
+            raise PlanError(
+                f"the state {key!r} of {type(optimizer).__name__} has {size} indices left of "
+                f"{cut.size} of {cut.tensor}: the plan was applied to the optimizer already"
+            )
+        elif size != 1:
+            raise PlanError(_unknown_state(optimizer, key, f"of shape {tuple(value.shape)}"))
+    return fitting
+
+
+def _unknown_state(optimizer: Optimizer, key: Any, what: str) -> str:
+    return (
+        f"the state {key!r} of {type(optimizer).__name__} is {what}, which does not follow its "
+        "parameter's shape, so it cannot be cut: use SGD, Adam, AdamW, RMSprop or Adagrad, or "
+        "remove channels at the end of the fit"
+    )
+
+
+def _write(states: Iterable[tuple[dict[Any, Any], Any, Tensor]]) -> None:
+    for state, key, value in states:
+        old = state[key]
+        if old.shape != value.shape:
+            state[key] = value
+
+
+# --- module attributes -------------------------------------------------------------------------
+
+
+@singledispatch
+def widths(layer: nn.Module) -> dict[str, int]:
+    """Return the attributes of a layer that state its width, as its tensors' shapes have them."""
+    return {}
+
+
+@widths.register
+def _(layer: _ConvNd) -> dict[str, int]:
+    weight = layer.weight
+    turned = isinstance(layer, _ConvTransposeNd)
+    groups = layer.groups
+    # One input a group: the layer works on each channel alone, and groups go with channels.
+    if groups > 1 and not turned and weight.shape[1] == 1:
+        groups = weight.shape[0] * groups // layer.out_channels
+    elif groups > 1 and turned and layer.in_channels == groups:
+        groups = weight.shape[0]
+    first, second = weight.shape[0], weight.shape[1] * groups
+    inside, outside = (first, second) if turned else (second, first)
+    return {"in_channels": inside, "out_channels": outside, "groups": groups}
+
+
+@widths.register
+def _(layer: nn.Linear) -> dict[str, int]:
+    return {"out_features": layer.weight.shape[0], "in_features": layer.weight.shape[1]}
+
+
+@widths.register
+def _(layer: _NormBase) -> dict[str, int]:
+    for tensor in (layer.weight, layer.running_mean):
+        if tensor is not None:
+            return {"num_features": tensor.shape[0]}
+    return {}
+
+
+@widths.register
+def _(layer: nn.GroupNorm) -> dict[str, int]:
+    return {} if layer.weight is None else _group_norm(layer, layer.weight.shape[0])
+
+
+def _group_norm(layer: nn.GroupNorm, channels: int) -> dict[str, int]:
+    each = layer.num_channels // layer.num_groups
+    return {"num_channels": channels, "num_groups": max(1, channels // each)}
+
+
+@widths.register
+def _(layer: nn.PReLU) -> dict[str, int]:
+    return {"num_parameters": layer.weight.shape[0]}
+
+
+def set_widths(
+    module: nn.Module, changed: Container[int], norms: Mapping[str, int] | None = None
+) -> list[tuple[nn.Module, str, int]]:
+    """Make the attributes of layers agree with their tensors.
+
+    Args:
+        module: The module.
+        changed: ``id`` of the tensors that changed; layers without any are left alone.
+        norms: Widths of norm layers that have no tensor to tell it by.
+
+    Returns:
+        What was there before.
+    """
+    before = []
+    for name, layer in module.named_modules():
+        own = (*layer._parameters.values(), *layer._buffers.values())
+        if norms and name in norms:
+            channels = norms[name]
+            found = (
+                _group_norm(layer, channels)
+                if isinstance(layer, nn.GroupNorm)
+                else {"num_features": channels}
+            )
+        elif any(id(tensor) in changed for tensor in own):
+            found = widths(layer)
+        else:
+            continue
+        for attribute, value in found.items():
+            before.append((layer, attribute, getattr(layer, attribute)))
+            setattr(layer, attribute, value)
+    return before
+
+
+def _at(module: nn.Module, name: str) -> Tensor | None:
+    """Return a parameter or buffer by its name, without a walk through all modules."""
+    path, _, leaf = name.rpartition(".")
+    layer = module.get_submodule(path)
+    return layer._parameters[leaf] if leaf in layer._parameters else layer._buffers[leaf]
+
+
+@contextmanager
+def replaced(
+    module: nn.Module, values: Mapping[str, Tensor], norms: Mapping[str, int] | None = None
+) -> Iterator[None]:
+    """Put other tensors in the place of a module's own, until the end of the block.
+
+    Args:
+        module: The module; its own tensors are not touched, and come back.
+        values: New tensors by name; a tensor with several names is replaced under all.
+        norms: Widths of norm layers without tensors.
+    """
+    new = {id(_at(module, name)): value for name, value in values.items()}
+    held: list[tuple[dict[str, Any], str, Any]] = []
+    before: list[tuple[nn.Module, str, int]] = []
+    try:
+        for layer in module.modules():
+            tables: list[dict[str, Any]] = [layer._parameters, layer._buffers]
+            for table in tables:
+                for name, tensor in list(table.items()):
+                    if id(tensor) in new:
+                        held.append((table, name, tensor))
+                        value = new[id(tensor)]
+                        is_parameter = isinstance(tensor, nn.Parameter)
+                        table[name] = nn.Parameter(value, False) if is_parameter else value
+        changed = {id(table[name]) for table, name, old in held if new[id(old)].shape != old.shape}
+        before = set_widths(module, changed, norms) if changed or norms else []
+        yield
+    finally:
+        for table, name, tensor in held:
+            table[name] = tensor
+        for layer, attribute, number in before:
+            setattr(layer, attribute, number)

@@ -1,0 +1,300 @@
+"""One run of a model, watched: every torch call passes by here with the labels of its tensors."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from lit_compress.pruning.channels.labels import UNLABELLED, Labels, Reason, compact, core
+
+#: Where a call that is not torch's own comes from is what a reader wants to know.
+_TORCH = str(Path(torch.__file__).parent) + os.sep
+_HERE = str(Path(__file__).parents[1]) + os.sep
+
+
+@dataclass(frozen=True)
+class Use:
+    """A tensor of the model used with labelled channels.
+
+    Attributes:
+        tensor: Its name.
+        dim: The dimension along which the labels lie.
+        labels: One label an index.
+        role: ``filter`` (makes the channels), ``depthwise`` (a filter each), ``input`` (reads them)
+            or ``scale`` (bias, norm, gate: one value each).
+    """
+
+    tensor: str
+    dim: int
+    labels: Tensor
+    role: str
+
+
+@dataclass
+class Call:
+    """One torch call: what was called, with what, and what came of it."""
+
+    name: str
+    func: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    out: Any
+    reason: Callable[[str], Reason]
+
+    def argument(self, index: int, name: str, default: Any = None) -> Any:
+        """Return an argument by its place or name."""
+        if len(self.args) > index:
+            return self.args[index]
+        return self.kwargs.get(name, default)
+
+    def tensors(self) -> list[Tensor]:
+        """Return the tensors among the arguments."""
+        leaves = tree_leaves((self.args, self.kwargs))
+        return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+    def results(self) -> list[Tensor]:
+        """Return the tensors among the results."""
+        return [leaf for leaf in tree_leaves(self.out) if isinstance(leaf, Tensor)]
+
+
+@dataclass
+class Recording:
+    """What was seen: uses of the model's tensors, and the work done with each weight.
+
+    Attributes:
+        uses: By tensor name and dimension.
+        work: By weight name, the positions it was applied at: times its size, the MACs.
+        floors: By tensor name and dimension, indices that must stay where more than one must.
+        opaque: Tensors that were used in a way that is not understood, and why.
+        norms: Norm modules without tensors of their own, by name, with the labels of their input.
+        seen: Names of the tensors that were used at all.
+    """
+
+    uses: dict[tuple[str, int], Use] = field(default_factory=dict)
+    work: dict[str, int] = field(default_factory=dict)
+    floors: dict[tuple[str, int], int] = field(default_factory=dict)
+    opaque: dict[str, Reason] = field(default_factory=dict)
+    norms: dict[str, Tensor] = field(default_factory=dict)
+    seen: set[str] = field(default_factory=set)
+
+
+class Trace(TorchFunctionMode):
+    """Follows labels through a run of a model.
+
+    Args:
+        model: The model.
+        rules: What to do with a call, by its name; called with the trace and the call.
+        unknown: What to do with any other.
+        blocked: Calls, by number or by place, whose tensors' channels cannot go.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        rules: Mapping[str, Callable[[Trace, Call], None]],
+        unknown: Callable[[Trace, Call], None],
+        blocked: Mapping[int | tuple[str, str, int], Reason] | None = None,
+    ) -> None:
+        super().__init__()
+        self.labels = Labels()
+        self.recording = Recording()
+        self.calls = 0
+        self.place: tuple[str, str, int] = ("", "", 0)
+        self.modules: list[tuple[str, nn.Module]] = []
+        self._rules = rules
+        self._unknown = unknown
+        self._blocked = blocked or {}
+        self.tensors = named_tensors(model)
+        self._names = {id(tensor): name for name, tensor in self.tensors.items()}
+        self._module_names = {child: name for name, child in model.named_modules()}
+        self._twins: Any = WeakTensorKeyDictionary()
+        self._views: Any = WeakTensorKeyDictionary()
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Collection[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Make the call, then follow the labels through it."""
+        index, self.calls = self.calls, self.calls + 1
+        name = call_name(func)
+        self.place = (name, *caller())
+        out = func(*args, **(kwargs or {}))
+        call = Call(name, func, args, kwargs or {}, out, self.reason)
+        with torch._C.DisableTorchFunction(), torch.no_grad():
+            self.recording.seen.update(map(self.name, call.tensors()))
+            self._rules.get(name, self._unknown)(self, call)
+            blocked = self._blocked.get(index) or self._blocked.get(self.place)
+            if blocked is not None:
+                for tensor in (*call.tensors(), *call.results()):
+                    self.freeze(tensor, blocked)
+        return out
+
+    def reason(self, why: str) -> Reason:
+        """Return a reason that names the call at hand."""
+        op, file, line = self.place
+        module = next((name for name, _ in reversed(self.modules) if name), "")
+        return Reason(why, op, module, os.path.basename(file), line)
+
+    def twin(self, value: Any) -> Tensor | None:
+        """Return the twin of a tensor, or None if it carries no labels."""
+        if not isinstance(value, Tensor):
+            return None
+        twin: Tensor | None = self._twins.get(value)
+        if twin is not None and twin.shape != value.shape:
+            self.labels.freeze(twin, self.reason("had its shape changed in place before"))
+            return None
+        return twin
+
+    def label(self, tensor: Tensor, twin: Tensor) -> None:
+        """Give a tensor its twin."""
+        if twin.shape == tensor.shape and bool((core(twin) >= 0).any()):
+            self._twins[tensor] = compact(twin)
+        elif tensor in self._twins:
+            del self._twins[tensor]
+
+    def freeze(self, value: Any, reason: Reason) -> None:
+        """Say that the channels of a tensor cannot go, whatever kind of tensor it is."""
+        if not isinstance(value, Tensor):
+            return
+        self.labels.freeze(self._twins.get(value), reason)
+        name = self.name(value) or self.view(value)[0]
+        if name:
+            self.recording.opaque.setdefault(name, reason)
+
+    def name(self, value: Any) -> str:
+        """Return the name of a parameter or buffer of the model, empty for any other value."""
+        return self._names.get(id(value), "") if isinstance(value, Tensor) else ""
+
+    def view(self, value: Tensor) -> tuple[str, Tensor | None]:
+        """Return which of the model's tensors a value is made of, and its element at each place."""
+        name = self.name(value)
+        if name:
+            return name, torch.arange(value.numel()).view(value.shape)
+        found: tuple[str, Tensor | None] = self._views.get(value, ("", None))
+        return found
+
+    def set_view(self, value: Tensor, name: str, elements: Tensor) -> None:
+        """Remember which elements of one of the model's tensors a value is made of."""
+        self._views[value] = (name, elements)
+
+    def use(self, value: Tensor | None, dim: int, labels: Tensor, role: str) -> None:
+        """Record a tensor of the model that is used with labels along one of its dimensions."""
+        if value is None:
+            return
+        name = self.name(value)
+        if not name:
+            why = "works with a tensor that is computed or no parameter or buffer of the model"
+            self.freeze(value, self.reason(why))
+            self.labels.freeze(labels, self.reason(why))
+            return
+        before = self.recording.uses.get((name, dim))
+        if before is None:
+            self.recording.uses[name, dim] = Use(name, dim, labels.contiguous(), role)
+        else:
+            self.labels.tie(before.labels, labels, self.reason(f"{name} is used more than once"))
+            for one, other in ((before.labels, labels), (labels, before.labels)):
+                self.labels.freeze(
+                    one[other == UNLABELLED], self.reason(f"{name} is used more than once")
+                )
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Follow the modules that are called, and the calls, until the end of the block."""
+
+        def enter(module: nn.Module, _: Any) -> None:
+            self.modules.append((self._module_names.get(module, ""), module))
+
+        def leave(module: nn.Module, _: Any, __: Any) -> None:
+            while self.modules and self.modules.pop()[1] is not module:
+                pass
+
+        with layer_calls(enter, leave), self:
+            yield
+
+
+@contextmanager
+def layer_calls(
+    enter: Callable[[nn.Module, Any], None], leave: Callable[[nn.Module, Any, Any], None]
+) -> Iterator[None]:
+    """Have two functions called before and after the forward of every layer, within the block.
+
+    Args:
+        enter: Takes the layer and its arguments.
+        leave: Takes the layer, its arguments and its result.
+    """
+    handles = (register_module_forward_pre_hook(enter), register_module_forward_hook(leave))
+    try:
+        with warnings.catch_warnings():
+            # Compiled modules run uncompiled here, so that hooks fire once.
+            warnings.filterwarnings("ignore", "Using `torch.compile", UserWarning)
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class Count(TorchFunctionMode):
+    """Counts the torch calls of a run as :class:`Trace` does, and notes the last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+        self.place: tuple[str, str, int] = ("", "", 0)
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Collection[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Make the call."""
+        self.calls += 1
+        self.place = (call_name(func), *caller())
+        return func(*args, **(kwargs or {}))
+
+
+def call_name(func: Callable[..., Any]) -> str:
+    """Return what a torch function is called, without the underscores of its variants."""
+    name = getattr(func, "__name__", type(func).__name__)
+    if name == "__get__":
+        return f"get {getattr(getattr(func, '__self__', None), '__name__', '')}"
+    return name.partition(".")[0].strip("_") or name
+
+
+def caller() -> tuple[str, int]:
+    """Return the file and line of the model's own code that made the call at hand."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file.startswith(_HERE):
+            break
+        if not file.startswith(_TORCH):
+            return file, frame.f_lineno
+        frame = frame.f_back
+    return "", 0
+
+
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return a model's parameters and buffers by name, each tensor once, by its first name."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}

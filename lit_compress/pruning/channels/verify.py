@@ -1,0 +1,192 @@
+"""Trials: a network with channels removed, against the same network in which nothing reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from os.path import basename
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from lit_compress.pruning.channels.graph import ChannelGraph, Group
+from lit_compress.pruning.channels.labels import Reason
+from lit_compress.pruning.channels.plan import Plan, make_plan
+from lit_compress.pruning.channels.surgery import cut_tensor, replaced
+from lit_compress.pruning.channels.trace import Count, named_tensors
+
+Run = Callable[[], Any]
+
+#: Relative difference above which removed and unread are called different.
+TOLERANCE = {torch.float64: 1e-6, torch.float16: 5e-2, torch.bfloat16: 1e-1}
+#: That of single precision, which a GPU may round to ten bits.
+ON_CPU, ON_GPU = 1e-4, 1e-3
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A trial that went wrong: the call it ended at, or none if only the result differs."""
+
+    index: int
+    place: tuple[str, str, int]
+    reason: Reason
+
+
+class Unread(TorchFunctionMode):
+    """Puts zeros where a layer would read channels that a plan removes.
+
+    The activation is zeroed rather than the weight, which may be a thousand times larger.
+
+    Args:
+        model: The model that runs.
+        graph: Its channels.
+        plan: What is removed.
+    """
+
+    def __init__(self, model: nn.Module, graph: ChannelGraph, plan: Plan) -> None:
+        super().__init__()
+        tensors = named_tensors(model)
+        self._gone = {
+            id(tensors[cut.tensor]): (cut.size, np.setdiff1d(np.arange(cut.size), cut.keep))
+            for cut in plan.cuts
+            if graph.roles[cut.tensor, cut.dim] == "input"
+        }
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Collection[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Make the call, with zeros in what it reads of removed channels."""
+        kwargs = kwargs or {}
+        weight = args[1] if len(args) > 1 else kwargs.get("weight")
+        if isinstance(weight, Tensor) and id(weight) in self._gone:
+            image = args[0] if args else kwargs["input"]
+            image = self._zeroed(image, weight, linear=func.__name__ in ("linear", "matmul", "mm"))
+            args, kwargs = (
+                ((image, *args[1:]), kwargs) if args else ((), {**kwargs, "input": image})
+            )
+        return func(*args, **kwargs)
+
+    def _zeroed(self, image: Tensor, weight: Tensor, linear: bool) -> Tensor:
+        size, gone = self._gone[id(weight)]
+        dim = image.dim() - 1 if linear else image.dim() - weight.dim() + 1
+        groups = image.shape[dim] // size
+        every = (gone[None] + size * np.arange(groups)[:, None]).ravel()
+        return image.index_fill(dim, torch.from_numpy(every).to(image.device), 0)
+
+
+def try_out(
+    model: nn.Module, runs: Sequence[Run], graph: ChannelGraph, groups: Iterable[Group], seed: int
+) -> Failure | None:
+    """Remove a third of each group on trial, then all that may go; return what went wrong."""
+    random, groups = np.random.default_rng(seed), tuple(groups)
+    for part in (3, 1):  # code may branch on a width that only the second falls short of
+        gone: list[int] = []
+        for group in groups:
+            count = min(graph.removable(group), -(-len(group.classes) // part))
+            gone += random.permutation(group.classes)[:count].tolist()
+        failure = try_plan(model, runs, graph, make_plan(graph, gone)) if gone else None
+        if failure is not None:
+            return failure
+    return None
+
+
+def try_plan(
+    model: nn.Module, runs: Sequence[Run], graph: ChannelGraph, plan: Plan
+) -> Failure | None:
+    """Run a network with a plan's channels unread, and with them removed; return the difference.
+
+    Parameters that could hide a difference, such as a scale of zero, are shaken in both.
+    """
+    own = named_tensors(model)
+    shaken = _shaken(own)
+    with replaced(model, shaken), Unread(model, graph, plan):
+        expected = [_outputs(run) for run in runs]
+    cut = {
+        name: cut_tensor(shaken.get(name, own[name].detach()), dims)
+        for name, dims in plan.by_tensor().items()
+    }
+    count = Count()
+    try:
+        with replaced(model, shaken | cut, plan.norms), count:
+            found = [_outputs(run) for run in runs]
+    except Exception as error:  # whatever the model's own code raises
+        op, file, line = count.place
+        text = next(iter(f"{type(error).__name__}: {error}".splitlines())).rstrip(": ")
+        why = f"needs the width it has: {text}"
+        return Failure(count.calls - 1, count.place, Reason(why, op, "", basename(file), line))
+    if not all(map(_agree, expected, found)):
+        why = "the network computes something else without it"
+        return Failure(-1, ("", "", 0), Reason(why))
+    return None
+
+
+def _shaken(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        name: tensor.detach() + _noise(tensor.shape, generator).to(tensor.device, tensor.dtype)
+        for name, tensor in tensors.items()
+        if isinstance(tensor, nn.Parameter) and tensor.is_floating_point() and _hides(tensor)
+    }
+
+
+def _hides(tensor: Tensor) -> bool:
+    """Tell a vector, or a tensor of one value: a head of zeros, a layer scale of 1e-6."""
+    if tensor.numel() <= max(tensor.shape, default=1):
+        return True
+    first = tensor[(0,) * tensor.dim()]
+    return bool((tensor[0] == first).all()) and bool((tensor == first).all())
+
+
+def _noise(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """Return noise: for vectors positive, as roots are taken of some; for filters of sum one."""
+    if shape.numel() <= max(shape, default=1):
+        return 0.1 * torch.rand(shape, generator=generator)
+    width: float = (shape[0] / shape.numel()) ** 0.5
+    return width * torch.randn(shape, generator=generator)
+
+
+def _outputs(run: Run) -> list[Tensor]:
+    torch.manual_seed(0)
+    return [tensor.detach() for tensor in tensors_in(run())]
+
+
+def _agree(expected: list[Tensor], found: list[Tensor]) -> bool:
+    if len(expected) != len(found):
+        return False
+    return all(_close(one, other) for one, other in zip(expected, found, strict=True))
+
+
+def _close(expected: Tensor, found: Tensor) -> bool:
+    if expected.shape != found.shape:
+        return False
+    if not expected.is_floating_point() and not expected.is_complex():
+        # Some indices may differ where values are near.
+        return not expected.numel() or (expected != found).double().mean().item() <= 0.5
+    finite = expected.isfinite()
+    if not torch.equal(finite, found.isfinite()):
+        return False
+    scale = expected[finite].abs().max().item() if finite.any() else 0.0
+    apart = (expected - found)[finite].abs().max().item() if finite.any() else 0.0
+    single = ON_CPU if expected.device.type == "cpu" else ON_GPU
+    return apart <= TOLERANCE.get(expected.dtype, single) * scale
+
+
+def tensors_in(value: Any, depth: int = 3) -> list[Tensor]:
+    """Return the tensors in nested containers, dataclasses and plain objects."""
+    found: list[Tensor] = []
+    for leaf in tree_leaves(value):
+        if isinstance(leaf, Tensor):
+            found.append(leaf)
+        elif depth and not isinstance(leaf, (nn.Module, type)):
+            names = {*getattr(leaf, "__dict__", ()), *getattr(type(leaf), "__slots__", ())}
+            held = {name: getattr(leaf, name, None) for name in sorted(names)}
+            found += tensors_in(held, depth - 1) if held else []
+    return found

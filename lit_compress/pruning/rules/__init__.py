@@ -1,0 +1,1 @@
+"""Rules: what each layer loses, as a file says."""

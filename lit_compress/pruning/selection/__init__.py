@@ -1,0 +1,1 @@
+"""Selection: which channels to prune to reach a target."""

@@ -1,0 +1,135 @@
+"""Which groups of channels may lose some: picked by the globs of their layers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from torch import nn
+
+from lit_compress.errors import ChannelError
+from lit_compress.pruning.channels.graph import ChannelGraph, Group, Key
+from lit_compress.pruning.channels.trace import named_tensors
+from lit_compress.pruning.importance import Importance, norm_weights
+from lit_compress.pruning.layers import matching, prunable_layers
+from lit_compress.pruning.rules.rule import Rule, check_rules, first_match
+
+
+@dataclass(frozen=True)
+class Eligible:
+    """The groups that may lose channels.
+
+    Attributes:
+        groups: Their indices.
+        kept_back: Layers that are left alone, and why.
+        rules: By index, the rule that gives a group a share of its own.
+    """
+
+    groups: tuple[int, ...]
+    kept_back: dict[str, str]
+    rules: dict[int, Rule]
+
+    @property
+    def ratios(self) -> dict[int, Fraction]:
+        """By index, the share that a rule gives a group."""
+        return {i: rule.ratio for i, rule in self.rules.items() if rule.ratio is not None}
+
+
+def eligible_groups(
+    module: nn.Module,
+    graph: ChannelGraph,
+    importance: Importance,
+    include: Sequence[str] = ("*",),
+    exclude: Sequence[str] = (),
+    rules: Sequence[Rule] = (),
+) -> Eligible:
+    """Return the groups that may lose channels.
+
+    A group may if all layers that make its channels are included, none of the layers whose filters
+    it holds is excluded, and their weights are trained.
+
+    Args:
+        module: The network.
+        graph: Its channels.
+        importance: The score; one that reads norms leaves layers without a norm alone.
+        include: Globs of layer names.
+        exclude: Globs of layer names.
+        rules: Shares of single layers; of tied layers, the first rule that matches one counts.
+
+    Raises:
+        PatternError: If a pattern matches nothing.
+        RuleError: If a rule does not.
+        ChannelError: If no group is left.
+    """
+    layers = prunable_layers(module)
+    makers = _makers(module, graph, layers)
+    names = dict.fromkeys((*layers, *(name for found in makers.values() for name in found)))
+    left_out = set(names) - matching(include, names, "include")
+    excluded = matching(exclude, names, "exclude")
+    norms = norm_weights(module) if importance.reads == "scale" else set()
+    check_rules(rules, names)
+    left: list[int] = []
+    kept_back: dict[str, str] = {}
+    ruled: dict[int, Rule] = {}
+    for index, group in enumerate(graph.groups):
+        why = _why_not(module, graph, group, makers, left_out, excluded)
+        tied = [layer for key in group.keys for layer in makers.get(key, ())]
+        if not why and importance.reads == "scale" and not any(n in norms for n, _ in group.keys):
+            why = "no norm behind it to rank by"
+        rule = first_match(rules, tied)
+        if not why and rule is not None and rule.ratio is None:
+            why = f"a rule says so ({rule.place})"
+        if why:
+            kept_back.update(dict.fromkeys(tied, why))
+        else:
+            left.append(index)
+            if rule is not None and rule.ratio is not None:
+                ruled[index] = rule
+    if not any(graph.removable(graph.groups[index]) for index in left):
+        raise ChannelError(
+            f"no channel of {type(module).__name__} can go: {_summary(graph, kept_back)}"
+        )
+    return Eligible(tuple(left), kept_back, ruled)
+
+
+def _why_not(
+    module: nn.Module,
+    graph: ChannelGraph,
+    group: Group,
+    makers: Mapping[Key, Sequence[str]],
+    left_out: set[str],
+    excluded: set[str],
+) -> str:
+    tensors = named_tensors(module)
+    for name, dim in group.keys:
+        role = graph.roles[name, dim]
+        for layer in makers.get((name, dim), ()):
+            if layer in excluded or (layer in left_out and role == "filter"):
+                word = "excluded" if layer in excluded else "not included"
+                return f"{layer} is {word}, and its channels go together with these"
+        if role == "filter" and not tensors[name].requires_grad:
+            return f"{name} is not trained (requires_grad is False)"
+    return ""
+
+
+def _makers(
+    module: nn.Module, graph: ChannelGraph, layers: Collection[str]
+) -> dict[Key, list[str]]:
+    """Return, by weight and dimension, the layers whose filters it holds; or its own name."""
+    homes: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        homes.setdefault(id(parameter), []).append(name.rpartition(".")[0])
+    tensors = named_tensors(module)
+    return {
+        key: [layer for layer in homes.get(id(tensors[key[0]]), ()) if layer in layers] or [key[0]]
+        for key, role in graph.roles.items()
+        if role in ("filter", "depthwise")
+    }
+
+
+def _summary(graph: ChannelGraph, kept_back: dict[str, str]) -> str:
+    reasons = [f"{layer}: {why}" for layer, why in kept_back.items()]
+    reasons += [f"{frozen.tensor}: {frozen.reason}" for frozen in graph.frozen]
+    shown = "; ".join(reasons[:3])
+    return shown or "its forward uses no conv or linear layer with a weight of its own"

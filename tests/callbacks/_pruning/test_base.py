@@ -1,0 +1,81 @@
+"""What the pruning callbacks have in common, on the smallest of them."""
+
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from conftest import ForeignModule, loader
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import StochasticWeightAveraging
+
+from lit_compress import Schedule
+from lit_compress.callbacks._pruning.arguments import plain
+from lit_compress.callbacks._pruning.base import BeforePruning, PruningCallback
+from lit_compress.errors import InvalidArgumentError
+
+MakeTrainer = Callable[..., Trainer]
+
+
+class Noted(PruningCallback):
+    """Removes nothing, and notes what it was asked for."""
+
+    def __init__(self, target: float, schedule: Schedule, monitor: str | None = None) -> None:
+        super().__init__(target, schedule, monitor)
+        self.asked: list[Fraction] = []
+
+    def prune(self, trainer: Trainer, pl_module: LightningModule, share: Fraction) -> float:
+        self.asked.append(share)
+        return float(share)
+
+    def arguments(self) -> dict[str, Any]:
+        return {"target": self.target, "schedule": plain(self.schedule)}
+
+
+class Look(Noted, BeforePruning):
+    """Notes when it was shown the dense network."""
+
+    def before_pruning(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.asked.append(Fraction(-1))
+
+
+def fit(make_trainer: MakeTrainer, *callbacks: Noted, **options: Any) -> Trainer:
+    trainer = make_trainer(**{"max_epochs": 5, "callbacks": list(callbacks)} | options)
+    trainer.fit(ForeignModule(), loader(32), loader(16, 1), ckpt_path=options.pop("path", None))
+    return trainer
+
+
+def test_shares_are_exact_and_of_the_original(make_trainer: MakeTrainer) -> None:
+    pruning = Noted(0.7, Schedule(1, 3, shape="linear"))
+    fit(make_trainer, pruning)
+    assert pruning.asked == [Fraction(7, 30), Fraction(14, 30), Fraction(7, 10)]
+    assert [event["epoch"] for event in pruning.history] == [1, 2, 3]
+    assert pruning.progress()["reached"] == 0.7
+
+
+def test_the_dense_network_is_shown_once_before_the_first_event(make_trainer: MakeTrainer) -> None:
+    first = Look(0.5, Schedule(1, 2))
+    fit(make_trainer, first, Noted(0.2, Schedule(2, 3)))
+    assert first.asked.count(Fraction(-1)) == 1
+    assert first.asked[0] == -1
+
+
+def test_brought_forward_it_stays_so_in_a_resumed_run() -> None:
+    first = Noted(0.5, Schedule(6, 8, shape="linear"))
+    first.bring_forward(4)
+    assert first.begins == 2
+    again = Noted(0.5, Schedule(6, 8, shape="linear"))
+    again.load_state_dict(first.state_dict())
+    again.load_state_dict(first.state_dict())
+    assert again.begins == 2
+    assert first.earliest(3) == 3
+
+
+def test_metric_of_the_pruned_network_is_none_before(make_trainer: MakeTrainer) -> None:
+    trainer = fit(make_trainer, Noted(0.5, Schedule(0, 3), "my_loss"), max_epochs=6)
+    assert trainer.callback_metrics["pruned/my_loss"] == trainer.callback_metrics["my_loss"]
+
+
+def test_averaging_of_weights_is_refused_by_name(make_trainer: MakeTrainer) -> None:
+    with pytest.raises(InvalidArgumentError, match="StochasticWeightAveraging"):
+        fit(make_trainer, Noted(0.5, Schedule()), StochasticWeightAveraging(1e-2))

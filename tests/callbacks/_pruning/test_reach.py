@@ -1,0 +1,57 @@
+"""What cannot be reached is refused or said before the training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ForeignModule, loader
+from lightning.pytorch import Trainer
+
+from lit_compress import Schedule
+from lit_compress.callbacks import FilterPruning
+from lit_compress.callbacks._pruning.reach import check_reach
+from lit_compress.errors import InvalidArgumentError
+from lit_compress.pruning.selection.uniform import Policy
+
+IMAGES = torch.zeros(2, 1, 8, 8)
+ONCE = Schedule(shape="one_shot")
+
+
+def test_parameters_that_cannot_go_are_counted(foreign: ForeignModule) -> None:
+    policy = Policy(of="parameters", min_channels=6)
+    ledger = policy.open(foreign, IMAGES)
+    modest, bold = (
+        policy.select(foreign, ledger, share) for share in (Fraction(1, 5), Fraction(4, 5))
+    )
+    check_reach(foreign, ledger, modest, "parameters", 0.2)
+    with pytest.raises(InvalidArgumentError, match=r"target 0\.8 of parameters .* 0\.\d+ can go"):
+        check_reach(foreign, ledger, bold, "parameters", 0.8)
+
+
+def test_rounding_that_leaves_little_to_go_is_said(
+    foreign: ForeignModule, make_trainer: Callable[..., Trainer]
+) -> None:
+    """A multiple wider than the layers removed nothing, and nothing was said."""
+    pruner = FilterPruning(0.5, round_to=64, schedule=ONCE)
+    with pytest.warns(UserWarning, match=r"0\.00 of 0\.50 will go, since .* multiples of 64"):
+        make_trainer(max_epochs=1, callbacks=[pruner]).fit(foreign, loader(16), loader(16, 1))
+    assert foreign.net[0].out_channels == 8
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`:UserWarning")
+def test_target_of_a_resumed_run_that_cannot_be_reached_is_refused(
+    foreign: ForeignModule, make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    """Other arguments than the checkpoint's were only looked at when it was due, and fell short."""
+    trainer = make_trainer(max_epochs=1, callbacks=[FilterPruning(0.3, schedule=ONCE)])
+    trainer.fit(foreign, loader(16), loader(16, 1))
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    other = FilterPruning(0.9, of="macs", exclude=["net.0"], schedule=Schedule(1, 1))
+    with pytest.raises(InvalidArgumentError, match=r"target 0\.9 of macs cannot be reached"):
+        make_trainer(callbacks=[other]).fit(
+            ForeignModule(), loader(16), loader(16, 1), ckpt_path=tmp_path / "a.ckpt"
+        )

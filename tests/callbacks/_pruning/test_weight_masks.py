@@ -1,0 +1,102 @@
+import pytest
+import torch
+from torch import nn
+
+from lit_compress.callbacks._pruning.weight_masks import Hold
+
+
+@pytest.fixture
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+
+
+def held(net: nn.Module) -> Hold:
+    """Hold the first filter of the first layer at zero."""
+    hold = Hold()
+    mask = torch.ones(3, 4, dtype=torch.bool)
+    mask[0] = False
+    hold.hold(dict(net.named_parameters()), {"0.weight": mask})
+    return hold
+
+
+def step(net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    optimizer.zero_grad()
+    net(torch.ones(2, 4)).square().sum().backward()
+    optimizer.step()
+
+
+def test_weights_are_zero_at_once_and_others_as_they_were(net: nn.Module) -> None:
+    before = net[0].weight.detach().clone()
+    held(net)
+    assert not net[0].weight[0].any()
+    assert torch.equal(net[0].weight[1:], before[1:])
+
+
+@pytest.mark.parametrize("name", ["SGD", "AdamW", "RMSprop"])
+def test_weights_stay_zero_after_each_step_until_released(net: nn.Module, name: str) -> None:
+    options = {"momentum": 0.9} if name == "SGD" else {}
+    optimizer = getattr(torch.optim, name)(net.parameters(), lr=0.1, **options)
+    step(net, optimizer)  # momentum that would move what is held
+    hold = held(net)
+    hold.attach([optimizer])
+    for _ in range(3):
+        step(net, optimizer)
+        assert not net[0].weight[0].any()
+        assert net[0].weight[1:].all()
+    hold.release()
+    step(net, optimizer)
+    assert net[0].weight[0].any()
+
+
+def test_attaching_again_leaves_one_hook(net: nn.Module) -> None:
+    optimizer, hold = torch.optim.SGD(net.parameters(), lr=0.1), held(net)
+    hold.attach([optimizer])
+    hold.attach([optimizer])
+    assert len(optimizer._optimizer_step_post_hooks) == 1
+    hold.release()
+    hold.release()
+    assert not optimizer._optimizer_step_post_hooks
+
+
+def test_gradients_of_what_is_held_are_zero_and_absent_ones_stay_absent(net: nn.Module) -> None:
+    hold = held(net)
+    hold.apply_to_gradients()
+    assert net[0].weight.grad is None
+    net(torch.ones(2, 4)).square().sum().backward()
+    net[0].weight.grad.fill_(1.0)
+    hold.apply_to_gradients()
+    assert net[0].weight.grad.sum(1).tolist() == [0, 4, 4]
+
+
+def test_nothing_is_held_before_or_after(net: nn.Module) -> None:
+    Hold().apply()
+    Hold().apply_to_gradients()
+    hold = held(net)
+    hold.clear()
+    nn.init.ones_(net[0].weight)
+    hold.apply()
+    assert net[0].weight.all()
+
+
+def test_the_last_masks_count(net: nn.Module) -> None:
+    hold = held(net)
+    mask = torch.tensor([[True, False, True], [True, True, True]])
+    hold.hold(dict(net.named_parameters()), {"1.weight": mask})
+    nn.init.ones_(net[0].weight)
+    nn.init.ones_(net[1].weight)
+    hold.apply()
+    assert net[0].weight.all()
+    assert torch.equal(net[1].weight.bool(), mask)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_masks_have_type_and_memory_format_of_their_weights(dtype: torch.dtype) -> None:
+    layer = nn.Conv2d(4, 4, 3).to(dtype).to(memory_format=torch.channels_last)
+    mask = torch.rand(4, 4, 3, 3) > 0.5
+    hold = Hold()
+    hold.hold({"weight": layer.weight}, {"weight": mask})
+    assert torch.equal(layer.weight.bool(), mask)
+    assert layer.weight.dtype == hold._masks[0].dtype == dtype
+    assert layer.weight.is_contiguous(memory_format=torch.channels_last)
+    assert hold._masks[0].is_contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,101 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from conftest import ForeignModule, loader, stripes
+from lightning.pytorch import Trainer
+
+from lit_compress.artifact import Metric, OnnxModel, sqnr_db
+from lit_compress.artifact.replay import read_replay
+from lit_compress.callbacks._quantization.conversion import CHOICES, Conversion, Settings, _lost
+from lit_compress.errors import InvalidArgumentError
+from lit_compress.evaluation.validate import clone
+
+
+@pytest.fixture
+def made(foreign: ForeignModule, make_trainer: Callable[..., Trainer]) -> Callable[..., Any]:
+    trainer = make_trainer(max_epochs=2)
+    trainer.fit(foreign, loader(128), loader(96, 1))
+
+    def make(**options: Any) -> Conversion:
+        settings = Settings(**options)
+        copy = clone(trainer, foreign)
+        return Conversion(trainer, copy, settings.network(trainer, copy), settings)
+
+    return make
+
+
+def test_the_layers_sum_up_to_what_the_file_loses(made: Callable[..., Any], tmp_path: Path) -> None:
+    conversion = made()
+    metric, fidelity = conversion.write(tmp_path / "model.onnx", None)
+    assert metric is None
+    powers = [
+        10 ** (-db / 10)
+        for row in fidelity.layers
+        for db in (row.weight_db, row.activation_db)
+        if db is not None
+    ]
+    assert -10 * np.log10(sum(powers)) == pytest.approx(fidelity.sqnr_db, abs=4)
+    assert [row.name for row in fidelity.layers][:2] == ["net.input", "net.0"]
+
+
+def test_the_replay_is_of_the_float_network(
+    made: Callable[..., Any], foreign: ForeignModule, tmp_path: Path
+) -> None:
+    conversion = made()
+    _, fidelity = conversion.write(tmp_path / "model.onnx", None)
+    conversion.write_replay(tmp_path / "replay.npz")
+    inputs, outputs = read_replay(tmp_path / "replay.npz")
+    assert [array.shape for array in inputs] == [(32, 1, 8, 8)]
+    with torch.no_grad():
+        expected = foreign.eval()(torch.from_numpy(inputs[0]))
+    np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-6)
+    again = OnnxModel(tmp_path / "model.onnx")(*inputs)
+    assert sqnr_db(outputs, again) == pytest.approx(fidelity.replay_db)
+
+
+def test_every_layer_can_stay_in_float(made: Callable[..., Any], tmp_path: Path) -> None:
+    names = [row.name for row in made().write(tmp_path / "a.onnx", None)[1].layers]
+    conversion = made(skip=("net.*",))
+    _, fidelity = conversion.write(tmp_path / "model.onnx", None)
+    assert fidelity.sqnr_db > 100
+    assert [row.name for row in fidelity.layers if row.float] == names[1:]
+    stored = onnx.load(tmp_path / "model.onnx").graph.initializer
+    assert not any(item.data_type == onnx.TensorProto.INT8 for item in stored)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "lost"),
+    [
+        ("val_acc", "auto", 0.25),
+        ("val_loss", "auto", -0.25),
+        ("score", "min", -0.25),
+        ("val_loss", "max", 0.25),
+    ],
+)
+def test_which_way_is_down(name: str, mode: Any, lost: float) -> None:
+    reference, metric = Metric(name, 0.75, "val", 4), Metric(name, 0.5, "val", 4)
+    assert _lost(reference, metric, mode) == lost
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_choices(name: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"{name} must be one of"):
+        Settings(**{name: "other"})  # type: ignore[arg-type]
+
+
+def test_images_are_those_of_the_seed(made: Callable[..., Any], tmp_path: Path) -> None:
+    files = []
+    for seed in (1, 1, 2):
+        conversion = made(calibration_batches=2, seed=seed)
+        conversion.write(tmp_path / "model.onnx", None)
+        conversion.write_replay(tmp_path / "replay.npz")
+        files.append(read_replay(tmp_path / "replay.npz")[0][0])
+    np.testing.assert_array_equal(files[0], files[1])
+    assert not np.array_equal(files[0], files[2])
+    rows = {row.tobytes() for row in stripes(96, 1).tensors[0].numpy()}
+    assert {row.tobytes() for row in files[0]} <= rows

@@ -1,0 +1,70 @@
+from collections.abc import Callable
+
+import torch
+from conftest import ForeignModule, loader, stripes
+from lightning.pytorch import LightningDataModule, Trainer
+from torch.utils.data import DataLoader, SubsetRandomSampler
+
+from lit_compress.callbacks import FilterPruning
+from lit_compress.evaluation.loaders import (
+    PreparedLoader,
+    training_loaders,
+    unmoved,
+    validation_loaders,
+    whole,
+)
+
+
+def test_generators_are_put_back() -> None:
+    generator = torch.Generator().manual_seed(1)
+    shuffled = DataLoader(stripes(16, 0), batch_size=4, shuffle=True, generator=generator)
+    before = generator.get_state()
+    with unmoved([shuffled]):
+        first = [labels for _, labels in shuffled]
+    assert torch.equal(generator.get_state(), before)
+    assert all(map(torch.equal, first, [labels for _, labels in shuffled]))
+
+
+def test_looks_at_validation_data_leave_the_order_of_training_alone(
+    make_trainer: Callable[..., Trainer],
+) -> None:
+    """With one generator for both loaders, each look drew from it and the order was another."""
+    orders = []
+    for callbacks in ([], [FilterPruning(0.5)]):
+        generator = torch.Generator().manual_seed(1)
+        data = DataLoader(stripes(32, 0), batch_size=8, shuffle=True, generator=generator)
+        aside = DataLoader(stripes(16, 1), batch_size=8, generator=generator)
+        seen: list[torch.Tensor] = []
+
+        class Module(ForeignModule):
+            def training_step(
+                self, batch: tuple[torch.Tensor, ...], batch_idx: int
+            ) -> torch.Tensor:
+                seen.append(batch[1].clone())  # noqa: B023 - one list a fit
+                return super().training_step(batch, batch_idx)
+
+        make_trainer(callbacks=callbacks).fit(Module(), data, aside)
+        orders.append(seen)
+    assert all(map(torch.equal, *orders))
+
+
+def test_loaders_given_to_fit_are_found(make_trainer: Callable[..., Trainer]) -> None:
+    trainer, train, val = make_trainer(max_epochs=1), loader(32), loader(16, 1)
+    trainer.fit(ForeignModule(), train, val)
+    assert training_loaders(trainer) == [train]
+    assert validation_loaders(trainer) == [val]
+
+
+def test_whole_is_in_order_and_leaves_nothing_out() -> None:
+    data = stripes(22, 0)
+    shuffled = DataLoader(data, batch_size=8, shuffle=True, drop_last=True)
+    for given in (shuffled, PreparedLoader(shuffled, LightningDataModule())):
+        images = torch.cat([batch[0] for batch in whole(given)])
+        assert torch.equal(images, data.tensors[0])
+
+
+def test_whole_keeps_a_choice_of_the_users() -> None:
+    chosen = DataLoader(stripes(22, 0), batch_size=8, sampler=SubsetRandomSampler([1, 2]))
+    assert whole(chosen) is chosen
+    batches = [torch.zeros(2)]
+    assert whole(batches) is batches

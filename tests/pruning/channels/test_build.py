@@ -1,0 +1,66 @@
+import torch
+from torch import Tensor, nn
+
+from lit_compress.pruning.channels.build import UNMADE, UNUSED, build
+from lit_compress.pruning.channels.graph import ChannelGraph, Key
+from lit_compress.pruning.channels.labels import Reason
+from lit_compress.pruning.channels.operations import RULES, unknown
+from lit_compress.pruning.channels.trace import Trace
+
+
+def graph_of(model: nn.Module, closed: dict[Key, Reason] | None = None) -> ChannelGraph:
+    trace = Trace(model, RULES, unknown)
+    with torch.no_grad(), trace.watching():
+        out = model(torch.zeros(2, 3, 4, 4))
+    trace.freeze(out, Reason("is an output of the network"))
+    return build(trace, closed or {})
+
+
+class Dead(nn.Module):
+    """Its second layer's output is thrown away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.out = (nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 2, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.one(x)
+        self.two(x)
+        return self.out(x)
+
+
+def test_each_channel_is_in_a_group_or_frozen_with_a_reason() -> None:
+    graph = graph_of(Dead())
+    assert [group.name for group in graph.groups] == ["one"]
+    assert len(graph.classes) == 4
+    reasons = {frozen.tensor: frozen.reason for frozen in graph.frozen}
+    assert reasons["two.weight"] == UNUSED
+    assert reasons["out.weight"].why == "is an output of the network"
+
+
+def test_channels_that_no_layer_makes_stay() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)).eval()
+    graph = graph_of(model)
+    assert ("0.weight", 0) not in graph.owners
+    assert UNMADE not in {frozen.reason for frozen in graph.frozen}
+
+
+def test_channels_that_go_only_together_say_by_what() -> None:
+    class Sum(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            x = self[0](x)
+            return self[1](x.view(2, 4, 1, -1).transpose(1, 2).reshape(2, 1, -1))
+
+    model = Sum(nn.Conv2d(3, 4, 1), nn.Conv1d(1, 2, 1))
+    graph = graph_of(model)
+    assert not graph.groups
+    (found,) = (frozen for frozen in graph.frozen if frozen.tensor == "0.weight")
+    assert "goes only together" in found.reason.why
+    assert found.reason.op == "conv1d"
+
+
+def test_closed_tensors_stay_for_the_reason_given() -> None:
+    why = Reason("was found to break on trial")
+    graph = graph_of(Dead(), {("one.weight", 0): why})
+    assert not graph.groups
+    assert {f.reason for f in graph.frozen if f.tensor == "one.weight"} == {why}

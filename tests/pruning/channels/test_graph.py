@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lit_compress.errors import PlanError
+from lit_compress.pruning import ChannelGraph, analyse, make_plan
+from lit_compress.pruning.channels.graph import grouped
+
+
+@pytest.fixture
+def graph() -> ChannelGraph:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3),
+        nn.GroupNorm(4, 8, affine=False),
+        nn.Conv2d(8, 12, 1, groups=2),
+        nn.BatchNorm2d(12),
+        nn.Flatten(),
+        nn.Linear(12 * 4, 5),
+    )
+    return analyse(net, torch.randn(2, 3, 4, 4))
+
+
+def test_class_has_its_slices(graph: ChannelGraph) -> None:
+    number = graph.classes[-1]
+    slices = {(s.tensor, s.dim): s for s in graph.slices(number)}
+    assert set(slices) == {
+        ("2.weight", 0),
+        ("2.bias", 0),
+        *((f"3.{name}", 0) for name in ("weight", "bias", "running_mean", "running_var")),
+        ("5.weight", 1),
+    }
+    assert len(slices["5.weight", 1].indices) == 4 * len(slices["2.weight", 0].indices)
+    assert slices["5.weight", 1].role == "input"
+
+
+def test_group_is_named_by_the_layer_that_makes_it(graph: ChannelGraph) -> None:
+    assert [group.name for group in graph.groups] == ["0", "2"]
+
+
+def test_grouped_convolution_keeps_two_inputs_a_group(graph: ChannelGraph) -> None:
+    assert graph.floors == {("2.weight", 1): 2}
+    first, second = graph.groups
+    assert graph.removable(first) == 1
+    assert graph.removable(second) == len(second.classes) - 1
+
+
+def test_outputs_are_frozen_with_the_reason(graph: ChannelGraph) -> None:
+    (frozen,) = graph.frozen
+    assert (frozen.tensor, frozen.dim, frozen.indices) == ("5.weight", 0, tuple(range(5)))
+    assert str(frozen.reason) == "is an output of the network"
+
+
+def test_filters_are_counted_by_class(graph: ChannelGraph) -> None:
+    assert graph.filters().sum() == 8 + 12
+
+
+def test_graph_without_classes_has_none() -> None:
+    graph = analyse(nn.Linear(3, 2), torch.ones(1, 3))
+    assert (graph.class_count, graph.classes, make_plan(graph, ()).cuts) == (0, (), ())
+
+
+def test_graph_comes_back_from_a_dict(graph: ChannelGraph) -> None:
+    again = ChannelGraph.from_dict(graph.to_dict())
+    assert again.groups == graph.groups
+    assert again.roles == graph.roles
+    assert all(np.array_equal(owner, again.owners[key]) for key, owner in graph.owners.items())
+    assert all(np.array_equal(owner, again.norms[key]) for key, owner in graph.norms.items())
+    assert (again.shapes, again.work, again.floors) == (graph.shapes, graph.work, graph.floors)
+    assert again.class_count == graph.class_count
+
+
+@pytest.mark.parametrize("key", ["owners", "shapes", "work", "floors", "norms"])
+def test_damaged_dict_is_refused(graph: ChannelGraph, key: str) -> None:
+    content = graph.to_dict()
+    with pytest.raises(PlanError, match="damaged"):
+        ChannelGraph.from_dict({**content, key: 3})
+
+
+def test_a_class_takes_no_memory_of_the_size_of_its_number() -> None:
+    """A class number of 2^31 in a damaged checkpoint took 22 GB."""
+    owners = {("weight", 0): np.array([2**40, 5])}
+    (group,) = grouped(owners, {("weight", 0): "filter"})
+    assert group.classes == (5, 2**40)

@@ -1,0 +1,95 @@
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lit_compress.pruning import analyse, make_plan
+from lit_compress.pruning.channels.trace import named_tensors
+from lit_compress.pruning.channels.verify import Unread, _close, _shaken, tensors_in, try_plan
+
+
+@pytest.fixture
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3, groups=2)).eval()
+
+
+@torch.no_grad()
+def test_unread_channels_are_zero_where_they_are_read(net: nn.Module) -> None:
+    x = torch.randn(2, 3, 8, 8)
+    graph = analyse(net, x)
+    plan = make_plan(graph, graph.classes[:1])
+    with Unread(net, graph, plan):
+        found = net(x)
+    for cut in plan.cuts:
+        if graph.roles[cut.tensor, cut.dim] == "input":
+            gone = sorted(set(range(cut.size)) - set(cut.keep))
+            named_tensors(net)[cut.tensor].index_fill_(cut.dim, torch.tensor(gone), 0)
+    torch.testing.assert_close(found, net(x))
+
+
+def test_failure_names_the_call(net: nn.Module) -> None:
+    x = torch.randn(2, 3, 8, 8)
+    graph = analyse(net, x)
+    plan = make_plan(graph, graph.classes[:1])
+    failure = try_plan(net, [lambda: net[0](x) + torch.ones(6, 1, 1)], graph, plan)
+    assert failure is not None
+    assert failure.place[0] == "add"
+    assert failure.reason.file == "test_trial.py"
+
+
+def test_result_of_another_value_fails(net: nn.Module) -> None:
+    x = torch.randn(2, 3, 8, 8)
+    graph = analyse(net, x)
+    plan = make_plan(graph, graph.classes[:1])
+    with torch.no_grad():
+        assert try_plan(net, [lambda: net(x)], graph, plan) is None
+        failure = try_plan(net, [lambda: net(x) * net[0].weight.shape[0]], graph, plan)
+    assert failure is not None
+    assert failure.index == -1
+
+
+def test_vectors_and_constants_are_shaken_and_weights_are_not() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3), nn.Linear(3, 2, bias=False))
+    nn.init.zeros_(model[2].weight)
+    model.register_parameter("gain", nn.Parameter(torch.zeros(())))
+    shaken = _shaken(named_tensors(model))
+    assert set(shaken) == {"0.bias", "1.weight", "1.bias", "2.weight", "gain"}
+    assert all(value.ne(0).all() for value in shaken.values())
+
+
+def test_tensors_are_found_in_whatever_holds_them() -> None:
+    @dataclass
+    class Held:
+        value: object
+
+    class Slots:
+        __slots__ = ("unset", "value")
+
+    slots = Slots()
+    slots.value = torch.ones(1)
+    value = {"a": [torch.ones(2), Held((torch.ones(3), slots))], "b": 3, "c": nn.Linear(1, 1)}
+    assert [len(tensor) for tensor in tensors_in(value)] == [2, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "agree"),
+    [
+        (torch.ones(3), torch.ones(3) + 1e-6, True),
+        (torch.ones(3), torch.ones(3) + 5e-4, False),
+        (torch.ones(3), torch.ones(4), False),
+        (torch.ones(3).bfloat16(), torch.ones(3).bfloat16() * 1.02, True),
+        (torch.tensor([1.0, torch.nan]), torch.tensor([1.0, torch.nan]), True),
+        (torch.tensor([1.0, torch.nan]), torch.tensor([1.0, 1.0]), False),
+        (torch.arange(9), torch.arange(9).index_fill(0, torch.tensor([0]), 5), True),
+        (torch.arange(9), torch.arange(9) + 1, False),
+        (torch.ones(2) * 1j, torch.ones(2) * 2j, False),
+        (torch.zeros(0), torch.zeros(0), True),
+        (torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), True),
+    ],
+)
+def test_results_agree_within_the_rounding_of_their_type(
+    one: Tensor, other: Tensor, agree: bool
+) -> None:
+    assert _close(one, other) is agree

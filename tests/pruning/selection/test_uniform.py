@@ -1,0 +1,212 @@
+"""The choice of channels: what it foretells is what is left, and what is gone counts no more."""
+
+from __future__ import annotations
+
+import copy
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from lit_compress.errors import ChannelError, PatternError
+from lit_compress.measure import cost
+from lit_compress.pruning import Importance, apply
+from lit_compress.pruning.channels.trace import named_tensors
+from lit_compress.pruning.importance import L1, L2, BatchNormScale, Fpgm, Taylor
+from lit_compress.pruning.rules.rule import Rule
+from lit_compress.pruning.selection.uniform import Policy, parameter_names
+
+IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+class Net(nn.Module):
+    """Two branches that are added, norms, a depthwise conv, a transposed one, a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.BatchNorm2d(12), nn.ReLU())
+        self.left = nn.Sequential(nn.Conv2d(12, 16, 1), nn.BatchNorm2d(16))
+        self.right = nn.Sequential(
+            *(nn.Conv2d(12, 12, 3, padding=1, groups=12), nn.BatchNorm2d(12), nn.ReLU()),
+            *(nn.ConvTranspose2d(12, 16, 1), nn.BatchNorm2d(16)),
+        )
+        self.head = nn.Sequential(nn.Linear(16, 10), nn.ReLU(), nn.Linear(10, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.head((self.left(x) + self.right(x)).relu().mean((2, 3)))
+
+
+@pytest.fixture
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    made = Net().eval()
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(torch.randn_like(parameter) / 3)
+    return made
+
+
+NETS = {
+    "small": (Net, (2, 3, 8, 8)),
+    "squeezenet1_1": (torchvision.models.squeezenet1_1, (1, 3, 64, 64)),
+    "mobilenet_v3_small": (torchvision.models.mobilenet_v3_small, (1, 3, 64, 64)),
+    "shufflenet_v2_x0_5": (torchvision.models.shufflenet_v2_x0_5, (1, 3, 64, 64)),
+    "resnet18": (torchvision.models.resnet18, (1, 3, 64, 64)),
+}
+
+
+@pytest.mark.parametrize("of", ["filters", "parameters", "macs"])
+@pytest.mark.parametrize("name", NETS)
+def test_what_is_foretold_is_what_is_left(name: str, of: Any) -> None:
+    make, shape = NETS[name]
+    torch.manual_seed(0)
+    net, images = make().eval(), torch.randn(shape)
+    policy = Policy(of=of, scope="global")
+    ledger, before = policy.open(net, images), cost(net, images)
+    assert (ledger.budget.parameters, ledger.budget.macs) == (before.parameters, before.macs)
+    selection = policy.select(net, ledger, Fraction(1, 3))
+    outlook = policy.outlook(net, ledger, selection)
+    saved = ledger.saved(of, parameter_names(net), selection.gone)
+    apply(ledger.plan(selection.gone), net)
+    after = cost(net, images)
+    assert outlook.before == ledger.budget
+    assert (outlook.after.parameters, outlook.after.macs) == (after.parameters, after.macs)
+    total = {"filters": ledger.budget.filters, "parameters": before.parameters}.get(of, before.macs)
+    assert total / 3 <= saved < 0.4 * total
+    layers = {layer.name: layer for layer in outlook.layers}
+    for part, layer in net.named_modules():
+        if part in layers:
+            width = getattr(layer, "out_channels", None) or layer.out_features
+            assert layers[part].kept == width, part
+
+
+@pytest.mark.parametrize("scope", ["local", "global"])
+@pytest.mark.parametrize("importance", [L1(), L2(), BatchNormScale(), Fpgm()])
+def test_scores_are_as_if_removed_channels_were_gone(
+    importance: Importance, scope: Any, net: nn.Module
+) -> None:
+    """Held at zero or cut out: the next choice is the same."""
+    policy = Policy(scope=scope, importance=importance)
+    ledger = policy.open(net, IMAGES)
+    whole, held = copy.deepcopy(net), copy.deepcopy(ledger)
+    for share in (Fraction(1, 4), Fraction(1, 2), Fraction(3, 4)):
+        gone = policy.select(net, ledger, share).gone
+        assert policy.select(whole, held, share).gone == gone
+        assert gone > ledger.gone
+        apply(ledger.plan(gone), net)
+        ledger.gone = ledger.removed = held.gone = gone
+    assert policy.select(net, ledger, Fraction(3, 4)).gone == ledger.gone
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_gathered_scores_of_gone_channels_are_left_out(removed: bool, net: nn.Module) -> None:
+    policy = Policy(scope="global", importance=Taylor())
+    ledger = policy.open(net, IMAGES)
+    generator = torch.Generator().manual_seed(0)
+    makers = {n: d for (n, d), role in ledger.graph.roles.items() if role == "filter"}
+    shapes = {n: t.shape for n, t in named_tensors(net).items()}
+    scores = {n: torch.rand(shapes[n][d], generator=generator).double() for n, d in makers.items()}
+    gone = policy.select(net, ledger, Fraction(1, 4), scores=scores).gone
+    totals = {
+        number: sum(
+            float(scores[part.tensor][list(part.indices)].sum())
+            for part in ledger.graph.slices(number)
+            if part.role == "filter"
+        )
+        for number in ledger.graph.classes
+    }
+    ranked = sorted(totals, key=totals.__getitem__)
+    assert gone == frozenset(ranked[: len(gone)])
+    ledger.gone = gone
+    if removed:
+        plan = ledger.plan(gone)
+        apply(plan, net)
+        ledger.removed = gone
+        kept = {n: plan.by_tensor().get(n, {}).get(d) for n, d in makers.items()}
+        scores = {n: s[list(kept[n].keep)] if kept[n] else s for n, s in scores.items()}
+    more = policy.select(net, ledger, Fraction(1, 2), scores=scores).gone
+    assert more == frozenset(ranked[: len(more)])
+    assert more > gone
+
+
+def test_without_gathered_scores_the_norm_decides(net: nn.Module) -> None:
+    taylor, norm = Policy(importance=Taylor()), Policy(importance=L2())
+    ledger = taylor.open(net, IMAGES)
+    share = Fraction(1, 2)
+    assert taylor.select(net, ledger, share).gone == norm.select(net, ledger, share).gone
+
+
+class Counting(Net):
+    """Counts its calls, and draws a random number in each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+        self.seen = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.seen += 1
+        return super().forward(x + 0 * torch.rand(()))
+
+
+def test_opening_changes_nothing() -> None:
+    """To count MACs, the network used to be run once with all that its forward changes."""
+    net = Counting().train()
+    before, state = copy.deepcopy(net.state_dict()), torch.get_rng_state()
+    Policy().open(net, IMAGES)
+    assert net.training
+    assert net.seen == 0
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_part_is_looked_at_alone(net: nn.Module) -> None:
+    outer = nn.ModuleDict({"net": net, "other": nn.Linear(5, 5)})
+    policy = Policy(exclude=["net.head.*"])
+    ledger = policy.open(outer, IMAGES, "net")
+    assert ledger.budget.macs == cost(net, IMAGES).macs
+    assert ledger.budget.parameters == cost(net, IMAGES).parameters + 30
+    assert ledger.budget.filters == 12 + 12 + 16 + 16
+    outlook = policy.outlook(outer, ledger, policy.select(outer, ledger, Fraction(1, 2)))
+    layers = {layer.name: layer for layer in outlook.layers}
+    assert layers["net.stem.0"].kept == 6
+    assert layers["net.head.0"].reasons == (
+        "net.head.0 is excluded, and its channels go together with these",
+    )
+    assert layers["other"].kept == 5
+
+
+def test_rules_are_due_by_as_much_as_the_schedule(net: nn.Module) -> None:
+    rules = [Rule("stem.0", Fraction(3, 4), "here:1"), Rule("head.*", None, "here:2")]
+    policy = Policy(rules=rules)
+    ledger = policy.open(net, IMAGES)
+    for progress in (Fraction(0), Fraction(1, 3), Fraction(1)):
+        gone = policy.select(net, ledger, progress / 2, progress).gone
+        lost = {
+            name: int(np.isin(ledger.graph.owners[name, 0], list(gone)).sum())
+            for name in ("stem.0.weight", "left.0.weight", "head.0.weight")
+            if (name, 0) in ledger.graph.owners
+        }
+        assert lost["stem.0.weight"] == 9 * progress
+        assert lost["left.0.weight"] == -(-16 * progress // 2)
+        assert lost["head.0.weight"] == 0
+
+
+def test_weights_that_diverged_are_refused(net: nn.Module) -> None:
+    with torch.no_grad():
+        net.left[0].bias[3] = torch.nan
+    with pytest.raises(PatternError, match=r"left\.0\.bias holds NaN"):
+        Policy().open(net, IMAGES)
+
+
+def test_lazy_layers_are_told_of(net: nn.Module) -> None:
+    """The look for NaN used to fail on them first, in torch's words."""
+    net.head[2] = nn.LazyLinear(2)
+    with pytest.raises(ChannelError, match=r"head\.2\.weight is lazy"):
+        Policy().open(net, IMAGES)
