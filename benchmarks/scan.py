@@ -40,7 +40,7 @@ from lit_compress.pruning import magnitude_masks, prunable_weights
 from lit_compress.sensitivity.options import LEVELS
 from lit_compress.sensitivity.sample import draw, stratified
 from lit_compress.sensitivity.targets import largest_tolerated, weight_targets
-from lit_compress.sensitivity.trials import Measure
+from lit_compress.sensitivity.trials import TrialRunner
 from lit_compress.trainer import Trainer
 
 RATIOS = [Fraction(repr(level)) for level in LEVELS]
@@ -117,7 +117,7 @@ def _in_turn(trainer: Trainer, module: LightningModule, loader: Any, every: int)
     copied, sample = clone(trainer, module), draw(loader, None)
     targets = weight_targets(copied, "element")[:-1][::every]
     start = perf_counter()
-    measure = Measure(trainer, module, sample, [target.tensors for target in targets])
+    measure = TrialRunner(trainer, module, sample, [target.tensors for target in targets])
     ours, theirs, wrong = [perf_counter() - start], [0.0], 0
     for target in targets:
         start = perf_counter()

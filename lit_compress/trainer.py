@@ -17,7 +17,7 @@ from lit_compress.callbacks.post_training_quantization import PostTrainingQuanti
 from lit_compress.checkpoints.weights import load_weights
 from lit_compress.errors import InvalidArgumentError, ScanError
 from lit_compress.evaluation.artifact_forward import in_place, raw_test_data
-from lit_compress.pruning.channels.resize import Original
+from lit_compress.pruning.channels.resize import UnprunedShapes
 from lit_compress.pruning.importance import ImportanceName
 from lit_compress.report import card_table
 from lit_compress.sensitivity.options import LEVELS, Mode, ScanOptions
@@ -179,7 +179,7 @@ class Trainer(pl.Trainer):
         dataloaders: Any,
         datamodule: LightningDataModule | None,
         ckpt_path: str | None,
-    ) -> Original | None:
+    ) -> UnprunedShapes | None:
         """Load weights in the shapes they have, and validate once: data and model are set up.
 
         Returns:

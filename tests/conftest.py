@@ -200,8 +200,10 @@ def between() -> Callable[..., ChannelGraph]:
         x = torch.randn(2, 3, 4, 4, dtype=torch.float64)
         net(x)
         graph = analyse(net, x)
-        gone = [n for g in graph.groups for n in g.classes[: min(graph.removable(g), width // 2)]]
-        plan = make_plan(graph, gone)
+        selected = [
+            n for g in graph.groups for n in g.channels[: min(graph.removable(g), width // 2)]
+        ]
+        plan = make_plan(graph, selected)
         twin = copy.deepcopy(net)
         for cut in plan.cuts:
             if graph.roles[cut.tensor, cut.dim] == "input":

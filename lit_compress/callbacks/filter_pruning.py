@@ -20,9 +20,9 @@ from lit_compress.pruning.masks import Scope
 from lit_compress.pruning.rules.files import read_rules
 from lit_compress.pruning.rules.rule import Rule
 from lit_compress.pruning.selection.budget import Of, Selection
-from lit_compress.pruning.selection.preview import Outlook
-from lit_compress.pruning.selection.state import Ledger
-from lit_compress.pruning.selection.uniform import Policy
+from lit_compress.pruning.selection.preview import PruningPreview
+from lit_compress.pruning.selection.state import PruningState
+from lit_compress.pruning.selection.uniform import UniformSelector
 
 DEFAULT_SCHEDULE = Schedule()
 
@@ -99,7 +99,7 @@ class FilterPruning(ChannelPruning):
         self.importance = importance
         self.rules = rules
         self.round_to = round_to
-        self.policy = Policy(
+        self.selector = UniformSelector(
             of,
             scope,
             importance_of(importance),
@@ -112,25 +112,25 @@ class FilterPruning(ChannelPruning):
 
     @override
     def arguments(self) -> dict[str, Any]:
-        policy, named = self.policy, self.importance
+        selector, named = self.selector, self.importance
         return {
             "target": float(self._target),
             "of": self.of,
             "schedule": plain(self.schedule),
-            "scope": policy.scope,
+            "scope": selector.scope,
             "importance": named if isinstance(named, str) else type(named).__name__,
-            "include": list(policy.include),
-            "exclude": list(policy.exclude),
-            "rules": [[rule.pattern, str(rule.ratio)] for rule in policy.rules],
-            "round_to": policy.round_to,
-            "min_channels": policy.min_channels,
+            "include": list(selector.include),
+            "exclude": list(selector.exclude),
+            "rules": [[rule.pattern, str(rule.ratio)] for rule in selector.rules],
+            "round_to": selector.round_to,
+            "min_channels": selector.min_channels,
             "shrink": self.shrink,
             "recalibrate": self.recalibrate,
             "submodule": self.submodule,
             **({"rewind": self._rewind.spec} if self._rewind.spec else {}),
         }
 
-    def describe(self, module: nn.Module, example_inputs: Inputs) -> Outlook:
+    def describe(self, module: nn.Module, example_inputs: Inputs) -> PruningPreview:
         """Return what would go from a module, and what cannot and why; nothing is changed.
 
         With ``scope: global``, how much each layer loses depends on the weights it has by then;
@@ -140,28 +140,30 @@ class FilterPruning(ChannelPruning):
             module: A LightningModule or any other.
             example_inputs: What its forward takes: a tensor, a tuple, or a mapping of keywords.
         """
-        ledger = self.policy.open(module, example_inputs, self.submodule or "")
-        selection = self.policy.select(module, ledger, self._target)
-        return self.policy.outlook(module, ledger, selection)
+        state = self.selector.open(module, example_inputs, self.submodule or "")
+        selection = self.selector.select(module, state, self._target)
+        return self.selector.preview(module, state, selection)
 
     @override
-    def open(self, module: LightningModule, inputs: Inputs, submodule: str) -> Ledger:
-        return self.policy.open(module, inputs, submodule)
+    def open(self, module: LightningModule, inputs: Inputs, submodule: str) -> PruningState:
+        return self.selector.open(module, inputs, submodule)
 
     @override
     def choose(
-        self, module: LightningModule, ledger: Ledger, share: Fraction, epoch: int | None
+        self, module: LightningModule, state: PruningState, share: Fraction, epoch: int | None
     ) -> Selection:
         progress = share / self._target if self._target else Fraction(1)
-        return self.policy.select(module, ledger, share, progress, self._scores)
+        return self.selector.select(module, state, share, progress, self._scores)
 
     @override
-    def outlook(self, module: LightningModule, ledger: Ledger, selection: Selection) -> Outlook:
-        return self.policy.outlook(module, ledger, selection)
+    def preview(
+        self, module: LightningModule, state: PruningState, selection: Selection
+    ) -> PruningPreview:
+        return self.selector.preview(module, state, selection)
 
     @override
     def gradient_importances(self) -> Sequence[Importance]:
-        importance = self.policy.importance
+        importance = self.selector.importance
         return (importance,) if importance.needs_gradient else ()
 
 

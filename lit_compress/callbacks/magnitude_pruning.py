@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from lit_compress.callbacks._pruning.arguments import check_patterns, plain
 from lit_compress.callbacks._pruning.base import PruningCallback
-from lit_compress.callbacks._pruning.weight_masks import Hold
+from lit_compress.callbacks._pruning.weight_masks import WeightMasks
 from lit_compress.errors import CheckpointError, InvalidArgumentError
 from lit_compress.pruning import magnitude_masks, pack, prunable_weights, sparsity, unpack
 from lit_compress.pruning.masks import Masks, Scope
@@ -66,7 +66,7 @@ class MagnitudePruning(PruningCallback):
         self._masks: Masks = {}
         self._packed: dict[str, Tensor] = {}
         self._weights: dict[str, nn.Parameter] = {}
-        self._hold = Hold()
+        self._weight_masks = WeightMasks()
 
     @override
     def arguments(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class MagnitudePruning(PruningCallback):
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
             self._masks, self._packed = {}, {}
-            self._hold.clear()
+            self._weight_masks.clear()
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -97,43 +97,43 @@ class MagnitudePruning(PruningCallback):
         self._refuse_shared_claims(trainer)
         if self._packed:
             self._masks = self._restored()
-            self._hold.hold(self._weights, self._masks)
+            self._weight_masks.hold(self._weights, self._masks)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._hold.attach(trainer.optimizers)
+        self._weight_masks.attach(trainer.optimizers)
 
     @override
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         # In manual optimization a step may be that of an optimizer the trainer does not know.
         if not pl_module.automatic_optimization:
-            self._hold.apply()
+            self._weight_masks.apply()
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._hold.apply()
-        self._hold.release()
+        self._weight_masks.apply()
+        self._weight_masks.release()
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._hold.release()
+        self._weight_masks.release()
 
     @override
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         super().on_exception(trainer, pl_module, exception)
-        self._hold.release()
+        self._weight_masks.release()
 
     @override
     def prune(self, trainer: Trainer, pl_module: LightningModule, share: Fraction) -> float:
         self._masks = magnitude_masks(self._weights, share, self.scope, self._masks)
-        self._hold.hold(self._weights, self._masks)
+        self._weight_masks.hold(self._weights, self._masks)
         return sparsity(self._masks)
 
     @override
-    def pruned(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._hold.apply()
+    def after_pruning_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._weight_masks.apply()
 
     @override
     def state_dict(self) -> dict[str, Any]:

@@ -18,17 +18,17 @@ from torch.utils._pytree import tree_map
 from typing_extensions import override
 
 from lit_compress.callbacks._overfitting.augmentation import Augmentation, reload_training_data
-from lit_compress.callbacks._overfitting.eval_mode import Deactivation, leftover
+from lit_compress.callbacks._overfitting.eval_mode import EvalMode, leftover
 from lit_compress.callbacks._pruning.arguments import check_patterns
 from lit_compress.callbacks._pruning.base import BeforePruning
 from lit_compress.callbacks._report.variants import pruners
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.evaluation.distributed import on_rank_zero
-from lit_compress.evaluation.example_inputs import find_example
+from lit_compress.evaluation.example_inputs import find_example_inputs
 from lit_compress.evaluation.export_target import named_module
 from lit_compress.evaluation.loaders import training_loaders, validation_loaders, whole
 from lit_compress.evaluation.validate import check_monitor, clone, validate
-from lit_compress.report.gap import Reached, gap_table
+from lit_compress.report.gap import StepAccuracy, gap_table
 
 #: Metrics are float32: what they can be off by, far less than one image of 100,000.
 ROUNDING = 5e-7
@@ -77,10 +77,10 @@ class Overfitting(Callback, BeforePruning):
         self.every = every
         self.hold = list(hold)
         #: What the network reached at each step, once it was measured.
-        self.steps: list[Reached] = []
+        self.steps: list[StepAccuracy] = []
         self._active = False
         self._reached: int | None = None
-        self._held = Deactivation(hold)
+        self._held = EvalMode(hold)
         self._augmentation = Augmentation()
         self._latest = (-1, 0.0)  # step of the optimizer, and the training metric by then
 
@@ -91,7 +91,7 @@ class Overfitting(Callback, BeforePruning):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.steps = [Reached(**step) for step in state_dict["steps"]]
+        self.steps = [StepAccuracy(**step) for step in state_dict["steps"]]
         self._active = bool(state_dict["active"])
         self._reached = state_dict["reached"]
 
@@ -116,7 +116,7 @@ class Overfitting(Callback, BeforePruning):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._active:
             return
-        first = min((pruner.begins for pruner in pruners(trainer)), default=None)
+        first = min((pruner.first_epoch for pruner in pruners(trainer)), default=None)
         if first == 0 and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             raise InvalidArgumentError(
                 "Overfitting ends when pruning begins, which is at epoch 0: set the pruning "
@@ -226,9 +226,9 @@ class Overfitting(Callback, BeforePruning):
             f"Overfitting: after {epoch} epochs {self.monitor} is {value:.5f} on the training data"
         )
         found = pruners(trainer)
-        early = min((pruner.begins - pruner.earliest(epoch) for pruner in found), default=0)
+        early = min((pruner.first_epoch - pruner.earliest(epoch) for pruner in found), default=0)
         for pruner in found:
-            pruner.bring_forward(max(0, early))
+            pruner.move_earlier(max(0, early))
         if not found:
             trainer.should_stop = True
 
@@ -242,7 +242,7 @@ class Overfitting(Callback, BeforePruning):
         val = self._value(trainer, pl_module, "val") if validation_loaders(trainer) else None
         # A run that goes on from its end measures its last step anew.
         self.steps = [known for known in self.steps if known.step != step]
-        self.steps.append(Reached(step, trainer.current_epoch, train, val))
+        self.steps.append(StepAccuracy(step, trainer.current_epoch, train, val))
 
     def _value(self, trainer: Trainer, pl_module: LightningModule, split: str) -> float:
         return on_rank_zero(trainer, lambda: self._validated(trainer, pl_module, split))
@@ -283,7 +283,7 @@ def _limit(trainer: Trainer) -> int | float:
 
 def _leftover(trainer: Trainer, pl_module: LightningModule, hold: Sequence[str]) -> str | None:
     """Return the name of what is random in training in spite of all, by a forward on a copy."""
-    example = find_example(trainer, pl_module, None)
+    example = find_example_inputs(trainer, pl_module, None)
     copy = clone(trainer, pl_module)
     # What the example holds may be zeros, which hide dropout.
     inputs = tree_map(

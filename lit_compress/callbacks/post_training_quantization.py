@@ -21,11 +21,11 @@ from lit_compress.callbacks._quantization.conversion import Conversion, Mode, Se
 from lit_compress.callbacks._report.variants import empty_card, float_name, float_variant, original
 from lit_compress.checkpoints.folder import WEIGHTS, artifact_dir, save_weights
 from lit_compress.errors import InvalidArgumentError
-from lit_compress.evaluation.export_target import find_network
+from lit_compress.evaluation.export_target import find_export_target
 from lit_compress.evaluation.loaders import validation_loaders
 from lit_compress.evaluation.validate import check_monitor, clone
 from lit_compress.measure import file_bytes, onnx_counts
-from lit_compress.pruning.channels.resize import Original
+from lit_compress.pruning.channels.resize import UnprunedShapes
 from lit_compress.quantization.calibrate import Calibration
 
 
@@ -139,7 +139,7 @@ class PostTrainingQuantization(Callback):
         if trainer.is_global_zero:
             with isolate_rng():
                 copy = clone(trainer, pl_module)
-                network = find_network(trainer, copy, self.submodule, 1)
+                network = find_export_target(trainer, copy, self.submodule, 1)
                 names, opset = network.signature.names, self.settings.opset
                 captured = network.captured(copy).eval()
                 write_onnx(captured, network.inputs[0], None, names=names, opset=opset)
@@ -161,7 +161,7 @@ class PostTrainingQuantization(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        before: Original | None = None,
+        before: UnprunedShapes | None = None,
         settings: Mapping[str, Any] | None = None,
         dirpath: str | None = None,
     ) -> Path:
@@ -207,7 +207,7 @@ class PostTrainingQuantization(Callback):
         trainer: Trainer,
         copy: LightningModule,
         target: Path,
-        before: Original | None,
+        before: UnprunedShapes | None,
         epoch: int | None,
     ) -> None:
         network = self.settings.network(trainer, copy)

@@ -42,7 +42,7 @@ from lit_compress.callbacks._report.variants import (
 from lit_compress.callbacks.post_training_quantization import PostTrainingQuantization
 from lit_compress.checkpoints.folder import WEIGHTS, artifact_dir, load_saved, save_weights
 from lit_compress.errors import InvalidArgumentError
-from lit_compress.evaluation.export_target import Network, find_network
+from lit_compress.evaluation.export_target import ExportTarget, find_export_target
 from lit_compress.evaluation.validate import check_monitor, clone
 from lit_compress.measure import file_bytes, onnx_counts
 from lit_compress.report import card_scalars, card_table
@@ -118,7 +118,7 @@ class CompressionReport(Callback, BeforePruning):
         """Find the network now: better to fail here than after the training."""
         if trainer.is_global_zero and not _quantizer(trainer):
             with isolate_rng():
-                find_network(trainer, clone(trainer, pl_module), None, 1)
+                find_export_target(trainer, clone(trainer, pl_module), None, 1)
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -148,7 +148,7 @@ class CompressionReport(Callback, BeforePruning):
         copy = clone(trainer, pl_module)
         if quantizer is not None and quantizer.weights == "best":
             load_best(trainer, copy)
-        network = find_network(trainer, copy, quantizer.submodule if quantizer else None, 1)
+        network = find_export_target(trainer, copy, quantizer.submodule if quantizer else None, 1)
         if quantizer is not None and quantizer.path is not None:
             folder = quantizer.path
             card = self._enriched(trainer, read_card(folder), copy, network, folder, monitor)
@@ -172,7 +172,7 @@ class CompressionReport(Callback, BeforePruning):
         trainer: Trainer,
         card: Card,
         copy: LightningModule,
-        network: Network,
+        network: ExportTarget,
         folder: Path,
         monitor: str | None,
     ) -> Card:
@@ -217,7 +217,7 @@ class CompressionReport(Callback, BeforePruning):
         return dense
 
     def _dense_variant(
-        self, trainer: Trainer, dense: LightningModule, network: Network, monitor: str | None
+        self, trainer: Trainer, dense: LightningModule, network: ExportTarget, monitor: str | None
     ) -> Variant:
         variant = float_variant("dense", trainer, dense, network, monitor, Path(self._dense or ""))
         trained = self._dense_epoch
@@ -228,7 +228,7 @@ class CompressionReport(Callback, BeforePruning):
         self,
         name: str,
         copy: LightningModule,
-        network: Network,
+        network: ExportTarget,
         path: Path,
         card: Card,
         like: str,
@@ -269,7 +269,7 @@ def _quantizer(trainer: Trainer) -> PostTrainingQuantization | None:
     return None
 
 
-def _run_onnx(path: Path, network: Network, inputs: tuple[Tensor, ...], threads: int) -> Any:
+def _run_onnx(path: Path, network: ExportTarget, inputs: tuple[Tensor, ...], threads: int) -> Any:
     model = OnnxModel(path, threads)
     batch = network.arrays(model, inputs)
     return lambda: model(*batch)

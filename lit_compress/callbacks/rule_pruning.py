@@ -28,10 +28,10 @@ from lit_compress.pruning.rules.files import read_rules
 from lit_compress.pruning.rules.masks import rule_masks
 from lit_compress.pruning.rules.rule import DEFAULT, default_rules, overruled
 from lit_compress.pruning.selection.budget import Selection
-from lit_compress.pruning.selection.by_rules import Resolved, RulePolicy, resolve
-from lit_compress.pruning.selection.preview import Outlook
-from lit_compress.pruning.selection.rule_preview import RuleOutlook, rule_outlook
-from lit_compress.pruning.selection.state import Ledger
+from lit_compress.pruning.selection.by_rules import Resolved, RuleSelector, resolve
+from lit_compress.pruning.selection.preview import PruningPreview
+from lit_compress.pruning.selection.rule_preview import RulePreview, rule_preview
+from lit_compress.pruning.selection.state import PruningState
 
 DEFAULT_SCHEDULE = Schedule()
 ShrinkOrNot = Literal["every", "end", "never"]
@@ -116,7 +116,7 @@ class RulePruning(ChannelPruning):
         self.reinitialize = reinitialize
         self._written = () if rules == DEFAULT else read_rules(Path(rules), ratio)
         self._target = Fraction(1)  # of the schedule: each rule has a target of its own
-        self._rules = Resolved({}, {}, RulePolicy(()))
+        self._rules = Resolved({}, {}, RuleSelector(()))
         self._kept: Masks = {}
         self._packed: dict[str, Tensor] = {}
         self._total = 0
@@ -153,7 +153,7 @@ class RulePruning(ChannelPruning):
         """Boolean masks by weight name, True where the weight is kept."""
         return dict(self._kept)
 
-    def describe(self, module: nn.Module, example_inputs: Inputs | None = None) -> RuleOutlook:
+    def describe(self, module: nn.Module, example_inputs: Inputs | None = None) -> RulePreview:
         """Return what each rule would take from a module; nothing is changed.
 
         Args:
@@ -162,14 +162,14 @@ class RulePruning(ChannelPruning):
         """
         check_module(module)
         rules = self._resolved(module)
-        if not rules.policy.removes:
-            return rule_outlook(module, rules.all, None, None)
+        if not rules.selector.removes:
+            return rule_preview(module, rules.all, None, None)
         if example_inputs is None:
             raise InvalidArgumentError("example_inputs are needed to tell which filters can go")
-        ledger = rules.policy.open(module, example_inputs, self.submodule or "")
-        selection = rules.policy.select(module, ledger)
-        outlook = rules.policy.outlook(module, ledger, selection)
-        return rule_outlook(module, rules.all, ledger.plan(selection.gone), outlook)
+        state = rules.selector.open(module, example_inputs, self.submodule or "")
+        selection = rules.selector.select(module, state)
+        preview = rules.selector.preview(module, state, selection)
+        return rule_preview(module, rules.all, state.plan(selection.selected), preview)
 
     # --- fit -----------------------------------------------------------------------------------
 
@@ -179,7 +179,7 @@ class RulePruning(ChannelPruning):
         if stage != "fit":
             return
         self._kept, self._packed, self._total, self._goal = {}, {}, 0, 0.0
-        events = len(self._settled.events())
+        events = len(self._resolved_schedule.events())
         for rule in self._written:
             if rule.unreached(events) and not trainer.fast_dev_run:  # type: ignore[attr-defined]
                 raise RuleError(
@@ -195,7 +195,7 @@ class RulePruning(ChannelPruning):
         if self._packed:
             self._kept = self._restored(pl_module)
         if not self._goal:
-            self._goal = rule_outlook(pl_module, self._rules.all, None, None).share
+            self._goal = rule_preview(pl_module, self._rules.all, None, None).share
         lines = overruled(pl_module, self._written)
         if lines:
             shown = "; ".join(lines[:4]) + ("; ..." if len(lines) > 4 else "")
@@ -204,28 +204,28 @@ class RulePruning(ChannelPruning):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        if not self.removes(pl_module):
+        if not self.removes_channels(pl_module):
             rank_zero_info(
                 "RulePruning: what will be zero\n"
-                f"{rule_outlook(pl_module, self._rules.all, None, None)}"
+                f"{rule_preview(pl_module, self._rules.all, None, None)}"
             )
 
     @override
-    def planned(self, pl_module: LightningModule, plan: Plan) -> None:
-        found = rule_outlook(pl_module, self._rules.all, plan, None)
+    def on_plan(self, pl_module: LightningModule, plan: Plan) -> None:
+        found = rule_preview(pl_module, self._rules.all, plan, None)
         self._goal = found.share
         rank_zero_info(f"RulePruning: what each rule takes\n{found}")
 
     @override
-    def removes(self, module: LightningModule) -> bool:
-        return self._rules.policy.removes
+    def removes_channels(self, module: LightningModule) -> bool:
+        return self._rules.selector.removes
 
-    def _holds(self) -> bool:
+    def _needs_masks(self) -> bool:
         return True
 
     @override
     def prune(self, trainer: Trainer, pl_module: LightningModule, share: Fraction) -> float:
-        if self._ledger is not None:
+        if self._state is not None:
             super().prune(trainer, pl_module, share)
         first = not self.history
         stage = self._stage(trainer.current_epoch)
@@ -235,7 +235,7 @@ class RulePruning(ChannelPruning):
         )
         if first and self.reinitialize == "linear":
             reinitialize_linear(pl_module)
-        self._hold_masks(pl_module)
+        self._update_masks(pl_module)
         left = sum(
             int(self._both(name, held).sum()) if name in {*held, *self._kept} else weight.numel()
             for name, weight in plain_weights(pl_module).items()
@@ -252,9 +252,9 @@ class RulePruning(ChannelPruning):
     # --- what is removed -----------------------------------------------------------------------
 
     @override
-    def open(self, module: LightningModule, inputs: Inputs, submodule: str) -> Ledger:
-        ledger = self._rules.policy.open(module, inputs, submodule)
-        idle = self._rules.policy.idle(module, ledger.graph)
+    def open(self, module: LightningModule, inputs: Inputs, submodule: str) -> PruningState:
+        state = self._rules.selector.open(module, inputs, submodule)
+        idle = self._rules.selector.idle(module, state.graph)
         if idle and self._written:
             shown = "; ".join(f"{name} ({why})" for name, why in list(idle.items())[:4])
             rank_zero_warn(
@@ -262,23 +262,25 @@ class RulePruning(ChannelPruning):
                 + shown
                 + ("; ..." if len(idle) > 4 else "")
             )
-        return ledger
+        return state
 
     @override
     def choose(
-        self, module: LightningModule, ledger: Ledger, share: Fraction, epoch: int | None
+        self, module: LightningModule, state: PruningState, share: Fraction, epoch: int | None
     ) -> Selection:
-        stage = len(self._settled.events()) if epoch is None else self._stage(epoch)
-        return self._rules.policy.select(module, ledger, share, stage, self._scores)
+        stage = len(self._resolved_schedule.events()) if epoch is None else self._stage(epoch)
+        return self._rules.selector.select(module, state, share, stage, self._scores)
 
     @override
-    def outlook(self, module: LightningModule, ledger: Ledger, selection: Selection) -> Outlook:
-        return self._rules.policy.outlook(module, ledger, selection)
+    def preview(
+        self, module: LightningModule, state: PruningState, selection: Selection
+    ) -> PruningPreview:
+        return self._rules.selector.preview(module, state, selection)
 
     @override
     def gradient_importances(self) -> Sequence[Importance]:
         rules = tuple(rule for rule in self._written if rule.importance == "taylor")
-        return RulePolicy(rules).gradient_importances()
+        return RuleSelector(rules).gradient_importances()
 
     # --- checkpoints ---------------------------------------------------------------------------
 
@@ -317,11 +319,11 @@ class RulePruning(ChannelPruning):
 
     def _resolved(self, module: nn.Module) -> Resolved:
         rules = self._written or default_rules(module, self.ratio or Fraction(0))
-        policy = RulePolicy((), self.scope, self.round_to, self.min_channels)
-        return resolve(module, rules, policy, removing=self.shrink != "never")
+        selector = RuleSelector((), self.scope, self.round_to, self.min_channels)
+        return resolve(module, rules, selector, removing=self.shrink != "never")
 
     def _stage(self, epoch: int) -> int:
-        return max(0, sum(event <= epoch for event in self._settled.events()) - 1)
+        return max(0, sum(event <= epoch for event in self._resolved_schedule.events()) - 1)
 
     def _held(self, module: LightningModule) -> Masks:
         """Return the masks of channels that are gone but for their removal."""

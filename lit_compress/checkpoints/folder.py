@@ -8,7 +8,7 @@ from pathlib import Path
 from lightning.pytorch import LightningModule, Trainer
 
 from lit_compress.checkpoints.load import WEIGHTS, read_safetensors, save_weights
-from lit_compress.pruning.channels.resize import ORIGINAL, Original, fit_shapes
+from lit_compress.pruning.channels.resize import ORIGINAL, UnprunedShapes, resize_to
 
 __all__ = ["WEIGHTS", "artifact_dir", "load_saved", "save_weights"]
 
@@ -28,5 +28,7 @@ def load_saved(module: LightningModule, path: Path) -> None:
     """Load weights that :func:`save_weights` wrote, in the shapes that they have there."""
     state, metadata = read_safetensors(path)
     record = metadata.get(ORIGINAL)
-    fit_shapes(module, state, None if record is None else Original.from_dict(json.loads(record)))
+    resize_to(
+        module, state, None if record is None else UnprunedShapes.from_dict(json.loads(record))
+    )
     module.load_state_dict(state, strict=False)  # extra state is not in the file

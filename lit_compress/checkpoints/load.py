@@ -21,13 +21,13 @@ from torch import Tensor
 from lit_compress.errors import ArtifactError, CheckpointError
 from lit_compress.pruning.channels.resize import (
     ORIGINAL,
-    Original,
+    UnprunedShapes,
     check_full_size,
-    fit_shapes,
-    original_of,
+    resize_to,
+    unpruned_shapes_of,
 )
 from lit_compress.pruning.channels.trace import named_tensors
-from lit_compress.pruning.selection.state import ledger_of
+from lit_compress.pruning.selection.state import pruning_state_of
 
 Module = TypeVar("Module", bound=LightningModule)
 T = TypeVar("T")
@@ -70,12 +70,12 @@ def load_from_checkpoint(
     """
     content = read_checkpoint(path)
     cls = _built(cls, content)
-    with _fitting(cls, original_of(content)):
+    with _fitting(cls, unpruned_shapes_of(content)):
         module = cls.load_from_checkpoint(
             path, map_location=map_location, strict=strict, weights_only=True, **arguments
         )
-    if (ledger := ledger_of(content)) is not None:
-        ledger.check(named_tensors(module))
+    if (state := pruning_state_of(content)) is not None:
+        state.check(named_tensors(module))
     return module
 
 
@@ -111,13 +111,15 @@ def restore(path: str | Path, cls: type[Module], **arguments: Any) -> Module:
     file = io.BytesIO()
     torch.save(content, file)
     file.seek(0)
-    with _fitting(cls, original_of(content)):
+    with _fitting(cls, unpruned_shapes_of(content)):
         return cls.load_from_checkpoint(
             file, map_location="cpu", strict=None, weights_only=True, **arguments
         )
 
 
-def save_weights(module: LightningModule, path: Path, original: Original | None = None) -> None:
+def save_weights(
+    module: LightningModule, path: Path, original: UnprunedShapes | None = None
+) -> None:
     """Write a module's weights as safetensors, in one step.
 
     Args:
@@ -250,7 +252,7 @@ def read_plain(path: str | Path, read: Callable[[], T]) -> T:
 
 
 @contextmanager
-def _fitting(cls: type[LightningModule], original: Original | None) -> Iterator[None]:
+def _fitting(cls: type[LightningModule], original: UnprunedShapes | None) -> Iterator[None]:
     """Let a class fit its modules' shapes to the weights they load, until the end of the block.
 
     Lightning builds the module and loads it in one call, with no hook between the two.
@@ -261,7 +263,7 @@ def _fitting(cls: type[LightningModule], original: Original | None) -> Iterator[
     def fit(module: LightningModule, state: Mapping[str, Any], *_: Any) -> None:
         if original is not None:
             check_full_size(module, original)
-            fit_shapes(module, state, original)
+            resize_to(module, state, original)
 
     def fitted(self: LightningModule, *args: Any, **kwargs: Any) -> Any:
         # A hook sees the state as it is loaded, after the user's class has renamed parts of it.

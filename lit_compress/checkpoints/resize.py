@@ -1,4 +1,4 @@
-"""Fitting a module to the weights that a run is about to load."""
+"""CheckpointResizer a module to the weights that a run is about to load."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lit_compress.errors import CheckpointError
-from lit_compress.pruning.channels.resize import Shapes, fit_shapes, original_of
+from lit_compress.pruning.channels.resize import Shapes, resize_to, unpruned_shapes_of
 from lit_compress.pruning.channels.surgery import in_layout_of, set_widths, swap_data
 from lit_compress.pruning.channels.trace import named_tensors
 
 
-class Fitting:
+class CheckpointResizer:
     """Gives a module the shapes of a checkpoint just before its weights are loaded.
 
     Lightning restores callbacks after the weights, so what the checkpoint says of its shapes is
@@ -65,7 +65,7 @@ class Fitting:
         _check_names(module, state)
         own = named_tensors(module) if self._open else {}
         held = {name: tensor.detach().to("cpu", copy=True) for name, tensor in own.items()}
-        self._before = fit_shapes(module, state)
+        self._before = resize_to(module, state)
         self._held = held
 
     def confirm(
@@ -84,7 +84,7 @@ class Fitting:
         Raises:
             CheckpointError: If it is not.
         """
-        original = original_of(checkpoint)
+        original = unpruned_shapes_of(checkpoint)
         for name, shape in self._before.items():
             whole = original.shapes.get(name) if original is not None else None
             if whole is None or (shape != whole and known.get(name) != whole):
@@ -102,7 +102,7 @@ class Fitting:
             self._widths = set_widths(module, set(), original.norms)
         self._before = {}
 
-    def confirm_without_record(
+    def check_without_record(
         self, module: LightningModule, known: Mapping[str, tuple[int, ...]]
     ) -> None:
         """Make sure of what was fitted to a checkpoint of weights alone, which says nothing of it.

@@ -13,16 +13,16 @@ from lit_compress.checkpoints.load import read_plain, read_safetensors
 from lit_compress.errors import CheckpointError, PlanError
 from lit_compress.pruning.channels.resize import (
     ORIGINAL,
-    Original,
+    UnprunedShapes,
     check_full_size,
-    fit_shapes,
-    original_of,
+    resize_to,
+    unpruned_shapes_of,
 )
 
 
 def load_weights(
     module: nn.Module, path: str | Path, argument: str = "init_from"
-) -> Original | None:
+) -> UnprunedShapes | None:
     """Load the weights of a file into a module; epoch, optimizer and callbacks stay out.
 
     Those of a network that lost channels come in the shapes that pruning left.
@@ -53,12 +53,12 @@ def load_weights(
         )
     if shapes and original is not None:
         check_full_size(module, original)
-        fit_shapes(module, state, original)
+        resize_to(module, state, original)
     module.load_state_dict(state)
     return original
 
 
-def _read(path: Path, argument: str) -> tuple[dict[str, Tensor], Original | None]:
+def _read(path: Path, argument: str) -> tuple[dict[str, Tensor], UnprunedShapes | None]:
     """Return a file's weights, and what the network was before it was pruned, if the file says."""
     if not path.is_file():
         raise CheckpointError(f"{argument}: there is no file {path.resolve()}")
@@ -74,15 +74,15 @@ def _read(path: Path, argument: str) -> tuple[dict[str, Tensor], Original | None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise CheckpointError(f"{argument}: {path} holds no state_dict of tensors")
     try:
-        return state, original_of(content)
+        return state, unpruned_shapes_of(content)
     except PlanError as error:
         raise CheckpointError(f"{argument}: {path}: {error}") from error
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Original | None]:
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], UnprunedShapes | None]:
     state, metadata = read_safetensors(path)
     record = metadata.get(ORIGINAL)
-    return state, None if record is None else Original.from_dict(json.loads(record))
+    return state, None if record is None else UnprunedShapes.from_dict(json.loads(record))
 
 
 def _difference(

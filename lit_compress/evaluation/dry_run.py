@@ -16,7 +16,7 @@ from lit_compress.pruning import apply
 from lit_compress.pruning.channels.plan import Plan
 
 
-def rehearse(
+def dry_run(
     trainer: Trainer, pl_module: LightningModule, plan: Plan, training: bool = True
 ) -> None:
     """Run the user's validation and training steps on a pruned copy, a batch each.

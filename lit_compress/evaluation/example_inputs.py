@@ -23,7 +23,7 @@ ENOUGH = 2
 
 
 @dataclass(frozen=True)
-class Example:
+class ExampleInputs:
     """What a network takes.
 
     Attributes:
@@ -35,7 +35,9 @@ class Example:
     inputs: Inputs
 
 
-def find_example(trainer: Trainer, pl_module: LightningModule, submodule: str | None) -> Example:
+def find_example_inputs(
+    trainer: Trainer, pl_module: LightningModule, submodule: str | None
+) -> ExampleInputs:
     """Return an example input of a network, on its device.
 
     It is the module's ``example_input_array`` if it has one, and otherwise what reaches its forward
@@ -52,14 +54,14 @@ def find_example(trainer: Trainer, pl_module: LightningModule, submodule: str | 
     """
     stated = pl_module.example_input_array
     if submodule is None and stated is not None:
-        found = Example("", stated)
+        found = ExampleInputs("", stated)
     else:
         found = _recorded(trainer, pl_module, submodule)
     inputs = trainer.precision_plugin.convert_input(found.inputs)
-    return Example(found.submodule, move_data_to_device(inputs, pl_module.device))
+    return ExampleInputs(found.submodule, move_data_to_device(inputs, pl_module.device))
 
 
-def _recorded(trainer: Trainer, pl_module: LightningModule, submodule: str | None) -> Example:
+def _recorded(trainer: Trainer, pl_module: LightningModule, submodule: str | None) -> ExampleInputs:
     copy = clone(trainer, pl_module)
     paths = ["", *(name for name, _ in copy.named_children())]
     if submodule is not None:
@@ -70,7 +72,7 @@ def _recorded(trainer: Trainer, pl_module: LightningModule, submodule: str | Non
         if path in seen and (submodule or _holds_most(copy.get_submodule(path), copy)):
             if not _takes(copy.get_submodule(path), seen[path]):
                 seen = _first_calls(trainer, copy, [path], count=None)
-            return Example(path, seen[path])
+            return ExampleInputs(path, seen[path])
     raise InvalidArgumentError(
         f"there is no example of what {submodule or type(pl_module).__name__} takes: set "
         "example_input_array in the LightningModule, or give the fit validation data whose "

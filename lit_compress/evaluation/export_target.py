@@ -31,7 +31,7 @@ class Forward(nn.Module):
 
 
 @dataclass(frozen=True)
-class Network:
+class ExportTarget:
     """Where the exported network is, in any copy of a LightningModule.
 
     Attributes:
@@ -67,14 +67,14 @@ class Network:
         return [named[given.name].numpy() for given in model.inputs]
 
 
-def find_network(
+def find_export_target(
     trainer: Trainer,
     copy: LightningModule,
     submodule: str | None,
     batches: int,
     seed: int | None = None,
     split: Literal["val", "train"] = "val",
-) -> Network:
+) -> ExportTarget:
     """Find the network to export, and record what reaches it in some batches of validation.
 
     Args:
@@ -112,7 +112,7 @@ def find_network(
 
 def _network(
     copy: LightningModule, path: str, inner: str | None, recorded: Sequence[Call]
-) -> Network:
+) -> ExportTarget:
     args, kwargs = recorded[0]
     found = Signature.of(copy.get_submodule(path), args, kwargs)
     inputs: list[Batch] = []
@@ -121,7 +121,7 @@ def _network(
         inputs.append(tensors[0] if found.plain else tensors)
     if inner is None:
         inner = _inner(copy, path, found, as_tuple(inputs[0]))
-    return Network(path, inner, tuple(inputs), found)
+    return ExportTarget(path, inner, tuple(inputs), found)
 
 
 def named_module(module: LightningModule, path: str) -> nn.Module:
@@ -141,7 +141,7 @@ def named_module(module: LightningModule, path: str) -> nn.Module:
 
 def _called_child(
     trainer: Trainer, copy: LightningModule, loaders: list[Any], batches: int
-) -> Network:
+) -> ExportTarget:
     """Return the child that holds all weights, where validation calls it and not forward."""
     for name, child in copy.named_children():
         if _holds_all(child, copy):

@@ -32,7 +32,7 @@ NOISY = ("lightning.pytorch", "lightning.fabric")
 COMPILED = ("forward", "training_step", "validation_step", "test_step", "predict_step")
 
 
-class Surroundings(Callback):
+class RunContext(Callback):
     """Shows a second Trainer's validation what the first one's would see: data, optimizers, epoch.
 
     Args:
@@ -82,7 +82,7 @@ def validate(
             accelerator="cpu",
             devices=1,
             logger=DummyLogger(),
-            callbacks=[Surroundings(trainer)],
+            callbacks=[RunContext(trainer)],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,

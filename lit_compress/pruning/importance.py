@@ -159,7 +159,7 @@ def layer_scores(
     tensors = named_tensors(module) | dict(tensors or {})
     scores: dict[str, Tensor] = {}
     norms = norm_weights(module) if importance.reads == "scale" else set()
-    for name, dim in graph.owners:
+    for name, dim in graph.channel_of:
         tensor = tensors[name]
         wanted = (
             name in norms if importance.reads == "scale" else graph.roles[name, dim] == "filter"
@@ -207,7 +207,7 @@ def refuse_nan(tensors: Mapping[str, Tensor]) -> None:
             )
 
 
-def class_scores(
+def scores_by_channel(
     graph: ChannelGraph, scores: Mapping[str, Tensor], importance: Importance
 ) -> np.ndarray:
     """Return the scores of channel classes from those of their layers; NaN where there is none.
@@ -217,17 +217,17 @@ def class_scores(
         scores: As :func:`layer_scores` gives them.
         importance: Tells how they compare.
     """
-    total, count = np.zeros(graph.class_count), np.zeros(graph.class_count)
-    for (name, dim), owner in graph.owners.items():
+    total, count = np.zeros(graph.channel_count), np.zeros(graph.channel_count)
+    for (name, dim), channels in graph.channel_of.items():
         if name not in scores or graph.roles[name, dim] not in ("filter", "scale"):
             continue
         values = scores[name].numpy()
         mean = values.mean()
         if not importance.absolute and mean > 0:
             values = values / mean
-        free = owner >= 0
-        total += np.bincount(owner[free], values[free], graph.class_count)
-        count += np.bincount(owner[free], minlength=graph.class_count)
+        free = channels >= 0
+        total += np.bincount(channels[free], values[free], graph.channel_count)
+        count += np.bincount(channels[free], minlength=graph.channel_count)
     with np.errstate(invalid="ignore"):
         return np.where(count > 0, total if importance.absolute else total / count, np.nan)
 

@@ -53,7 +53,7 @@ class Schedule:
                 "raise last or lower first"
             )
 
-    def fit_to(self, max_epochs: int | None) -> Schedule:
+    def resolve(self, max_epochs: int | None) -> Schedule:
         """Return this schedule with ``last`` settled for a run of ``max_epochs`` epochs.
 
         Args:

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 from lit_compress.quantization.calibrate import Calibration, WeightRange, calibrate
 from lit_compress.quantization.layer_noise import LayerNoise
-from lit_compress.quantization.search import Found, candidates, fewest_floats
+from lit_compress.quantization.search import SearchResult, candidates, fewest_floats
 from lit_compress.quantization.skip import select_layers
 
 if TYPE_CHECKING:
-    from lit_compress.quantization.convert import Calibrated, Embedded, quantize
+    from lit_compress.quantization.convert import Calibrated, WithPreprocessing, quantize
 
-_LAZY = ("Calibrated", "Embedded", "quantize")
+_LAZY = ("Calibrated", "WithPreprocessing", "quantize")
 
 __all__ = [
     "Calibrated",
     "Calibration",
-    "Embedded",
-    "Found",
     "LayerNoise",
+    "SearchResult",
     "WeightRange",
+    "WithPreprocessing",
     "calibrate",
     "candidates",
     "fewest_floats",

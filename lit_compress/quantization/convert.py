@@ -16,13 +16,13 @@ from lit_compress.quantization.calibrate import Calibration, WeightRange, calibr
 from lit_compress.quantization.layer_noise import LayerNoise, layer_noise
 from lit_compress.quantization.pt2e import FixedQParamsObserver, convert_pt2e, prepare_pt2e
 from lit_compress.quantization.quantizer import OnnxQuantizer
-from lit_compress.quantization.rewrites.biases import fit_biases, set_biases
+from lit_compress.quantization.rewrites.biases import round_biases, set_biases
 from lit_compress.quantization.rewrites.equalize import equalize
 from lit_compress.quantization.rewrites.norms import keep_norms_apart
 from lit_compress.quantization.skip import select_layers
 
 
-class Embedded(nn.Module):
+class WithPreprocessing(nn.Module):
     """A network behind its preprocessing: raw pixels in.
 
     Args:
@@ -88,7 +88,7 @@ class Calibrated:
         )
         calibrate(self._prepared, batches, self._quantizer.owners, names)
         self._quantizer.clip()
-        self._biases = fit_biases(self._prepared, batches)
+        self._biases = round_biases(self._prepared, batches)
         set_biases(self._prepared, self._biases)
         self._quantizer.freeze(_fixed)
         self.layers = self._quantizer.layers

@@ -9,7 +9,7 @@ from lit_compress.quantization.layer_noise import LayerNoise
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """What a search came to.
 
     Attributes:
@@ -57,7 +57,7 @@ def candidates(
     return sets
 
 
-def fewest_floats(total: int, drop: Callable[[int], float], allowed: float) -> Found:
+def fewest_floats(total: int, drop: Callable[[int], float], allowed: float) -> SearchResult:
     """Return the smallest candidate whose drop is allowed, measured itself.
 
     Candidates double until one holds, and the gap before it is halved: at most
@@ -80,7 +80,7 @@ def fewest_floats(total: int, drop: Callable[[int], float], allowed: float) -> F
     while not holds(high):
         if high == total - 1:
             best = min(seen, key=lambda count: (seen[count], count))
-            return Found(best, seen[best], False, len(seen))
+            return SearchResult(best, seen[best], False, len(seen))
         low, high = high, min(max(1, 2 * high), total - 1)
     while high - low > 1:
         middle = (low + high) // 2
@@ -88,4 +88,4 @@ def fewest_floats(total: int, drop: Callable[[int], float], allowed: float) -> F
             high = middle
         else:
             low = middle
-    return Found(high, seen[high], True, len(seen))
+    return SearchResult(high, seen[high], True, len(seen))

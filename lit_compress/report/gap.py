@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Reached:
+class StepAccuracy:
     """What a network reached at one step of a run.
 
     Attributes:
@@ -28,7 +28,7 @@ class Reached:
         return None if self.val is None else self.train - self.val
 
 
-def gap_table(steps: Sequence[Reached], metric: str) -> str:
+def gap_table(steps: Sequence[StepAccuracy], metric: str) -> str:
     """Return steps as a table: metric on training and validation data, and the gap.
 
     Args:

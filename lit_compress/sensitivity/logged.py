@@ -26,7 +26,7 @@ HOOKS = (
 )
 
 
-class Tally:
+class LoggedMetrics:
     """Sums up what is logged over batches, in the precision in which Lightning does.
 
     The metrics of the module start anew: there is one tally at a time.
@@ -85,7 +85,7 @@ def plain_hooks(module: LightningModule) -> bool:
     return not any(is_overridden(hook, module, LightningModule) for hook in HOOKS)
 
 
-def step(module: LightningModule, batch: Any, index: int, tally: Tally) -> None:
+def step(module: LightningModule, batch: Any, index: int, tally: LoggedMetrics) -> None:
     """Run a module's validation_step on a batch, and add what it logs to a tally.
 
     Args:

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from tqdm import tqdm
 
 from lit_compress.errors import InvalidArgumentError, ScanError
-from lit_compress.evaluation.example_inputs import find_example
+from lit_compress.evaluation.example_inputs import find_example_inputs
 from lit_compress.evaluation.loaders import validation_loaders
 from lit_compress.evaluation.validate import check_monitor, clone
 from lit_compress.pruning.importance import importance_of, refuse_nan
@@ -36,9 +36,9 @@ from lit_compress.sensitivity.targets import (
     rules_of,
     weight_targets,
 )
-from lit_compress.sensitivity.trials import Measure
+from lit_compress.sensitivity.trials import TrialRunner
 
-RULES = "rules.yaml"
+HANDLERS = "rules.yaml"
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Scan:
             shown = "all layers" if name == WHOLE else name
             lines.append(f"{shown:{width}}  {float(ratio):13g}  {self.drops[name]:6.4f}")
         lines.append(f"{self.monitor} {self.baseline[self.monitor]:.4f} on {self.how}")
-        lines.append(f"rules: {self.folder / RULES}")
+        lines.append(f"rules: {self.folder / HANDLERS}")
         return "\n".join(lines)
 
 
@@ -103,12 +103,12 @@ def scan_network(
     refuse_nan({n: p for n, p in module.named_parameters() if p.is_floating_point()})
     sample = draw(loaders[0], options.images, options.seed)
     targets = _targets(trainer, module, options)
-    measure = Measure(trainer, module, sample, [target.tensors for target in targets])
+    measure = TrialRunner(trainer, module, sample, [target.tensors for target in targets])
     monitor = _monitor(options.monitor, measure.baseline)
     if measure.baseline[monitor] != measure.baseline[monitor]:
         raise ScanError(f"{monitor} is NaN of the network as it is: there is nothing to lose")
     table = Table.opened(folder, _settings(module, options, sample))
-    judge = _Judge(monitor, options, measure.baseline[monitor])
+    judge = MetricDrop(monitor, options, measure.baseline[monitor])
     rank_zero_info(f"scan: {len(targets) - 1} layers, {sample.how}")
     trials = _curves if options.curves else _bisected
     try:
@@ -122,7 +122,7 @@ def scan_network(
     return _finished(trainer, module, options, targets, table, measure.baseline, judge, sample.how)
 
 
-def _try(measure: Measure, table: Table, target: Target, ratio: Fraction) -> None:
+def _try(measure: TrialRunner, table: Table, target: Target, ratio: Fraction) -> None:
     if ratio == 0:
         table.add(Row(target.name, ratio, 0, target.units, measure.baseline))
         return
@@ -133,7 +133,7 @@ def _try(measure: Measure, table: Table, target: Target, ratio: Fraction) -> Non
         table.write()
 
 
-class _Judge:
+class MetricDrop:
     """Tells how much of the metric a row loses."""
 
     def __init__(self, monitor: str, options: ScanOptions, baseline: float) -> None:
@@ -144,6 +144,7 @@ class _Judge:
         self.limit = baseline - self.sign * options.tolerance
 
     def drop(self, row: Row) -> float:
+        """Return how much of the metric a row loses; infinity if the metric is NaN."""
         value = row.scores.get(self.monitor, float("nan"))
         drop = self.sign * (self.baseline - value)
         # Metrics are floats of 7 digits: 0.93 - 0.92 is not to be more than a tolerance of 0.01.
@@ -153,7 +154,9 @@ class _Judge:
 Trials = Iterator[tuple[Target, Fraction]]
 
 
-def _curves(targets: Sequence[Target], options: ScanOptions, table: Table, judge: _Judge) -> Trials:
+def _curves(
+    targets: Sequence[Target], options: ScanOptions, table: Table, judge: MetricDrop
+) -> Trials:
     for target in targets:
         for ratio in check_levels(options.levels):
             if (target.name, ratio) not in table.rows:
@@ -161,7 +164,7 @@ def _curves(targets: Sequence[Target], options: ScanOptions, table: Table, judge
 
 
 def _bisected(
-    targets: Sequence[Target], options: ScanOptions, table: Table, judge: _Judge
+    targets: Sequence[Target], options: ScanOptions, table: Table, judge: MetricDrop
 ) -> Trials:
     for target in targets:
         search = Bisection(check_levels(options.levels), options.tolerance)
@@ -190,7 +193,7 @@ def _bar(
 def _targets(trainer: Trainer, module: LightningModule, options: ScanOptions) -> list[Target]:
     copy = clone(trainer, module)
     if options.granularity == "filter":
-        example = find_example(trainer, copy, None)
+        example = find_example_inputs(trainer, copy, None)
         found = channel_targets(
             copy,
             example.inputs,
@@ -248,7 +251,7 @@ def _finished(
     targets: Sequence[Target],
     table: Table,
     baseline: Mapping[str, float],
-    judge: _Judge,
+    judge: MetricDrop,
     how: str,
 ) -> Scan:
     """Choose the ratios, and write rules and curves."""
@@ -268,7 +271,7 @@ def _finished(
     )
     notes = {n: f"{judge.monitor} loses {losses[n]:.4f}" for n in chosen if chosen[n]}
     write_rules(
-        rules_of(chosen, targets), table.folder / RULES, {**notes, "": _head(scan, options)}
+        rules_of(chosen, targets), table.folder / HANDLERS, {**notes, "": _head(scan, options)}
     )
     if options.curves:
         _drawn(trainer, module, scan, judge.limit)

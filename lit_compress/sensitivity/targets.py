@@ -20,8 +20,8 @@ from lit_compress.pruning.channels.trace import named_tensors
 from lit_compress.pruning.importance import (
     Importance,
     ImportanceName,
-    class_scores,
     layer_scores,
+    scores_by_channel,
 )
 from lit_compress.pruning.layers import prunable_weights
 from lit_compress.pruning.masks import pruned_count
@@ -124,10 +124,10 @@ def channel_targets(
     """
     graph = analyse(module, example, submodule)
     indices = eligible_groups(module, graph, importance, include, exclude).groups
-    scores = class_scores(graph, layer_scores(module, graph, importance), importance)
+    scores = scores_by_channel(graph, layer_scores(module, graph, importance), importance)
     groups = [graph.groups[i] for i in indices]
     groups = [
-        g for g in groups if graph.removable(g) and not np.isnan(scores[list(g.classes)]).any()
+        g for g in groups if graph.removable(g) and not np.isnan(scores[list(g.channels)]).any()
     ]
     tensors = named_tensors(module)
     found = []
@@ -136,7 +136,7 @@ def channel_targets(
         kind: Granularity = "filter" if tensors[maker].dim() > 2 else "neuron"
         pruned = _unread(module, graph, [group], scores)
         names = _readers(graph, [group])
-        found.append(Target(maker, names, len(group.classes), kind, name, pruned))
+        found.append(Target(maker, names, len(group.channels), kind, name, pruned))
     units = sum(target.units for target in found)
     readers = _readers(graph, groups)
     pruned = _unread(module, graph, groups, scores)
@@ -249,24 +249,24 @@ def _unread(
 ) -> Callable[[Fraction], tuple[Values, int]]:
     orders = []
     for group in groups:
-        numbers = np.array(group.classes)
+        numbers = np.array(group.channels)
         orders.append(numbers[np.lexsort((numbers, scores[numbers]))])
     readers = set(_readers(graph, groups))
 
     def pruned(ratio: Fraction) -> tuple[Values, int]:
-        gone: list[int] = []
+        removed: list[int] = []
         for group, order in zip(groups, orders, strict=True):
             count = min(graph.removable(group), ceil(len(order) * ratio))
-            gone += order[:count].tolist()
+            removed += order[:count].tolist()
         own = named_tensors(module)
         values: dict[str, Tensor] = {}
-        for (name, dim), owner in graph.owners.items():
+        for (name, dim), channels in graph.channel_of.items():
             if graph.roles[name, dim] == "input":
-                index = torch.from_numpy(np.flatnonzero(np.isin(owner, gone)))
+                index = torch.from_numpy(np.flatnonzero(np.isin(channels, removed)))
                 if len(index) or name in readers:
                     value = values.get(name, own[name].detach())
                     values[name] = value.index_fill(dim, index.to(value.device), 0)
-        return values, len(gone)
+        return values, len(removed)
 
     return pruned
 

@@ -19,7 +19,7 @@ from lit_compress.evaluation.validate import clone, validate
 from lit_compress.pruning.channels.surgery import replaced
 from lit_compress.pruning.channels.trace import named_tensors
 from lit_compress.sensitivity.calls import Run, Structure, stored_bytes, structure_of
-from lit_compress.sensitivity.logged import Tally, plain_hooks, step
+from lit_compress.sensitivity.logged import LoggedMetrics, plain_hooks, step
 from lit_compress.sensitivity.replay import Recording, record, replay
 from lit_compress.sensitivity.sample import Sample
 
@@ -28,7 +28,7 @@ Scores = dict[str, float]
 MEMORY = 2 << 30
 
 
-class Measure:
+class TrialRunner:
     """Scores a copy of a module on a sample, as its own validation does.
 
     The network before the first changed tensor is run once and remembered. Where the module makes
@@ -92,7 +92,7 @@ class Measure:
         self, cut: int, values: Mapping[str, Tensor], batches: int | None = None
     ) -> Scores:
         """Return what validation_step alone logs, of a run from some call on."""
-        tally = Tally(self._copy)
+        tally = LoggedMetrics(self._copy)
         with self._alone(), replaced(self._copy, values):
             for index in range(len(self._sample))[:batches]:
                 self._go(index, tally, cut)
@@ -119,7 +119,7 @@ class Measure:
     def _prepare(self, targets: list[frozenset[str]]) -> None:
         """Find from where each target must be run."""
         with self._alone():
-            structure = structure_of(self._run(0, Tally(self._copy)))
+            structure = structure_of(self._run(0, LoggedMetrics(self._copy)))
         own = named_tensors(self._copy)
         self._structure = structure
         self._cuts = {names: structure.cut(own[name] for name in names) for names in targets}
@@ -151,7 +151,9 @@ class Measure:
         self._recordings = []
         try:
             with self._alone():
-                tally = Tally(self._copy)  # metrics before a cut add up as they do in a trial
+                tally = LoggedMetrics(
+                    self._copy
+                )  # metrics before a cut add up as they do in a trial
                 for index in range(len(self._sample)):
                     run = self._run(index, tally)
                     self._recordings.append(record(run, structure, cuts))
@@ -171,14 +173,14 @@ class Measure:
         except ReplayError:
             return False
 
-    def _go(self, index: int, tally: Tally, cut: int) -> None:
+    def _go(self, index: int, tally: LoggedMetrics, cut: int) -> None:
         run = self._run(index, tally)
         if cut and self._structure is not None:
             replay(run, self._structure, self._recordings[index], cut)
         else:
             run()
 
-    def _run(self, index: int, tally: Tally) -> Run:
+    def _run(self, index: int, tally: LoggedMetrics) -> Run:
         # Where no input is changed in place, a batch's tensors need not be copied each time.
         kept = self._structure is not None and self._structure.first_change is None
         batch = self._sample.batch(index, clone=not kept)

@@ -40,7 +40,7 @@ from lit_compress.errors import (
 )
 from lit_compress.measure import cost
 from lit_compress.pruning import Importance
-from lit_compress.pruning.channels.resize import original_of
+from lit_compress.pruning.channels.resize import unpruned_shapes_of
 
 MakeTrainer = Callable[..., Trainer]
 LATE = Schedule(first=1)
@@ -138,12 +138,12 @@ def test_share_is_of_the_original(of: str, scope: str, make_trainer: MakeTrainer
 def test_description_equals_the_result(make_trainer: MakeTrainer) -> None:
     module, example = Mobile(), torch.zeros(2, 1, 8, 8)
     pruning = FilterPruning(0.5, schedule=Schedule(shape="one_shot"))
-    outlook = pruning.describe(module, example)
-    assert outlook.before.parameters == parameters(module)
+    preview = pruning.describe(module, example)
+    assert preview.before.parameters == parameters(module)
     make_trainer(callbacks=[pruning], limit_train_batches=1).fit(module, loader(), loader(32, 1))
-    assert outlook.after.parameters == parameters(module)
-    assert outlook.after.macs == cost(module, example).macs
-    layers = {layer.name: layer for layer in outlook.layers}
+    assert preview.after.parameters == parameters(module)
+    assert preview.after.macs == cost(module, example).macs
+    layers = {layer.name: layer for layer in preview.layers}
     assert all(
         layers[n].kept == m.weight.shape[0] for n, m in module.named_modules() if n in layers
     )
@@ -359,7 +359,7 @@ def test_missing_and_damaged_checkpoints_are_named(tmp_path: Path) -> None:
 
 def test_checkpoint_holds_plain_values_only(pruned: tuple[Mobile, Path]) -> None:
     content = torch.load(pruned[1], weights_only=True)
-    assert original_of(content) is not None
+    assert unpruned_shapes_of(content) is not None
 
 
 def test_metric_of_the_pruned_network_exists_once_the_target_is_reached(
@@ -475,8 +475,8 @@ def test_frozen_layers_stay_and_are_named(
 ) -> None:
     foreign.net[0].weight.requires_grad = False
     pruning = FilterPruning(0.5)
-    outlook = str(pruning.describe(foreign, torch.zeros(1, 1, 8, 8)))
-    assert "net.0.weight is not trained" in outlook
+    preview = str(pruning.describe(foreign, torch.zeros(1, 1, 8, 8)))
+    assert "net.0.weight is not trained" in preview
     make_trainer(max_epochs=4, callbacks=[pruning]).fit(foreign, loader(), loader(32, 1))
     assert (foreign.net[0].out_channels, foreign.net[3].out_channels) == (8, 6)
 

@@ -83,13 +83,13 @@ def test_what_is_foretold_is_what_is_left(
 ) -> None:
     pruning = RulePruning(rules(MIXED), schedule=THRICE)
     before = copy.deepcopy(foreign.state_dict())
-    outlook = pruning.describe(foreign, torch.zeros(2, 1, 8, 8))
+    preview = pruning.describe(foreign, torch.zeros(2, 1, 8, 8))
     assert all(torch.equal(t, before[n]) for n, t in foreign.state_dict().items())
     fit(make_trainer, foreign, pruning)
     left = {n: int((w != 0).sum()) for n, w in prunable_weights(foreign).items()}
-    assert {w.name: w.left for w in outlook.weights} == left
-    assert outlook.share == pytest.approx(pruning.reached)
-    assert "rules.yaml:2" in str(outlook)
+    assert {w.name: w.left for w in preview.weights} == left
+    assert preview.share == pytest.approx(pruning.reached)
+    assert "rules.yaml:2" in str(preview)
 
 
 def test_held_and_removed_at_the_end_is_the_same_network(
@@ -118,8 +118,8 @@ def test_the_default_rules_are_those_of_the_original_code(
     for name, weight in prunable_weights(foreign).items():
         rows = weights[name] if weight.dim() > 2 else weights[name].reshape(-1, 1)
         norms = rows.flatten(1).double().square().sum(1)
-        gone = norms.argsort(stable=True)[: ceil(round(len(rows) * ratio, 9))]
-        expected = rows.clone().index_fill(0, gone, 0).view(weight.shape)
+        selected = norms.argsort(stable=True)[: ceil(round(len(rows) * ratio, 9))]
+        expected = rows.clone().index_fill(0, selected, 0).view(weight.shape)
         assert torch.equal(weight, expected), name
 
 

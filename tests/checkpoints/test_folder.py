@@ -11,7 +11,7 @@ from lit_compress import Schedule
 from lit_compress.callbacks import CompressionReport, FilterPruning
 from lit_compress.checkpoints.folder import artifact_dir, load_saved, save_weights
 from lit_compress.pruning import analyse, apply, make_plan
-from lit_compress.pruning.channels.resize import Original
+from lit_compress.pruning.channels.resize import UnprunedShapes
 
 
 class WithExtraState(ForeignModule):
@@ -54,11 +54,11 @@ class WithoutNormTensors(ForeignModule):
 def test_norms_without_tensors_follow_the_weights_both_ways(tmp_path: Path) -> None:
     module, other = WithoutNormTensors(), WithoutNormTensors()
     graph = analyse(module, torch.randn(2, 1, 8, 8))
-    whole, gone = Original.of(graph, frozenset()), frozenset(graph.groups[0].classes[:1])
+    whole, selected = UnprunedShapes.of(graph, frozenset()), frozenset(graph.groups[0].channels[:1])
     save_weights(module, tmp_path / "whole", whole)
-    apply(make_plan(graph, gone), module)
+    apply(make_plan(graph, selected), module)
     assert module.net[1].num_groups == 3
-    save_weights(module, tmp_path / "pruned", Original.of(graph, gone))
+    save_weights(module, tmp_path / "pruned", UnprunedShapes.of(graph, selected))
     load_saved(other, tmp_path / "pruned")
     assert (other.net[1].num_channels, other.net[1].num_groups) == (6, 3)
     load_saved(other, tmp_path / "whole")

@@ -18,18 +18,18 @@ from lit_compress.cli import main
 from lit_compress.errors import CheckpointError
 from lit_compress.modules import ImageClassifier, MobileNetV2, ShuffleNetV2
 from lit_compress.pruning import analyse, apply, make_plan
-from lit_compress.pruning.channels.resize import Original
+from lit_compress.pruning.channels.resize import UnprunedShapes
 
 IMAGES = torch.randn(2, 1, 6, 6, generator=torch.Generator().manual_seed(0))
 
 
 class Net(LightningModule):
-    def __init__(self, width: int = 8, classes: int = 2, act: str = "relu") -> None:
+    def __init__(self, width: int = 8, channels: int = 2, act: str = "relu") -> None:
         super().__init__()
         self.save_hyperparameters()
         self.net = nn.Sequential(
             *(nn.Conv2d(1, width, 3), nn.InstanceNorm2d(width), nn.ReLU(), nn.Conv2d(width, 6, 3)),
-            *(nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(24, classes)),
+            *(nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(24, channels)),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -39,8 +39,8 @@ class Net(LightningModule):
 class Sub(Net):
     """Another output; its checkpoint is no checkpoint of Net."""
 
-    def __init__(self, width: int = 8, classes: int = 2, act: str = "relu") -> None:
-        super().__init__(width, classes, act)
+    def __init__(self, width: int = 8, channels: int = 2, act: str = "relu") -> None:
+        super().__init__(width, channels, act)
         self.more = nn.Linear(2, 2)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -92,9 +92,9 @@ def save(path: Path, module: LightningModule, pruned: bool = True, **more: Any) 
     """Write a checkpoint, of a network that lost a third of its channels."""
     if pruned:
         graph = analyse(module, IMAGES)
-        gone = frozenset(n for g in graph.groups for n in g.classes[: len(g.classes) // 3])
-        apply(make_plan(graph, gone), module)
-        record = Original.of(graph, gone).to_dict()
+        selected = frozenset(n for g in graph.groups for n in g.channels[: len(g.channels) // 3])
+        apply(make_plan(graph, selected), module)
+        record = UnprunedShapes.of(graph, selected).to_dict()
         more = {"callbacks": {"FilterPruning": {"original": record}}, **more}
     torch.save({**checkpoint(module), **more}, path)
     return path
@@ -148,7 +148,7 @@ def test_checkpoints_of_another_architecture_are_refused_and_the_class_is_as_bef
     ):
         load_from_checkpoint(Net, sub)
     with pytest.raises(CheckpointError, match=r"not those of|here it is"):
-        load_from_checkpoint(Net, base, classes=3)
+        load_from_checkpoint(Net, base, channels=3)
     assert [dict(vars(kind)) for kind in (Net, Sub, Renaming)] == before
 
 

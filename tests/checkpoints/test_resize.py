@@ -6,23 +6,23 @@ import torch
 from conftest import ForeignModule
 from torch import nn
 
-from lit_compress.checkpoints.resize import Fitting
+from lit_compress.checkpoints.resize import CheckpointResizer
 from lit_compress.errors import CheckpointError
 from lit_compress.pruning import analyse, apply, make_plan
-from lit_compress.pruning.channels.resize import Original, original_of
+from lit_compress.pruning.channels.resize import UnprunedShapes, unpruned_shapes_of
 
 
 def pruned() -> tuple[ForeignModule, dict]:
     module = ForeignModule()
     graph = analyse(module, torch.zeros(1, 1, 8, 8))
-    gone = frozenset(graph.classes[:3])
-    apply(make_plan(graph, gone), module)
-    return module, {"callbacks": {"p": {"original": Original.of(graph, gone).to_dict()}}}
+    selected = frozenset(graph.channels[:3])
+    apply(make_plan(graph, selected), module)
+    return module, {"callbacks": {"p": {"original": UnprunedShapes.of(graph, selected).to_dict()}}}
 
 
 def test_module_takes_the_shapes_it_loads_until_it_is_let_go() -> None:
     module, checkpoint = pruned()
-    whole, fitting = ForeignModule(), Fitting()
+    whole, fitting = ForeignModule(), CheckpointResizer()
     fitting.attach(whole)
     whole.load_state_dict(module.state_dict())
     fitting.confirm(whole, checkpoint, {})
@@ -34,7 +34,7 @@ def test_module_takes_the_shapes_it_loads_until_it_is_let_go() -> None:
 
 def test_shapes_without_a_record_are_refused_afterwards() -> None:
     module, _ = pruned()
-    whole, fitting = ForeignModule(), Fitting()
+    whole, fitting = ForeignModule(), CheckpointResizer()
     fitting.attach(whole)
     whole.load_state_dict(module.state_dict())
     with pytest.raises(CheckpointError, match="was not made with FilterPruning"):
@@ -44,7 +44,7 @@ def test_shapes_without_a_record_are_refused_afterwards() -> None:
 def test_what_was_fitted_is_undone_until_it_is_settled() -> None:
     """A refused checkpoint used to leave its shapes and weights behind."""
     module, checkpoint = pruned()
-    whole, fitting = ForeignModule(), Fitting()
+    whole, fitting = ForeignModule(), CheckpointResizer()
     before = copy.deepcopy(whole.state_dict())
     fitting.attach(whole)
     whole.load_state_dict(module.state_dict())
@@ -60,7 +60,7 @@ def test_what_was_fitted_is_undone_until_it_is_settled() -> None:
 
 
 def test_weights_of_parts_that_are_not_here_are_named() -> None:
-    whole, fitting = ForeignModule(), Fitting()
+    whole, fitting = ForeignModule(), CheckpointResizer()
     fitting.attach(whole)
     state = whole.state_dict() | {"more.weight": torch.zeros(1)}
     with pytest.raises(CheckpointError, match=r"a part that is not here: more\.weight"):
@@ -69,7 +69,7 @@ def test_weights_of_parts_that_are_not_here_are_named() -> None:
 
 def test_parts_may_rename_what_they_load() -> None:
     """Names were compared before the hook of a part had its turn."""
-    module, fitting = ForeignModule(), Fitting()
+    module, fitting = ForeignModule(), CheckpointResizer()
     state = module.state_dict()
     state["net.7.old"] = state.pop("net.7.weight")
 
@@ -82,7 +82,7 @@ def test_parts_may_rename_what_they_load() -> None:
 
 
 def test_missing_weights_are_named_before_anything_changes() -> None:
-    whole, fitting = ForeignModule(), Fitting()
+    whole, fitting = ForeignModule(), CheckpointResizer()
     fitting.attach(whole)
     before = whole.net[0].weight
     with pytest.raises(CheckpointError, match=r"holds no weights of net\.0\.weight"):
@@ -93,12 +93,12 @@ def test_missing_weights_are_named_before_anything_changes() -> None:
 def test_weights_alone_are_fitted_to_what_the_run_pruned_itself() -> None:
     """Without a record, a module took on the widths of any other."""
     module, checkpoint = pruned()
-    whole, fitting = ForeignModule(), Fitting()
-    known = {name: tuple(shape) for name, shape in original_of(checkpoint).shapes.items()}
+    whole, fitting = ForeignModule(), CheckpointResizer()
+    known = {name: tuple(shape) for name, shape in unpruned_shapes_of(checkpoint).shapes.items()}
     fitting.attach(whole)
     whole.load_state_dict(module.state_dict())
-    fitting.confirm_without_record(whole, known)
-    fitting.confirm_without_record(whole, {})
+    fitting.check_without_record(whole, known)
+    fitting.check_without_record(whole, {})
     whole.load_state_dict(ForeignModule().state_dict())
     with pytest.raises(CheckpointError, match="no record of what was pruned"):
-        fitting.confirm_without_record(whole, {})
+        fitting.check_without_record(whole, {})

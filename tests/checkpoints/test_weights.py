@@ -19,7 +19,7 @@ from lit_compress.checkpoints.weights import load_weights
 from lit_compress.errors import CheckpointError
 from lit_compress.modules import ImageClassifier
 from lit_compress.pruning import analyse, apply, make_plan
-from lit_compress.pruning.channels.resize import ORIGINAL, Original
+from lit_compress.pruning.channels.resize import ORIGINAL, UnprunedShapes
 
 
 def network(seed: int, hidden: int = 4) -> nn.Sequential:
@@ -188,13 +188,13 @@ def test_a_file_without_a_state_dict(tmp_path: Path, content: Any) -> None:
         load_weights(classifier(2), tmp_path / "w.pt")
 
 
-def pruned(seed: int) -> tuple[ImageClassifier, Original]:
+def pruned(seed: int) -> tuple[ImageClassifier, UnprunedShapes]:
     """A classifier that lost a channel, and the record of what it was."""
     module = classifier(seed).eval()
     graph = analyse(module, torch.randn(2, 1, 4, 4))
-    gone = frozenset([graph.groups[0].classes[1]])
-    apply(make_plan(graph, gone), module)
-    return module, Original.of(graph, gone)
+    selected = frozenset([graph.groups[0].channels[1]])
+    apply(make_plan(graph, selected), module)
+    return module, UnprunedShapes.of(graph, selected)
 
 
 def write(path: Path, module: nn.Module, record: Any) -> Path:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lit_compress.errors import InvalidArgumentError
-from lit_compress.evaluation.example_inputs import ENOUGH, Example, find_example
+from lit_compress.evaluation.example_inputs import ENOUGH, ExampleInputs, find_example_inputs
 from lit_compress.measure.cost import forward_arguments
 
 MakeTrainer = Callable[..., Trainer]
@@ -20,19 +20,19 @@ class Find(Callback):
 
     def __init__(self, submodule: str | None = None) -> None:
         self.submodule = submodule
-        self.found: Example | None = None
+        self.found: ExampleInputs | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.found = find_example(trainer, pl_module, self.submodule)
+        self.found = find_example_inputs(trainer, pl_module, self.submodule)
         args, kwargs = forward_arguments(self.found.inputs)
         pl_module.get_submodule(self.found.submodule)(*args, **kwargs)
 
 
 @pytest.fixture
-def find(make_trainer: MakeTrainer) -> Callable[..., Example]:
+def find(make_trainer: MakeTrainer) -> Callable[..., ExampleInputs]:
     def found(
         module: LightningModule, submodule: str | None = None, data: Any = None, **options: Any
-    ) -> Example:
+    ) -> ExampleInputs:
         callback = Find(submodule)
         options = {"max_epochs": 1, "limit_train_batches": 1, "limit_val_batches": 1} | options
         trainer = make_trainer(callbacks=[callback], **options)
@@ -75,7 +75,9 @@ class Two(ForeignModule):
         {"image": torch.ones(5, 1, 8, 8), "scale": 2.0},
     ],
 )
-def test_a_stated_example_is_taken_as_it_is(stated: Any, find: Callable[..., Example]) -> None:
+def test_a_stated_example_is_taken_as_it_is(
+    stated: Any, find: Callable[..., ExampleInputs]
+) -> None:
     module = Two()
     module.example_input_array = stated
     found = find(module)
@@ -84,14 +86,14 @@ def test_a_stated_example_is_taken_as_it_is(stated: Any, find: Callable[..., Exa
     torch.testing.assert_close(found.inputs, stated)
 
 
-def test_a_stated_example_needs_no_validation(find: Callable[..., Example]) -> None:
+def test_a_stated_example_needs_no_validation(find: Callable[..., ExampleInputs]) -> None:
     module = ForeignModule()
     module.example_input_array = torch.ones(1, 1, 8, 8)
     assert torch.equal(find(module, data=(loader(),)).inputs, torch.ones(1, 1, 8, 8))
 
 
 def test_the_first_of_a_validation_batch_are_enough(
-    foreign: ForeignModule, find: Callable[..., Example]
+    foreign: ForeignModule, find: Callable[..., ExampleInputs]
 ) -> None:
     found = find(foreign)
     assert found.submodule == ""
@@ -99,12 +101,16 @@ def test_the_first_of_a_validation_batch_are_enough(
     assert torch.equal(found.inputs[0], first())
 
 
-def test_a_batch_of_one_stays_one(foreign: ForeignModule, find: Callable[..., Example]) -> None:
+def test_a_batch_of_one_stays_one(
+    foreign: ForeignModule, find: Callable[..., ExampleInputs]
+) -> None:
     found = find(foreign, data=(loader(), loader(32, 1, batch_size=1)))
     assert torch.equal(found.inputs[0], first(1))
 
 
-def test_all_arguments_as_long_as_the_batch_are_shortened(find: Callable[..., Example]) -> None:
+def test_all_arguments_as_long_as_the_batch_are_shortened(
+    find: Callable[..., ExampleInputs],
+) -> None:
     found = find(Two())
     assert [tuple(value.shape) for value in found.inputs] == [(2, 1, 8, 8), (2, 1)]
 
@@ -116,7 +122,9 @@ class Rows(ForeignModule):
         return self.net(x.view(8, -1, 1, 8, 8).flatten(0, 1))
 
 
-def test_a_forward_that_counts_on_the_batch_size_gets_it(find: Callable[..., Example]) -> None:
+def test_a_forward_that_counts_on_the_batch_size_gets_it(
+    find: Callable[..., ExampleInputs],
+) -> None:
     """Two images of the batch were given to every forward, and this one failed on them."""
     assert torch.equal(find(Rows()).inputs[0], first(16))
 
@@ -127,7 +135,7 @@ class Keywords(Two):
 
 
 def test_keywords_come_by_name_also_those_that_the_forward_does_not_name(
-    find: Callable[..., Example],
+    find: Callable[..., ExampleInputs],
 ) -> None:
     found = find(Keywords())
     assert {name: tuple(value.shape) for name, value in found.inputs.items()} == {
@@ -146,7 +154,7 @@ class Starred(Two):
 
 
 def test_positions_beside_keywords_that_cannot_be_named_are_refused(
-    find: Callable[..., Example],
+    find: Callable[..., ExampleInputs],
 ) -> None:
     with pytest.raises(InvalidArgumentError, match="'images', which cannot be given by name"):
         find(Starred())
@@ -171,7 +179,7 @@ class NoForward(LightningModule):
 
 
 def test_without_a_forward_the_child_that_holds_most_weights_is_found(
-    find: Callable[..., Example],
+    find: Callable[..., ExampleInputs],
 ) -> None:
     found = find(NoForward())
     assert found.submodule == "body"
@@ -180,20 +188,22 @@ def test_without_a_forward_the_child_that_holds_most_weights_is_found(
 
 @pytest.mark.parametrize(("name", "shape"), [("small", (2, 4)), ("body.3", (2, 8, 8, 8))])
 def test_a_submodule_that_is_named_is_taken_however_small(
-    name: str, shape: tuple[int, ...], find: Callable[..., Example]
+    name: str, shape: tuple[int, ...], find: Callable[..., ExampleInputs]
 ) -> None:
     found = find(NoForward(), name)
     assert found.submodule == name
     assert found.inputs[0].shape == shape
 
 
-def test_a_named_submodule_goes_before_a_stated_example(find: Callable[..., Example]) -> None:
+def test_a_named_submodule_goes_before_a_stated_example(find: Callable[..., ExampleInputs]) -> None:
     module = NoForward()
     module.example_input_array = torch.ones(1, 1, 8, 8)
     assert find(module, "body.3").inputs[0].shape == (2, 8, 8, 8)
 
 
-def test_an_unknown_submodule_is_refused_with_what_there_is(find: Callable[..., Example]) -> None:
+def test_an_unknown_submodule_is_refused_with_what_there_is(
+    find: Callable[..., ExampleInputs],
+) -> None:
     with pytest.raises(InvalidArgumentError, match="no module 'head'; its children are: small, b"):
         find(NoForward(), "head")
 
@@ -207,7 +217,10 @@ def test_an_unknown_submodule_is_refused_with_what_there_is(find: Callable[..., 
     ],
 )
 def test_without_validation_data_there_is_no_example(
-    options: dict[str, Any], message: str, foreign: ForeignModule, find: Callable[..., Example]
+    options: dict[str, Any],
+    message: str,
+    foreign: ForeignModule,
+    find: Callable[..., ExampleInputs],
 ) -> None:
     with pytest.raises(InvalidArgumentError, match=message):
         find(foreign, **options)
@@ -219,7 +232,7 @@ class Unused(NoForward):
 
 
 def test_validation_that_calls_no_large_child_gives_no_example(
-    find: Callable[..., Example],
+    find: Callable[..., ExampleInputs],
 ) -> None:
     with pytest.raises(InvalidArgumentError, match="a child that holds all weights"):
         find(Unused())
@@ -247,12 +260,12 @@ class ManyLoaders(ForeignModule):
         self(batch[0])
 
 
-def test_a_datamodules_batch_comes_as_its_hooks_make_it(find: Callable[..., Example]) -> None:
+def test_a_datamodules_batch_comes_as_its_hooks_make_it(find: Callable[..., ExampleInputs]) -> None:
     assert torch.equal(find(ManyLoaders(), data=Doubled()).inputs[0], first() * 2)
 
 
 def test_an_example_is_of_the_precision_of_the_run(
-    foreign: ForeignModule, find: Callable[..., Example]
+    foreign: ForeignModule, find: Callable[..., ExampleInputs]
 ) -> None:
     assert find(foreign, precision="bf16-true").inputs[0].dtype == torch.bfloat16
 

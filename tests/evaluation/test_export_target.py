@@ -6,7 +6,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from lit_compress.evaluation.export_target import Forward, find_network
+from lit_compress.evaluation.export_target import Forward, find_export_target
 from lit_compress.evaluation.validate import clone
 
 
@@ -14,7 +14,7 @@ def found(make_trainer: Callable[..., Trainer], module: ForeignModule, batches: 
     trainer = make_trainer(max_epochs=1)
     trainer.fit(module, loader(), loader(48, 1))
     copy = clone(trainer, module)
-    return find_network(trainer, copy, None, batches), copy
+    return find_export_target(trainer, copy, None, batches), copy
 
 
 def test_the_child_that_computes_the_same_is_captured(
@@ -71,7 +71,7 @@ def test_inputs_in_mappings_are_found(make_trainer: Callable[..., Trainer]) -> N
     trainer = make_trainer(max_epochs=1)
     trainer.fit(module, mappings(32, 0), mappings(48, 1))
     copy = clone(trainer, module)
-    network = find_network(trainer, copy, None, 2)
+    network = find_export_target(trainer, copy, None, 2)
     assert network.signature.names == ("batch_image", "batch_label", "batch_scale")
     batch = next(iter(mappings(48, 1)))
     with torch.no_grad():
@@ -86,7 +86,9 @@ def test_a_seed_draws_the_batches(
     trainer = make_trainer(max_epochs=1)
     trainer.fit(foreign, loader(), loader(64, 1))
     copy = clone(trainer, foreign)
-    first, again, other = (find_network(trainer, copy, None, 2, seed).inputs for seed in (1, 1, 2))
+    first, again, other = (
+        find_export_target(trainer, copy, None, 2, seed).inputs for seed in (1, 1, 2)
+    )
     images = stripes(64, 1).tensors[0]
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))  # type: ignore[arg-type]
     assert not torch.equal(first[0], other[0])  # type: ignore[arg-type]

@@ -15,10 +15,10 @@ from lit_compress.pruning.importance import (
     Fpgm,
     Random,
     Taylor,
-    class_scores,
     importance_of,
     layer_scores,
     norm_weights,
+    scores_by_channel,
 )
 
 
@@ -113,10 +113,10 @@ def test_bn_scale_reads_norms_and_nothing_else(net: Net, graph: ChannelGraph) ->
     scores = layer_scores(net, graph, BatchNormScale())
     assert scores.keys() == norm_weights(net) == {"norm.weight"}
     assert scores["norm.weight"].tolist() == [abs(w) for w in net.norm.weight.tolist()]
-    ranked = class_scores(graph, scores, BatchNormScale())
-    tied, alone = sorted(graph.groups, key=lambda group: -len(group.classes))
-    assert not np.isnan(ranked[list(tied.classes)]).any()
-    assert np.isnan(ranked[list(alone.classes)]).all()
+    ranked = scores_by_channel(graph, scores, BatchNormScale())
+    tied, alone = sorted(graph.groups, key=lambda group: -len(group.channels))
+    assert not np.isnan(ranked[list(tied.channels)]).any()
+    assert np.isnan(ranked[list(alone.channels)]).all()
 
 
 def test_random_is_fixed_by_its_seed() -> None:
@@ -133,35 +133,35 @@ def test_a_class_has_the_mean_of_its_layers_scores_each_divided_by_its_mean(
     net: Net, graph: ChannelGraph
 ) -> None:
     scores = layer_scores(net, graph, L2())
-    ranked = class_scores(graph, scores, L2())
+    ranked = scores_by_channel(graph, scores, L2())
     norms = {n: [NAIVE["l2"](own, rows) for own in rows] for n, rows in filters(net).items()}
     one, two, up = (np.array(norms[n]) / np.mean(norms[n]) for n in norms)
-    tied = graph.owners["one.weight", 0].tolist()
-    assert tied == graph.owners["two.weight", 0].tolist()
+    tied = graph.channel_of["one.weight", 0].tolist()
+    assert tied == graph.channel_of["two.weight", 0].tolist()
     assert ranked[tied].tolist() == pytest.approx(((one + two) / 2).tolist())
-    assert ranked[graph.owners["up.weight", 1]].tolist() == pytest.approx(up.tolist())
+    assert ranked[graph.channel_of["up.weight", 1]].tolist() == pytest.approx(up.tolist())
 
 
 def test_absolute_scores_add_up_over_the_filters_of_a_class(net: Net, graph: ChannelGraph) -> None:
     net(torch.randn(4, 3, 6, 6)).square().sum().backward()
     scores = layer_scores(net, graph, Taylor())
-    ranked = class_scores(graph, scores, Taylor())
-    tied = graph.owners["one.weight", 0]
+    ranked = scores_by_channel(graph, scores, Taylor())
+    tied = graph.channel_of["one.weight", 0]
     total = scores["one.weight"] + scores["two.weight"]
     assert ranked[tied].tolist() == pytest.approx(total.tolist())
 
 
 def test_layers_of_zeros_score_zero(net: Net, graph: ChannelGraph) -> None:
     nn.init.zeros_(net.up.weight)
-    ranked = class_scores(graph, layer_scores(net, graph, L1()), L1())
-    assert not ranked[graph.owners["up.weight", 1]].any()
+    ranked = scores_by_channel(graph, layer_scores(net, graph, L1()), L1())
+    assert not ranked[graph.channel_of["up.weight", 1]].any()
 
 
 def test_scale_of_a_layer_does_not_matter_between_layers(net: Net, graph: ChannelGraph) -> None:
-    before = class_scores(graph, layer_scores(net, graph, L1()), L1())
+    before = scores_by_channel(graph, layer_scores(net, graph, L1()), L1())
     with torch.no_grad():
         net.two.weight.mul_(1000)
-    assert class_scores(graph, layer_scores(net, graph, L1()), L1()) == pytest.approx(before)
+    assert scores_by_channel(graph, layer_scores(net, graph, L1()), L1()) == pytest.approx(before)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -215,8 +215,8 @@ def test_an_own_importance_sees_filters_first_and_its_negative_scores_stay(
 
     scores = layer_scores(net, graph, Own(result))
     assert shapes == [(6, 3, 3, 3), (6, 3, 1, 1), (4, 6, 2, 2)]
-    ranked = class_scores(graph, scores, Own(result))
-    assert ranked[graph.owners["up.weight", 1]].tolist() == [-1, -2, -3, -4]
+    ranked = scores_by_channel(graph, scores, Own(result))
+    assert ranked[graph.channel_of["up.weight", 1]].tolist() == [-1, -2, -3, -4]
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ def naive(weights: list[float], share: float) -> list[bool]:
     """Sort by magnitude, then index; drop the first ceil(n * share), in decimal arithmetic."""
     drop = ceil(len(weights) * Decimal(repr(share)))
     order = sorted(range(len(weights)), key=lambda i: (abs(weights[i]), i))
-    gone = set(order[:drop])
-    return [i not in gone for i in range(len(weights))]
+    selected = set(order[:drop])
+    return [i not in selected for i in range(len(weights))]
 
 
 @given(WEIGHTS, SHARES)

@@ -33,7 +33,7 @@ def test_linear_and_one_shot() -> None:
     linear = Schedule(0, 6, 2, "linear")
     assert list(linear.events()) == [0, 2, 4, 6]
     assert [float(linear.share(e)) for e in range(8)] == [0.25, 0.25, 0.5, 0.5, 0.75, 0.75, 1, 1]
-    once = Schedule(3, shape="one_shot").fit_to(10)
+    once = Schedule(3, shape="one_shot").resolve(10)
     assert list(once.events()) == [3]
 
 
@@ -41,11 +41,11 @@ def test_linear_and_one_shot() -> None:
     ("epochs", "last"), [(1, 0), (2, 0), (3, 1), (5, 3), (6, 4), (30, 20), (100, 66)]
 )
 def test_last_defaults_to_two_thirds_and_leaves_an_epoch(epochs: int, last: int) -> None:
-    assert Schedule().fit_to(epochs).last == last
+    assert Schedule().resolve(epochs).last == last
 
 
 def test_a_late_first_event_is_the_last_too() -> None:
-    assert list(Schedule(first=8).fit_to(10).events()) == [8]
+    assert list(Schedule(first=8).resolve(10).events()) == [8]
 
 
 @pytest.mark.parametrize(
@@ -64,11 +64,11 @@ def test_a_schedule_that_does_not_fit_is_refused(
     schedule: Schedule, epochs: int | None, message: str
 ) -> None:
     with pytest.raises(ScheduleError, match=message):
-        schedule.fit_to(epochs)
+        schedule.resolve(epochs)
 
 
 def test_an_endless_run_takes_a_given_last() -> None:
-    assert Schedule(1, 4).fit_to(-1).last == 4
+    assert Schedule(1, 4).resolve(-1).last == 4
 
 
 @pytest.mark.parametrize(

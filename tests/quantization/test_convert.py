@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from lit_compress.artifact import sqnr_db
 from lit_compress.errors import CalibrationError, ExportError
-from lit_compress.quantization import Embedded, quantize
+from lit_compress.quantization import WithPreprocessing, quantize
 
 
 def network() -> nn.Sequential:
@@ -69,4 +69,4 @@ def test_embedded_is_preprocessing_then_network(images: Tensor) -> None:
     halve.forward = lambda x: x.float() / 2
     pixels = torch.randint(0, 255, (4, 1, 8, 8), dtype=torch.uint8)
     net = network()
-    assert torch.equal(Embedded(halve, net)(pixels), net(pixels.float() / 2))
+    assert torch.equal(WithPreprocessing(halve, net)(pixels), net(pixels.float() / 2))

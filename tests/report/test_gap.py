@@ -1,15 +1,18 @@
 import pytest
 
-from lit_compress.report import Reached, gap_table
+from lit_compress.report import StepAccuracy, gap_table
 
 
 def test_gap_is_training_minus_validation() -> None:
-    assert Reached("pruned", 3, 0.95, 0.9).gap == pytest.approx(0.05)
-    assert Reached("pruned", 3, 0.95, None).gap is None
+    assert StepAccuracy("pruned", 3, 0.95, 0.9).gap == pytest.approx(0.05)
+    assert StepAccuracy("pruned", 3, 0.95, None).gap is None
 
 
 def test_table() -> None:
-    steps = [Reached("reference", 0, 0.9, 0.875), Reached("overfitted", 12, 0.99992, None)]
+    steps = [
+        StepAccuracy("reference", 0, 0.9, 0.875),
+        StepAccuracy("overfitted", 12, 0.99992, None),
+    ]
     assert gap_table(steps, "val_acc").splitlines() == [
         "val_acc     epochs  training  validation      gap",
         "----------  ------  --------  ----------  -------",

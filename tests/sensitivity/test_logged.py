@@ -13,7 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torchmetrics import MeanMetric
 
 from lit_compress.errors import ScanError
-from lit_compress.sensitivity.logged import HOOKS, Tally, plain_hooks, step
+from lit_compress.sensitivity.logged import HOOKS, LoggedMetrics, plain_hooks, step
 
 
 class Logs(LightningModule):
@@ -33,7 +33,7 @@ class Logs(LightningModule):
 
 
 def tallied(module: LightningModule, batches: list[Any]) -> dict[str, float]:
-    tally = Tally(module)
+    tally = LoggedMetrics(module)
     for index, batch in enumerate(batches):
         step(module, batch, index, tally)
     return tally.scores()
@@ -89,7 +89,7 @@ def test_the_modules_own_log_comes_back() -> None:
     module = Logs()
     vars(module)["log"] = mine = object()
     with pytest.raises(IndexError):
-        step(module, torch.zeros(0, 0), 0, Tally(module))
+        step(module, torch.zeros(0, 0), 0, LoggedMetrics(module))
     assert vars(module)["log"] is mine
     assert "log_dict" not in vars(module)
 

@@ -26,7 +26,7 @@ from lit_compress.sensitivity import figure
 from lit_compress.sensitivity import scan as module_of_scan
 from lit_compress.sensitivity.scan import Scan
 from lit_compress.sensitivity.targets import WHOLE
-from lit_compress.sensitivity.trials import Measure
+from lit_compress.sensitivity.trials import TrialRunner
 from lit_compress.trainer import Trainer as OurTrainer
 
 LEVELS = [0, 0.3, 0.5, 0.9, 1]
@@ -193,15 +193,15 @@ def test_a_scan_that_was_stopped_goes_on_where_it_was(
 ) -> None:
     data = loader(64, seed=1)
     whole = run(trained, data, tmp_path / "whole", curves=curves)
-    real, tried = Measure.scores, []
+    real, tried = TrialRunner.scores, []
 
-    def stopped(self: Measure, values: dict[str, Tensor]) -> dict[str, float]:
+    def stopped(self: TrialRunner, values: dict[str, Tensor]) -> dict[str, float]:
         tried.append(1)
         if len(tried) == 6:
             raise KeyboardInterrupt
         return real(self, values)
 
-    monkeypatch.setattr(Measure, "scores", stopped)
+    monkeypatch.setattr(TrialRunner, "scores", stopped)
     with pytest.raises(KeyboardInterrupt):
         run(trained, data, tmp_path / "parts", curves=curves)
     with (tmp_path / "parts" / "scan.csv").open() as file:
@@ -234,7 +234,7 @@ def test_a_drop_of_just_the_tolerance_is_tolerated(before: int, after: int) -> N
     """In floats 0.93 - 0.92 may be more than 0.01."""
     options = module_of_scan.ScanOptions(tolerance=0.01)
     single = torch.tensor([before / 100, after / 100]).tolist()
-    judge = module_of_scan._Judge("acc", options, single[0])
+    judge = module_of_scan.MetricDrop("acc", options, single[0])
     row = module_of_scan.Row("a", Fraction(1, 2), 1, 2, {"acc": single[1]})
     assert judge.drop(row) <= 0.01
 
@@ -250,7 +250,7 @@ def test_a_drop_of_just_the_tolerance_is_tolerated(before: int, after: int) -> N
     ],
 )
 def test_whether_more_is_better(monitor: str, mode: Any, sign: int) -> None:
-    judge = module_of_scan._Judge(monitor, module_of_scan.ScanOptions(mode=mode), 0.5)
+    judge = module_of_scan.MetricDrop(monitor, module_of_scan.ScanOptions(mode=mode), 0.5)
     row = module_of_scan.Row("a", Fraction(1, 2), 1, 2, {monitor: 0.25})
     assert judge.drop(row) == sign * 0.25
     lost = module_of_scan.Row("a", Fraction(1, 2), 1, 2, {monitor: float("nan")})

@@ -18,7 +18,7 @@ from lit_compress.errors import InvalidArgumentError, PatternError, RuleError
 from lit_compress.pruning import apply, make_plan
 from lit_compress.pruning.channels.analysis import analyse
 from lit_compress.pruning.channels.trace import named_tensors
-from lit_compress.pruning.importance import class_scores, importance_of, layer_scores
+from lit_compress.pruning.importance import importance_of, layer_scores, scores_by_channel
 from lit_compress.pruning.rules.rule import Rule
 from lit_compress.sensitivity.targets import (
     WHOLE,
@@ -44,7 +44,7 @@ def test_elements_of_each_weight_and_of_all() -> None:
     }
     for name, target in targets.items():
         for ratio in (Fraction(0), Fraction(7, 100), HALF, Fraction(1)):
-            values, gone = target.pruned(ratio)
+            values, removed = target.pruned(ratio)
             assert set(values) == set(target.tensors)
             expected = 0
             for tensor, value in values.items():
@@ -55,7 +55,7 @@ def test_elements_of_each_weight_and_of_all() -> None:
                 twin[order[:count]] = 0
                 assert torch.equal(value, twin.view_as(own))
                 expected += count
-            assert gone == expected, name
+            assert removed == expected, name
     assert all(torch.equal(value, net.state_dict()[name]) for name, value in before.items())
 
 
@@ -70,10 +70,10 @@ def test_the_original_codes_units_are_filters_and_elements() -> None:
         (30, "element", "abs"),
         (44, None, None),
     ]
-    values, gone = targets["1.weight"].pruned(HALF)
-    assert gone == 3 == int((values["1.weight"].abs().sum((0, 2, 3)) == 0).sum())
-    values, gone = targets[WHOLE].pruned(HALF)
-    assert gone == 4 + 3 + 15
+    values, removed = targets["1.weight"].pruned(HALF)
+    assert removed == 3 == int((values["1.weight"].abs().sum((0, 2, 3)) == 0).sum())
+    values, removed = targets[WHOLE].pruned(HALF)
+    assert removed == 4 + 3 + 15
     grouped = nn.Sequential(nn.ConvTranspose2d(4, 4, 2, groups=2))
     with pytest.raises(RuleError, match="grouped transposed convolution 0"):
         weight_targets(grouped, "original")
@@ -102,8 +102,8 @@ def test_a_weight_that_an_embedding_shares_is_found_by_its_first_name() -> None:
     layer, whole = weight_targets(Tied(), "element")
     assert (layer.name, layer.tensors) == ("head.weight", ("embed.weight",)) != whole.name
     assert whole.tensors == layer.tensors
-    values, gone = layer.pruned(HALF)
-    assert gone == 12 == int((values["embed.weight"] == 0).sum())
+    values, removed = layer.pruned(HALF)
+    assert removed == 12 == int((values["embed.weight"] == 0).sum())
 
 
 NETS = {
@@ -120,17 +120,19 @@ def test_channels_that_nothing_reads_are_channels_that_are_gone(name: str) -> No
     net, x = make().eval(), torch.randn(shape)
     targets = channel_targets(net, x, "", importance_of("l2"), "l2")
     graph = analyse(net, x)
-    scores = class_scores(graph, layer_scores(net, graph, importance_of("l2")), importance_of("l2"))
+    scores = scores_by_channel(
+        graph, layer_scores(net, graph, importance_of("l2")), importance_of("l2")
+    )
     by_name = {t.name: t for t in targets}
     checked = 0
     for group in graph.groups[::3]:
         makers = [n for n, dim in group.keys if graph.roles[n, dim] == "filter"]
         target = by_name[makers[0]]
         assert target.units == len(group.classes)
-        values, gone = target.pruned(HALF)
+        values, count = target.pruned(HALF)
         order = sorted(group.classes, key=lambda number: (scores[number], number))
         removed = order[: min(graph.removable(group), math.ceil(len(order) / 2))]
-        assert gone == len(removed)
+        assert count == len(removed)
         masked, small = copy.deepcopy(net), copy.deepcopy(net)
         for tensor, value in values.items():
             named_tensors(masked)[tensor].data.copy_(value)
@@ -140,8 +142,8 @@ def test_channels_that_nothing_reads_are_channels_that_are_gone(name: str) -> No
             assert not torch.equal(masked(x), net(x))
         checked += 1
     assert checked
-    values, gone = by_name[WHOLE].pruned(Fraction(0))
-    assert gone == 0
+    values, removed = by_name[WHOLE].pruned(Fraction(0))
+    assert removed == 0
     assert all(torch.equal(value, named_tensors(net)[n]) for n, value in values.items())
     assert set(values) == set(by_name[WHOLE].tensors)
 

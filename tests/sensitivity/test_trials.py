@@ -24,7 +24,7 @@ from lit_compress.pruning.importance import importance_of
 from lit_compress.sensitivity import trials as module_of_measure
 from lit_compress.sensitivity.sample import draw
 from lit_compress.sensitivity.targets import Target, channel_targets, weight_targets
-from lit_compress.sensitivity.trials import Measure
+from lit_compress.sensitivity.trials import TrialRunner
 
 WHOLE_NETWORK = "in runs of the whole network"
 
@@ -259,12 +259,12 @@ def measured(
     data: list[Any],
     cached: bool = True,
     targets: list[Target] | None = None,
-) -> tuple[Measure, list[Target]]:
+) -> tuple[TrialRunner, list[Target]]:
     trainer = quiet_trainer()
     trainer.validate(copy.deepcopy(module), Loader(copy.deepcopy(data)), verbose=False)
     targets = targets or weight_targets(module, "element")
     names = [target.tensors for target in targets]
-    return Measure(trainer, module, draw(data, None), names, cached), targets
+    return TrialRunner(trainer, module, draw(data, None), names, cached), targets
 
 
 CASES: dict[type[ForeignModule], str] = {

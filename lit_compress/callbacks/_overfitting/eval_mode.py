@@ -19,7 +19,7 @@ from lit_compress.measure.cost import Inputs, forward_arguments
 DROPS = ("DropPath", "DropBlock", "DropBlock2d", "DropBlock3d", "StochasticDepth")
 
 
-class Deactivation:
+class EvalMode:
     """Keeps a module's dropout and batch norms in eval mode.
 
     Held are dropout layers of any kind, attention with dropout, batch and instance norms, and what
@@ -96,10 +96,10 @@ def leftover(
         module: A copy that may be changed.
         called: What to run: the module, or a part of it.
         inputs: What its forward takes.
-        patterns: As ``Deactivation``'s.
+        patterns: As ``EvalMode``'s.
     """
     module.train()
-    Deactivation(patterns).attach(module)
+    EvalMode(patterns).attach(module)
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
     torch.manual_seed(0)
     first, second = (_calls(module, called, inputs) for _ in range(2))

@@ -16,7 +16,7 @@ from typing_extensions import override
 from lit_compress.callbacks._pruning.rewind import Rewind
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.evaluation.validate import check_monitor
-from lit_compress.pruning.channels.resize import Original
+from lit_compress.pruning.channels.resize import UnprunedShapes
 from lit_compress.pruning.masks import exact_share
 from lit_compress.pruning.schedule import Schedule
 
@@ -59,8 +59,8 @@ class PruningCallback(Callback, ABC):
         self.schedule = schedule
         self.reached = 0.0
         self.history: list[dict[str, float]] = []
-        self._settled = schedule
-        self._ahead = 0
+        self._resolved_schedule = schedule
+        self._epochs_earlier = 0
         self._done = Fraction(0)
         self._rewind = Rewind(rewind)
 
@@ -68,7 +68,7 @@ class PruningCallback(Callback, ABC):
     def prune(self, trainer: Trainer, pl_module: LightningModule, share: Fraction) -> float:
         """Bring the share removed of the original up to ``share``; return what it then is."""
 
-    def pruned(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def after_pruning_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Do what is to follow an event, after which weights may have been set back."""
 
     @abstractmethod
@@ -85,12 +85,12 @@ class PruningCallback(Callback, ABC):
         if stage != "fit":
             return
         self.reached, self.history, self._done = 0.0, [], Fraction(0)
-        self._ahead = 0
+        self._epochs_earlier = 0
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
-            self._settled = Schedule(shape="one_shot")
+            self._resolved_schedule = Schedule(shape="one_shot")
         else:
-            self._settled = self.schedule.fit_to(trainer.max_epochs)
-            self._rewind.check(self._settled.first)
+            self._resolved_schedule = self.schedule.resolve(trainer.max_epochs)
+            self._rewind.check(self._resolved_schedule.first)
         self._rewind.clear()
         strategy = type(trainer.strategy).__name__
         if strategy in SHARDED:
@@ -126,15 +126,15 @@ class PruningCallback(Callback, ABC):
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        due = self._target * self._settled.share(trainer.current_epoch)
+        due = self._target * self._resolved_schedule.share(trainer.current_epoch)
         if due < self._target or due > self._done:
             self._rewind.observe(pl_module, trainer.current_epoch)
         if due > self._done:
             if not self.history:
-                self._announce(trainer, pl_module)
+                self._notify_before_pruning(trainer, pl_module)
             self.reached = self.prune(trainer, pl_module, due)
             self._rewind.apply(pl_module, trainer.optimizers)
-            self.pruned(trainer, pl_module)
+            self.after_pruning_step(trainer, pl_module)
             self._done = due
             self.history.append(
                 {"epoch": trainer.current_epoch, "due": float(due), "reached": self.reached}
@@ -159,24 +159,24 @@ class PruningCallback(Callback, ABC):
         pl_module.log(f"pruned/{self.monitor}", reached, sync_dist=False)
 
     @property
-    def begins(self) -> int:
+    def first_epoch(self) -> int:
         """Epoch of the first event."""
-        return self._settled.first
+        return self._resolved_schedule.first
 
     def earliest(self, epoch: int) -> int:
         """Return the first epoch, from the start of ``epoch`` on, at which pruning could begin."""
         return max(epoch, self._rewind.epoch or 0)
 
-    def bring_forward(self, epochs: int) -> None:
+    def move_earlier(self, epochs: int) -> None:
         """Have the whole schedule come this many epochs earlier."""
-        self._settled = self._settled.earlier(epochs)
-        self._ahead += epochs
+        self._resolved_schedule = self._resolved_schedule.earlier(epochs)
+        self._epochs_earlier += epochs
 
-    def original(self) -> Original | None:
+    def original(self) -> UnprunedShapes | None:
         """Return what the network was like before channels were removed from it, if any were."""
         return None
 
-    def complete(self, module: LightningModule) -> None:
+    def prune_to_final(self, module: LightningModule) -> None:
         """Bring a copy that was loaded from one of the run's checkpoints to its final form."""
 
     @override
@@ -197,7 +197,7 @@ class PruningCallback(Callback, ABC):
             "reached": self.reached,
             "history": history,
             "done": str(self._done),
-            "ahead": self._ahead,
+            "ahead": self._epochs_earlier,
         }
         kept = self._rewind.state()
         return {**state, "rewind": kept} if kept else state
@@ -208,7 +208,7 @@ class PruningCallback(Callback, ABC):
         self.history = [dict(event) for event in state_dict["history"]]
         self._done = Fraction(state_dict["done"])
         self._rewind.restore(state_dict.get("rewind", {}))
-        self.bring_forward(int(state_dict.get("ahead", 0)) - self._ahead)
+        self.move_earlier(int(state_dict.get("ahead", 0)) - self._epochs_earlier)
 
     @property
     def goal(self) -> float:
@@ -224,7 +224,7 @@ class PruningCallback(Callback, ABC):
             "epochs": [int(event["epoch"]) for event in self.history],
         }
 
-    def _announce(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _notify_before_pruning(self, trainer: Trainer, pl_module: LightningModule) -> None:
         pruners = [c for c in trainer.callbacks if isinstance(c, PruningCallback)]  # type: ignore[attr-defined]
         if any(pruner.history for pruner in pruners):
             return

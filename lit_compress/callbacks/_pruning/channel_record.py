@@ -10,12 +10,12 @@ from torch import Tensor
 from typing_extensions import override
 
 from lit_compress.callbacks._pruning.base import PruningCallback
-from lit_compress.checkpoints.resize import Fitting
+from lit_compress.checkpoints.resize import CheckpointResizer
 from lit_compress.errors import InvalidArgumentError, PlanError
 from lit_compress.pruning import Schedule, apply, make_plan
-from lit_compress.pruning.channels.resize import Original
+from lit_compress.pruning.channels.resize import UnprunedShapes
 from lit_compress.pruning.channels.trace import named_tensors
-from lit_compress.pruning.selection.state import Ledger, ledger_of
+from lit_compress.pruning.selection.state import PruningState, pruning_state_of
 
 
 class ChannelRecord(PruningCallback):
@@ -32,67 +32,67 @@ class ChannelRecord(PruningCallback):
         self, target: float, schedule: Schedule, monitor: str | None, rewind: str | None
     ) -> None:
         super().__init__(target, schedule, monitor, rewind)
-        self._fitting = Fitting()
-        self._ledger: Ledger | None = None
+        self._resizer = CheckpointResizer()
+        self._state: PruningState | None = None
         self._scores: dict[str, Tensor] = {}
 
     @override
-    def original(self) -> Original | None:
-        return None if self._ledger is None else self._ledger.original()
+    def original(self) -> UnprunedShapes | None:
+        return None if self._state is None else self._state.original()
 
     @override
-    def complete(self, module: LightningModule) -> None:
-        if self._ledger is not None:
-            graph, tensors = self._ledger.graph, named_tensors(module)
+    def prune_to_final(self, module: LightningModule) -> None:
+        if self._state is not None:
+            graph, tensors = self._state.graph, named_tensors(module)
             if all(tuple(tensors[n].shape) == shape for n, shape in graph.shapes.items()):
-                apply(make_plan(graph, self._ledger.gone), module)
+                apply(make_plan(graph, self._state.selected), module)
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        state = super().state_dict()
-        if self._ledger is None:
-            return state
-        original = self._ledger.original().to_dict()
-        ledger = self._ledger.to_dict()
-        return {**state, "ledger": ledger, "scores": dict(self._scores), "original": original}
+        common = super().state_dict()
+        if self._state is None:
+            return common
+        original = self._state.original().to_dict()
+        channels = self._state.to_dict()
+        return {**common, "ledger": channels, "scores": dict(self._scores), "original": original}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         try:
             super().load_state_dict(state_dict)
-            ledger, original = state_dict.get("ledger"), state_dict.get("original")
-            if (ledger is None) != (original is None) or not 0 <= self._done <= 1:
+            state, original = state_dict.get("ledger"), state_dict.get("original")
+            if (state is None) != (original is None) or not 0 <= self._done <= 1:
                 raise ValueError("its parts do not agree")
-            scores = dict(state_dict["scores"]) if ledger is not None else {}
+            scores = dict(state_dict["scores"]) if state is not None else {}
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise PlanError(
                 f"the checkpoint's state of {type(self).__name__} is damaged "
                 f"({type(error).__name__}: {error})"
             ) from error
-        if ledger is not None:
-            self._ledger, self._scores = Ledger.from_dict(ledger), scores
+        if state is not None:
+            self._state, self._scores = PruningState.from_dict(state), scores
 
     @override
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        self._fitting.confirm(pl_module, checkpoint, self._known())
-        if (ledger := ledger_of(checkpoint)) is not None:
-            ledger.check(named_tensors(pl_module))
+        self._resizer.confirm(pl_module, checkpoint, self._known())
+        if (state := pruning_state_of(checkpoint)) is not None:
+            state.check(named_tensors(pl_module))
         super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._fitting.confirm_without_record(pl_module, self._known())
+        self._resizer.check_without_record(pl_module, self._known())
 
     on_test_start = on_predict_start = on_validation_start
 
     def _known(self) -> Mapping[str, tuple[int, ...]]:
-        return self._ledger.graph.shapes if self._ledger is not None else {}
+        return self._state.graph.shapes if self._state is not None else {}
 
-    def _opened(self) -> Ledger:
-        if self._ledger is None:
+    def _require_state(self) -> PruningState:
+        if self._state is None:
             raise InvalidArgumentError(
                 f"{type(self).__name__} has not seen the network yet: start a fit"
             )
-        return self._ledger
+        return self._state

@@ -17,16 +17,16 @@ from typing_extensions import override
 
 from lit_compress.callbacks._pruning.channel_record import ChannelRecord
 from lit_compress.callbacks._pruning.compatibility import (
-    check_company,
+    check_callbacks,
     check_optimizers,
-    say_clamped,
+    warn_clamped,
 )
-from lit_compress.callbacks._pruning.reach import check_reach, say_if_rounded
-from lit_compress.callbacks._pruning.weight_masks import Hold
+from lit_compress.callbacks._pruning.reach import check_target, warn_rounded
+from lit_compress.callbacks._pruning.weight_masks import WeightMasks
 from lit_compress.errors import InvalidArgumentError, PlanError
 from lit_compress.evaluation.distributed import on_rank_zero, rewrap
-from lit_compress.evaluation.dry_run import rehearse
-from lit_compress.evaluation.example_inputs import Example, find_example
+from lit_compress.evaluation.dry_run import dry_run
+from lit_compress.evaluation.example_inputs import ExampleInputs, find_example_inputs
 from lit_compress.evaluation.recalibrate import recalibrate
 from lit_compress.measure.cost import Inputs
 from lit_compress.pruning import Schedule, apply
@@ -35,8 +35,8 @@ from lit_compress.pruning.channels.build import UNSEEN
 from lit_compress.pruning.channels.plan import Plan
 from lit_compress.pruning.importance import Importance, layer_scores
 from lit_compress.pruning.selection.budget import Of, Selection
-from lit_compress.pruning.selection.preview import Outlook
-from lit_compress.pruning.selection.state import Gone, Ledger
+from lit_compress.pruning.selection.preview import PruningPreview
+from lit_compress.pruning.selection.state import Channels, PruningState
 from lit_compress.pruning.selection.uniform import parameter_names
 
 Shrink = Literal["every", "end"]
@@ -77,28 +77,30 @@ class ChannelPruning(ChannelRecord):
         self.min_channels = min_channels
         self.recalibrate = recalibrate
         self.submodule = submodule
-        self._hold = Hold()
-        self._example: Example | None = None
+        self._weight_masks = WeightMasks()
+        self._example: ExampleInputs | None = None
 
     @abstractmethod
-    def open(self, module: LightningModule, inputs: Inputs, submodule: str) -> Ledger:
+    def open(self, module: LightningModule, inputs: Inputs, submodule: str) -> PruningState:
         """Analyse a network; nothing is changed in it."""
 
     @abstractmethod
     def choose(
-        self, module: LightningModule, ledger: Ledger, share: Fraction, epoch: int | None
+        self, module: LightningModule, state: PruningState, share: Fraction, epoch: int | None
     ) -> Selection:
         """Choose what is to be gone when a share of the schedule is due.
 
         Args:
             module: The module, as it is now.
-            ledger: What is known of it.
+            state: Its pruning state.
             share: The share, of the target at most.
             epoch: The epoch of the event; None for the end of the schedule.
         """
 
     @abstractmethod
-    def outlook(self, module: LightningModule, ledger: Ledger, selection: Selection) -> Outlook:
+    def preview(
+        self, module: LightningModule, state: PruningState, selection: Selection
+    ) -> PruningPreview:
         """Return what a selection takes from each layer."""
 
     @abstractmethod
@@ -110,7 +112,7 @@ class ChannelPruning(ChannelRecord):
         # Gradients are those of the epoch before the first event, which must be seen coming.
         return super().earliest(epoch + bool(self.gradient_importances()))
 
-    def removes(self, module: LightningModule) -> bool:
+    def removes_channels(self, module: LightningModule) -> bool:
         """Tell whether any channels of a module are to be removed."""
         return True
 
@@ -120,14 +122,14 @@ class ChannelPruning(ChannelRecord):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         self._release()
-        self._fitting.attach(pl_module)
+        self._resizer.attach(pl_module)
         if stage != "fit":
             return
-        self._ledger, self._scores = None, {}
-        self._hold.clear()
-        check_company(self, trainer, self.shrink in get_args(Shrink))
+        self._state, self._scores = None, {}
+        self._weight_masks.clear()
+        check_callbacks(self, trainer, self.shrink in get_args(Shrink))
         needy = [type(found).__name__ for found in self.gradient_importances()]
-        if needy and self._settled.first == 0 and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if needy and self._resolved_schedule.first == 0 and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             raise InvalidArgumentError(
                 f"importance {needy[0]} needs the gradients of the epoch before an event: set "
                 "schedule.first to 1 at least"
@@ -142,108 +144,114 @@ class ChannelPruning(ChannelRecord):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         super().on_exception(trainer, pl_module, exception)
-        self._fitting.undo(pl_module)
+        self._resizer.undo(pl_module)
         self._release()  # after an exception, teardown is not called
 
     def _release(self) -> None:
-        self._hold.release()
-        self._fitting.detach()
+        self._weight_masks.release()
+        self._resizer.detach()
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._fitting.settle()
-        if self.removes(pl_module):
-            if self.shrink == "every" and self._settled.events()[-1] > 0:
+        self._resizer.settle()
+        if self.removes_channels(pl_module):
+            if self.shrink == "every" and self._resolved_schedule.events()[-1] > 0:
                 check_optimizers(type(self).__name__, trainer.optimizers)
             with isolate_rng():
-                on_rank_zero(trainer, lambda: self._look(trainer, pl_module))
-                if self._ledger is None:
-                    opened, gone, text = on_rank_zero(
-                        trainer, lambda: self._planned(trainer, pl_module)
+                on_rank_zero(trainer, lambda: self._find_example(trainer, pl_module))
+                if self._state is None:
+                    opened, selected, text = on_rank_zero(
+                        trainer, lambda: self._make_plan(trainer, pl_module)
                     )
-                    self._ledger = Ledger.from_dict(opened)
-                    self.planned(pl_module, self._ledger.plan(frozenset(gone)))
+                    self._state = PruningState.from_dict(opened)
+                    self.on_plan(pl_module, self._state.plan(frozenset(selected)))
                     rank_zero_info(f"{type(self).__name__}: what will go\n{text}")
                 elif self.of != "filters":  # a resumed run may have other arguments
                     on_rank_zero(trainer, lambda: self._check_reach(pl_module))
-        if self._holds():
-            self._hold.attach(trainer.optimizers)
-            self._hold_masks(pl_module)
+        if self._needs_masks():
+            self._weight_masks.attach(trainer.optimizers)
+            self._update_masks(pl_module)
 
     def _check_reach(self, pl_module: LightningModule) -> None:
-        ledger = self._opened()
-        selection = self.choose(pl_module, ledger, self._target, None)
-        check_reach(pl_module, ledger, selection, self.of, self.goal)
+        state = self._require_state()
+        selection = self.choose(pl_module, state, self._target, None)
+        check_target(pl_module, state, selection, self.of, self.goal)
 
-    def planned(self, pl_module: LightningModule, plan: Plan) -> None:
+    def on_plan(self, pl_module: LightningModule, plan: Plan) -> None:
         """Take note of what is to go in the end."""
 
-    def _holds(self) -> bool:
+    def _needs_masks(self) -> bool:
         return self.shrink == "end"
 
-    def _look(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _find_example(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find an example input; only the process that decides needs one."""
-        self._example = find_example(trainer, pl_module, self.submodule)
+        self._example = find_example_inputs(trainer, pl_module, self.submodule)
 
-    def _planned(
+    def _make_plan(
         self, trainer: Trainer, pl_module: LightningModule
     ) -> tuple[dict[str, Any], list[int], str]:
         """Return the ledger of the network, and what will go; try it on a copy."""
-        example = self._seen()
-        ledger = self.open(pl_module, example.inputs, example.submodule)
-        selection = self.choose(pl_module, ledger, self._target, None)
-        check_reach(pl_module, ledger, selection, self.of, self.goal)
-        say_clamped(type(self).__name__, selection.clamped, self.min_channels)
-        say_if_rounded(pl_module, ledger, selection, self.of, self.goal, self.round_to)
+        example = self._require_example()
+        state = self.open(pl_module, example.inputs, example.submodule)
+        selection = self.choose(pl_module, state, self._target, None)
+        check_target(pl_module, state, selection, self.of, self.goal)
+        warn_clamped(type(self).__name__, selection.clamped, self.min_channels)
+        warn_rounded(pl_module, state, selection, self.of, self.goal, self.round_to)
         # Parts that the forward does not use are the training step's.
-        unseen = any(frozen.reason == UNSEEN for frozen in ledger.graph.frozen)
-        rehearse(trainer, pl_module, ledger.plan(selection.gone), training=unseen)
-        text = str(self.outlook(pl_module, ledger, selection))
-        return ledger.to_dict(), sorted(selection.gone), text
+        unseen = any(frozen.reason == UNSEEN for frozen in state.graph.frozen)
+        dry_run(trainer, pl_module, state.plan(selection.selected), training=unseen)
+        text = str(self.preview(pl_module, state, selection))
+        return state.to_dict(), sorted(selection.selected), text
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_epoch_start(trainer, pl_module)
         self._scores = {}
-        if self._ledger is not None:
+        if self._state is not None:
             names = parameter_names(pl_module)
             words: tuple[Of, ...] = ("parameters", "macs")
             for word in words:
-                left = self._ledger.total(word) - self._ledger.saved(word, names)
+                left = self._state.total(word) - self._state.saved(word, names)
                 pl_module.log(f"size/{word}", float(left), on_step=False, on_epoch=True)
 
     @override
     def prune(self, trainer: Trainer, pl_module: LightningModule, share: Fraction) -> float:
-        ledger = self._opened()
-        gone = frozenset(on_rank_zero(trainer, lambda: self._chosen(trainer, pl_module, share)))
+        state = self._require_state()
+        selected = frozenset(
+            on_rank_zero(trainer, lambda: self._select_and_verify(trainer, pl_module, share))
+        )
         if self.shrink == "every":
-            self._remove(trainer, pl_module, gone)
-        ledger.gone = gone
-        self._hold_masks(pl_module)
-        return ledger.saved(self.of, parameter_names(pl_module)) / max(1, ledger.total(self.of))
+            self._remove_channels(trainer, pl_module, selected)
+        state.selected = selected
+        self._update_masks(pl_module)
+        return state.saved(self.of, parameter_names(pl_module)) / max(1, state.total(self.of))
 
     @override
-    def pruned(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._hold.apply()
+    def after_pruning_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._weight_masks.apply()
         if self.recalibrate:
             recalibrate(trainer, pl_module, self.recalibrate)
 
-    def _chosen(self, trainer: Trainer, pl_module: LightningModule, share: Fraction) -> list[int]:
+    def _select_and_verify(
+        self, trainer: Trainer, pl_module: LightningModule, share: Fraction
+    ) -> list[int]:
         """Return the classes to be gone, after a trial of their removal."""
-        ledger, example = self._opened(), self._seen()
-        selection = self.choose(pl_module, ledger, share, trainer.current_epoch)
-        plan = ledger.plan(selection.gone)
+        state, example = self._require_state(), self._require_example()
+        selection = self.choose(pl_module, state, share, trainer.current_epoch)
+        plan = state.plan(selection.selected)
         with isolate_rng():
-            verify(pl_module, example.inputs, ledger.left(), plan, example.submodule)
-        return sorted(selection.gone)
+            verify(pl_module, example.inputs, state.left(), plan, example.submodule)
+        return sorted(selection.selected)
 
-    def _remove(self, trainer: Trainer, pl_module: LightningModule, gone: Gone) -> None:
+    def _remove_channels(
+        self, trainer: Trainer, pl_module: LightningModule, selected: Channels
+    ) -> None:
         """Cut channels out of the module and its optimizers."""
-        ledger = self._opened()
-        plan = ledger.plan(gone)
+        state = self._require_state()
+        plan = state.plan(selected)
         apply(plan, pl_module, *trainer.optimizers)
         self.removed(plan)
-        ledger.removed = gone
+        state.removed = selected
         rewrap(trainer)
 
     def removed(self, plan: Plan) -> None:
@@ -254,45 +262,51 @@ class ChannelPruning(ChannelRecord):
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        self._hold.apply_to_gradients()
-        if self._ledger is not None and self._scores_are_due(trainer):
+        self._weight_masks.apply_to_gradients()
+        if self._state is not None and self._scores_are_due(trainer):
             for importance in self.gradient_importances():
-                found = layer_scores(pl_module, self._ledger.left(), importance)
+                found = layer_scores(pl_module, self._state.left(), importance)
                 for name, score in found.items():
                     self._scores[name] = self._scores.get(name, torch.zeros(())) + score
 
     def _scores_are_due(self, trainer: Trainer) -> bool:
-        due = self._target * self._settled.share(trainer.current_epoch + 1)
+        due = self._target * self._resolved_schedule.share(trainer.current_epoch + 1)
         return due > self._done
 
     @override
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if not pl_module.automatic_optimization:
-            self._hold.apply()
+            self._weight_masks.apply()
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._hold.apply()
-        self._hold.release()
-        if self._ledger is not None and self._ledger.removed != self._ledger.gone:
-            self._remove_at_the_end(trainer, pl_module, self._ledger.gone)
-        self._hold.clear()
+        self._weight_masks.apply()
+        self._weight_masks.release()
+        if self._state is not None and self._state.removed != self._state.selected:
+            self._remove_at_the_end(trainer, pl_module, self._state.selected)
+        self._weight_masks.clear()
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_fit_end(trainer, pl_module)
-        if self._ledger is not None and self._ledger.removed != self._ledger.gone and self._holds():
+        if (
+            self._state is not None
+            and self._state.removed != self._state.selected
+            and self._needs_masks()
+        ):
             # Resumed from its last epoch, a fit has nothing to train, and on_train_end is left out.
-            self._remove_at_the_end(trainer, pl_module, self._ledger.gone)
+            self._remove_at_the_end(trainer, pl_module, self._state.selected)
 
-    def _remove_at_the_end(self, trainer: Trainer, pl_module: LightningModule, gone: Gone) -> None:
+    def _remove_at_the_end(
+        self, trainer: Trainer, pl_module: LightningModule, selected: Channels
+    ) -> None:
         """Remove channels where no optimizer steps any more: states that cannot be cut may go."""
         try:
-            self._remove(trainer, pl_module, gone)
+            self._remove_channels(trainer, pl_module, selected)
         except PlanError as error:
             for optimizer in trainer.optimizers:
                 optimizer.state.clear()
-            self._remove(trainer, pl_module, gone)
+            self._remove_channels(trainer, pl_module, selected)
             rank_zero_warn(
                 f"{type(self).__name__}: the optimizers start anew if this network is trained on, "
                 f"since {error}"
@@ -300,7 +314,7 @@ class ChannelPruning(ChannelRecord):
 
     # --- what is seen and held -----------------------------------------------------------------
 
-    def _seen(self) -> Example:
+    def _require_example(self) -> ExampleInputs:
         if self._example is None:
             raise InvalidArgumentError(
                 f"{type(self).__name__} has no example input yet: start a fit"
@@ -313,13 +327,13 @@ class ChannelPruning(ChannelRecord):
 
     def _masks(self, pl_module: LightningModule) -> dict[str, Tensor]:
         """Return the masks of what is decided to go, until it is removed."""
-        ledger = self._ledger
-        if ledger is None or ledger.gone == ledger.removed:
+        state = self._state
+        if state is None or state.selected == state.removed:
             return {}
-        return ledger.masks(dict(pl_module.named_parameters()))
+        return state.masks(dict(pl_module.named_parameters()))
 
-    def _hold_masks(self, pl_module: LightningModule) -> None:
+    def _update_masks(self, pl_module: LightningModule) -> None:
         """Hold at zero what the masks drop."""
         masks = self._masks(pl_module)
         if masks:
-            self._hold.hold(dict(pl_module.named_parameters()), masks)
+            self._weight_masks.hold(dict(pl_module.named_parameters()), masks)

@@ -14,7 +14,7 @@ from lit_compress.errors import InvalidArgumentError
 from lit_compress.pruning.channels.surgery import WHOLE
 
 
-def check_company(pruner: PruningCallback, trainer: Trainer, removing: bool = True) -> None:
+def check_callbacks(pruner: PruningCallback, trainer: Trainer, removing: bool = True) -> None:
     """Make sure that a callback can remove channels in a run.
 
     Args:
@@ -63,7 +63,7 @@ def check_optimizers(name: str, optimizers: Iterable[Optimizer]) -> None:
             )
 
 
-def say_clamped(name: str, layers: Sequence[str], min_channels: int) -> None:
+def warn_clamped(name: str, layers: Sequence[str], min_channels: int) -> None:
     """Warn of layers that keep more than their share.
 
     Args:

@@ -9,9 +9,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
 from lit_compress.callbacks._pruning.channels import ChannelPruning
-from lit_compress.checkpoints.resize import Fitting
+from lit_compress.checkpoints.resize import CheckpointResizer
 from lit_compress.errors import CheckpointError
-from lit_compress.pruning.channels.resize import original_of
+from lit_compress.pruning.channels.resize import unpruned_shapes_of
 
 
 class PrunedCheckpoints(Callback):
@@ -23,12 +23,12 @@ class PrunedCheckpoints(Callback):
     """
 
     def __init__(self) -> None:
-        self._fitting = Fitting()
+        self._resizer = CheckpointResizer()
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if not any(isinstance(c, ChannelPruning) for c in trainer.callbacks):  # type: ignore[attr-defined]
-            self._fitting.attach(pl_module)
+            self._resizer.attach(pl_module)
 
     @override
     def on_load_checkpoint(
@@ -36,16 +36,16 @@ class PrunedCheckpoints(Callback):
     ) -> None:
         if any(isinstance(c, ChannelPruning) for c in trainer.callbacks):  # type: ignore[attr-defined]
             return
-        if trainer.state.fn == TrainerFn.FITTING and original_of(checkpoint) is not None:
+        if trainer.state.fn == TrainerFn.FITTING and unpruned_shapes_of(checkpoint) is not None:
             raise CheckpointError(
                 "the checkpoint was made with a pruning callback, which this run does not have: "
                 "append the same configuration of it, or start from the weights alone by init_from"
             )
-        self._fitting.confirm(pl_module, checkpoint, {})
+        self._resizer.confirm(pl_module, checkpoint, {})
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._fitting.confirm_without_record(pl_module, {})
+        self._resizer.check_without_record(pl_module, {})
 
     on_test_start = on_predict_start = on_validation_start
 
@@ -53,13 +53,13 @@ class PrunedCheckpoints(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        self._fitting.undo(pl_module)
-        self._fitting.detach()
+        self._resizer.undo(pl_module)
+        self._resizer.detach()
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._fitting.settle()
+        self._resizer.settle()
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._fitting.detach()
+        self._resizer.detach()

@@ -7,18 +7,18 @@ from torch import nn
 
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.pruning.selection.budget import Of, Selection
-from lit_compress.pruning.selection.state import Ledger
+from lit_compress.pruning.selection.state import PruningState
 from lit_compress.pruning.selection.uniform import parameter_names
 
 
-def check_reach(
-    module: nn.Module, ledger: Ledger, selection: Selection, of: Of, goal: float
+def check_target(
+    module: nn.Module, state: PruningState, selection: Selection, of: Of, goal: float
 ) -> None:
     """Make sure that what is selected for the end of a schedule is what was asked for.
 
     Args:
         module: The network.
-        ledger: What is known of it.
+        state: Its pruning state.
         selection: What would be gone in the end.
         of: What the goal is a share of; layers that keep more filters are said, not refused.
         goal: The share.
@@ -29,16 +29,16 @@ def check_reach(
     if selection.clamped and of != "filters":
         raise InvalidArgumentError(
             f"target {goal:g} of {of} cannot be reached: "
-            f"{_share(module, ledger, selection, of):.3f} can go at most; lower target, or let "
+            f"{_share(module, state, selection, of):.3f} can go at most; lower target, or let "
             "more layers go (include, exclude, min_channels, round_to)"
         )
 
 
-def say_if_rounded(
-    module: nn.Module, ledger: Ledger, selection: Selection, of: Of, goal: float, round_to: int
+def warn_rounded(
+    module: nn.Module, state: PruningState, selection: Selection, of: Of, goal: float, round_to: int
 ) -> None:
     """Warn if the rounding of widths leaves much less to go than was asked for."""
-    share = _share(module, ledger, selection, of)
+    share = _share(module, state, selection, of)
     if round_to > 1 and share < 0.9 * goal and not selection.clamped:
         rank_zero_warn(
             f"FilterPruning: {share:.2f} of {goal:.2f} will go, since layers keep multiples of "
@@ -46,6 +46,6 @@ def say_if_rounded(
         )
 
 
-def _share(module: nn.Module, ledger: Ledger, selection: Selection, of: Of) -> float:
-    saved = ledger.saved(of, parameter_names(module), selection.gone)
-    return saved / max(1, ledger.total(of))
+def _share(module: nn.Module, state: PruningState, selection: Selection, of: Of) -> float:
+    saved = state.saved(of, parameter_names(module), selection.selected)
+    return saved / max(1, state.total(of))

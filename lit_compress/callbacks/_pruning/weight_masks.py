@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 
-class Hold:
+class WeightMasks:
     """Multiplies weights by their masks after each optimizer step."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lit_compress.callbacks._report.variants import pruners
 from lit_compress.errors import CheckpointError
-from lit_compress.pruning.channels.resize import fit_shapes, original_of
+from lit_compress.pruning.channels.resize import resize_to, unpruned_shapes_of
 
 
 def load_best(trainer: Trainer, module: LightningModule) -> None:
@@ -31,10 +31,10 @@ def load_best(trainer: Trainer, module: LightningModule) -> None:
     for path, score in ranked:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         if int(content["epoch"]) >= since:
-            fit_shapes(module, content["state_dict"], original_of(content))
+            resize_to(module, content["state_dict"], unpruned_shapes_of(content))
             module.load_state_dict(content["state_dict"])
             for pruner in pruners(trainer):
-                pruner.complete(module)
+                pruner.prune_to_final(module)
             rank_zero_info(f"weights of {path} ({checkpoint.monitor} {float(score):.4f})")
             return
     raise CheckpointError(

@@ -27,12 +27,12 @@ from lit_compress.artifact.read import MODEL
 from lit_compress.artifact.replay import COUNT
 from lit_compress.artifact.runtime import CLASSES, SIZE
 from lit_compress.errors import AccuracyError, InvalidArgumentError
-from lit_compress.evaluation.export_target import Network, find_network
+from lit_compress.evaluation.export_target import ExportTarget, find_export_target
 from lit_compress.evaluation.loaders import sampled, validation_loaders
 from lit_compress.evaluation.validate import lower_is_better, measured
 from lit_compress.export.signature import Batch, as_tuple, first_rows
 from lit_compress.quantization.calibrate import Calibration, WeightRange
-from lit_compress.quantization.search import Found, candidates, fewest_floats
+from lit_compress.quantization.search import SearchResult, candidates, fewest_floats
 from lit_compress.quantization.skip import select_layers
 
 LOW_SQNR_DB = 15.0
@@ -92,9 +92,11 @@ class Settings:
                 f"opset must be from {OPSETS[0]} to {OPSETS[1]}, got {self.opset}"
             )
 
-    def network(self, trainer: Trainer, copy: LightningModule) -> Network:
+    def network(self, trainer: Trainer, copy: LightningModule) -> ExportTarget:
         """Return where the network is, with the inputs that a file of it is compared on."""
-        return find_network(trainer, copy, self.submodule, self.calibration_batches, self.seed)
+        return find_export_target(
+            trainer, copy, self.submodule, self.calibration_batches, self.seed
+        )
 
 
 class Conversion:
@@ -113,7 +115,7 @@ class Conversion:
     """
 
     def __init__(
-        self, trainer: Trainer, copy: LightningModule, network: Network, settings: Settings
+        self, trainer: Trainer, copy: LightningModule, network: ExportTarget, settings: Settings
     ) -> None:
         from lit_compress.quantization.convert import Calibrated
 
@@ -191,7 +193,7 @@ class Conversion:
                 _numbered(path, count).unlink(missing_ok=True)
         return metrics[found.count], self._fidelity(path, sets[found.count], found.evaluations)
 
-    def _give_up(self, found: Found, reference: Metric, allowed: float) -> None:
+    def _give_up(self, found: SearchResult, reference: Metric, allowed: float) -> None:
         message = (
             f"max_drop {allowed:g} cannot hold: {reference.name} is {reference.value:.4f} in float "
             f"and falls by {found.drop:.4f} at best, measured of {found.evaluations} files, the "
@@ -203,11 +205,11 @@ class Conversion:
 
     def _export(self, path: Path, floats: frozenset[str]) -> None:
         from lit_compress.export.onnx import write_onnx
-        from lit_compress.quantization.convert import Embedded
+        from lit_compress.quantization.convert import WithPreprocessing
 
         graph: nn.Module = self._calibrated.convert(floats)
         if self._preprocess is not None:
-            graph = Embedded(self._preprocess, graph)
+            graph = WithPreprocessing(self._preprocess, graph)
         write_onnx(
             graph,
             self._raw[0],
@@ -278,7 +280,7 @@ class Conversion:
         settings = self.settings
         if settings.calibration_split == "val":
             return self.network.inputs
-        return find_network(
+        return find_export_target(
             self.trainer,
             self.copy,
             settings.submodule,

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from lit_compress.artifact import Card, Timing, TimingRatio, Variant
 from lit_compress.callbacks._pruning.base import PruningCallback
-from lit_compress.evaluation.export_target import Network
+from lit_compress.evaluation.export_target import ExportTarget
 from lit_compress.evaluation.loaders import validation_loaders
 from lit_compress.evaluation.validate import measured
 from lit_compress.export.signature import Batch, as_tuple, first_rows, is_batched
 from lit_compress.measure import Latency, compare, cost, environment, file_bytes
 from lit_compress.measure.latency import Runner
-from lit_compress.pruning.channels.resize import Original
+from lit_compress.pruning.channels.resize import UnprunedShapes
 from lit_compress.pruning.layers import PRUNABLE
 
 
@@ -29,7 +29,7 @@ def pruners(trainer: Trainer) -> list[PruningCallback]:
     return [c for c in trainer.callbacks if isinstance(c, PruningCallback)]  # type: ignore[attr-defined]
 
 
-def original(trainer: Trainer) -> Original | None:
+def original(trainer: Trainer) -> UnprunedShapes | None:
     """Return what the network was like before this run removed channels from it, if it did."""
     found = [known for pruner in pruners(trainer) if (known := pruner.original()) is not None]
     return found[0] if found else None
@@ -65,7 +65,7 @@ def float_variant(
     name: str,
     trainer: Trainer,
     copy: LightningModule,
-    network: Network,
+    network: ExportTarget,
     monitor: str | None,
     file: Path | None = None,
 ) -> Variant:

@@ -24,7 +24,7 @@ from lit_compress.pruning.channels.build import build
 from lit_compress.pruning.channels.checks import check_module
 from lit_compress.pruning.channels.graph import ChannelGraph, Group, Key
 from lit_compress.pruning.channels.labels import Reason
-from lit_compress.pruning.channels.operations import RULES, unknown
+from lit_compress.pruning.channels.operations import HANDLERS, unknown
 from lit_compress.pruning.channels.plan import Plan
 from lit_compress.pruning.channels.trace import Trace
 from lit_compress.pruning.channels.verify import Failure, Run, tensors_in, try_out, try_plan
@@ -105,12 +105,12 @@ def _settled(model: nn.Module, runs: list[Run], trace: Trace) -> ChannelGraph:
     for attempt in range(RETRIES):
         if (failure := try_out(model, runs, graph, graph.groups, attempt)) is None:
             return graph
-        before = len(graph.classes)
+        before = len(graph.channels)
         if failure.index >= 0:
             _block(blocked, failure)
             graph = build(_traced(model, runs, blocked), closed)
-        if len(graph.classes) == before:
-            for group, reason in _guilty(model, runs, graph, graph.groups):
+        if len(graph.channels) == before:
+            for group, reason in _failing_groups(model, runs, graph, graph.groups):
                 closed.update(dict.fromkeys(group.keys, reason))
             graph = build(_traced(model, runs, blocked), closed)
     raise ChannelError(
@@ -128,7 +128,7 @@ def _same_line(reason: Reason, place: tuple[str, str, int]) -> bool:
     return (reason.op, reason.file, reason.line) == (place[0], basename(place[1]), place[2])
 
 
-def _guilty(
+def _failing_groups(
     model: nn.Module, runs: list[Run], graph: ChannelGraph, groups: tuple[Group, ...]
 ) -> list[tuple[Group, Reason]]:
     """Return the groups whose removal fails, found by halves."""
@@ -138,8 +138,8 @@ def _guilty(
     if len(groups) == 1:
         return [(groups[0], failure.reason)]
     half = len(groups) // 2
-    found = _guilty(model, runs, graph, groups[:half])
-    found += _guilty(model, runs, graph, groups[half:])
+    found = _failing_groups(model, runs, graph, groups[:half])
+    found += _failing_groups(model, runs, graph, groups[half:])
     return found or [(group, failure.reason) for group in groups[:half]]
 
 
@@ -147,7 +147,7 @@ def _guilty(
 
 
 def _traced(model: nn.Module, runs: list[Run], blocked: Blocked) -> Trace:
-    trace = Trace(model, RULES, unknown, blocked)
+    trace = Trace(model, HANDLERS, unknown, blocked)
     try:
         with trace.watching():
             outputs = [run() for run in runs]

@@ -39,14 +39,14 @@ def build(trace: Trace, closed: Mapping[Key, Reason]) -> ChannelGraph:
             trace.labels.freeze(use.labels, recording.opaque[tensor])
         if (tensor, use.dim) in closed:
             trace.labels.freeze(use.labels, closed[tensor, use.dim])
-    classes, reasons = trace.labels.resolve()
-    reasons = _dead_ends(recording, classes, reasons, trace.labels.reasons)
+    roots, reasons = trace.labels.resolve()
+    reasons = _freeze_dead_ends(recording, roots, reasons, trace.labels.reasons)
     roles = {key: use.role for key, use in recording.uses.items()}
-    number, cut = _owners(recording, classes, reasons)
+    number, cut = _owners(recording, roots, reasons)
     groups = grouped(cut, roles)
     if stuck := _stuck(trace, cut, groups):
-        reasons = _frozen_too(trace, number, stuck, reasons)
-        number, cut = _owners(recording, classes, reasons)
+        reasons = _freeze_stuck(trace, number, stuck, reasons)
+        number, cut = _owners(recording, roots, reasons)
         groups = grouped(cut, roles)
     frozen = tuple(
         found
@@ -63,48 +63,52 @@ def build(trace: Trace, closed: Mapping[Key, Reason]) -> ChannelGraph:
         if name not in filters and (name in recording.opaque or name not in recording.seen)
     )
     return ChannelGraph(
-        owners=cut,
+        channel_of=cut,
         roles={key: roles[key] for key in cut},
         groups=groups,
         frozen=frozen,
         shapes={name: tuple(tensors[name].shape) for name, _ in cut},
-        work=dict(recording.work),
-        floors={key: floor for key, floor in recording.floors.items() if key in cut},
+        positions=dict(recording.positions),
+        min_indices={key: least for key, least in recording.min_indices.items() if key in cut},
         norms={
-            name: owner
+            name: channels
             for name, labels in recording.norms.items()
-            if ((owner := _looked_up(number, labels)) >= 0).any()
+            if ((channels := _looked_up(number, labels)) >= 0).any()
         },
-        class_count=count_of(cut),
+        channel_count=count_of(cut),
     )
 
 
 def _owners(
-    recording: Recording, classes: np.ndarray, reasons: np.ndarray
+    recording: Recording, roots: np.ndarray, reasons: np.ndarray
 ) -> tuple[np.ndarray, dict[Key, np.ndarray]]:
     """Return the number of each label's class, and by tensor those of its indices."""
-    number = _renumbered(classes, reasons)
-    owners = {key: _looked_up(number, use.labels) for key, use in recording.uses.items()}
-    return number, {key: owner for key, owner in owners.items() if (owner >= 0).any()}
+    number = _renumbered(roots, reasons)
+    channel_of = {key: _looked_up(number, use.labels) for key, use in recording.uses.items()}
+    return number, {key: channels for key, channels in channel_of.items() if (channels >= 0).any()}
 
 
 def _stuck(
-    trace: Trace, owners: Mapping[Key, np.ndarray], groups: tuple[Group, ...]
+    trace: Trace, channel_of: Mapping[Key, np.ndarray], groups: tuple[Group, ...]
 ) -> list[Group]:
     """Return the groups of which nothing can go, since one class of each must stay."""
-    return [group for group in groups if not removable_of(owners, trace.recording.floors, group)]
+    return [
+        group
+        for group in groups
+        if not removable_of(channel_of, trace.recording.min_indices, group)
+    ]
 
 
-def _frozen_too(
+def _freeze_stuck(
     trace: Trace, number: np.ndarray, groups: list[Group], reasons: np.ndarray
 ) -> np.ndarray:
     """Freeze groups of which nothing can go."""
     reasons = reasons.copy()
     for group in groups:
-        member = np.isin(number, group.classes)
+        member = np.isin(number, group.channels)
         tie = trace.labels.tied_by(member)
         why = "goes only together with all the others" if tie else "is the only one"
-        if len(group.classes) > 1:
+        if len(group.channels) > 1:
             why = "is one of two in a group of a grouped convolution, which keeps both"
         trace.labels.reasons.append(replace(tie, why=why) if tie else Reason(why))
         reasons[member] = len(trace.labels.reasons) - 1
@@ -119,29 +123,29 @@ def _looked_up(values: np.ndarray, labels: Tensor) -> np.ndarray:
     return found
 
 
-def _dead_ends(
-    recording: Recording, classes: np.ndarray, reasons: np.ndarray, texts: list[Reason]
+def _freeze_dead_ends(
+    recording: Recording, roots: np.ndarray, reasons: np.ndarray, texts: list[Reason]
 ) -> np.ndarray:
-    """Freeze the classes that no layer makes, or none reads."""
-    made, read = np.zeros(len(classes), bool), np.zeros(len(classes), bool)
+    """Freeze the channels that no layer makes, or none reads."""
+    made, read = np.zeros(len(roots), bool), np.zeros(len(roots), bool)
     for use in recording.uses.values():
         labels = use.labels.numpy()
-        roots = classes[labels[labels >= 0]]
+        found = roots[labels[labels >= 0]]
         if use.role == "filter":
-            made[roots] = True
+            made[found] = True
         elif use.role == "input":
-            read[roots] = True
+            read[found] = True
     texts += [UNMADE, UNUSED]
     free = reasons < 0
-    reasons = np.where(free & ~made[classes], len(texts) - 2, reasons)
-    return np.where(free & made[classes] & ~read[classes], len(texts) - 1, reasons)
+    reasons = np.where(free & ~made[roots], len(texts) - 2, reasons)
+    return np.where(free & made[roots] & ~read[roots], len(texts) - 1, reasons)
 
 
-def _renumbered(classes: np.ndarray, reasons: np.ndarray) -> np.ndarray:
+def _renumbered(roots: np.ndarray, reasons: np.ndarray) -> np.ndarray:
     """Return, by label, the number of its class among those that can go, FIXED for the others."""
     free = reasons < 0
-    number = np.full(len(classes), FIXED)
-    number[free] = np.unique(classes[free], return_inverse=True)[1]
+    number = np.full(len(roots), FIXED)
+    number[free] = np.unique(roots[free], return_inverse=True)[1]
     return number
 
 

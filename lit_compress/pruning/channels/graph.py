@@ -47,7 +47,7 @@ class Group:
     """
 
     name: str
-    classes: tuple[int, ...]
+    channels: tuple[int, ...]
     keys: tuple[Key, ...]
 
 
@@ -82,23 +82,23 @@ class ChannelGraph:
             size.
         floors: By tensor and dimension, indices that must stay where more than one must.
         norms: Norm modules without tensors of their own, and the class of each of their channels.
-        class_count: How many classes there were; their numbers are below it.
+        channel_count: How many classes there were; their numbers are below it.
     """
 
-    owners: Mapping[Key, np.ndarray]
+    channel_of: Mapping[Key, np.ndarray]
     roles: Mapping[Key, str]
     groups: tuple[Group, ...]
     frozen: tuple[Frozen, ...]
     shapes: Mapping[str, tuple[int, ...]]
-    work: Mapping[str, int] = field(default_factory=dict)
-    floors: Mapping[Key, int] = field(default_factory=dict)
+    positions: Mapping[str, int] = field(default_factory=dict)
+    min_indices: Mapping[Key, int] = field(default_factory=dict)
     norms: Mapping[str, np.ndarray] = field(default_factory=dict)
-    class_count: int = 0
+    channel_count: int = 0
 
     @property
-    def classes(self) -> tuple[int, ...]:
+    def channels(self) -> tuple[int, ...]:
         """Numbers of the classes that can go."""
-        return tuple(number for group in self.groups for number in group.classes)
+        return tuple(number for group in self.groups for number in group.channels)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what can go as text, numbers and tensors, for a checkpoint; without reasons."""
@@ -108,14 +108,14 @@ class ChannelGraph:
                     "tensor": name,
                     "dim": dim,
                     "role": self.roles[name, dim],
-                    "classes": _tensor(owner),
+                    "classes": _tensor(channels),
                 }
-                for (name, dim), owner in self.owners.items()
+                for (name, dim), channels in self.channel_of.items()
             ],
             "shapes": {name: list(shape) for name, shape in self.shapes.items()},
-            "work": dict(self.work),
-            "floors": [[name, dim, floor] for (name, dim), floor in self.floors.items()],
-            "norms": {name: _tensor(owner) for name, owner in self.norms.items()},
+            "work": dict(self.positions),
+            "floors": [[name, dim, least] for (name, dim), least in self.min_indices.items()],
+            "norms": {name: _tensor(channels) for name, channels in self.norms.items()},
         }
 
     @classmethod
@@ -127,18 +127,18 @@ class ChannelGraph:
         """
         try:
             rows = content["owners"]
-            owners = {(str(r["tensor"]), int(r["dim"])): _array(r["classes"]) for r in rows}
+            channel_of = {(str(r["tensor"]), int(r["dim"])): _array(r["classes"]) for r in rows}
             roles = {(str(r["tensor"]), int(r["dim"])): str(r["role"]) for r in rows}
             graph = cls(
-                owners=owners,
+                channel_of=channel_of,
                 roles=roles,
-                groups=grouped(owners, roles),
+                groups=grouped(channel_of, roles),
                 frozen=(),
                 shapes={str(n): tuple(map(int, s)) for n, s in content["shapes"].items()},
-                work={str(name): int(n) for name, n in content["work"].items()},
-                floors={(str(n), int(dim)): int(floor) for n, dim, floor in content["floors"]},
-                norms={str(name): _array(owner) for name, owner in content["norms"].items()},
-                class_count=count_of(owners),
+                positions={str(name): int(n) for name, n in content["work"].items()},
+                min_indices={(str(n), int(dim)): int(least) for n, dim, least in content["floors"]},
+                norms={str(name): _array(channels) for name, channels in content["norms"].items()},
+                channel_count=count_of(channel_of),
             )
             _check(graph)
             return graph
@@ -150,49 +150,51 @@ class ChannelGraph:
     def slices(self, number: int) -> tuple[Slice, ...]:
         """Return the parts of tensors that go with a class."""
         found = []
-        for (tensor, dim), owner in self.owners.items():
-            indices = np.flatnonzero(owner == number)
+        for (tensor, dim), channels in self.channel_of.items():
+            indices = np.flatnonzero(channels == number)
             if len(indices):
                 found.append(Slice(tensor, dim, tuple(indices.tolist()), self.roles[tensor, dim]))
         return tuple(found)
 
     def removable(self, group: Group) -> int:
         """Return how many classes of a group can go at most: one stays, and what floors ask for."""
-        return removable_of(self.owners, self.floors, group)
+        return removable_of(self.channel_of, self.min_indices, group)
 
     def filters(self) -> np.ndarray:
         """Return, by class, how many filters of conv and linear layers it holds."""
-        count = np.zeros(self.class_count, np.int64)
-        for key, owner in self.owners.items():
+        count = np.zeros(self.channel_count, np.int64)
+        for key, channels in self.channel_of.items():
             if self.roles[key] in ("filter", "depthwise"):
-                count += np.bincount(owner[owner >= 0], minlength=self.class_count)
+                count += np.bincount(channels[channels >= 0], minlength=self.channel_count)
         return count
 
 
-def removable_of(owners: Mapping[Key, np.ndarray], floors: Mapping[Key, int], group: Group) -> int:
+def removable_of(
+    channel_of: Mapping[Key, np.ndarray], min_indices: Mapping[Key, int], group: Group
+) -> int:
     """Return how many classes of a group can go at most."""
-    most = len(group.classes) - 1
+    most = len(group.channels) - 1
     for key in group.keys:
-        if key in floors and group.classes:
-            each = int((owners[key] == group.classes[0]).sum())
-            most = min(most, (len(owners[key]) - floors[key]) // each)
+        if key in min_indices and group.channels:
+            each = int((channel_of[key] == group.channels[0]).sum())
+            most = min(most, (len(channel_of[key]) - min_indices[key]) // each)
     return max(0, most)
 
 
-def count_of(owners: Mapping[Key, np.ndarray]) -> int:
+def count_of(channel_of: Mapping[Key, np.ndarray]) -> int:
     """Return how many classes there are, by their highest number."""
-    return 1 + max((int(owner.max(initial=-1)) for owner in owners.values()), default=-1)
+    return 1 + max((int(channels.max(initial=-1)) for channels in channel_of.values()), default=-1)
 
 
-def _tensor(owner: np.ndarray) -> Tensor:
-    return torch.from_numpy(owner.astype(np.int32))
+def _tensor(channels: np.ndarray) -> Tensor:
+    return torch.from_numpy(channels.astype(np.int32))
 
 
-def _array(classes: Tensor) -> np.ndarray:
-    owner: np.ndarray = classes.numpy()
-    if owner.ndim != 1 or owner.dtype.kind != "i" or owner.min(initial=FIXED) < FIXED:
-        raise ValueError("classes must be whole numbers in one dimension")
-    return owner
+def _array(stored: Tensor) -> np.ndarray:
+    channels: np.ndarray = stored.numpy()
+    if channels.ndim != 1 or channels.dtype.kind != "i" or channels.min(initial=FIXED) < FIXED:
+        raise ValueError("channels must be whole numbers in one dimension")
+    return channels
 
 
 def _check(graph: ChannelGraph) -> None:
@@ -201,26 +203,26 @@ def _check(graph: ChannelGraph) -> None:
     Raises:
         ValueError: If they do not.
     """
-    for (name, dim), owner in graph.owners.items():
+    for (name, dim), channels in graph.channel_of.items():
         shape = graph.shapes[name]
-        if not 0 <= dim < len(shape) or shape[dim] != len(owner):
-            raise ValueError(f"{len(owner)} classes for dimension {dim} of {name}, {shape}")
+        if not 0 <= dim < len(shape) or shape[dim] != len(channels):
+            raise ValueError(f"{len(channels)} classes for dimension {dim} of {name}, {shape}")
         if graph.roles[name, dim] not in ROLES:
             raise ValueError(f"{name} has the role {graph.roles[name, dim]!r}")
-    if any(owner.max(initial=FIXED) >= graph.class_count for owner in graph.norms.values()):
+    if any(channels.max(initial=FIXED) >= graph.channel_count for channels in graph.norms.values()):
         raise ValueError("a norm has classes that no weight has")
 
 
-def grouped(owners: Mapping[Key, np.ndarray], roles: Mapping[Key, str]) -> tuple[Group, ...]:
+def grouped(channel_of: Mapping[Key, np.ndarray], roles: Mapping[Key, str]) -> tuple[Group, ...]:
     """Return the groups of classes that cut the same tensors."""
-    # Each class has the number of a list of keys, which grows key by key. Classes are looked up, as
-    # those of a damaged checkpoint may have any number.
+    # Each channel has the number of a list of keys, which grows key by key. Channels are looked up,
+    # since those of a damaged checkpoint may have any number.
     lists: list[tuple[Key, ...]] = [()]
-    classes = np.unique(np.concatenate([np.empty(0, np.int64), *owners.values()]))
-    classes = classes[classes >= 0]
-    list_of = np.zeros(len(classes), np.int64)
-    for key, owner in owners.items():
-        members = np.searchsorted(classes, np.unique(owner[owner >= 0]))
+    known = np.unique(np.concatenate([np.empty(0, np.int64), *channel_of.values()]))
+    known = known[known >= 0]
+    list_of = np.zeros(len(known), np.int64)
+    for key, channels in channel_of.items():
+        members = np.searchsorted(known, np.unique(channels[channels >= 0]))
         before, place = np.unique(list_of[members], return_inverse=True)
         list_of[members] = len(lists) + place
         lists += [(*lists[number], key) for number in before.tolist()]
@@ -230,7 +232,7 @@ def grouped(owners: Mapping[Key, np.ndarray], roles: Mapping[Key, str]) -> tuple
         keys = lists[found[index]]
         if keys:
             maker = next((name for name, dim in keys if roles[name, dim] == "filter"), keys[0][0])
-            numbers = classes[group_of == index]
+            numbers = known[group_of == index]
             module = maker.rpartition(".")[0] or maker
             groups.append(Group(module, tuple(numbers.tolist()), keys))
     return tuple(groups)

@@ -95,13 +95,13 @@ class Labels:
         """Return, by label, the class it belongs to and the reason that class is frozen (or -1)."""
         pairs = [pairs for pairs, _ in self._ties]
         ties = torch.cat(pairs, 1).numpy() if pairs else np.empty((2, 0), np.int64)
-        classes = components(self.count, ties)
+        roots = components(self.count, ties)
         none = len(self.reasons)
         first = np.full(self.count, none, np.int64)
         for labels, reason in self._frozen:
-            np.minimum.at(first, classes[labels.numpy()], reason)
-        frozen = first[classes]
-        return classes, np.where(frozen == none, -1, frozen)
+            np.minimum.at(first, roots[labels.numpy()], reason)
+        frozen = first[roots]
+        return roots, np.where(frozen == none, -1, frozen)
 
     def tied_by(self, member: np.ndarray) -> Reason | None:
         """Return the reason of the tie that unites most of some labels.

@@ -108,35 +108,35 @@ class Plan:
         return found
 
 
-def make_plan(graph: ChannelGraph, gone: Iterable[int]) -> Plan:
+def make_plan(graph: ChannelGraph, removed: Iterable[int]) -> Plan:
     """Return the plan that removes channel classes.
 
     Args:
         graph: The network's channels.
-        gone: Numbers of the classes to remove.
+        removed: Numbers of the channels to remove.
 
     Raises:
         PlanError: If one is no number of a class, or all channels of a tensor would go.
     """
-    gone = list(gone)
-    for number in gone:
-        if not isinstance(number, (int, np.integer)) or not 0 <= number < graph.class_count:
+    removed = list(removed)
+    for number in removed:
+        if not isinstance(number, (int, np.integer)) or not 0 <= number < graph.channel_count:
             raise PlanError(
                 f"there is no channel class {number!r}: their numbers are in graph.groups, from 0 "
-                f"to {graph.class_count - 1}"
+                f"to {graph.channel_count - 1}"
             )
-    dropped = np.zeros(graph.class_count + 1, bool)  # the last is looked up by FIXED
-    dropped[gone] = True
+    dropped = np.zeros(graph.channel_count + 1, bool)  # the last is looked up by FIXED
+    dropped[removed] = True
     dropped[FIXED] = False
     cuts = []
-    for (tensor, dim), owner in graph.owners.items():
-        keep = np.flatnonzero(~dropped[owner])
-        if len(keep) < len(owner):
-            cuts.append(Cut(tensor, dim, len(owner), tuple(keep.tolist())))
+    for (tensor, dim), channels in graph.channel_of.items():
+        keep = np.flatnonzero(~dropped[channels])
+        if len(keep) < len(channels):
+            cuts.append(Cut(tensor, dim, len(channels), tuple(keep.tolist())))
     norms = {
-        name: int((~dropped[owner]).sum())
-        for name, owner in graph.norms.items()
-        if dropped[owner].any()
+        name: int((~dropped[channels]).sum())
+        for name, channels in graph.norms.items()
+        if dropped[channels].any()
     }
     return Plan(tuple(cuts), norms)
 
@@ -147,27 +147,27 @@ def restrict(graph: ChannelGraph, plan: Plan) -> ChannelGraph:
     Raises:
         PlanError: If the plan is for a network of other shapes.
     """
-    owners, shapes = dict(graph.owners), dict(graph.shapes)
-    gone: set[int] = set()
+    channel_of, shapes = dict(graph.channel_of), dict(graph.shapes)
+    removed: set[int] = set()
     for cut in plan.cuts:
         key: Key = (cut.tensor, cut.dim)
-        if key not in owners or len(owners[key]) != cut.size:
+        if key not in channel_of or len(channel_of[key]) != cut.size:
             raise PlanError(
                 f"the plan cuts {cut.tensor} (dimension {cut.dim}) of size {cut.size}, which this "
                 "network does not have: it is a plan for another network"
             )
-        kept = owners[key][list(cut.keep)]
-        gone |= set(owners[key].tolist()) - set(kept.tolist())
-        owners[key] = kept
+        kept = channel_of[key][list(cut.keep)]
+        removed |= set(channel_of[key].tolist()) - set(kept.tolist())
+        channel_of[key] = kept
         shape = list(shapes[cut.tensor])
         shape[cut.dim] = len(cut.keep)
         shapes[cut.tensor] = tuple(shape)
     groups = (
-        replace(group, classes=tuple(n for n in group.classes if n not in gone))
+        replace(group, channels=tuple(n for n in group.channels if n not in removed))
         for group in graph.groups
     )
     norms = {
-        name: owner[~np.isin(owner, list(gone))] if gone else owner
-        for name, owner in graph.norms.items()
+        name: channels[~np.isin(channels, list(removed))] if removed else channels
+        for name, channels in graph.norms.items()
     }
-    return replace(graph, owners=owners, shapes=shapes, groups=tuple(groups), norms=norms)
+    return replace(graph, channel_of=channel_of, shapes=shapes, groups=tuple(groups), norms=norms)

@@ -23,7 +23,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class Original:
+class UnprunedShapes:
     """What a pruned network was like before: kept beside its weights.
 
     Attributes:
@@ -35,11 +35,11 @@ class Original:
     norms: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, graph: ChannelGraph, gone: frozenset[int]) -> Original:
+    def of(cls, graph: ChannelGraph, selected: frozenset[int]) -> UnprunedShapes:
         """Return the record of a network that lost channel classes."""
         norms = {
-            name: sum(number not in gone for number in owner.tolist())
-            for name, owner in graph.norms.items()
+            name: sum(number not in selected for number in channels.tolist())
+            for name, channels in graph.norms.items()
         }
         return cls(dict(graph.shapes), norms)
 
@@ -49,7 +49,7 @@ class Original:
         return {"shapes": shapes, "norms": dict(self.norms)}
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Original:
+    def from_dict(cls, content: Mapping[str, Any]) -> UnprunedShapes:
         """Return the record that :meth:`to_dict` gave.
 
         Raises:
@@ -81,8 +81,8 @@ def differing(module: nn.Module, state: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def fit_shapes(
-    module: nn.Module, state: Mapping[str, Any], original: Original | None = None
+def resize_to(
+    module: nn.Module, state: Mapping[str, Any], original: UnprunedShapes | None = None
 ) -> Shapes:
     """Give a module's tensors the shapes that they have in a state dict; values are to be loaded.
 
@@ -119,7 +119,9 @@ def fit_shapes(
     return before
 
 
-def _check(name: str, own: Tensor, other: Tensor, original: Original | None, conv: bool) -> None:
+def _check(
+    name: str, own: Tensor, other: Tensor, original: UnprunedShapes | None, conv: bool
+) -> None:
     here, there = tuple(own.shape), tuple(other.shape)
     remedy = "build the module with the arguments it was trained with"
     kernels = conv and here[2:] != there[2:]
@@ -157,7 +159,7 @@ def _exceeds(shape: tuple[int, ...], limit: tuple[int, ...]) -> bool:
     return any(size > most for size, most in zip(shape, limit, strict=True))
 
 
-def original_of(checkpoint: Mapping[str, Any]) -> Original | None:
+def unpruned_shapes_of(checkpoint: Mapping[str, Any]) -> UnprunedShapes | None:
     """Return the record that a filter-pruning callback left in a checkpoint, None if there is none.
 
     Raises:
@@ -166,11 +168,11 @@ def original_of(checkpoint: Mapping[str, Any]) -> Original | None:
     states = checkpoint.get("callbacks")
     for state in states.values() if isinstance(states, dict) else ():
         if isinstance(state, dict) and state.get("original") is not None:
-            return Original.from_dict(state["original"])
+            return UnprunedShapes.from_dict(state["original"])
     return None
 
 
-def check_full_size(module: nn.Module, original: Original) -> None:
+def check_full_size(module: nn.Module, original: UnprunedShapes) -> None:
     """Make sure that a freshly built module is the one that a checkpoint was pruned from.
 
     Raises:

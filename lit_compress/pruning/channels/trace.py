@@ -88,8 +88,8 @@ class Recording:
     """
 
     uses: dict[tuple[str, int], Use] = field(default_factory=dict)
-    work: dict[str, int] = field(default_factory=dict)
-    floors: dict[tuple[str, int], int] = field(default_factory=dict)
+    positions: dict[str, int] = field(default_factory=dict)
+    min_indices: dict[tuple[str, int], int] = field(default_factory=dict)
     opaque: dict[str, Reason] = field(default_factory=dict)
     norms: dict[str, Tensor] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)

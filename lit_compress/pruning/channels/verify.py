@@ -36,7 +36,7 @@ class Failure:
     reason: Reason
 
 
-class Unread(TorchFunctionMode):
+class ZeroedInputs(TorchFunctionMode):
     """Puts zeros where a layer would read channels that a plan removes.
 
     The activation is zeroed rather than the weight, which may be a thousand times larger.
@@ -75,10 +75,10 @@ class Unread(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _zeroed(self, image: Tensor, weight: Tensor, linear: bool) -> Tensor:
-        size, gone = self._gone[id(weight)]
+        size, removed = self._gone[id(weight)]
         dim = image.dim() - 1 if linear else image.dim() - weight.dim() + 1
         groups = image.shape[dim] // size
-        every = (gone[None] + size * np.arange(groups)[:, None]).ravel()
+        every = (removed[None] + size * np.arange(groups)[:, None]).ravel()
         return image.index_fill(dim, torch.from_numpy(every).to(image.device), 0)
 
 
@@ -88,11 +88,11 @@ def try_out(
     """Remove a third of each group on trial, then all that may go; return what went wrong."""
     random, groups = np.random.default_rng(seed), tuple(groups)
     for part in (3, 1):  # code may branch on a width that only the second falls short of
-        gone: list[int] = []
+        removed: list[int] = []
         for group in groups:
-            count = min(graph.removable(group), -(-len(group.classes) // part))
-            gone += random.permutation(group.classes)[:count].tolist()
-        failure = try_plan(model, runs, graph, make_plan(graph, gone)) if gone else None
+            count = min(graph.removable(group), -(-len(group.channels) // part))
+            removed += random.permutation(group.channels)[:count].tolist()
+        failure = try_plan(model, runs, graph, make_plan(graph, removed)) if removed else None
         if failure is not None:
             return failure
     return None
@@ -103,19 +103,19 @@ def try_plan(
 ) -> Failure | None:
     """Run a network with a plan's channels unread, and with them removed; return the difference.
 
-    Parameters that could hide a difference, such as a scale of zero, are shaken in both.
+    Parameters that could hide a difference, such as a scale of zero, are perturbed in both.
     """
     own = named_tensors(model)
-    shaken = _shaken(own)
-    with replaced(model, shaken), Unread(model, graph, plan):
+    perturbed = _perturbed(own)
+    with replaced(model, perturbed), ZeroedInputs(model, graph, plan):
         expected = [_outputs(run) for run in runs]
     cut = {
-        name: cut_tensor(shaken.get(name, own[name].detach()), dims)
+        name: cut_tensor(perturbed.get(name, own[name].detach()), dims)
         for name, dims in plan.by_tensor().items()
     }
     count = Count()
     try:
-        with replaced(model, shaken | cut, plan.norms), count:
+        with replaced(model, perturbed | cut, plan.norms), count:
             found = [_outputs(run) for run in runs]
     except Exception as error:  # whatever the model's own code raises
         op, file, line = count.place
@@ -128,7 +128,7 @@ def try_plan(
     return None
 
 
-def _shaken(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _perturbed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     return {
         name: tensor.detach() + _noise(tensor.shape, generator).to(tensor.device, tensor.dtype)

@@ -35,7 +35,7 @@ def rule_masks(
     Exactly ``ceil(n * ratio)`` of the ``n`` elements, or filters, of a weight go (``local``), or of
     all weights of a rule together (``global``); ties go in index order, and what was dropped before
     stays dropped. Filters are only set to zero: to remove them, see
-    :class:`lit_compress.pruning.selection.by_rules.RulePolicy`.
+    :class:`lit_compress.pruning.selection.by_rules.RuleSelector`.
 
     Args:
         module: The network.

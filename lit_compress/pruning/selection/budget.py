@@ -51,12 +51,12 @@ class Selection:
     """The choice made.
 
     Attributes:
-        gone: Numbers of all classes that are gone from the original, earlier ones included.
+        selected: Numbers of all selected channels of the original, earlier ones included.
         clamped: Names of groups that kept more than the share asked for, since they would have
             fallen under ``min_channels``.
     """
 
-    gone: frozenset[int]
+    selected: frozenset[int]
     clamped: tuple[str, ...] = ()
 
 
@@ -86,7 +86,7 @@ class _Candidates:
 
 def select(
     graph: ChannelGraph,
-    gone: frozenset[int],
+    selected: frozenset[int],
     scores: np.ndarray,
     groups: Sequence[int],
     share: Fraction,
@@ -102,7 +102,7 @@ def select(
 
     Args:
         graph: The original network's channels.
-        gone: Classes that are gone already; they stay gone.
+        selected: Channels that are selected already; they stay selected.
         scores: A score for each class that is not.
         groups: Indices of the groups that may lose channels.
         share: Share of the original to remove, in [0, 1).
@@ -115,8 +115,8 @@ def select(
     Returns:
         The choice: the least that reaches the share, or all that the limits let go.
     """
-    ranked = [index for index in groups if _is_ranked(graph.groups[index], gone, scores)]
-    candidates = [_candidates(graph, index, gone, scores, limits) for index in ranked]
+    ranked = [index for index in groups if _is_ranked(graph.groups[index], selected, scores)]
+    candidates = [_candidates(graph, index, selected, scores, limits) for index in ranked]
     ruled = [c for c in candidates if c.index in limits.ratios]
     common = [c for c in candidates if c.index not in limits.ratios]
     fixed = [(c, ceil(len(c.order) * limits.ratios[c.index])) for c in ruled]
@@ -125,10 +125,10 @@ def select(
         picked = [
             c.order[: c.count(number, limits.round_to)].tolist() for c, number in (*fixed, *wanted)
         ]
-        return gone.union(*picked)
+        return selected.union(*picked)
 
     def removed(level: int) -> frozenset[int]:
-        return taken(_at_level(common, level, scope, scores, gone))
+        return taken(_at_level(common, level, scope, scores, selected))
 
     due = share * getattr(budget, of)
     if scope == "local" and of == "filters":
@@ -156,7 +156,7 @@ def _at_level(
     level: int,
     scope: Scope,
     scores: np.ndarray,
-    gone: frozenset[int],
+    selected: frozenset[int],
 ) -> list[tuple[_Candidates, int]]:
     """Return how many classes each group should lose at a level of severity."""
     if scope == "local":
@@ -180,17 +180,19 @@ def _least(holds: Callable[[int], bool], last: int) -> int:
     return low
 
 
-def _is_ranked(group: Group, gone: frozenset[int], scores: np.ndarray) -> bool:
+def _is_ranked(group: Group, selected: frozenset[int], scores: np.ndarray) -> bool:
     """Tell whether each class of a group that is left has a score."""
-    return not np.isnan(scores[[number for number in group.classes if number not in gone]]).any()
+    return not np.isnan(
+        scores[[number for number in group.channels if number not in selected]]
+    ).any()
 
 
 def _candidates(
-    graph: ChannelGraph, index: int, gone: frozenset[int], scores: np.ndarray, limits: Limits
+    graph: ChannelGraph, index: int, selected: frozenset[int], scores: np.ndarray, limits: Limits
 ) -> _Candidates:
     group = graph.groups[index]
-    numbers = np.array(group.classes)
-    left = np.array([number not in gone for number in group.classes])
+    numbers = np.array(group.channels)
+    left = np.array([number not in selected for number in group.channels])
     order = np.lexsort((numbers, np.where(left, scores[numbers], -np.inf)))
     step = _channels_each(graph, index)
     keep = max(ceil(limits.min_channels / step), 1)
@@ -203,7 +205,7 @@ def _channels_each(graph: ChannelGraph, index: int) -> int:
     """Return how many filters of a layer go with one class of a group."""
     group = graph.groups[index]
     counts = [
-        int((graph.owners[key] == group.classes[0]).sum())
+        int((graph.channel_of[key] == group.channels[0]).sum())
         for key in group.keys
         if graph.roles[key] == "filter"
     ]
@@ -218,21 +220,21 @@ class _Cost:
         self._of = of
         self._filters = graph.filters()
         self._weights = {
-            name: 1 if of == "parameters" else graph.work.get(name, 0)
+            name: 1 if of == "parameters" else graph.positions.get(name, 0)
             for name in graph.shapes
             if name in parameters
         }
         self._owners: dict[str, dict[int, np.ndarray]] = {}
-        for (name, dim), owner in graph.owners.items():
+        for (name, dim), channels in graph.channel_of.items():
             if self._weights.get(name):
-                self._owners.setdefault(name, {})[dim] = owner
+                self._owners.setdefault(name, {})[dim] = channels
 
-    def saved(self, gone: frozenset[int]) -> int:
+    def saved(self, selected: frozenset[int]) -> int:
         """Return the filters, parameters or MACs that go with classes."""
         if self._of == "filters":
-            return int(self._filters[list(gone)].sum())
-        dropped = np.zeros(self._graph.class_count + 1, bool)  # the last is looked up by FIXED
-        dropped[list(gone)] = True
+            return int(self._filters[list(selected)].sum())
+        dropped = np.zeros(self._graph.channel_count + 1, bool)  # the last is looked up by FIXED
+        dropped[list(selected)] = True
         dropped[-1] = False
         return sum(
             self._weights[name] * self._lost(self._graph.shapes[name], dims, dropped)
@@ -248,6 +250,6 @@ class _Cost:
         return before - after
 
 
-def saved(graph: ChannelGraph, gone: frozenset[int], of: Of, parameters: frozenset[str]) -> int:
+def saved(graph: ChannelGraph, selected: frozenset[int], of: Of, parameters: frozenset[str]) -> int:
     """Return how many filters, parameters or MACs go with channel classes, exactly."""
-    return _Cost(graph, of, parameters).saved(gone)
+    return _Cost(graph, of, parameters).saved(selected)

@@ -19,18 +19,18 @@ from lit_compress.pruning.rules.masks import check_filters, filter_dims
 from lit_compress.pruning.rules.rule import Rule, assign, first_match
 from lit_compress.pruning.selection.budget import Limits, Selection, select
 from lit_compress.pruning.selection.eligible import Eligible, eligible_groups
-from lit_compress.pruning.selection.preview import Outlook, outlook
-from lit_compress.pruning.selection.state import Ledger
+from lit_compress.pruning.selection.preview import PruningPreview, preview
+from lit_compress.pruning.selection.state import PruningState
 from lit_compress.pruning.selection.uniform import (
+    analyse_network,
     channel_scores,
-    filters_of,
-    open_ledger,
+    count_filters,
     parameter_names,
 )
 
 
 @dataclass(frozen=True)
-class RulePolicy:
+class RuleSelector:
     """Removes the channels that rules ask for, each by its own measure.
 
     Attributes:
@@ -46,7 +46,7 @@ class RulePolicy:
     round_to: int = 1
     min_channels: int = 1
 
-    def open(self, module: nn.Module, inputs: Inputs, submodule: str = "") -> Ledger:
+    def open(self, module: nn.Module, inputs: Inputs, submodule: str = "") -> PruningState:
         """Analyse a network and count what it costs; nothing is changed in it.
 
         Args:
@@ -61,22 +61,22 @@ class RulePolicy:
         def ruled(graph: ChannelGraph) -> tuple[int, ...]:
             return tuple(self.eligible(module, graph).rules)
 
-        ledger = open_ledger(module, inputs, submodule, ruled)
-        self._refuse_unranked(module, ledger)
-        return ledger
+        state = analyse_network(module, inputs, submodule, ruled)
+        self._refuse_unranked(module, state)
+        return state
 
     def eligible(self, module: nn.Module, graph: ChannelGraph) -> Eligible:
         """Return the groups that rules name, and the layers that are left alone."""
         found = eligible_groups(module, graph, L2(), rules=self.rules)
-        kept_back = dict(found.kept_back)
+        excluded = dict(found.excluded)
         for index in set(found.groups) - set(found.rules):
-            kept_back.setdefault(graph.groups[index].name, "no rule names it")
-        return Eligible(found.groups, kept_back, found.rules)
+            excluded.setdefault(graph.groups[index].name, "no rule names it")
+        return Eligible(found.groups, excluded, found.rules)
 
     def select(
         self,
         module: nn.Module,
-        ledger: Ledger,
+        state: PruningState,
         progress: Fraction = Fraction(1),
         stage: int = 0,
         scores: Mapping[str, Tensor] | None = None,
@@ -85,40 +85,42 @@ class RulePolicy:
 
         Args:
             module: The module, as it is now.
-            ledger: What is known of it.
+            state: Its pruning state.
             progress: How far the schedule is, from 0 to 1.
             stage: Number of the event, from 0.
             scores: Scores of its layers' filters, of importances that need gradients.
         """
-        rules = self.eligible(module, ledger.graph).rules
-        gone, clamped = ledger.gone, list[str]()
+        rules = self.eligible(module, state.graph).rules
+        selected, clamped = state.selected, list[str]()
         ranked: dict[str, np.ndarray] = {}
         for place in dict.fromkeys(rule.place for rule in rules.values()):
             groups = [index for index, rule in rules.items() if rule.place == place]
             rule = rules[groups[0]]
             name = rule.importance or "l2"
             if name not in ranked:
-                ranked[name] = channel_scores(module, ledger, self._importance(rule), scores)
+                ranked[name] = channel_scores(module, state, self._importance(rule), scores)
             chosen = select(
-                ledger.graph,
-                ledger.gone,
+                state.graph,
+                state.selected,
                 ranked[name],
                 groups,
                 rule.due(progress, stage),
                 "filters",
                 self.scope,
                 Limits(self.min_channels, self.round_to),
-                replace(ledger.budget, filters=filters_of(ledger.graph, groups)),
+                replace(state.budget, filters=count_filters(state.graph, groups)),
                 parameter_names(module),
             )
-            gone |= chosen.gone
+            selected |= chosen.selected
             clamped += chosen.clamped
-        return Selection(gone, tuple(clamped))
+        return Selection(selected, tuple(clamped))
 
-    def outlook(self, module: nn.Module, ledger: Ledger, selection: Selection) -> Outlook:
+    def preview(
+        self, module: nn.Module, state: PruningState, selection: Selection
+    ) -> PruningPreview:
         """Return what a selection takes from each layer, and what cannot go and why."""
-        kept_back = self.eligible(module, ledger.graph).kept_back
-        return outlook(module, ledger.graph, selection.gone, ledger.budget, kept_back)
+        excluded = self.eligible(module, state.graph).excluded
+        return preview(module, state.graph, selection.selected, state.budget, excluded)
 
     @property
     def removes(self) -> bool:
@@ -133,7 +135,7 @@ class RulePolicy:
         return {
             rule.pattern: f"{rule.place}: "
             + (
-                found.kept_back.get(rule.pattern.rpartition(".")[0])
+                found.excluded.get(rule.pattern.rpartition(".")[0])
                 or reasons.get(rule.pattern)
                 or "its channels could not be followed"
             )
@@ -150,14 +152,14 @@ class RulePolicy:
     def _importance(rule: Rule) -> Importance:
         return importance_of(rule.importance or "l2")  # type: ignore[arg-type]
 
-    def _refuse_unranked(self, module: nn.Module, ledger: Ledger) -> None:
-        for index, rule in self.eligible(module, ledger.graph).rules.items():
+    def _refuse_unranked(self, module: nn.Module, state: PruningState) -> None:
+        for index, rule in self.eligible(module, state.graph).rules.items():
             importance = self._importance(rule)
             if importance.reads != "scale":
                 continue
-            scores = channel_scores(module, ledger, importance)
-            group = ledger.graph.groups[index]
-            if np.isnan(scores[list(group.classes)]).any():
+            scores = channel_scores(module, state, importance)
+            group = state.graph.groups[index]
+            if np.isnan(scores[list(group.channels)]).any():
                 raise RuleError(
                     f"{rule.place}: importance bn_scale ranks by the norm behind a layer, and "
                     f"{group.name} has none: use l1, l2, fpgm or taylor for it"
@@ -200,23 +202,23 @@ class Resolved:
     Attributes:
         all: By name, the weights that lose something.
         masked: Those of them that are set to zero.
-        policy: What removes channels.
+        selector: What removes channels.
     """
 
     all: Mapping[str, Rule]
     masked: Mapping[str, Rule]
-    policy: RulePolicy
+    selector: RuleSelector
 
 
 def resolve(
-    module: nn.Module, rules: tuple[Rule, ...], policy: RulePolicy, removing: bool
+    module: nn.Module, rules: tuple[Rule, ...], selector: RuleSelector, removing: bool
 ) -> Resolved:
     """Return what rules mean for a network.
 
     Args:
         module: The network.
         rules: The rules as they were written.
-        policy: How channels are removed.
+        selector: How channels are removed.
         removing: Whether filters and neurons are removed, or only set to zero.
 
     Raises:
@@ -226,7 +228,7 @@ def resolve(
     dims = {name: module.get_parameter(name).dim() for name in ruled}
     elements = {n: rule for n, rule in ruled.items() if rule.kind(dims[n]) == "element"}
     if removing:
-        return Resolved(ruled, elements, replace(policy, rules=channel_rules(module, rules)))
+        return Resolved(ruled, elements, replace(selector, rules=channel_rules(module, rules)))
     filters = {name: rule for name, rule in ruled.items() if name not in elements}
     check_filters(filters, filter_dims(module))
-    return Resolved(ruled, ruled, policy)
+    return Resolved(ruled, ruled, selector)

@@ -22,12 +22,12 @@ class Eligible:
 
     Attributes:
         groups: Their indices.
-        kept_back: Layers that are left alone, and why.
+        excluded: Layers that are left alone, and why.
         rules: By index, the rule that gives a group a share of its own.
     """
 
     groups: tuple[int, ...]
-    kept_back: dict[str, str]
+    excluded: dict[str, str]
     rules: dict[int, Rule]
 
     @property
@@ -66,14 +66,14 @@ def eligible_groups(
     makers = _makers(module, graph, layers)
     names = dict.fromkeys((*layers, *(name for found in makers.values() for name in found)))
     left_out = set(names) - matching(include, names, "include")
-    excluded = matching(exclude, names, "exclude")
+    ruled_out = matching(exclude, names, "exclude")
     norms = norm_weights(module) if importance.reads == "scale" else set()
     check_rules(rules, names)
     left: list[int] = []
-    kept_back: dict[str, str] = {}
+    excluded: dict[str, str] = {}
     ruled: dict[int, Rule] = {}
     for index, group in enumerate(graph.groups):
-        why = _why_not(module, graph, group, makers, left_out, excluded)
+        why = _why_not(module, graph, group, makers, left_out, ruled_out)
         tied = [layer for key in group.keys for layer in makers.get(key, ())]
         if not why and importance.reads == "scale" and not any(n in norms for n, _ in group.keys):
             why = "no norm behind it to rank by"
@@ -81,16 +81,16 @@ def eligible_groups(
         if not why and rule is not None and rule.ratio is None:
             why = f"a rule says so ({rule.place})"
         if why:
-            kept_back.update(dict.fromkeys(tied, why))
+            excluded.update(dict.fromkeys(tied, why))
         else:
             left.append(index)
             if rule is not None and rule.ratio is not None:
                 ruled[index] = rule
     if not any(graph.removable(graph.groups[index]) for index in left):
         raise ChannelError(
-            f"no channel of {type(module).__name__} can go: {_summary(graph, kept_back)}"
+            f"no channel of {type(module).__name__} can go: {_summary(graph, excluded)}"
         )
-    return Eligible(tuple(left), kept_back, ruled)
+    return Eligible(tuple(left), excluded, ruled)
 
 
 def _why_not(
@@ -128,8 +128,8 @@ def _makers(
     }
 
 
-def _summary(graph: ChannelGraph, kept_back: dict[str, str]) -> str:
-    reasons = [f"{layer}: {why}" for layer, why in kept_back.items()]
+def _summary(graph: ChannelGraph, excluded: dict[str, str]) -> str:
+    reasons = [f"{layer}: {why}" for layer, why in excluded.items()]
     reasons += [f"{frozen.tensor}: {frozen.reason}" for frozen in graph.frozen]
     shown = "; ".join(reasons[:3])
     return shown or "its forward uses no conv or linear layer with a weight of its own"

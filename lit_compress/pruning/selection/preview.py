@@ -17,7 +17,7 @@ COMPUTED = "its weight is computed (weight_norm, LoRA ...), or its forward was n
 
 
 @dataclass(frozen=True)
-class LayerOutlook:
+class LayerPreview:
     """What a layer loses.
 
     Attributes:
@@ -36,7 +36,7 @@ class LayerOutlook:
 
 
 @dataclass(frozen=True)
-class Outlook:
+class PruningPreview:
     """What a network loses; print it as a table.
 
     Attributes:
@@ -45,7 +45,7 @@ class Outlook:
         after: What it will cost.
     """
 
-    layers: tuple[LayerOutlook, ...]
+    layers: tuple[LayerPreview, ...]
     before: Budget
     after: Budget
 
@@ -58,40 +58,40 @@ class Outlook:
             lines.append(row.rstrip())
         for word, title in (("parameters", "parameters"), ("macs", "MACs of the example inputs")):
             old, new = getattr(self.before, word), getattr(self.after, word)
-            gone = f" ({1 - new / old:.1%} go)" if old else ""
-            lines.append(f"{title}: {old:,} to {new:,}{gone}")
+            selected = f" ({1 - new / old:.1%} go)" if old else ""
+            lines.append(f"{title}: {old:,} to {new:,}{selected}")
         return "\n".join(lines)
 
 
-def outlook(
+def preview(
     module: nn.Module,
     graph: ChannelGraph,
-    gone: frozenset[int],
+    selected: frozenset[int],
     budget: Budget,
-    kept_back: dict[str, str],
-) -> Outlook:
+    excluded: dict[str, str],
+) -> PruningPreview:
     """Return what a network loses with channel classes.
 
     Args:
         module: The network, whole.
         graph: Its channels.
-        gone: Classes that go.
+        selected: Channels to remove.
         budget: What it costs.
-        kept_back: Layers that are left alone though channels could go, and why.
+        excluded: Layers that are left alone though channels could go, and why.
     """
     parameters = frozenset(name for name, _ in module.named_parameters())
     after = Budget(
-        budget.parameters - saved(graph, gone, "parameters", parameters),
-        budget.macs - saved(graph, gone, "macs", parameters),
-        budget.filters - saved(graph, gone, "filters", parameters),
+        budget.parameters - saved(graph, selected, "parameters", parameters),
+        budget.macs - saved(graph, selected, "macs", parameters),
+        budget.filters - saved(graph, selected, "filters", parameters),
     )
     names = {id(tensor): name for name, tensor in named_tensors(module).items()}
     layers = tuple(
-        _layer(graph, name, layer, names.get(id(layer.weight), ""), gone, kept_back)
+        _layer(graph, name, layer, names.get(id(layer.weight), ""), selected, excluded)
         for name, layer in module.named_modules()
         if isinstance(layer, PRUNABLE)
     )
-    return Outlook(layers, budget, after)
+    return PruningPreview(layers, budget, after)
 
 
 def _layer(
@@ -99,23 +99,27 @@ def _layer(
     name: str,
     layer: nn.Module,
     weight: str,
-    gone: Collection[int],
-    kept_back: dict[str, str],
-) -> LayerOutlook:
+    selected: Collection[int],
+    excluded: dict[str, str],
+) -> LayerPreview:
     dim = next((d for d in (0, 1) if _makes(graph, weight, d)), 0)
-    owner = graph.owners.get((weight, dim)) if _makes(graph, weight, dim) else None
+    channels = graph.channel_of.get((weight, dim)) if _makes(graph, weight, dim) else None
     stopped = [frozen for frozen in graph.frozen if frozen.tensor == weight]
     total = int(getattr(layer, "out_channels", getattr(layer, "out_features", 0)))
     # An index of a grouped transposed convolution's weight is a filter in each of its groups.
-    lost = 0 if owner is None else int(np.isin(owner, list(gone)).sum()) * total // len(owner)
+    lost = (
+        0
+        if channels is None
+        else int(np.isin(channels, list(selected)).sum()) * total // len(channels)
+    )
     reasons = [str(frozen.reason) for frozen in stopped]
-    if name in kept_back:
-        return LayerOutlook(name, total, total - lost, total, (kept_back[name], *reasons))
+    if name in excluded:
+        return LayerPreview(name, total, total - lost, total, (excluded[name], *reasons))
     shape = layer.get_parameter("weight").shape if stopped else ()
     fixed = sum(len(frozen.indices) * total // shape[frozen.dim] for frozen in stopped)
-    if owner is None and not stopped and not _read_as_depthwise(graph, weight):
-        return LayerOutlook(name, total, total, total, (COMPUTED,))
-    return LayerOutlook(name, total, total - lost, fixed, tuple(dict.fromkeys(reasons)))
+    if channels is None and not stopped and not _read_as_depthwise(graph, weight):
+        return LayerPreview(name, total, total, total, (COMPUTED,))
+    return LayerPreview(name, total, total - lost, fixed, tuple(dict.fromkeys(reasons)))
 
 
 def _makes(graph: ChannelGraph, weight: str, dim: int) -> bool:
@@ -123,4 +127,4 @@ def _makes(graph: ChannelGraph, weight: str, dim: int) -> bool:
 
 
 def _read_as_depthwise(graph: ChannelGraph, weight: str) -> bool:
-    return weight in graph.work
+    return weight in graph.positions

@@ -13,11 +13,11 @@ from lit_compress.pruning.layers import plain_weights
 from lit_compress.pruning.masks import pruned_count
 from lit_compress.pruning.rules.masks import filter_dims
 from lit_compress.pruning.rules.rule import Rule
-from lit_compress.pruning.selection.preview import Outlook
+from lit_compress.pruning.selection.preview import PruningPreview
 
 
 @dataclass(frozen=True)
-class WeightOutlook:
+class WeightPreview:
     """What a weight loses.
 
     Attributes:
@@ -36,7 +36,7 @@ class WeightOutlook:
 
 
 @dataclass(frozen=True)
-class RuleOutlook:
+class RulePreview:
     """What a network loses by rules; print it as a table.
 
     Attributes:
@@ -44,8 +44,8 @@ class RuleOutlook:
         channels: What its layers lose of filters, where filters are removed.
     """
 
-    weights: tuple[WeightOutlook, ...]
-    channels: Outlook | None = None
+    weights: tuple[WeightPreview, ...]
+    channels: PruningPreview | None = None
 
     @property
     def share(self) -> float:
@@ -69,9 +69,9 @@ class RuleOutlook:
         return "\n".join(lines if self.channels is None else [*lines, str(self.channels)])
 
 
-def rule_outlook(
-    module: nn.Module, ruled: Mapping[str, Rule], plan: Plan | None, channels: Outlook | None
-) -> RuleOutlook:
+def rule_preview(
+    module: nn.Module, ruled: Mapping[str, Rule], plan: Plan | None, channels: PruningPreview | None
+) -> RulePreview:
     """Return what rules take from a network in the end.
 
     Args:
@@ -96,5 +96,5 @@ def rule_outlook(
             elif plan is None:
                 filters = shape[dims[name]]
                 left -= left // filters * pruned_count(filters, rule.ratio)
-        rows.append(WeightOutlook(name, rule, kind, weight.numel(), left))
-    return RuleOutlook(tuple(rows), channels)
+        rows.append(WeightPreview(name, rule, kind, weight.numel(), left))
+    return RulePreview(tuple(rows), channels)

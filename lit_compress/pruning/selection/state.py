@@ -13,14 +13,14 @@ from torch import Tensor
 from lit_compress.errors import PlanError
 from lit_compress.pruning.channels.graph import ChannelGraph
 from lit_compress.pruning.channels.plan import Plan, make_plan, restrict
-from lit_compress.pruning.channels.resize import Original
+from lit_compress.pruning.channels.resize import UnprunedShapes
 from lit_compress.pruning.selection.budget import Budget, Of, saved
 
-Gone = frozenset[int]
+Channels = frozenset[int]
 
 
 @dataclass
-class Ledger:
+class PruningState:
     """The channels of a network, and which of them are gone.
 
     Attributes:
@@ -32,9 +32,9 @@ class Ledger:
 
     graph: ChannelGraph
     budget: Budget
-    gone: Gone = frozenset()
-    removed: Gone = frozenset()
-    _left: tuple[Gone, ChannelGraph] | None = field(default=None, repr=False)
+    selected: Channels = frozenset()
+    removed: Channels = frozenset()
+    _left: tuple[Channels, ChannelGraph] | None = field(default=None, repr=False)
 
     def left(self) -> ChannelGraph:
         """Return the channels of the module as it is now."""
@@ -60,18 +60,18 @@ class Ledger:
                     f"{here or 'missing'}: the checkpoint is damaged, or of another network"
                 )
 
-    def plan(self, gone: Gone) -> Plan:
+    def plan(self, selected: Channels) -> Plan:
         """Return the plan that removes classes from the module as it is now."""
-        return make_plan(self.left(), gone - self.removed)
+        return make_plan(self.left(), selected - self.removed)
 
     def kept(self) -> ChannelGraph:
         """Return the channels that are not decided to go."""
-        return restrict(self.graph, make_plan(self.graph, self.gone))
+        return restrict(self.graph, make_plan(self.graph, self.selected))
 
     def masks(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return masks, False where a parameter belongs to a class that is to be held at zero."""
         masks: dict[str, Tensor] = {}
-        for cut in self.plan(self.gone).cuts:
+        for cut in self.plan(self.selected).cuts:
             if cut.tensor in parameters:
                 whole = torch.ones(parameters[cut.tensor].shape, dtype=torch.bool)
                 mask = masks.setdefault(cut.tensor, whole)
@@ -84,31 +84,31 @@ class Ledger:
         totals = {"filters": self.budget.filters, "parameters": self.budget.parameters}
         return totals.get(of, self.budget.macs)
 
-    def saved(self, of: Of, parameters: frozenset[str], gone: Gone | None = None) -> int:
+    def saved(self, of: Of, parameters: frozenset[str], selected: Channels | None = None) -> int:
         """Return how many filters, parameters or MACs go with classes: all that are decided.
 
         Args:
             of: What to count.
             parameters: Names of the tensors that count as parameters.
-            gone: Other classes.
+            selected: Other channels.
         """
-        return saved(self.graph, self.gone if gone is None else gone, of, parameters)
+        return saved(self.graph, self.selected if selected is None else selected, of, parameters)
 
-    def original(self) -> Original:
+    def original(self) -> UnprunedShapes:
         """Return what the network was, to be kept beside its weights."""
-        return Original.of(self.graph, self.removed)
+        return UnprunedShapes.of(self.graph, self.removed)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the ledger as lists, numbers, text and tensors, for a checkpoint."""
         return {
             "graph": self.graph.to_dict(),
             "budget": [self.budget.parameters, self.budget.macs, self.budget.filters],
-            "gone": torch.tensor(sorted(self.gone), dtype=torch.int32),
+            "gone": torch.tensor(sorted(self.selected), dtype=torch.int32),
             "removed": torch.tensor(sorted(self.removed), dtype=torch.int32),
         }
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Ledger:
+    def from_dict(cls, content: Mapping[str, Any]) -> PruningState:
         """Return the ledger that :meth:`to_dict` gave.
 
         Raises:
@@ -117,8 +117,8 @@ class Ledger:
         try:
             graph = ChannelGraph.from_dict(content["graph"])
             parameters, macs, filters = (int(number) for number in content["budget"])
-            gone, removed = (_numbers(content[key]) for key in ("gone", "removed"))
-            if graph.class_count > sum(map(len, graph.owners.values())):
+            selected, removed = (_numbers(content[key]) for key in ("gone", "removed"))
+            if graph.channel_count > sum(map(len, graph.channel_of.values())):
                 raise ValueError("more classes than channels")  # their number takes memory
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             if isinstance(error, PlanError):
@@ -127,14 +127,14 @@ class Ledger:
                 f"the checkpoint's record of pruned channels is damaged "
                 f"({type(error).__name__}: {error})"
             ) from error
-        if not gone <= frozenset(graph.classes) or not removed <= gone:
+        if not selected <= frozenset(graph.channels) or not removed <= selected:
             raise PlanError(
                 "the checkpoint's record of pruned channels is damaged: unknown classes"
             )
-        return cls(graph, Budget(parameters, macs, filters), gone, removed)
+        return cls(graph, Budget(parameters, macs, filters), selected, removed)
 
 
-def ledger_of(checkpoint: Mapping[str, Any]) -> Ledger | None:
+def pruning_state_of(checkpoint: Mapping[str, Any]) -> PruningState | None:
     """Return the ledger that a filter-pruning callback left in a checkpoint, None if there is none.
 
     Raises:
@@ -143,11 +143,11 @@ def ledger_of(checkpoint: Mapping[str, Any]) -> Ledger | None:
     states = checkpoint.get("callbacks")
     for state in states.values() if isinstance(states, dict) else ():
         if isinstance(state, dict) and state.get("ledger") is not None:
-            return Ledger.from_dict(state["ledger"])
+            return PruningState.from_dict(state["ledger"])
     return None
 
 
-def _numbers(classes: Tensor) -> Gone:
-    if classes.dim() != 1 or classes.is_floating_point():
+def _numbers(channels: Tensor) -> Channels:
+    if channels.dim() != 1 or channels.is_floating_point():
         raise ValueError("classes must be whole numbers in one dimension")
-    return frozenset(classes.tolist())
+    return frozenset(channels.tolist())

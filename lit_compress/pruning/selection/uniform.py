@@ -20,20 +20,20 @@ from lit_compress.pruning.channels.trace import named_tensors
 from lit_compress.pruning.importance import (
     L2,
     Importance,
-    class_scores,
     layer_scores,
     refuse_nan,
+    scores_by_channel,
 )
 from lit_compress.pruning.masks import Scope
 from lit_compress.pruning.rules.rule import Rule
 from lit_compress.pruning.selection.budget import Budget, Limits, Of, Selection, select
 from lit_compress.pruning.selection.eligible import Eligible, eligible_groups
-from lit_compress.pruning.selection.preview import Outlook, outlook
-from lit_compress.pruning.selection.state import Ledger
+from lit_compress.pruning.selection.preview import PruningPreview, preview
+from lit_compress.pruning.selection.state import PruningState
 
 
 @dataclass(frozen=True)
-class Policy:
+class UniformSelector:
     """Which channels go first, and from which layers.
 
     Attributes:
@@ -56,7 +56,7 @@ class Policy:
     round_to: int = 1
     min_channels: int = 1
 
-    def open(self, module: nn.Module, inputs: Inputs, submodule: str = "") -> Ledger:
+    def open(self, module: nn.Module, inputs: Inputs, submodule: str = "") -> PruningState:
         """Analyse a network and count what it costs; nothing is changed in it.
 
         Args:
@@ -64,7 +64,7 @@ class Policy:
             inputs: What its forward takes.
             submodule: Name of the part of it that takes them.
         """
-        return open_ledger(
+        return analyse_network(
             module, inputs, submodule, lambda graph: self.eligible(module, graph).groups
         )
 
@@ -77,7 +77,7 @@ class Policy:
     def select(
         self,
         module: nn.Module,
-        ledger: Ledger,
+        state: PruningState,
         share: Fraction,
         progress: Fraction = Fraction(1),
         scores: Mapping[str, Tensor] | None = None,
@@ -86,38 +86,40 @@ class Policy:
 
         Args:
             module: The module, as it is now.
-            ledger: What is known of it.
+            state: Its pruning state.
             share: Share of the original to remove.
             progress: How far the schedule is, from 0 to 1: the rules' ratios are due by as much.
             scores: Scores of its layers' filters, of an importance that needs gradients.
         """
-        eligible = self.eligible(module, ledger.graph)
+        eligible = self.eligible(module, state.graph)
         ratios = {index: ratio * progress for index, ratio in eligible.ratios.items()}
         return select(
-            ledger.graph,
-            ledger.gone,
-            channel_scores(module, ledger, self.importance, scores),
+            state.graph,
+            state.selected,
+            channel_scores(module, state, self.importance, scores),
             eligible.groups,
             share,
             self.of,
             self.scope,
             Limits(self.min_channels, self.round_to, ratios),
-            ledger.budget,
+            state.budget,
             parameter_names(module),
         )
 
-    def outlook(self, module: nn.Module, ledger: Ledger, selection: Selection) -> Outlook:
+    def preview(
+        self, module: nn.Module, state: PruningState, selection: Selection
+    ) -> PruningPreview:
         """Return what a selection takes from each layer, and what cannot go and why."""
-        kept_back = self.eligible(module, ledger.graph).kept_back
-        return outlook(module, ledger.graph, selection.gone, ledger.budget, kept_back)
+        excluded = self.eligible(module, state.graph).excluded
+        return preview(module, state.graph, selection.selected, state.budget, excluded)
 
 
-def open_ledger(
+def analyse_network(
     module: nn.Module,
     inputs: Inputs,
     submodule: str,
     groups: Callable[[ChannelGraph], Sequence[int]],
-) -> Ledger:
+) -> PruningState:
     """Analyse a network and count what it costs; nothing is changed in it.
 
     Args:
@@ -133,18 +135,18 @@ def open_ledger(
     with undisturbed(module):
         macs = cost(module.get_submodule(submodule), inputs).macs
     count = sum(parameter.numel() for parameter in parameters.values())
-    return Ledger(graph, Budget(count, macs, filters_of(graph, groups(graph))))
+    return PruningState(graph, Budget(count, macs, count_filters(graph, groups(graph))))
 
 
-def filters_of(graph: ChannelGraph, groups: Sequence[int]) -> int:
+def count_filters(graph: ChannelGraph, groups: Sequence[int]) -> int:
     """Return how many filters groups hold."""
-    classes = [number for index in groups for number in graph.groups[index].classes]
-    return int(graph.filters()[classes].sum())
+    channels = [number for index in groups for number in graph.groups[index].channels]
+    return int(graph.filters()[channels].sum())
 
 
 def channel_scores(
     module: nn.Module,
-    ledger: Ledger,
+    state: PruningState,
     importance: Importance,
     given: Mapping[str, Tensor] | None = None,
 ) -> np.ndarray:
@@ -152,23 +154,23 @@ def channel_scores(
 
     Args:
         module: The module, as it is now.
-        ledger: What is known of it.
+        state: Its pruning state.
         importance: The score.
         given: Scores of its layers' filters, of an importance that needs gradients.
     """
-    kept = ledger.kept()
-    held = ledger.plan(ledger.gone).by_tensor()
+    kept = state.kept()
+    held = state.plan(state.selected).by_tensor()
     if importance.needs_gradient and given:
-        roles = ledger.graph.roles
+        roles = state.graph.roles
         scores = {
             name: score[_makers(roles, held.get(name, {}), name, len(score))]
             for name, score in given.items()
         }
-        return class_scores(kept, scores, importance)
+        return scores_by_channel(kept, scores, importance)
     importance = L2() if importance.needs_gradient else importance
     tensors = named_tensors(module)
     cut = {name: cut_tensor(tensors[name].detach(), dims) for name, dims in held.items()}
-    return class_scores(kept, layer_scores(module, kept, importance, cut), importance)
+    return scores_by_channel(kept, layer_scores(module, kept, importance, cut), importance)
 
 
 def parameter_names(module: nn.Module) -> frozenset[str]:

@@ -28,7 +28,7 @@ from lit_compress.quantization.operations import WEIGHTED, channel_dim, is_param
 STEPS = 2**30
 
 
-def fit_biases(prepared: GraphModule, batches: Iterable[Batch]) -> dict[str, Tensor]:
+def round_biases(prepared: GraphModule, batches: Iterable[Batch]) -> dict[str, Tensor]:
     """Return the biases that a calibrated graph should have when it is quantised.
 
     The mean of each channel is then what it is in float, and biases of a step and more are whole

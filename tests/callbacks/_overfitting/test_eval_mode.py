@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchvision.models import mobilenet_v2
 from torchvision.ops import StochasticDepth
 
-from lit_compress.callbacks._overfitting.eval_mode import Deactivation, leftover
+from lit_compress.callbacks._overfitting.eval_mode import EvalMode, leftover
 from lit_compress.errors import PatternError
 
 
@@ -52,7 +52,7 @@ def everything() -> Dropper:
 
 def test_holds_what_regularises_and_nothing_else() -> None:
     net = everything()
-    held = Deactivation()
+    held = EvalMode()
     held.attach(net)
     assert held.names() == ["1", "2", "3", "4", "5"]
     assert net.training
@@ -68,7 +68,7 @@ def test_holds_what_regularises_and_nothing_else() -> None:
 def test_what_the_user_froze_stays_frozen() -> None:
     net = everything()
     net[1].eval()
-    held = Deactivation()
+    held = EvalMode()
     held.attach(net)
     held.release()
     assert not net[1].training
@@ -76,7 +76,7 @@ def test_what_the_user_froze_stays_frozen() -> None:
 
 def test_only_scales_and_shifts_of_norms_lose_their_gradients() -> None:
     net = everything()
-    held = Deactivation()
+    held = EvalMode()
     held.attach(net)
     net(torch.randn(8, 4)).sum().backward()
     held.drop_gradients()
@@ -90,7 +90,7 @@ def test_only_scales_and_shifts_of_norms_lose_their_gradients() -> None:
 
 def test_attention_with_dropout_and_its_kin() -> None:
     layer = nn.TransformerEncoderLayer(8, 2, dropout=0.5, batch_first=True)
-    held = Deactivation()
+    held = EvalMode()
     held.attach(layer)
     assert {"self_attn", "dropout", "dropout1", "dropout2"} == set(held.names())
     x = torch.randn(2, 3, 8)
@@ -105,7 +105,7 @@ def test_a_held_network_trains_as_it_evaluates(net: nn.Module, shape: tuple[int,
     twin = copy.deepcopy(net)
     assert leftover(twin, twin, x) is None
     expected = copy.deepcopy(net).eval()(x)
-    Deactivation().attach(net.train())
+    EvalMode().attach(net.train())
     torch.testing.assert_close(net(x), expected)
 
 
@@ -127,4 +127,4 @@ def test_a_part_of_a_module_can_be_run_alone() -> None:
 
 def test_a_pattern_that_matches_nothing_is_refused() -> None:
     with pytest.raises(PatternError, match="hold: 'head' matches no module of Dropper"):
-        Deactivation(["head"]).attach(everything())
+        EvalMode(["head"]).attach(everything())

@@ -62,12 +62,12 @@ def test_the_dense_network_is_shown_once_before_the_first_event(make_trainer: Ma
 
 def test_brought_forward_it_stays_so_in_a_resumed_run() -> None:
     first = Noted(0.5, Schedule(6, 8, shape="linear"))
-    first.bring_forward(4)
-    assert first.begins == 2
+    first.move_earlier(4)
+    assert first.first_epoch == 2
     again = Noted(0.5, Schedule(6, 8, shape="linear"))
     again.load_state_dict(first.state_dict())
     again.load_state_dict(first.state_dict())
-    assert again.begins == 2
+    assert again.first_epoch == 2
     assert first.earliest(3) == 3
 
 

@@ -28,7 +28,7 @@ def test_nothing_is_known_before_a_fit(kind: str) -> None:
     callback = made(kind)
     assert callback.original() is None
     with pytest.raises(InvalidArgumentError, match="has not seen the network yet: start a fit"):
-        callback._opened()
+        callback._require_state()
 
 
 @pytest.mark.parametrize("kind", ["filters", "rules"])
@@ -53,7 +53,7 @@ def test_a_copy_that_was_loaded_whole_is_completed(
 ) -> None:
     callback, whole = made("filters"), copy.deepcopy(foreign)
     make_trainer(max_epochs=2, callbacks=[callback]).fit(foreign, loader(), loader(16, 1))
-    callback.complete(whole)
+    callback.prune_to_final(whole)
     assert whole.net[3].weight.shape == foreign.net[3].weight.shape == (6, 4, 3, 3)
-    callback.complete(foreign)  # what is cut already stays
+    callback.prune_to_final(foreign)  # what is cut already stays
     assert torch.isfinite(foreign(torch.zeros(1, 1, 8, 8))).all()

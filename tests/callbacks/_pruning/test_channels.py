@@ -14,4 +14,4 @@ from lit_compress.errors import InvalidArgumentError
 def test_no_example_is_known_before_a_fit(callback: Callback) -> None:
     assert isinstance(callback, ChannelPruning)
     with pytest.raises(InvalidArgumentError, match="has no example input yet: start a fit"):
-        callback._seen()
+        callback._require_example()

@@ -13,23 +13,23 @@ from lightning.pytorch import Trainer
 
 from lit_compress import Schedule
 from lit_compress.callbacks import FilterPruning
-from lit_compress.callbacks._pruning.reach import check_reach
+from lit_compress.callbacks._pruning.reach import check_target
 from lit_compress.errors import InvalidArgumentError
-from lit_compress.pruning.selection.uniform import Policy
+from lit_compress.pruning.selection.uniform import UniformSelector
 
 IMAGES = torch.zeros(2, 1, 8, 8)
 ONCE = Schedule(shape="one_shot")
 
 
 def test_parameters_that_cannot_go_are_counted(foreign: ForeignModule) -> None:
-    policy = Policy(of="parameters", min_channels=6)
-    ledger = policy.open(foreign, IMAGES)
+    selector = UniformSelector(of="parameters", min_channels=6)
+    state = selector.open(foreign, IMAGES)
     modest, bold = (
-        policy.select(foreign, ledger, share) for share in (Fraction(1, 5), Fraction(4, 5))
+        selector.select(foreign, state, share) for share in (Fraction(1, 5), Fraction(4, 5))
     )
-    check_reach(foreign, ledger, modest, "parameters", 0.2)
+    check_target(foreign, state, modest, "parameters", 0.2)
     with pytest.raises(InvalidArgumentError, match=r"target 0\.8 of parameters .* 0\.\d+ can go"):
-        check_reach(foreign, ledger, bold, "parameters", 0.8)
+        check_target(foreign, state, bold, "parameters", 0.8)
 
 
 def test_rounding_that_leaves_little_to_go_is_said(

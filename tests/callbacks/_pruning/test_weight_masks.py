@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from lit_compress.callbacks._pruning.weight_masks import Hold
+from lit_compress.callbacks._pruning.weight_masks import WeightMasks
 
 
 @pytest.fixture
@@ -11,9 +11,9 @@ def net() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
 
 
-def held(net: nn.Module) -> Hold:
+def held(net: nn.Module) -> WeightMasks:
     """Hold the first filter of the first layer at zero."""
-    hold = Hold()
+    hold = WeightMasks()
     mask = torch.ones(3, 4, dtype=torch.bool)
     mask[0] = False
     hold.hold(dict(net.named_parameters()), {"0.weight": mask})
@@ -70,8 +70,8 @@ def test_gradients_of_what_is_held_are_zero_and_absent_ones_stay_absent(net: nn.
 
 
 def test_nothing_is_held_before_or_after(net: nn.Module) -> None:
-    Hold().apply()
-    Hold().apply_to_gradients()
+    WeightMasks().apply()
+    WeightMasks().apply_to_gradients()
     hold = held(net)
     hold.clear()
     nn.init.ones_(net[0].weight)
@@ -94,7 +94,7 @@ def test_the_last_masks_count(net: nn.Module) -> None:
 def test_masks_have_type_and_memory_format_of_their_weights(dtype: torch.dtype) -> None:
     layer = nn.Conv2d(4, 4, 3).to(dtype).to(memory_format=torch.channels_last)
     mask = torch.rand(4, 4, 3, 3) > 0.5
-    hold = Hold()
+    hold = WeightMasks()
     hold.hold({"weight": layer.weight}, {"weight": mask})
     assert torch.equal(layer.weight.bool(), mask)
     assert layer.weight.dtype == hold._masks[0].dtype == dtype

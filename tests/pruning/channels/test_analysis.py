@@ -52,14 +52,14 @@ def exact(model: nn.Module, inputs: Any) -> ChannelGraph:
     args = inputs if isinstance(inputs, tuple) else (inputs,)
     model.eval()
     graph = analyse(model, inputs)
-    plan = make_plan(graph, [n for g in graph.groups for n in g.classes[: graph.removable(g)]])
+    plan = make_plan(graph, [n for g in graph.groups for n in g.channels[: graph.removable(g)]])
     own = named_tensors(model)
     held = {name: own[name].detach().clone() for name in graph.shapes}
     with torch.no_grad():
         for cut in plan.cuts:
             if graph.roles[cut.tensor, cut.dim] == "input":
-                gone = sorted(set(range(cut.size)) - set(cut.keep))
-                own[cut.tensor].index_fill_(cut.dim, torch.tensor(gone), 0)
+                selected = sorted(set(range(cut.size)) - set(cut.keep))
+                own[cut.tensor].index_fill_(cut.dim, torch.tensor(selected), 0)
         expected = tensors_in(model(*args))
         for name, value in held.items():
             own[name].copy_(value)
@@ -90,19 +90,19 @@ def test_unet_loses_channels_of_skips(x: Tensor) -> None:
 
     layers = {"a": nn.Conv2d(3, 8, 3, 1, 1), "b": nn.Conv2d(8, 12, 2, 2)}
     layers |= {"u": nn.ConvTranspose2d(12, 6, 2, 2), "o": nn.Conv2d(14, 2, 1)}
-    assert len(exact(Net(forward, **layers), x).classes) == 8 + 12 + 6
+    assert len(exact(Net(forward, **layers), x).channels) == 8 + 12 + 6
 
 
 def test_layer_used_twice_is_cut_once(x: Tensor) -> None:
     net = Net(lambda s, x, y: s.h(s.a(x)) - s.h(s.a(y)), **ends())
-    assert len(exact(net, (x, x.flip(0))).classes) == 16
+    assert len(exact(net, (x, x.flip(0))).channels) == 16
 
 
 def test_keyword_inputs_and_dict_outputs(x: Tensor) -> None:
     def forward(s: Net, *, image: Tensor, scale: float) -> dict[str, Tensor]:
         return {"scores": s.h(s.a(image) * scale)}
 
-    assert len(analyse(Net(forward, **ends()), {"image": x, "scale": 2.0}).classes) == 16
+    assert len(analyse(Net(forward, **ends()), {"image": x, "scale": 2.0}).channels) == 16
 
 
 def test_outputs_in_objects_with_slots_are_found(x: Tensor) -> None:
@@ -125,30 +125,30 @@ def test_auxiliary_head_used_in_training_only_is_cut_too(x: Tensor) -> None:
         return (s.h(x), s.k(x)) if s.training else s.h(x)
 
     graph = exact(Net(forward, **ends(k=head(16))), x)
-    assert ("k.2.weight", 1) in graph.owners
+    assert ("k.2.weight", 1) in graph.channel_of
 
 
 def test_part_of_a_model_is_analysed_by_its_name(x: Tensor) -> None:
     model = nn.ModuleDict({"net": nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 2, 1))})
-    assert ("net.0.weight", 0) in analyse(model, x, "net").owners
+    assert ("net.0.weight", 0) in analyse(model, x, "net").channel_of
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_other_types(x: Tensor, dtype: torch.dtype) -> None:
     net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), head(16)).to(dtype)
-    assert len(analyse(net, x.to(dtype)).classes) == 16
+    assert len(analyse(net, x.to(dtype)).channels) == 16
 
 
 def test_unbatched_input(x: Tensor) -> None:
     net = nn.Sequential(
         nn.Conv2d(3, 8, 3), nn.PReLU(), nn.AdaptiveMaxPool2d(2), nn.Flatten(0), nn.Linear(32, 2)
     )
-    assert len(exact(net, x[0]).classes) == 8
+    assert len(exact(net, x[0]).channels) == 8
 
 
 def test_compiled_part_is_seen_through(x: Tensor) -> None:
     part = torch.compile(nn.Sequential(nn.Conv2d(16, 8, 1), nn.Conv2d(8, 16, 1)), backend="eager")
-    assert len(exact(Net(lambda s, x: s.h(s.b(s.a(x))), **ends(b=part)), x).classes) == 40
+    assert len(exact(Net(lambda s, x: s.h(s.b(s.a(x))), **ends(b=part)), x).channels) == 40
 
 
 def test_autograd_function_is_seen_through(x: Tensor) -> None:
@@ -157,12 +157,12 @@ def test_autograd_function_is_seen_through(x: Tensor) -> None:
         def forward(ctx: Any, x: Tensor) -> Tensor:
             return x.clamp(min=0)
 
-    assert len(exact(Net(lambda s, x: s.h(Clamp.apply(s.a(x))), **ends()), x).classes) == 16
+    assert len(exact(Net(lambda s, x: s.h(Clamp.apply(s.a(x))), **ends()), x).channels) == 16
 
 
 def test_network_without_layers_has_no_channels() -> None:
     graph = analyse(nn.ReLU(), torch.ones(2, 3))
-    assert (graph.classes, graph.frozen) == ((), ())
+    assert (graph.channels, graph.frozen) == ((), ())
 
 
 # --- what stays, and why -----------------------------------------------------------------------
@@ -191,7 +191,7 @@ def test_fixed_sizes_freeze_and_are_named(
     x: Tensor, place: str, forward: Callable[[Net, Tensor], Tensor]
 ) -> None:
     graph = exact(Net(forward, **ends()), x)
-    assert not graph.classes
+    assert not graph.channels
     text = why(graph, "a.weight")
     if "item" not in place:
         assert place in text
@@ -216,14 +216,14 @@ def test_branch_on_a_small_width_freezes(x: Tensor) -> None:
         x = s.a(x)
         return s.h(x * 2 if x.shape[1] < 4 else x)
 
-    assert not exact(Net(forward, **ends()), x).classes
+    assert not exact(Net(forward, **ends()), x).channels
 
 
 def test_squeeze_keeps_two_channels(x: Tensor) -> None:
     # with one left, squeeze() dropped the channel dimension
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1))
     graph = exact(Net(lambda s, x: s.l(s.n(x).squeeze()), n=net, l=nn.Linear(8, 2)), x)
-    assert len(graph.classes) == 6
+    assert len(graph.channels) == 6
     assert "two channels stay" in why(graph, "n.0.weight")
 
 
@@ -243,7 +243,7 @@ def test_scale_of_zero_hides_no_difference(x: Tensor, scale: Tensor) -> None:
 def test_head_of_zeros_hides_no_difference(x: Tensor) -> None:
     net = Net(lambda s, x: s.h(s.a(x) / s.a(x).shape[1]), **ends())
     nn.init.zeros_(net.h[2].weight)
-    assert not analyse(net, x).classes
+    assert not analyse(net, x).channels
 
 
 def test_weight_norm_is_frozen_and_listed(x: Tensor) -> None:
@@ -260,7 +260,7 @@ def test_scripted_part_is_frozen_and_listed(x: Tensor) -> None:
         part = torch.jit.script(nn.Conv2d(16, 16, 1))
     net = Net(lambda s, x: s.h(s.b(s.a(x))) + s.a(x).sum(), **ends(b=part))
     graph = analyse(net, x)
-    assert not graph.classes
+    assert not graph.channels
     assert "can be seen" in why(graph, "b.weight")
 
 
@@ -268,7 +268,7 @@ def test_attention_keeps_its_width_and_the_rest_goes() -> None:
     layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
     net = nn.Sequential(nn.Linear(8, 16), layer, nn.Linear(16, 2)).eval()
     graph = exact(net, torch.randn(2, 5, 8))
-    assert {name for name, _ in graph.owners} == {
+    assert {name for name, _ in graph.channel_of} == {
         "1.linear1.weight",
         "1.linear1.bias",
         "1.linear2.weight",
@@ -278,7 +278,7 @@ def test_attention_keeps_its_width_and_the_rest_goes() -> None:
 
 def test_transposed_weight_is_frozen() -> None:
     net = Net(lambda s, x: F.linear(s.e(x).relu(), s.e.weight.t()), e=nn.Linear(20, 12))
-    assert not exact(net, torch.randn(3, 20)).classes
+    assert not exact(net, torch.randn(3, 20)).channels
 
 
 # --- refusals ----------------------------------------------------------------------------------
@@ -332,22 +332,22 @@ def test_generator_as_output_is_refused(x: Tensor) -> None:
 def test_verify_names_what_a_plan_breaks(x: Tensor) -> None:
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 2, 1)).eval()
     graph = analyse(net, x)
-    verify(net, x, graph, make_plan(graph, graph.classes[:3]))
+    verify(net, x, graph, make_plan(graph, graph.channels[:3]))
     fixed = Net(lambda s, x: s.n(x) if s.n[0].weight.shape[0] == 8 else s.n(x) * 2, n=net)
     graph = analyse(net, x)
     named = make_plan(
         ChannelGraph(
-            {(f"n.{name}", dim): owner for (name, dim), owner in graph.owners.items()},
+            {(f"n.{name}", dim): channels for (name, dim), channels in graph.channel_of.items()},
             {(f"n.{name}", dim): role for (name, dim), role in graph.roles.items()},
             graph.groups,
             (),
             {},
-            class_count=graph.class_count,
+            channel_count=graph.channel_count,
         ),
-        graph.classes[:3],
+        graph.channels[:3],
     )
     whole = analyse(fixed, x)
-    assert not whole.classes
+    assert not whole.channels
     loose = ChannelGraph(
         {(cut.tensor, cut.dim): np.arange(cut.size) for cut in named.cuts},
         {(c.tensor, c.dim): "input" if c.dim else "filter" for c in named.cuts},
@@ -391,7 +391,7 @@ def test_model_and_random_states_are_as_before(x: Tensor) -> None:
     values = {name: tensor.clone() for name, tensor in tensors.items()}
     states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
     graph = analyse(model, x)
-    assert len(graph.classes) == 16  # the counter starts from the same in each trial
+    assert len(graph.channels) == 16  # the counter starts from the same in each trial
     assert [module.training for module in model.modules()] == modes
     assert all(vars(model)[name] is value for name, value in attributes.items())
     assert all(tensor is tensors[name] for name, tensor in named_tensors(model).items())

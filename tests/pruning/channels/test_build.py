@@ -4,12 +4,12 @@ from torch import Tensor, nn
 from lit_compress.pruning.channels.build import UNMADE, UNUSED, build
 from lit_compress.pruning.channels.graph import ChannelGraph, Key
 from lit_compress.pruning.channels.labels import Reason
-from lit_compress.pruning.channels.operations import RULES, unknown
+from lit_compress.pruning.channels.operations import HANDLERS, unknown
 from lit_compress.pruning.channels.trace import Trace
 
 
 def graph_of(model: nn.Module, closed: dict[Key, Reason] | None = None) -> ChannelGraph:
-    trace = Trace(model, RULES, unknown)
+    trace = Trace(model, HANDLERS, unknown)
     with torch.no_grad(), trace.watching():
         out = model(torch.zeros(2, 3, 4, 4))
     trace.freeze(out, Reason("is an output of the network"))
@@ -32,7 +32,7 @@ class Dead(nn.Module):
 def test_each_channel_is_in_a_group_or_frozen_with_a_reason() -> None:
     graph = graph_of(Dead())
     assert [group.name for group in graph.groups] == ["one"]
-    assert len(graph.classes) == 4
+    assert len(graph.roots) == 4
     reasons = {frozen.tensor: frozen.reason for frozen in graph.frozen}
     assert reasons["two.weight"] == UNUSED
     assert reasons["out.weight"].why == "is an output of the network"
@@ -41,7 +41,7 @@ def test_each_channel_is_in_a_group_or_frozen_with_a_reason() -> None:
 def test_channels_that_no_layer_makes_stay() -> None:
     model = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)).eval()
     graph = graph_of(model)
-    assert ("0.weight", 0) not in graph.owners
+    assert ("0.weight", 0) not in graph.channel_of
     assert UNMADE not in {frozen.reason for frozen in graph.frozen}
 
 

@@ -23,7 +23,7 @@ def graph() -> ChannelGraph:
 
 
 def test_class_has_its_slices(graph: ChannelGraph) -> None:
-    number = graph.classes[-1]
+    number = graph.channels[-1]
     slices = {(s.tensor, s.dim): s for s in graph.slices(number)}
     assert set(slices) == {
         ("2.weight", 0),
@@ -40,10 +40,10 @@ def test_group_is_named_by_the_layer_that_makes_it(graph: ChannelGraph) -> None:
 
 
 def test_grouped_convolution_keeps_two_inputs_a_group(graph: ChannelGraph) -> None:
-    assert graph.floors == {("2.weight", 1): 2}
+    assert graph.min_indices == {("2.weight", 1): 2}
     first, second = graph.groups
     assert graph.removable(first) == 1
-    assert graph.removable(second) == len(second.classes) - 1
+    assert graph.removable(second) == len(second.channels) - 1
 
 
 def test_outputs_are_frozen_with_the_reason(graph: ChannelGraph) -> None:
@@ -58,17 +58,24 @@ def test_filters_are_counted_by_class(graph: ChannelGraph) -> None:
 
 def test_graph_without_classes_has_none() -> None:
     graph = analyse(nn.Linear(3, 2), torch.ones(1, 3))
-    assert (graph.class_count, graph.classes, make_plan(graph, ()).cuts) == (0, (), ())
+    assert (graph.channel_count, graph.channels, make_plan(graph, ()).cuts) == (0, (), ())
 
 
 def test_graph_comes_back_from_a_dict(graph: ChannelGraph) -> None:
     again = ChannelGraph.from_dict(graph.to_dict())
     assert again.groups == graph.groups
     assert again.roles == graph.roles
-    assert all(np.array_equal(owner, again.owners[key]) for key, owner in graph.owners.items())
-    assert all(np.array_equal(owner, again.norms[key]) for key, owner in graph.norms.items())
-    assert (again.shapes, again.work, again.floors) == (graph.shapes, graph.work, graph.floors)
-    assert again.class_count == graph.class_count
+    assert all(
+        np.array_equal(channels, again.channel_of[key])
+        for key, channels in graph.channel_of.items()
+    )
+    assert all(np.array_equal(channels, again.norms[key]) for key, channels in graph.norms.items())
+    assert (again.shapes, again.positions, again.min_indices) == (
+        graph.shapes,
+        graph.positions,
+        graph.min_indices,
+    )
+    assert again.channel_count == graph.channel_count
 
 
 @pytest.mark.parametrize("key", ["owners", "shapes", "work", "floors", "norms"])
@@ -80,6 +87,6 @@ def test_damaged_dict_is_refused(graph: ChannelGraph, key: str) -> None:
 
 def test_a_class_takes_no_memory_of_the_size_of_its_number() -> None:
     """A class number of 2^31 in a damaged checkpoint took 22 GB."""
-    owners = {("weight", 0): np.array([2**40, 5])}
-    (group,) = grouped(owners, {("weight", 0): "filter"})
-    assert group.classes == (5, 2**40)
+    channel_of = {("weight", 0): np.array([2**40, 5])}
+    (group,) = grouped(channel_of, {("weight", 0): "filter"})
+    assert group.channels == (5, 2**40)

@@ -27,8 +27,8 @@ def test_tied_labels_are_one_class() -> None:
     labels = Labels()
     first, second = labels.fresh(3), labels.fresh(3)
     labels.tie(first, second, WHY)
-    classes, frozen = labels.resolve()
-    assert classes.tolist() == [0, 1, 2, 0, 1, 2]
+    roots, frozen = labels.resolve()
+    assert roots.tolist() == [0, 1, 2, 0, 1, 2]
     assert (frozen == -1).all()
 
 

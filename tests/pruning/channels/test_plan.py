@@ -23,7 +23,7 @@ def graph(net: nn.Module) -> ChannelGraph:
 
 
 def test_plan_keeps_what_is_not_gone(graph: ChannelGraph) -> None:
-    plan = make_plan(graph, graph.classes[:2])
+    plan = make_plan(graph, graph.channels[:2])
     cut = plan.by_tensor()["0.weight"][0]
     assert cut == Cut("0.weight", 0, 8, (2, 3, 4, 5, 6, 7))
     assert plan.norms == {"1": 6}
@@ -34,7 +34,7 @@ def test_plan_of_nothing_is_empty(graph: ChannelGraph) -> None:
 
 
 def test_plan_comes_back_from_json(graph: ChannelGraph) -> None:
-    plan = make_plan(graph, graph.classes[:2])
+    plan = make_plan(graph, graph.channels[:2])
     assert Plan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
 
 
@@ -58,7 +58,7 @@ def test_numbers_that_are_no_indices_are_refused(
     graph: ChannelGraph, damage: dict[str, object]
 ) -> None:
     """Fractions were cut to whole numbers, and a dimension counted from the end was another one."""
-    content = make_plan(graph, graph.classes[:2]).to_dict()
+    content = make_plan(graph, graph.channels[:2]).to_dict()
     content["cuts"][0].update(damage)
     with pytest.raises(PlanError, match=r"no pruning plan|count from 0"):
         Plan.from_dict(content)
@@ -78,28 +78,28 @@ def test_number_of_no_class_is_refused(graph: ChannelGraph, number: object) -> N
 
 def test_removing_a_whole_layer_is_refused(graph: ChannelGraph) -> None:
     with pytest.raises(PlanError, match="one must stay"):
-        make_plan(graph, graph.groups[0].classes)
+        make_plan(graph, graph.groups[0].channels)
 
 
 def test_restricted_graph_is_that_of_the_cut_network(net: nn.Module, graph: ChannelGraph) -> None:
-    plan = make_plan(graph, [graph.groups[0].classes[1], graph.groups[1].classes[2]])
+    plan = make_plan(graph, [graph.groups[0].channels[1], graph.groups[1].channels[2]])
     left = restrict(graph, plan)
     apply(plan, net)
     again = analyse(net, torch.randn(2, 3, 4, 4))
     assert left.shapes == again.shapes
-    assert [len(g.classes) for g in left.groups] == [len(g.classes) for g in again.groups]
-    assert all(len(left.norms[name]) == len(owner) for name, owner in again.norms.items())
-    for key, owner in again.owners.items():
-        _, first = np.unique(owner, return_inverse=True)
-        _, second = np.unique(left.owners[key], return_inverse=True)
+    assert [len(g.channels) for g in left.groups] == [len(g.channels) for g in again.groups]
+    assert all(len(left.norms[name]) == len(channels) for name, channels in again.norms.items())
+    for key, channels in again.channel_of.items():
+        _, first = np.unique(channels, return_inverse=True)
+        _, second = np.unique(left.channel_of[key], return_inverse=True)
         assert first.tolist() == second.tolist()
 
 
 def test_plans_follow_each_other(net: nn.Module, graph: ChannelGraph) -> None:
-    plan = make_plan(graph, graph.classes[:2])
+    plan = make_plan(graph, graph.channels[:2])
     left = restrict(graph, plan)
     apply(plan, net)
-    apply(make_plan(left, left.classes[:2]), net)
+    apply(make_plan(left, left.channels[:2]), net)
     assert net[0].weight.shape[0] == net[1].num_features == 4
     assert net(torch.randn(1, 3, 4, 4)).shape == (1, 2)
 

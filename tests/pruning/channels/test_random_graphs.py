@@ -475,14 +475,14 @@ def networks(draw: Draw) -> tuple[RandomNet, tuple[Tensor, ...], int]:
 def chosen(graph: ChannelGraph, seed: int) -> Plan:
     """Remove some of each group; all that may go from some of them."""
     generator = torch.Generator().manual_seed(seed)
-    gone: list[int] = []
+    removed: list[int] = []
     for group in graph.groups:
         most = graph.removable(group)
         count = int(torch.randint(0, most + 1, (1,), generator=generator))
         count = most if seed % 3 == 0 else count
-        order = torch.randperm(len(group.classes), generator=generator)[:count]
-        gone += [group.classes[i] for i in order.tolist()]
-    return make_plan(graph, gone)
+        order = torch.randperm(len(group.channels), generator=generator)[:count]
+        removed += [group.channels[i] for i in order.tolist()]
+    return make_plan(graph, removed)
 
 
 def masked(model: nn.Module, graph: ChannelGraph, plan: Plan) -> nn.Module:
@@ -491,8 +491,8 @@ def masked(model: nn.Module, graph: ChannelGraph, plan: Plan) -> nn.Module:
     own = named_tensors(twin)
     for cut in plan.cuts:
         if graph.roles[cut.tensor, cut.dim] == "input":
-            gone = sorted(set(range(cut.size)) - set(cut.keep))
-            own[cut.tensor].data.index_fill_(cut.dim, torch.tensor(gone), 0)
+            removed = sorted(set(range(cut.size)) - set(cut.keep))
+            own[cut.tensor].data.index_fill_(cut.dim, torch.tensor(removed), 0)
     return twin
 
 

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from lit_compress.errors import CheckpointError, PlanError
 from lit_compress.pruning import ChannelGraph, analyse, apply, make_plan
 from lit_compress.pruning.channels.resize import (
-    Original,
+    UnprunedShapes,
     check_full_size,
     differing,
-    fit_shapes,
-    original_of,
+    resize_to,
+    unpruned_shapes_of,
 )
 
 
@@ -46,17 +46,17 @@ def net() -> Net:
 
 
 def third(graph: ChannelGraph) -> frozenset[int]:
-    return frozenset(n for g in graph.groups for n in g.classes[: max(1, len(g.classes) // 3)])
+    return frozenset(n for g in graph.groups for n in g.channels[: max(1, len(g.channels) // 3)])
 
 
 @pytest.fixture
-def small(net: Net) -> tuple[Net, Original]:
+def small(net: Net) -> tuple[Net, UnprunedShapes]:
     made = copy.deepcopy(net)
     graph = analyse(made, IMAGES)
     assert {group.name for group in graph.groups} >= {"body.0", "body.3", "body.6"}
-    gone = third(graph)
-    apply(make_plan(graph, gone), made)
-    return made, Original.of(graph, gone)
+    selected = third(graph)
+    apply(make_plan(graph, selected), made)
+    return made, UnprunedShapes.of(graph, selected)
 
 
 def shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -70,11 +70,11 @@ def attributes(module: nn.Module) -> list[dict[str, Any]]:
 
 
 def test_a_whole_network_shrinks_to_what_it_is_to_load(
-    net: Net, small: tuple[Net, Original]
+    net: Net, small: tuple[Net, UnprunedShapes]
 ) -> None:
     pruned, original = small
     full = shapes(net)
-    before = fit_shapes(net, pruned.state_dict(), original)
+    before = resize_to(net, pruned.state_dict(), original)
     assert before == {n: s for n, s in full.items() if s != shapes(pruned)[n]}
     net.load_state_dict(pruned.state_dict())
     assert attributes(net) == attributes(pruned)
@@ -85,24 +85,24 @@ def test_a_whole_network_shrinks_to_what_it_is_to_load(
 
 
 def test_a_pruned_network_grows_back_to_an_earlier_checkpoint(
-    net: Net, small: tuple[Net, Original]
+    net: Net, small: tuple[Net, UnprunedShapes]
 ) -> None:
     pruned, _ = small
     graph = analyse(net, IMAGES)
-    fit_shapes(pruned, net.state_dict(), Original.of(graph, frozenset()))
+    resize_to(pruned, net.state_dict(), UnprunedShapes.of(graph, frozenset()))
     pruned.load_state_dict(net.state_dict())
     assert attributes(pruned) == attributes(net)
     assert torch.equal(pruned(IMAGES), net(IMAGES))
 
 
 def test_parameters_keep_their_identity_and_optimizers_go_on(
-    net: Net, small: tuple[Net, Original]
+    net: Net, small: tuple[Net, UnprunedShapes]
 ) -> None:
     pruned, original = small
     held = dict(net.named_parameters())
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     net(IMAGES).sum().backward()
-    fit_shapes(net, pruned.state_dict(), original)
+    resize_to(net, pruned.state_dict(), original)
     net.load_state_dict(pruned.state_dict())
     assert all(held[name] is parameter for name, parameter in net.named_parameters())
     assert net.body[0].weight.grad is None
@@ -111,10 +111,10 @@ def test_parameters_keep_their_identity_and_optimizers_go_on(
     assert not torch.equal(net.body[0].weight, pruned.body[0].weight)
 
 
-def test_dtype_and_memory_format_stay(net: Net, small: tuple[Net, Original]) -> None:
+def test_dtype_and_memory_format_stay(net: Net, small: tuple[Net, UnprunedShapes]) -> None:
     pruned, original = small
     net = net.to(torch.float64).to(memory_format=torch.channels_last)
-    fit_shapes(net, pruned.state_dict(), original)
+    resize_to(net, pruned.state_dict(), original)
     assert net.body[3].weight.dtype == torch.float64
     assert net.body[0].weight.is_contiguous(memory_format=torch.channels_last)
 
@@ -126,7 +126,7 @@ def test_tied_weights_stay_tied() -> None:
         return made
 
     whole, less = twins(6), twins(4)
-    fit_shapes(whole, less.state_dict())
+    resize_to(whole, less.state_dict())
     assert whole[1].weight is whole[0].weight
     assert whole[1].in_features == whole[0].out_features == 4
 
@@ -146,9 +146,9 @@ class Twice(nn.Module):
 def test_parts_with_two_names_are_fitted_by_the_first() -> None:
     whole, pruned, rows = Twice(), Twice(), torch.randn(4, 3)
     graph = analyse(pruned, rows)
-    gone = frozenset(graph.groups[0].classes[:2])
-    apply(make_plan(graph, gone), pruned)
-    before = fit_shapes(whole, pruned.state_dict(), Original.of(graph, gone))
+    selected = frozenset(graph.groups[0].channels[:2])
+    apply(make_plan(graph, selected), pruned)
+    before = resize_to(whole, pruned.state_dict(), UnprunedShapes.of(graph, selected))
     assert list(before) == ["net.0.weight", "net.0.bias", "net.2.weight"]
     whole.load_state_dict(pruned.state_dict())
     assert torch.equal(whole(rows), pruned(rows))
@@ -165,7 +165,7 @@ def test_parts_with_two_names_are_fitted_by_the_first() -> None:
 def test_kernels_of_another_size_are_refused(here: nn.Module, there: nn.Module) -> None:
     """Those of a convolution with one filter, or in one dimension, used to be made to fit."""
     with pytest.raises(CheckpointError, match="which removed channels cannot explain"):
-        fit_shapes(here, there.state_dict())
+        resize_to(here, there.state_dict())
 
 
 class Vectors(nn.Module):
@@ -188,13 +188,13 @@ def test_parameters_whose_channels_come_last_are_fitted_both_ways() -> None:
     torch.manual_seed(0)
     x, whole, pruned = torch.randn(2, 3, 4), Vectors().eval(), Vectors().eval()
     full, graph = copy.deepcopy(whole), analyse(pruned, x)
-    gone = third(graph)
-    apply(make_plan(graph, gone), pruned)
+    selected = third(graph)
+    apply(make_plan(graph, selected), pruned)
     assert (pruned.place.shape, pruned.gain.shape) == ((1, 1, 6), (4, 1, 1))
-    fit_shapes(whole, pruned.state_dict(), Original.of(graph, gone))
+    resize_to(whole, pruned.state_dict(), UnprunedShapes.of(graph, selected))
     whole.load_state_dict(pruned.state_dict())
     assert torch.equal(whole(x), pruned(x))
-    fit_shapes(whole, full.state_dict())
+    resize_to(whole, full.state_dict())
     whole.load_state_dict(full.state_dict())
     assert torch.equal(whole(x), full(x))
     assert attributes(whole) == attributes(full)
@@ -202,12 +202,12 @@ def test_parameters_whose_channels_come_last_are_fitted_both_ways() -> None:
 
 def test_equal_shapes_change_nothing(net: Net) -> None:
     before, state = attributes(net), copy.deepcopy(net.state_dict())
-    assert fit_shapes(net, state) == {}
+    assert resize_to(net, state) == {}
     assert differing(net, state) == []
     assert attributes(net) == before
 
 
-def changed(small: tuple[Net, Original], **values: Tensor) -> dict[str, Tensor]:
+def changed(small: tuple[Net, UnprunedShapes], **values: Tensor) -> dict[str, Tensor]:
     return {**small[0].state_dict(), **{k.replace("__", "."): v for k, v in values.items()}}
 
 
@@ -222,39 +222,39 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_refusal_leaves_the_module_untouched(
-    case: str, net: Net, small: tuple[Net, Original]
+    case: str, net: Net, small: tuple[Net, UnprunedShapes]
 ) -> None:
     values, message = REFUSED[case]
     before, state = attributes(net), copy.deepcopy(net.state_dict())
     with pytest.raises(CheckpointError, match=message):
-        fit_shapes(net, changed(small, **values), small[1])
+        resize_to(net, changed(small, **values), small[1])
     assert attributes(net) == before
     assert all(torch.equal(state[name], tensor) for name, tensor in net.state_dict().items())
 
 
 def test_a_network_that_was_pruned_from_a_narrower_one_is_refused(
-    net: Net, small: tuple[Net, Original]
+    net: Net, small: tuple[Net, UnprunedShapes]
 ) -> None:
     pruned, original = small
-    narrow = Original({**original.shapes, "body.0.weight": (7, 3, 3, 3)}, original.norms)
+    narrow = UnprunedShapes({**original.shapes, "body.0.weight": (7, 3, 3, 3)}, original.norms)
     with pytest.raises(CheckpointError, match=r"whose body\.0\.weight is \(7, 3, 3, 3\)"):
-        fit_shapes(net, pruned.state_dict(), narrow)
+        resize_to(net, pruned.state_dict(), narrow)
 
 
 def test_a_norm_that_is_none_here_is_refused_before_anything_changes(
-    net: Net, small: tuple[Net, Original]
+    net: Net, small: tuple[Net, UnprunedShapes]
 ) -> None:
     pruned, original = small
     for name in ("body.0", "elsewhere"):
         before = shapes(net)
         with pytest.raises(CheckpointError, match=f"whose {name} is a norm layer"):
-            fit_shapes(net, pruned.state_dict(), Original(original.shapes, {name: 4}))
+            resize_to(net, pruned.state_dict(), UnprunedShapes(original.shapes, {name: 4}))
         assert shapes(net) == before
 
 
-def test_the_record_comes_back_from_json(small: tuple[Net, Original]) -> None:
+def test_the_record_comes_back_from_json(small: tuple[Net, UnprunedShapes]) -> None:
     original = small[1]
-    assert Original.from_dict(json.loads(json.dumps(original.to_dict()))) == original
+    assert UnprunedShapes.from_dict(json.loads(json.dumps(original.to_dict()))) == original
     assert original.norms == {"body.1": 6, "body.4": 8}
     assert original.shapes["gain"] == (1, 10, 1, 1)
 
@@ -270,19 +270,19 @@ def test_the_record_comes_back_from_json(small: tuple[Net, Original]) -> None:
 )
 def test_a_damaged_record_is_refused(content: Any) -> None:
     with pytest.raises(PlanError, match="the record of the pruned network is damaged"):
-        Original.from_dict(content)
+        UnprunedShapes.from_dict(content)
 
 
 def test_the_record_is_found_among_the_callbacks_of_a_checkpoint() -> None:
     record = {"shapes": {"a": [3]}, "norms": {}}
     states = {"Other": {"best": 1}, "None": None, "Pruning": {"original": record}}
-    assert original_of({"callbacks": states}) == Original({"a": (3,)})
+    assert unpruned_shapes_of({"callbacks": states}) == UnprunedShapes({"a": (3,)})
     for nothing in ({}, {"callbacks": None}, {"callbacks": {"Pruning": {"original": None}}}):
-        assert original_of(nothing) is None
+        assert unpruned_shapes_of(nothing) is None
 
 
 def test_only_the_network_that_was_pruned_is_taken_for_it(
-    net: Net, small: tuple[Net, Original]
+    net: Net, small: tuple[Net, UnprunedShapes]
 ) -> None:
     pruned, original = small
     check_full_size(net, original)
@@ -298,14 +298,14 @@ def test_random_cuts_load_into_a_whole_network() -> None:
         torch.manual_seed(seed)
         whole, pruned = Net().eval(), Net().eval()
         graph = analyse(pruned, IMAGES)
-        gone = frozenset(
+        selected = frozenset(
             n
             for group in graph.groups
-            for n in random.permutation(group.classes)[
+            for n in random.permutation(group.channels)[
                 : random.integers(0, graph.removable(group) + 1)
             ].tolist()
         )
-        apply(make_plan(graph, gone), pruned)
-        fit_shapes(whole, pruned.state_dict(), Original.of(graph, gone))
+        apply(make_plan(graph, selected), pruned)
+        resize_to(whole, pruned.state_dict(), UnprunedShapes.of(graph, selected))
         whole.load_state_dict(pruned.state_dict())
         assert torch.equal(whole(IMAGES), pruned(IMAGES))

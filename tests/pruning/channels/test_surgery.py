@@ -46,12 +46,14 @@ def net() -> nn.Module:
 
 def share(graph: ChannelGraph, ratio: float = 0.3) -> Plan:
     """Remove the first classes of each group."""
-    gone = [
+    selected = [
         number
         for group in graph.groups
-        for number in group.classes[: min(graph.removable(group), int(len(group.classes) * ratio))]
+        for number in group.channels[
+            : min(graph.removable(group), int(len(group.channels) * ratio))
+        ]
     ]
-    return make_plan(graph, gone)
+    return make_plan(graph, selected)
 
 
 def zero_slices(model: nn.Module, plan: Plan, optimizer: torch.optim.Optimizer) -> None:
@@ -59,11 +61,11 @@ def zero_slices(model: nn.Module, plan: Plan, optimizer: torch.optim.Optimizer) 
     own = named_tensors(model)
     for cut in plan.cuts:
         tensor = own[cut.tensor]
-        gone = torch.tensor(sorted(set(range(cut.size)) - set(cut.keep)))
+        selected = torch.tensor(sorted(set(range(cut.size)) - set(cut.keep)))
         held = [v for v in optimizer.state.get(tensor, {}).values() if isinstance(v, Tensor)]
         for value in (tensor.data, *held):
             if value.shape == tensor.shape:
-                value.index_fill_(cut.dim, gone, 0)
+                value.index_fill_(cut.dim, selected, 0)
 
 
 def loss_of(model: nn.Module, images: Tensor) -> Tensor:
@@ -302,6 +304,6 @@ def test_one_by_one_convolutions_stay_in_their_memory_format() -> None:
         memory_format=torch.channels_last
     )
     graph = analyse(net, torch.zeros(1, 3, 4, 4))
-    apply(make_plan(graph, graph.classes[:4]), net)
+    apply(make_plan(graph, graph.channels[:4]), net)
     assert net[1].weight.shape == (4, 4, 1, 1)
     assert net[1].weight.stride() == (4, 1, 4, 4)

@@ -3,12 +3,12 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from lit_compress.pruning.channels.operations import RULES, unknown
+from lit_compress.pruning.channels.operations import HANDLERS, unknown
 from lit_compress.pruning.channels.trace import Count, Trace, call_name, named_tensors
 
 
 def traced(model: nn.Module, *inputs: Tensor) -> Trace:
-    trace = Trace(model, RULES, unknown)
+    trace = Trace(model, HANDLERS, unknown)
     with torch.no_grad(), trace.watching():
         model(*inputs)
     return trace
@@ -27,7 +27,7 @@ def test_uses_and_work_are_recorded() -> None:
     assert roles["0.weight", 0] == "filter"
     assert roles["2.weight", 1] == "input"
     assert roles["0.bias", 0] == "scale"
-    assert trace.recording.work == {"0.weight": 2 * 16, "2.weight": 2 * 16}
+    assert trace.recording.positions == {"0.weight": 2 * 16, "2.weight": 2 * 16}
 
 
 def test_reason_names_module_file_and_line() -> None:

@@ -6,7 +6,13 @@ from torch import Tensor, nn
 
 from lit_compress.pruning import analyse, make_plan
 from lit_compress.pruning.channels.trace import named_tensors
-from lit_compress.pruning.channels.verify import Unread, _close, _shaken, tensors_in, try_plan
+from lit_compress.pruning.channels.verify import (
+    ZeroedInputs,
+    _close,
+    _perturbed,
+    tensors_in,
+    try_plan,
+)
 
 
 @pytest.fixture
@@ -19,20 +25,20 @@ def net() -> nn.Module:
 def test_unread_channels_are_zero_where_they_are_read(net: nn.Module) -> None:
     x = torch.randn(2, 3, 8, 8)
     graph = analyse(net, x)
-    plan = make_plan(graph, graph.classes[:1])
-    with Unread(net, graph, plan):
+    plan = make_plan(graph, graph.channels[:1])
+    with ZeroedInputs(net, graph, plan):
         found = net(x)
     for cut in plan.cuts:
         if graph.roles[cut.tensor, cut.dim] == "input":
-            gone = sorted(set(range(cut.size)) - set(cut.keep))
-            named_tensors(net)[cut.tensor].index_fill_(cut.dim, torch.tensor(gone), 0)
+            removed = sorted(set(range(cut.size)) - set(cut.keep))
+            named_tensors(net)[cut.tensor].index_fill_(cut.dim, torch.tensor(removed), 0)
     torch.testing.assert_close(found, net(x))
 
 
 def test_failure_names_the_call(net: nn.Module) -> None:
     x = torch.randn(2, 3, 8, 8)
     graph = analyse(net, x)
-    plan = make_plan(graph, graph.classes[:1])
+    plan = make_plan(graph, graph.channels[:1])
     failure = try_plan(net, [lambda: net[0](x) + torch.ones(6, 1, 1)], graph, plan)
     assert failure is not None
     assert failure.place[0] == "add"
@@ -42,7 +48,7 @@ def test_failure_names_the_call(net: nn.Module) -> None:
 def test_result_of_another_value_fails(net: nn.Module) -> None:
     x = torch.randn(2, 3, 8, 8)
     graph = analyse(net, x)
-    plan = make_plan(graph, graph.classes[:1])
+    plan = make_plan(graph, graph.channels[:1])
     with torch.no_grad():
         assert try_plan(net, [lambda: net(x)], graph, plan) is None
         failure = try_plan(net, [lambda: net(x) * net[0].weight.shape[0]], graph, plan)
@@ -54,9 +60,9 @@ def test_vectors_and_constants_are_shaken_and_weights_are_not() -> None:
     model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3), nn.Linear(3, 2, bias=False))
     nn.init.zeros_(model[2].weight)
     model.register_parameter("gain", nn.Parameter(torch.zeros(())))
-    shaken = _shaken(named_tensors(model))
-    assert set(shaken) == {"0.bias", "1.weight", "1.bias", "2.weight", "gain"}
-    assert all(value.ne(0).all() for value in shaken.values())
+    perturbed = _perturbed(named_tensors(model))
+    assert set(perturbed) == {"0.bias", "1.weight", "1.bias", "2.weight", "gain"}
+    assert all(value.ne(0).all() for value in perturbed.values())
 
 
 def test_tensors_are_found_in_whatever_holds_them() -> None:

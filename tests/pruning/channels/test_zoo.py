@@ -40,11 +40,11 @@ def build(name: str) -> tuple[nn.Module, Tensor]:
 
 def third(graph: ChannelGraph, ratio: float = 0.3) -> Plan:
     random = np.random.default_rng(0)
-    gone: list[int] = []
+    removed: list[int] = []
     for group in graph.groups:
-        count = min(graph.removable(group), int(len(group.classes) * ratio))
-        gone += random.permutation(group.classes)[:count].tolist()
-    return make_plan(graph, gone)
+        count = min(graph.removable(group), int(len(group.channels) * ratio))
+        removed += random.permutation(group.channels)[:count].tolist()
+    return make_plan(graph, removed)
 
 
 def masked(model: nn.Module, graph: ChannelGraph, plan: Plan) -> nn.Module:
@@ -52,8 +52,8 @@ def masked(model: nn.Module, graph: ChannelGraph, plan: Plan) -> nn.Module:
     own = named_tensors(twin)
     for cut in plan.cuts:
         if graph.roles[cut.tensor, cut.dim] == "input":
-            gone = sorted(set(range(cut.size)) - set(cut.keep))
-            own[cut.tensor].data.index_fill_(cut.dim, torch.tensor(gone), 0)
+            removed = sorted(set(range(cut.size)) - set(cut.keep))
+            own[cut.tensor].data.index_fill_(cut.dim, torch.tensor(removed), 0)
     return twin
 
 

@@ -89,14 +89,14 @@ def test_filters_are_those_of_a_naive_sort(
     (7, "0", 0),
     (7, "1", 7),
 ])  # fmt: skip
-def test_counts_are_exact_where_all_are_equal(count: int, ratio: str, gone: int) -> None:
+def test_counts_are_exact_where_all_are_equal(count: int, ratio: str, selected: int) -> None:
     """The original prunes 8 of 100 at 0.07, none of 10 equal ones at 0.7, and none at 1."""
     (mask,) = masks(linear([1.0] * count), rule(ratio, "element")).values()
-    assert mask.flatten().tolist() == [False] * gone + [True] * (count - gone)
+    assert mask.flatten().tolist() == [False] * selected + [True] * (count - selected)
     net = nn.Sequential(nn.Conv1d(1, count, 1))
     nn.init.ones_(net[0].weight)
     (mask,) = masks(net, rule(ratio, "filter")).values()
-    assert mask.flatten().tolist() == [False] * gone + [True] * (count - gone)
+    assert mask.flatten().tolist() == [False] * selected + [True] * (count - selected)
 
 
 @pytest.mark.parametrize("amount", [0, 3, 77, 200, 215, 216])

@@ -51,7 +51,7 @@ def example() -> tuple[Net, ChannelGraph, frozenset[str]]:
 
 
 def scores_of(seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).random(example()[1].class_count)
+    return np.random.default_rng(seed).random(example()[1].channel_count)
 
 
 def choose(
@@ -59,22 +59,24 @@ def choose(
     scores: np.ndarray,
     of: Any = "filters",
     scope: Any = "local",
-    gone: frozenset[int] = NONE,
+    selected: frozenset[int] = NONE,
     limits: Limits | None = None,
     groups: tuple[int, ...] | None = None,
 ) -> Selection:
     net, graph, names = example()
     groups = tuple(range(len(graph.groups))) if groups is None else groups
-    classes = [number for index in groups for number in graph.groups[index].classes]
+    channels = [number for index in groups for number in graph.groups[index].channels]
     spent = cost(net, torch.zeros(1, 3, 4, 4))
-    budget = Budget(spent.parameters, spent.macs, int(graph.filters()[classes].sum()))
-    return select(graph, gone, scores, groups, share, of, scope, limits or Limits(), budget, names)
+    budget = Budget(spent.parameters, spent.macs, int(graph.filters()[channels].sum()))
+    return select(
+        graph, selected, scores, groups, share, of, scope, limits or Limits(), budget, names
+    )
 
 
 def lost(selection: Selection) -> dict[str, int]:
     """Return how many classes each group lost."""
     return {
-        group.name: sum(number in selection.gone for number in group.classes)
+        group.name: sum(number in selection.selected for number in group.channels)
         for group in example()[1].groups
     }
 
@@ -84,8 +86,8 @@ SIZES = {"a": 7, "b": 12, "c": 20, "d": 9}
 
 def test_the_example_has_the_groups_that_it_should() -> None:
     graph = example()[1]
-    assert {group.name: len(group.classes) for group in graph.groups} == SIZES
-    assert graph.filters()[list(graph.groups[-1].classes)].tolist() == [2] * 9
+    assert {group.name: len(group.channels) for group in graph.groups} == SIZES
+    assert graph.filters()[list(graph.groups[-1].channels)].tolist() == [2] * 9
 
 
 # --- local ---------------------------------------------------------------------------------------
@@ -109,20 +111,20 @@ def test_local_takes_the_share_of_each_layer_rounded_up_within_min_channels(
 @given(SHARES, st.integers(0, 99))
 def test_local_takes_the_lowest_scores_of_each_layer(share: Fraction, seed: int) -> None:
     scores = scores_of(seed)
-    gone = choose(share, scores).gone
+    selected = choose(share, scores).selected
     for group in example()[1].groups:
-        order = sorted(group.classes, key=lambda number: scores[number])
-        number = sum(c in gone for c in group.classes)
-        assert gone >= set(order[:number])
+        order = sorted(group.channels, key=lambda number: scores[number])
+        number = sum(c in selected for c in group.channels)
+        assert selected >= set(order[:number])
 
 
 def test_equal_scores_go_by_their_number() -> None:
     graph = example()[1]
     for scope in ("local", "global"):
-        gone = choose(Fraction(1, 3), np.ones(graph.class_count), scope=scope).gone
+        selected = choose(Fraction(1, 3), np.ones(graph.channel_count), scope=scope).selected
         for group in graph.groups:
-            number = sum(c in gone for c in group.classes)
-            assert gone >= set(sorted(group.classes)[:number])
+            number = sum(c in selected for c in group.channels)
+            assert selected >= set(sorted(group.channels)[:number])
 
 
 # --- global --------------------------------------------------------------------------------------
@@ -131,14 +133,14 @@ def test_equal_scores_go_by_their_number() -> None:
 def naive_global(scores: np.ndarray, enough: Callable[[frozenset[int]], bool]) -> frozenset[int]:
     """Take the lowest score of all, one by one, but the last of no layer, until it is enough."""
     graph = example()[1]
-    gone: frozenset[int] = frozenset()
-    protected = {max(group.classes, key=lambda n: (scores[n], n)) for group in graph.groups}
-    queue = sorted(set(graph.classes) - protected, key=lambda n: (scores[n], n))
+    selected: frozenset[int] = frozenset()
+    protected = {max(group.channels, key=lambda n: (scores[n], n)) for group in graph.groups}
+    queue = sorted(set(graph.channels) - protected, key=lambda n: (scores[n], n))
     for number in queue:
-        if enough(gone):
+        if enough(selected):
             break
-        gone |= {number}
-    return gone
+        selected |= {number}
+    return selected
 
 
 @settings(deadline=None, max_examples=30)
@@ -151,18 +153,18 @@ def test_global_takes_the_lowest_scores_until_the_share_is_reached(
     total = {"filters": 57, "parameters": spent.parameters, "macs": spent.macs}[of]
     scores = scores_of(seed)
 
-    def enough(gone: frozenset[int]) -> bool:
-        return saved(graph, gone, of, names) >= share * total
+    def enough(selected: frozenset[int]) -> bool:
+        return saved(graph, selected, of, names) >= share * total
 
     chosen = choose(share, scores, of, "global")
-    assert chosen.gone == naive_global(scores, enough)
-    assert bool(chosen.clamped) == (not enough(chosen.gone))
+    assert chosen.selected == naive_global(scores, enough)
+    assert bool(chosen.clamped) == (not enough(chosen.selected))
 
 
 def test_global_may_leave_a_layer_whole() -> None:
     graph = example()[1]
-    scores = np.ones(graph.class_count)
-    scores[list(graph.groups[0].classes)] = 9.0
+    scores = np.ones(graph.channel_count)
+    scores[list(graph.groups[0].channels)] = 9.0
     assert lost(choose(Fraction(1, 2), scores, scope="global"))["a"] == 0
 
 
@@ -180,13 +182,13 @@ LIMITS = st.builds(Limits, st.integers(1, 5), st.integers(1, 9))
 def test_what_is_gone_stays_gone_as_the_share_rises(
     shares: list[Fraction], options: dict[str, Any], limits: Limits
 ) -> None:
-    gone: frozenset[int] = frozenset()
+    selected: frozenset[int] = frozenset()
     for seed, share in enumerate(sorted(shares)):
         scores = scores_of(seed)
-        scores[list(gone)] = np.nan  # what is gone has no score
-        chosen = choose(share, scores, gone=gone, limits=limits, **options)
-        assert chosen.gone >= gone
-        gone = chosen.gone
+        scores[list(selected)] = np.nan  # what is gone has no score
+        chosen = choose(share, scores, selected=selected, limits=limits, **options)
+        assert chosen.selected >= selected
+        selected = chosen.selected
 
 
 @settings(deadline=None, max_examples=60)
@@ -229,17 +231,17 @@ def test_a_local_share_of_the_cost_is_reached_and_hardly_passed(
     spent = cost(net, torch.zeros(1, 3, 4, 4))
     due = share * getattr(spent, of)
     chosen = choose(share, scores_of(seed), of)
-    reached = saved(graph, chosen.gone, of, names)
+    reached = saved(graph, chosen.selected, of, names)
     assert (reached >= due) != bool(chosen.clamped)
     assume(reached >= due > 0)
     shares = [number / SIZES[name] for name, number in lost(chosen).items()]
     assert max(shares) - min(shares) <= 1 / 7 + 1e-9  # the same of each, but for rounding
     for group in graph.groups:  # nor would one channel of each layer less do
-        number = [c for c in group.classes if c in chosen.gone]
+        number = [c for c in group.channels if c in chosen.selected]
         scores = scores_of(seed)
         last = max(number, key=lambda c: (scores[c], c))
-        chosen = Selection(chosen.gone - {last})
-    assert saved(graph, chosen.gone, of, names) < due
+        chosen = Selection(chosen.selected - {last})
+    assert saved(graph, chosen.selected, of, names) < due
 
 
 @pytest.mark.parametrize("scope", ["local", "global"])
@@ -255,7 +257,7 @@ def test_a_share_that_cannot_be_reached_names_all_layers_and_takes_all_it_can(
 @pytest.mark.parametrize("scope", ["local", "global"])
 def test_layers_without_a_score_lose_nothing(scope: Any) -> None:
     graph, scores = example()[1], scores_of(0)
-    scores[graph.groups[1].classes[3]] = np.nan
+    scores[graph.groups[1].channels[3]] = np.nan
     chosen = choose(Fraction(1, 2), scores, "parameters", scope)
     assert lost(chosen)["b"] == 0
     assert lost(choose(Fraction(1, 2), scores, scope="local")) == {"a": 4, "b": 0, "c": 10, "d": 5}
@@ -263,11 +265,11 @@ def test_layers_without_a_score_lose_nothing(scope: Any) -> None:
 
 @pytest.mark.parametrize("scope", ["local", "global"])
 def test_groups_that_are_not_given_lose_nothing_more(scope: Any) -> None:
-    first = choose(Fraction(1, 4), scores_of(0)).gone
-    chosen = choose(Fraction(1, 2), scores_of(1), scope=scope, gone=first, groups=(0, 2))
+    first = choose(Fraction(1, 4), scores_of(0)).selected
+    chosen = choose(Fraction(1, 2), scores_of(1), scope=scope, selected=first, groups=(0, 2))
     found = lost(chosen)
     assert (found["b"], found["d"]) == (3, 3)
-    assert chosen.gone >= first
+    assert chosen.selected >= first
 
 
 # --- rules ---------------------------------------------------------------------------------------
@@ -293,7 +295,8 @@ def test_what_a_rule_takes_counts_towards_the_share_of_the_cost() -> None:
     ratios = {2: Fraction(1, 2)}
     only = choose(Fraction(0), scores_of(0), "parameters", limits=Limits(ratios=ratios))
     share = Fraction(
-        saved(graph, only.gone, "parameters", names), cost(net, torch.zeros(1, 3, 4, 4)).parameters
+        saved(graph, only.selected, "parameters", names),
+        cost(net, torch.zeros(1, 3, 4, 4)).parameters,
     )
     assert choose(share, scores_of(0), "parameters", limits=Limits(ratios=ratios)) == only
 
@@ -354,19 +357,19 @@ def test_what_is_said_to_be_saved_is_what_goes(name: str) -> None:
     names = frozenset(name for name, _ in model.named_parameters())
     for seed in range(2):
         random = np.random.default_rng(seed)
-        gone = frozenset(
+        selected = frozenset(
             number
             for group in graph.groups
-            for number in random.permutation(group.classes)[
+            for number in random.permutation(group.channels)[
                 : random.integers(0, graph.removable(group) + 1)
             ].tolist()
         )
         small = copy.deepcopy(model)
-        apply(make_plan(graph, gone), small)
+        apply(make_plan(graph, selected), small)
         after = cost(small, images)
         for of in ("parameters", "macs"):
-            assert saved(graph, gone, of, names) == getattr(before, of) - getattr(after, of), of
-        assert saved(graph, gone, "filters", names) == filters(model) - filters(small)
+            assert saved(graph, selected, of, names) == getattr(before, of) - getattr(after, of), of
+        assert saved(graph, selected, "filters", names) == filters(model) - filters(small)
 
 
 def filters(model: nn.Module) -> int:

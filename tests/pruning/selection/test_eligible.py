@@ -48,14 +48,14 @@ def names(graph: ChannelGraph, eligible: Eligible) -> set[str]:
 def test_all_that_can_go_is_eligible(net: Net, graph: ChannelGraph) -> None:
     found = eligible_groups(net, graph, L2())
     assert names(graph, found) == {"stem", "wide", "last"}
-    assert found.kept_back == {}
+    assert found.excluded == {}
     assert found.ratios == {}
 
 
 def test_layers_tied_by_an_addition_must_all_be_included(net: Net, graph: ChannelGraph) -> None:
     found = eligible_groups(net, graph, L2(), ["stem", "last"])
     assert names(graph, found) == {"last"}
-    assert found.kept_back["stem"].startswith("back is not included")
+    assert found.excluded["stem"].startswith("back is not included")
     found = eligible_groups(net, graph, L2(), ["stem", "back.weight"])
     assert names(graph, found) == {"stem"}
 
@@ -66,13 +66,13 @@ def test_a_depthwise_layer_need_not_be_included_but_may_be_excluded(
     assert names(graph, eligible_groups(net, graph, L2(), ["wide"])) == {"wide"}
     found = eligible_groups(net, graph, L2(), exclude=["deep"])
     assert names(graph, found) == {"stem", "last"}
-    assert found.kept_back["wide"] == "deep is excluded, and its channels go together with these"
+    assert found.excluded["wide"] == "deep is excluded, and its channels go together with these"
 
 
 def test_exclusion_of_one_of_tied_layers_keeps_both(net: Net, graph: ChannelGraph) -> None:
     found = eligible_groups(net, graph, L2(), exclude=["ba*"])
     assert names(graph, found) == {"wide", "last"}
-    assert found.kept_back["stem"].startswith("back is excluded")
+    assert found.excluded["stem"].startswith("back is excluded")
 
 
 def test_layers_that_only_read_channels_may_be_excluded(net: Net, graph: ChannelGraph) -> None:
@@ -85,7 +85,7 @@ def test_frozen_weights_keep_their_channels(net: Net, graph: ChannelGraph) -> No
     net.back.weight.requires_grad = False
     found = eligible_groups(net, graph, L2())
     assert names(graph, found) == {"wide", "last"}
-    assert found.kept_back["stem"] == "back.weight is not trained (requires_grad is False)"
+    assert found.excluded["stem"] == "back.weight is not trained (requires_grad is False)"
 
 
 def test_a_pattern_without_a_match_is_refused(net: Net, graph: ChannelGraph) -> None:
@@ -108,7 +108,7 @@ def test_a_rule_that_skips_is_the_reason_given(net: Net, graph: ChannelGraph) ->
     rules = [Rule("deep", None, "rules.yaml:3"), Rule("wide", Fraction(1, 2), "rules.yaml:4")]
     found = eligible_groups(net, graph, L2(), rules=rules)
     assert names(graph, found) == {"stem", "last"}
-    assert found.kept_back["wide"] == "a rule says so (rules.yaml:3)"
+    assert found.excluded["wide"] == "a rule says so (rules.yaml:3)"
     assert found.ratios == {}
 
 
@@ -116,7 +116,7 @@ def test_a_rule_brings_no_excluded_layer_back(net: Net, graph: ChannelGraph) -> 
     found = eligible_groups(
         net, graph, L2(), exclude=["last"], rules=[Rule("last", Fraction(0), "f:1")]
     )
-    assert "last" in found.kept_back
+    assert "last" in found.excluded
     assert found.ratios == {}
 
 
@@ -128,7 +128,7 @@ def test_a_rule_that_matches_nothing_is_refused(net: Net, graph: ChannelGraph) -
 def test_bn_scale_leaves_layers_without_a_norm_alone(net: Net, graph: ChannelGraph) -> None:
     found = eligible_groups(net, graph, BatchNormScale())
     assert names(graph, found) == {"stem"}
-    assert found.kept_back["wide"] == found.kept_back["last"] == "no norm behind it to rank by"
+    assert found.excluded["wide"] == found.excluded["last"] == "no norm behind it to rank by"
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_a_layer_that_shares_its_weight_is_found_by_either_name() -> None:
     for options in ({"exclude": ["c"]}, {"rules": [Rule("c", None, "f:1")]}):
         found = eligible_groups(net, graph, L2(), **options)
         assert names(graph, found) == {"d"}
-        assert {"b", "c"} <= set(found.kept_back)
+        assert {"b", "c"} <= set(found.excluded)
 
 
 class Bare(nn.Module):
@@ -201,5 +201,5 @@ def test_a_weight_outside_layers_is_picked_by_its_own_name() -> None:
     assert names(graph, eligible_groups(net, graph, L2(), ["first"])) == {"first"}
     assert names(graph, eligible_groups(net, graph, L2(), exclude=["block.*"])) == {"first"}
     found = eligible_groups(net, graph, L2(), exclude=["first"])
-    assert list(found.kept_back) == ["first"]
+    assert list(found.excluded) == ["first"]
     assert [graph.groups[index].keys[0][0] for index in found.groups] == ["block.w"]

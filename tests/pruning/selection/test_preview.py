@@ -6,22 +6,24 @@ from torch.nn.utils.parametrizations import weight_norm
 from lit_compress.measure import cost
 from lit_compress.pruning import analyse, apply, make_plan
 from lit_compress.pruning.selection.budget import Budget
-from lit_compress.pruning.selection.preview import LayerOutlook, Outlook, outlook
+from lit_compress.pruning.selection.preview import LayerPreview, PruningPreview, preview
 
 
-def look(net: nn.Module, images: Tensor, kept_back: dict[str, str] | None = None) -> Outlook:
+def look(net: nn.Module, images: Tensor, excluded: dict[str, str] | None = None) -> PruningPreview:
     """Prune a third of each group, and return what was foretold."""
     graph, before = analyse(net, images), cost(net, images)
-    gone = frozenset(n for g in graph.groups for n in g.classes[: max(1, len(g.classes) // 3)])
+    selected = frozenset(
+        n for g in graph.groups for n in g.channels[: max(1, len(g.channels) // 3)]
+    )
     budget = Budget(before.parameters, before.macs, int(graph.filters().sum()))
-    found = outlook(net, graph, gone, budget, kept_back or {})
-    apply(make_plan(graph, gone), net)
+    found = preview(net, graph, selected, budget, excluded or {})
+    apply(make_plan(graph, selected), net)
     after = cost(net, images)
     assert (found.after.parameters, found.after.macs) == (after.parameters, after.macs)
     return found
 
 
-def layers(found: Outlook) -> dict[str, LayerOutlook]:
+def layers(found: PruningPreview) -> dict[str, LayerPreview]:
     return {layer.name: layer for layer in found.layers}
 
 
@@ -56,7 +58,7 @@ def test_each_layer_keeps_what_is_foretold() -> None:
 
 def test_an_output_cannot_go_and_says_so() -> None:
     found = layers(look(Net(), torch.randn(1, 3, 6, 6)))
-    assert found["head"] == LayerOutlook("head", 2, 2, 2, ("is an output of the network",))
+    assert found["head"] == LayerPreview("head", 2, 2, 2, ("is an output of the network",))
 
 
 class Parts(nn.Module):
@@ -101,14 +103,14 @@ def test_a_computed_weight_is_the_reason() -> None:
 def test_a_layer_that_is_left_alone_gives_that_reason_first() -> None:
     net = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 2))
     graph = analyse(net, torch.randn(1, 3))
-    found = outlook(net, graph, frozenset(), Budget(38, 30), {"0": "0 is excluded", "2": "why"})
-    assert layers(found)["0"] == LayerOutlook("0", 6, 6, 6, ("0 is excluded",))
+    found = preview(net, graph, frozenset(), Budget(38, 30), {"0": "0 is excluded", "2": "why"})
+    assert layers(found)["0"] == LayerPreview("0", 6, 6, 6, ("0 is excluded",))
     assert layers(found)["2"].reasons == ("why", "is an output of the network")
 
 
 def test_the_table_is_plain_text() -> None:
-    found = Outlook(
-        (LayerOutlook("body.0", 1024, 512), LayerOutlook("head", 10, 10, 10, ("a", "b"))),
+    found = PruningPreview(
+        (LayerPreview("body.0", 1024, 512), LayerPreview("head", 10, 10, 10, ("a", "b"))),
         Budget(2000, 3_000_000),
         Budget(1500, 1_000_000),
     )
@@ -122,7 +124,7 @@ def test_the_table_is_plain_text() -> None:
 
 
 def test_the_table_of_nothing_has_no_shares() -> None:
-    lines = str(Outlook((), Budget(0, 0), Budget(0, 0))).splitlines()
+    lines = str(PruningPreview((), Budget(0, 0), Budget(0, 0))).splitlines()
     assert lines == [
         "layer  filters    kept  cannot go",
         "parameters: 0 to 0",

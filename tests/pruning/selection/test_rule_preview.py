@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from lit_compress.pruning import apply
 from lit_compress.pruning.rules.masks import rule_masks
 from lit_compress.pruning.rules.rule import Rule, assign
-from lit_compress.pruning.selection.by_rules import RulePolicy, channel_rules
-from lit_compress.pruning.selection.rule_preview import RuleOutlook, rule_outlook
+from lit_compress.pruning.selection.by_rules import RuleSelector, channel_rules
+from lit_compress.pruning.selection.rule_preview import RulePreview, rule_preview
 
 
 class Net(nn.Module):
@@ -24,7 +24,7 @@ class Net(nn.Module):
         return self.b(self.up(self.a(x)).mean((2, 3)))
 
 
-RULES = (
+HANDLERS = (
     Rule("b", Fraction(3, 10), "f:1"),
     Rule("a", Fraction(1, 2), "f:2"),
     Rule("up", Fraction(1, 4), "f:3", "filter"),
@@ -33,12 +33,12 @@ RULES = (
 
 def test_masked_weights_are_counted_as_they_will_be() -> None:
     net = Net()
-    ruled = assign(net, RULES)
-    outlook = rule_outlook(net, ruled, None, None)
+    ruled = assign(net, HANDLERS)
+    preview = rule_preview(net, ruled, None, None)
     kept = {name: int(mask.sum()) for name, mask in rule_masks(net, ruled).items()}
-    assert {weight.name: weight.left for weight in outlook.weights} == kept
-    assert outlook.share == 1 - sum(kept.values()) / (54 + 96 + 20)
-    assert {w.name: w.granularity for w in outlook.weights} == {
+    assert {weight.name: weight.left for weight in preview.weights} == kept
+    assert preview.share == 1 - sum(kept.values()) / (54 + 96 + 20)
+    assert {w.name: w.granularity for w in preview.weights} == {
         "a.weight": "filter",
         "up.weight": "filter",
         "b.weight": "element",
@@ -47,23 +47,23 @@ def test_masked_weights_are_counted_as_they_will_be() -> None:
 
 def test_removed_filters_take_what_reads_them_along() -> None:
     net = Net()
-    ruled = assign(net, RULES)
-    policy = RulePolicy(channel_rules(net, RULES))
-    ledger = policy.open(net, torch.zeros(2, 1, 5, 5))
-    selection = policy.select(net, ledger)
-    plan = ledger.plan(selection.gone)
-    outlook = rule_outlook(net, ruled, plan, policy.outlook(net, ledger, selection))
+    ruled = assign(net, HANDLERS)
+    selector = RuleSelector(channel_rules(net, HANDLERS))
+    state = selector.open(net, torch.zeros(2, 1, 5, 5))
+    selection = selector.select(net, state)
+    plan = state.plan(selection.selected)
+    preview = rule_preview(net, ruled, plan, selector.preview(net, state, selection))
     apply(plan, net)
     masks = rule_masks(net, {"b.weight": ruled["b.weight"]})
     left = {"a.weight": net.a.weight.numel(), "up.weight": net.up.weight.numel()}
     left["b.weight"] = int(masks["b.weight"].sum())
-    assert {weight.name: weight.left for weight in outlook.weights} == left
+    assert {weight.name: weight.left for weight in preview.weights} == left
 
 
 def test_the_table_names_each_weight_its_rule_and_the_share() -> None:
     net = Net()
-    outlook = rule_outlook(net, assign(net, RULES[:2]), None, None)
-    lines = str(outlook).splitlines()
+    preview = rule_preview(net, assign(net, HANDLERS[:2]), None, None)
+    lines = str(preview).splitlines()
     assert lines[0].split() == ["weight", "size", "left", "loses", "ratio", "rule"]
     assert lines[1].split() == ["a.weight", "54", "27", "filter", "0.5", "f:2"]
     assert lines[2].split() == ["up.weight", "96", "96", "nothing", "none", "names", "it"]
@@ -72,5 +72,5 @@ def test_the_table_names_each_weight_its_rule_and_the_share() -> None:
 
 
 def test_a_network_without_weights_loses_nothing() -> None:
-    assert RuleOutlook(()).share == 0
-    assert "0.0% of these weights go" in str(RuleOutlook(()))
+    assert RulePreview(()).share == 0
+    assert "0.0% of these weights go" in str(RulePreview(()))

@@ -16,8 +16,8 @@ from lit_compress.errors import PlanError
 from lit_compress.measure import cost
 from lit_compress.pruning import analyse, apply
 from lit_compress.pruning.channels.trace import named_tensors
-from lit_compress.pruning.selection.state import Ledger, ledger_of
-from lit_compress.pruning.selection.uniform import Policy, parameter_names
+from lit_compress.pruning.selection.state import PruningState, pruning_state_of
+from lit_compress.pruning.selection.uniform import UniformSelector, parameter_names
 
 IMAGES = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 
@@ -33,60 +33,66 @@ def net() -> nn.Sequential:
 
 
 @pytest.fixture
-def ledger(net: nn.Sequential) -> Ledger:
-    return Policy().open(net, IMAGES)
+def state(net: nn.Sequential) -> PruningState:
+    return UniformSelector().open(net, IMAGES)
 
 
-def some(ledger: Ledger, share: float, seed: int = 0) -> frozenset[int]:
+def some(state: PruningState, share: float, seed: int = 0) -> frozenset[int]:
     """Return a random share of each group's classes."""
     random = np.random.default_rng(seed)
     return frozenset(
         number
-        for group in ledger.graph.groups
-        for number in random.permutation(group.classes)[: int(share * len(group.classes))].tolist()
+        for group in state.graph.groups
+        for number in random.permutation(group.channels)[
+            : int(share * len(group.channels))
+        ].tolist()
     )
 
 
 def test_what_is_removed_in_steps_is_what_is_removed_at_once(
-    net: nn.Sequential, ledger: Ledger
+    net: nn.Sequential, state: PruningState
 ) -> None:
-    twin, gone = copy.deepcopy(net), some(ledger, 0.75)
-    apply(ledger.plan(gone), twin)
-    half = frozenset(sorted(gone)[::2])
-    for step in (frozenset(), half, gone, gone):
-        apply(ledger.plan(step), net)
-        ledger.gone = ledger.removed = step
-        left = ledger.left()
+    twin, selected = copy.deepcopy(net), some(state, 0.75)
+    apply(state.plan(selected), twin)
+    half = frozenset(sorted(selected)[::2])
+    for step in (frozenset(), half, selected, selected):
+        apply(state.plan(step), net)
+        state.selected = state.removed = step
+        left = state.left()
         own = named_tensors(net)
         assert all(tuple(own[name].shape) == shape for name, shape in left.shapes.items())
-        assert set(left.classes) == set(ledger.graph.classes) - step
+        assert set(left.channels) == set(state.graph.channels) - step
     assert all(torch.equal(t, twin.state_dict()[n]) for n, t in net.state_dict().items())
     assert net[4].num_features == twin[4].num_features == 2
 
 
-def test_what_is_left_is_what_a_new_analysis_finds(net: nn.Sequential, ledger: Ledger) -> None:
-    gone = some(ledger, 0.5)
-    apply(ledger.plan(gone), net)
-    ledger.gone = ledger.removed = gone
-    left, anew = ledger.left(), analyse(net, IMAGES)
+def test_what_is_left_is_what_a_new_analysis_finds(net: nn.Sequential, state: PruningState) -> None:
+    selected = some(state, 0.5)
+    apply(state.plan(selected), net)
+    state.selected = state.removed = selected
+    left, anew = state.left(), analyse(net, IMAGES)
     assert left.shapes == anew.shapes
     assert left.roles == anew.roles
     assert left.norms.keys() == anew.norms.keys()
-    for key, owner in left.owners.items():
-        names = {number: index for index, number in enumerate(dict.fromkeys(owner.tolist()))}
-        others = {n: index for index, n in enumerate(dict.fromkeys(anew.owners[key].tolist()))}
-        assert [names[n] for n in owner.tolist()] == [others[n] for n in anew.owners[key].tolist()]
+    for key, channels in left.channel_of.items():
+        names = {number: index for index, number in enumerate(dict.fromkeys(channels.tolist()))}
+        others = {n: index for index, n in enumerate(dict.fromkeys(anew.channel_of[key].tolist()))}
+        assert [names[n] for n in channels.tolist()] == [
+            others[n] for n in anew.channel_of[key].tolist()
+        ]
 
 
-def test_masks_hold_what_is_decided_and_not_yet_removed(net: nn.Sequential, ledger: Ledger) -> None:
-    first, gone = some(ledger, 0.25), some(ledger, 0.5)
-    assert first < gone
-    apply(ledger.plan(first), net)
-    ledger.removed, ledger.gone = first, gone
+def test_masks_hold_what_is_decided_and_not_yet_removed(
+    net: nn.Sequential, state: PruningState
+) -> None:
+    first, selected = some(state, 0.25), some(state, 0.5)
+    assert first < selected
+    apply(state.plan(first), net)
+    state.removed, state.selected = first, selected
     parameters = dict(net.named_parameters())
-    masks = ledger.masks(parameters)
+    masks = state.masks(parameters)
     held = copy.deepcopy(net)
-    apply(ledger.plan(gone), held)
+    apply(state.plan(selected), held)
     for name, parameter in parameters.items():
         mask = masks.get(name, torch.ones(parameter.shape, dtype=torch.bool))
         assert torch.equal(parameter[mask], held.get_parameter(name).flatten()), name
@@ -94,54 +100,54 @@ def test_masks_hold_what_is_decided_and_not_yet_removed(net: nn.Sequential, ledg
     assert {"0.weight", "0.bias", "3.weight", "6.weight", "8.weight"} <= masks.keys()
 
 
-def test_nothing_decided_masks_nothing(net: nn.Sequential, ledger: Ledger) -> None:
-    assert ledger.masks(dict(net.named_parameters())) == {}
-    assert ledger.plan(frozenset()).cuts == ()
+def test_nothing_decided_masks_nothing(net: nn.Sequential, state: PruningState) -> None:
+    assert state.masks(dict(net.named_parameters())) == {}
+    assert state.plan(frozenset()).cuts == ()
 
 
-def test_savings_are_those_of_the_smaller_network(net: nn.Sequential, ledger: Ledger) -> None:
+def test_savings_are_those_of_the_smaller_network(net: nn.Sequential, state: PruningState) -> None:
     before, names = cost(net, IMAGES), parameter_names(net)
-    assert ledger.total("parameters") == before.parameters
-    assert ledger.total("macs") == before.macs
-    assert ledger.total("filters") == 8 + 8 + 6
-    gone = some(ledger, 0.5)
-    apply(ledger.plan(gone), net)
+    assert state.total("parameters") == before.parameters
+    assert state.total("macs") == before.macs
+    assert state.total("filters") == 8 + 8 + 6
+    selected = some(state, 0.5)
+    apply(state.plan(selected), net)
     after = cost(net, IMAGES)
-    assert ledger.saved("parameters", names) == 0
-    assert ledger.saved("parameters", names, gone) == before.parameters - after.parameters
-    assert ledger.saved("macs", names, gone) == before.macs - after.macs
-    assert ledger.saved("filters", names, gone) == 4 + 4 + 3
-    ledger.gone = gone
-    assert ledger.saved("macs", names) == before.macs - after.macs
+    assert state.saved("parameters", names) == 0
+    assert state.saved("parameters", names, selected) == before.parameters - after.parameters
+    assert state.saved("macs", names, selected) == before.macs - after.macs
+    assert state.saved("filters", names, selected) == 4 + 4 + 3
+    state.selected = selected
+    assert state.saved("macs", names) == before.macs - after.macs
 
 
-def stored(ledger: Ledger) -> dict[str, Any]:
+def stored(state: PruningState) -> dict[str, Any]:
     file = io.BytesIO()
-    torch.save(ledger.to_dict(), file)
+    torch.save(state.to_dict(), file)
     file.seek(0)
     content: dict[str, Any] = torch.load(file, weights_only=True)
     return content
 
 
-def test_a_stored_ledger_goes_on(net: nn.Sequential, ledger: Ledger) -> None:
-    ledger.removed, ledger.gone = some(ledger, 0.25), some(ledger, 0.5)
-    found = Ledger.from_dict(stored(ledger))
-    assert (found.gone, found.removed) == (ledger.gone, ledger.removed)
-    assert found.budget == ledger.budget
-    assert found.plan(some(ledger, 0.75)) == ledger.plan(some(ledger, 0.75))
-    assert found.original() == ledger.original()
-    assert found.graph.groups == ledger.graph.groups
-    assert found.graph.class_count == ledger.graph.class_count
-    for number in ledger.graph.classes:
-        assert found.graph.slices(number) == ledger.graph.slices(number)
-    assert all(isinstance(number, int) for number in found.gone)
+def test_a_stored_ledger_goes_on(net: nn.Sequential, state: PruningState) -> None:
+    state.removed, state.selected = some(state, 0.25), some(state, 0.5)
+    found = PruningState.from_dict(stored(state))
+    assert (found.selected, found.removed) == (state.selected, state.removed)
+    assert found.budget == state.budget
+    assert found.plan(some(state, 0.75)) == state.plan(some(state, 0.75))
+    assert found.original() == state.original()
+    assert found.graph.groups == state.graph.groups
+    assert found.graph.channel_count == state.graph.channel_count
+    for number in state.graph.channels:
+        assert found.graph.slices(number) == state.graph.slices(number)
+    assert all(isinstance(number, int) for number in found.selected)
 
 
 def test_the_record_is_of_what_is_removed_not_of_what_is_held(
-    net: nn.Sequential, ledger: Ledger
+    net: nn.Sequential, state: PruningState
 ) -> None:
-    ledger.removed, ledger.gone = some(ledger, 0.25), some(ledger, 0.5)
-    original = ledger.original()
+    state.removed, state.selected = some(state, 0.25), some(state, 0.5)
+    original = state.original()
     assert original.shapes["0.weight"] == (8, 3, 3, 3)
     assert original.norms == {"4": 6}
 
@@ -190,9 +196,9 @@ DAMAGED: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("case", DAMAGED)
-def test_a_damaged_ledger_is_refused(case: str, ledger: Ledger) -> None:
+def test_a_damaged_ledger_is_refused(case: str, state: PruningState) -> None:
     with pytest.raises(PlanError, match="damaged"):
-        Ledger.from_dict(DAMAGED[case](stored(ledger)))
+        PruningState.from_dict(DAMAGED[case](stored(state)))
 
 
 WRONG: dict[str, Change] = {
@@ -212,29 +218,31 @@ WRONG: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_ledger_that_does_not_agree_with_itself_is_refused(case: str, ledger: Ledger) -> None:
+def test_a_ledger_that_does_not_agree_with_itself_is_refused(
+    case: str, state: PruningState
+) -> None:
     """Such ones used to be read, and failed later in numpy or cut other channels."""
     with pytest.raises(PlanError, match="damaged"):
-        Ledger.from_dict(WRONG[case](stored(ledger)))
+        PruningState.from_dict(WRONG[case](stored(state)))
 
 
 def test_a_module_that_did_not_lose_what_is_removed_is_refused(
-    net: nn.Sequential, ledger: Ledger
+    net: nn.Sequential, state: PruningState
 ) -> None:
-    gone = some(ledger, 0.5)
-    ledger.check(named_tensors(net))
-    ledger.gone = ledger.removed = gone
+    selected = some(state, 0.5)
+    state.check(named_tensors(net))
+    state.selected = state.removed = selected
     with pytest.raises(PlanError, match="damaged, or of another network"):
-        ledger.check(named_tensors(net))
-    ledger.removed = frozenset()
-    apply(ledger.plan(gone), net)
-    ledger.removed = gone
-    ledger.check(named_tensors(net))
+        state.check(named_tensors(net))
+    state.removed = frozenset()
+    apply(state.plan(selected), net)
+    state.removed = selected
+    state.check(named_tensors(net))
 
 
-def test_the_ledger_of_a_checkpoint_is_found(ledger: Ledger) -> None:
-    assert ledger_of({}) is None
-    assert ledger_of({"callbacks": {"other": {}, "more": None}}) is None
-    found = ledger_of({"callbacks": {"other": 1, "pruning": {"ledger": ledger.to_dict()}}})
+def test_the_ledger_of_a_checkpoint_is_found(state: PruningState) -> None:
+    assert pruning_state_of({}) is None
+    assert pruning_state_of({"callbacks": {"other": {}, "more": None}}) is None
+    found = pruning_state_of({"callbacks": {"other": 1, "pruning": {"ledger": state.to_dict()}}})
     assert found is not None
-    assert found.budget == ledger.budget
+    assert found.budget == state.budget

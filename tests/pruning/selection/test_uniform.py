@@ -18,7 +18,7 @@ from lit_compress.pruning import Importance, apply
 from lit_compress.pruning.channels.trace import named_tensors
 from lit_compress.pruning.importance import L1, L2, BatchNormScale, Fpgm, Taylor
 from lit_compress.pruning.rules.rule import Rule
-from lit_compress.pruning.selection.uniform import Policy, parameter_names
+from lit_compress.pruning.selection.uniform import UniformSelector, parameter_names
 
 IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -66,19 +66,19 @@ def test_what_is_foretold_is_what_is_left(name: str, of: Any) -> None:
     make, shape = NETS[name]
     torch.manual_seed(0)
     net, images = make().eval(), torch.randn(shape)
-    policy = Policy(of=of, scope="global")
-    ledger, before = policy.open(net, images), cost(net, images)
-    assert (ledger.budget.parameters, ledger.budget.macs) == (before.parameters, before.macs)
-    selection = policy.select(net, ledger, Fraction(1, 3))
-    outlook = policy.outlook(net, ledger, selection)
-    saved = ledger.saved(of, parameter_names(net), selection.gone)
-    apply(ledger.plan(selection.gone), net)
+    selector = UniformSelector(of=of, scope="global")
+    state, before = selector.open(net, images), cost(net, images)
+    assert (state.budget.parameters, state.budget.macs) == (before.parameters, before.macs)
+    selection = selector.select(net, state, Fraction(1, 3))
+    preview = selector.preview(net, state, selection)
+    saved = state.saved(of, parameter_names(net), selection.selected)
+    apply(state.plan(selection.selected), net)
     after = cost(net, images)
-    assert outlook.before == ledger.budget
-    assert (outlook.after.parameters, outlook.after.macs) == (after.parameters, after.macs)
-    total = {"filters": ledger.budget.filters, "parameters": before.parameters}.get(of, before.macs)
+    assert preview.before == state.budget
+    assert (preview.after.parameters, preview.after.macs) == (after.parameters, after.macs)
+    total = {"filters": state.budget.filters, "parameters": before.parameters}.get(of, before.macs)
     assert total / 3 <= saved < 0.4 * total
-    layers = {layer.name: layer for layer in outlook.layers}
+    layers = {layer.name: layer for layer in preview.layers}
     for part, layer in net.named_modules():
         if part in layers:
             width = getattr(layer, "out_channels", None) or layer.out_features
@@ -91,54 +91,54 @@ def test_scores_are_as_if_removed_channels_were_gone(
     importance: Importance, scope: Any, net: nn.Module
 ) -> None:
     """Held at zero or cut out: the next choice is the same."""
-    policy = Policy(scope=scope, importance=importance)
-    ledger = policy.open(net, IMAGES)
-    whole, held = copy.deepcopy(net), copy.deepcopy(ledger)
+    selector = UniformSelector(scope=scope, importance=importance)
+    state = selector.open(net, IMAGES)
+    whole, held = copy.deepcopy(net), copy.deepcopy(state)
     for share in (Fraction(1, 4), Fraction(1, 2), Fraction(3, 4)):
-        gone = policy.select(net, ledger, share).gone
-        assert policy.select(whole, held, share).gone == gone
-        assert gone > ledger.gone
-        apply(ledger.plan(gone), net)
-        ledger.gone = ledger.removed = held.gone = gone
-    assert policy.select(net, ledger, Fraction(3, 4)).gone == ledger.gone
+        selected = selector.select(net, state, share).selected
+        assert selector.select(whole, held, share).selected == selected
+        assert selected > state.selected
+        apply(state.plan(selected), net)
+        state.selected = state.removed = held.selected = selected
+    assert selector.select(net, state, Fraction(3, 4)).selected == state.selected
 
 
 @pytest.mark.parametrize("removed", [False, True])
 def test_gathered_scores_of_gone_channels_are_left_out(removed: bool, net: nn.Module) -> None:
-    policy = Policy(scope="global", importance=Taylor())
-    ledger = policy.open(net, IMAGES)
+    selector = UniformSelector(scope="global", importance=Taylor())
+    state = selector.open(net, IMAGES)
     generator = torch.Generator().manual_seed(0)
-    makers = {n: d for (n, d), role in ledger.graph.roles.items() if role == "filter"}
+    makers = {n: d for (n, d), role in state.graph.roles.items() if role == "filter"}
     shapes = {n: t.shape for n, t in named_tensors(net).items()}
     scores = {n: torch.rand(shapes[n][d], generator=generator).double() for n, d in makers.items()}
-    gone = policy.select(net, ledger, Fraction(1, 4), scores=scores).gone
+    selected = selector.select(net, state, Fraction(1, 4), scores=scores).selected
     totals = {
         number: sum(
             float(scores[part.tensor][list(part.indices)].sum())
-            for part in ledger.graph.slices(number)
+            for part in state.graph.slices(number)
             if part.role == "filter"
         )
-        for number in ledger.graph.classes
+        for number in state.graph.channels
     }
     ranked = sorted(totals, key=totals.__getitem__)
-    assert gone == frozenset(ranked[: len(gone)])
-    ledger.gone = gone
+    assert selected == frozenset(ranked[: len(selected)])
+    state.selected = selected
     if removed:
-        plan = ledger.plan(gone)
+        plan = state.plan(selected)
         apply(plan, net)
-        ledger.removed = gone
+        state.removed = selected
         kept = {n: plan.by_tensor().get(n, {}).get(d) for n, d in makers.items()}
         scores = {n: s[list(kept[n].keep)] if kept[n] else s for n, s in scores.items()}
-    more = policy.select(net, ledger, Fraction(1, 2), scores=scores).gone
+    more = selector.select(net, state, Fraction(1, 2), scores=scores).selected
     assert more == frozenset(ranked[: len(more)])
-    assert more > gone
+    assert more > selected
 
 
 def test_without_gathered_scores_the_norm_decides(net: nn.Module) -> None:
-    taylor, norm = Policy(importance=Taylor()), Policy(importance=L2())
-    ledger = taylor.open(net, IMAGES)
+    taylor, norm = UniformSelector(importance=Taylor()), UniformSelector(importance=L2())
+    state = taylor.open(net, IMAGES)
     share = Fraction(1, 2)
-    assert taylor.select(net, ledger, share).gone == norm.select(net, ledger, share).gone
+    assert taylor.select(net, state, share).selected == norm.select(net, state, share).selected
 
 
 class Counting(Net):
@@ -159,7 +159,7 @@ def test_opening_changes_nothing() -> None:
     """To count MACs, the network used to be run once with all that its forward changes."""
     net = Counting().train()
     before, state = copy.deepcopy(net.state_dict()), torch.get_rng_state()
-    Policy().open(net, IMAGES)
+    UniformSelector().open(net, IMAGES)
     assert net.training
     assert net.seen == 0
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
@@ -168,13 +168,13 @@ def test_opening_changes_nothing() -> None:
 
 def test_a_part_is_looked_at_alone(net: nn.Module) -> None:
     outer = nn.ModuleDict({"net": net, "other": nn.Linear(5, 5)})
-    policy = Policy(exclude=["net.head.*"])
-    ledger = policy.open(outer, IMAGES, "net")
-    assert ledger.budget.macs == cost(net, IMAGES).macs
-    assert ledger.budget.parameters == cost(net, IMAGES).parameters + 30
-    assert ledger.budget.filters == 12 + 12 + 16 + 16
-    outlook = policy.outlook(outer, ledger, policy.select(outer, ledger, Fraction(1, 2)))
-    layers = {layer.name: layer for layer in outlook.layers}
+    selector = UniformSelector(exclude=["net.head.*"])
+    state = selector.open(outer, IMAGES, "net")
+    assert state.budget.macs == cost(net, IMAGES).macs
+    assert state.budget.parameters == cost(net, IMAGES).parameters + 30
+    assert state.budget.filters == 12 + 12 + 16 + 16
+    preview = selector.preview(outer, state, selector.select(outer, state, Fraction(1, 2)))
+    layers = {layer.name: layer for layer in preview.layers}
     assert layers["net.stem.0"].kept == 6
     assert layers["net.head.0"].reasons == (
         "net.head.0 is excluded, and its channels go together with these",
@@ -184,14 +184,14 @@ def test_a_part_is_looked_at_alone(net: nn.Module) -> None:
 
 def test_rules_are_due_by_as_much_as_the_schedule(net: nn.Module) -> None:
     rules = [Rule("stem.0", Fraction(3, 4), "here:1"), Rule("head.*", None, "here:2")]
-    policy = Policy(rules=rules)
-    ledger = policy.open(net, IMAGES)
+    selector = UniformSelector(rules=rules)
+    state = selector.open(net, IMAGES)
     for progress in (Fraction(0), Fraction(1, 3), Fraction(1)):
-        gone = policy.select(net, ledger, progress / 2, progress).gone
+        selected = selector.select(net, state, progress / 2, progress).selected
         lost = {
-            name: int(np.isin(ledger.graph.owners[name, 0], list(gone)).sum())
+            name: int(np.isin(state.graph.channel_of[name, 0], list(selected)).sum())
             for name in ("stem.0.weight", "left.0.weight", "head.0.weight")
-            if (name, 0) in ledger.graph.owners
+            if (name, 0) in state.graph.channel_of
         }
         assert lost["stem.0.weight"] == 9 * progress
         assert lost["left.0.weight"] == -(-16 * progress // 2)
@@ -202,11 +202,11 @@ def test_weights_that_diverged_are_refused(net: nn.Module) -> None:
     with torch.no_grad():
         net.left[0].bias[3] = torch.nan
     with pytest.raises(PatternError, match=r"left\.0\.bias holds NaN"):
-        Policy().open(net, IMAGES)
+        UniformSelector().open(net, IMAGES)
 
 
 def test_lazy_layers_are_told_of(net: nn.Module) -> None:
     """The look for NaN used to fail on them first, in torch's words."""
     net.head[2] = nn.LazyLinear(2)
     with pytest.raises(ChannelError, match=r"head\.2\.weight is lazy"):
-        Policy().open(net, IMAGES)
+        UniformSelector().open(net, IMAGES)

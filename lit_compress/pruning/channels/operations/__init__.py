@@ -13,6 +13,6 @@ from lit_compress.pruning.channels.operations import (
     producers,
     reductions,
 )
-from lit_compress.pruning.channels.operations.registry import RULES, unknown
+from lit_compress.pruning.channels.operations.registry import HANDLERS, unknown
 
-__all__ = ["RULES", "elementwise", "movement", "norms", "producers", "reductions", "unknown"]
+__all__ = ["HANDLERS", "elementwise", "movement", "norms", "producers", "reductions", "unknown"]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lit_compress.pruning.channels.labels import core, varying
-from lit_compress.pruning.channels.operations.registry import rule, unknown
+from lit_compress.pruning.channels.operations.registry import handles, unknown
 from lit_compress.pruning.channels.trace import Call, Trace
 
 _NAMES = """
@@ -29,7 +29,7 @@ alias identity quantize_identity zeros_like ones_like empty_like full_like rand_
 ELEMENTWISE = (*_NAMES.split(), "get data", "get real")
 
 
-@rule(*ELEMENTWISE)
+@handles(*ELEMENTWISE)
 def elementwise(trace: Trace, call: Call) -> None:
     """Tie the labels of all tensors position by position."""
     results = call.results()

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_map
 from lit_compress.pruning.channels.labels import UNLABELLED, Reason, compact, core, spread, varying
 from lit_compress.pruning.channels.operations.producers import tie_groups
 from lit_compress.pruning.channels.operations.reductions import dims_of
-from lit_compress.pruning.channels.operations.registry import rule, unknown
+from lit_compress.pruning.channels.operations.registry import handles, unknown
 from lit_compress.pruning.channels.trace import Call, Trace
 
 _MOVES = """
@@ -23,7 +23,7 @@ atleast_1d atleast_2d atleast_3d
 VIEW_LIMIT = 1 << 16
 
 
-@rule("view", "reshape", "flatten", "unflatten", "view_as", "reshape_as", "squeeze", "unsqueeze")
+@handles("view", "reshape", "flatten", "unflatten", "view_as", "reshape_as", "squeeze", "unsqueeze")
 def reshape(trace: Trace, call: Call) -> None:
     """Run a change of shape on the twin; a channel dimension that is split stays rectangular."""
     image = call.args[0] if call.args else call.kwargs["input"]
@@ -63,7 +63,7 @@ def _free_dim(before: Tensor, after: Tensor, split: Sequence[int]) -> int:
     return max(split, key=lambda dim: (after.shape[dim], dim))
 
 
-@rule(
+@handles(
     *_MOVES.split(),
     "get T",
     "get mT",
@@ -123,7 +123,7 @@ def _move_view(
         trace.freeze(image, call.reason("is used in another shape"))
 
 
-@rule("cat", "concat", "concatenate", "stack", "hstack", "vstack")
+@handles("cat", "concat", "concatenate", "stack", "hstack", "vstack")
 def cat(trace: Trace, call: Call) -> None:
     """Join twins, and tie what must stay of one size."""
     tensors = call.argument(0, "tensors")
@@ -171,7 +171,7 @@ def _tie_across(trace: Trace, first: Tensor, second: Tensor, dim: int, why: Reas
     trace.labels.tie(first.narrow(dim, 0, 1), second.narrow(dim, 0, 1), why)
 
 
-@rule("chunk", "split", "tensor_split", "split_with_sizes")
+@handles("chunk", "split", "tensor_split", "split_with_sizes")
 def split(trace: Trace, call: Call) -> None:
     """Cut a twin; parts of a channel dimension stay equal, or are frozen."""
     image = call.args[0] if call.args else call.kwargs["input"]
@@ -196,7 +196,7 @@ def split(trace: Trace, call: Call) -> None:
         trace.label(out, part)
 
 
-@rule("getitem", "narrow", "select", "index_select", "unbind", "roll", "take_along_dim")
+@handles("getitem", "narrow", "select", "index_select", "unbind", "roll", "take_along_dim")
 def pick(trace: Trace, call: Call) -> None:
     """Take part of a tensor: outside its channel dimension, or freeze what lies in it."""
     image = call.args[0] if call.args else call.kwargs["input"]

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from lit_compress.pruning.channels.labels import UNLABELLED, spread, varying
-from lit_compress.pruning.channels.operations.registry import rule, unknown
+from lit_compress.pruning.channels.operations.registry import handles, unknown
 from lit_compress.pruning.channels.trace import Call, Trace
 
 
-@rule("batch_norm", "instance_norm", "prelu")
+@handles("batch_norm", "instance_norm", "prelu")
 def per_channel(trace: Trace, call: Call) -> None:
     """Follow labels through an operation that works on each channel alone."""
     image = call.args[0] if call.args else call.kwargs["input"]
@@ -34,7 +34,7 @@ def per_channel(trace: Trace, call: Call) -> None:
     return None
 
 
-@rule("group_norm")
+@handles("group_norm")
 def group_norm(trace: Trace, call: Call) -> None:
     """Follow labels through a group norm, whose groups go whole or not at all."""
     image, groups = call.argument(0, "input"), call.argument(1, "num_groups")

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from lit_compress.pruning.channels.labels import UNLABELLED, spread
-from lit_compress.pruning.channels.operations.registry import rule, unknown
+from lit_compress.pruning.channels.operations.registry import handles, unknown
 from lit_compress.pruning.channels.trace import Call, Trace
 
 
-@rule("conv1d", "conv2d", "conv3d")
+@handles("conv1d", "conv2d", "conv3d")
 def conv(trace: Trace, call: Call) -> None:
     """Follow labels through a convolution: plain, grouped, or one filter a channel."""
     image, weight, bias = (call.argument(i, n) for i, n in enumerate(("input", "weight", "bias")))
@@ -32,7 +32,7 @@ def conv(trace: Trace, call: Call) -> None:
     _finish(trace, call, weight, bias, makes, channel)
 
 
-@rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+@handles("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 def conv_transpose(trace: Trace, call: Call) -> None:
     """Follow labels through a transposed convolution, whose weight is (in, out / groups, ...)."""
     image, weight, bias = (call.argument(i, n) for i, n in enumerate(("input", "weight", "bias")))
@@ -54,7 +54,7 @@ def conv_transpose(trace: Trace, call: Call) -> None:
     _finish(trace, call, weight, bias, makes, channel)
 
 
-@rule("linear")
+@handles("linear")
 def linear(trace: Trace, call: Call) -> None:
     """Follow labels through a linear layer."""
     image, weight, bias = (call.argument(i, n) for i, n in enumerate(("input", "weight", "bias")))
@@ -68,7 +68,7 @@ def linear(trace: Trace, call: Call) -> None:
     return _finish(trace, call, weight, bias, makes, call.out.dim() - 1)
 
 
-@rule("matmul", "mm")
+@handles("matmul", "mm")
 def matmul(trace: Trace, call: Call) -> None:
     """Follow labels through a product with a weight of shape (in, out); freeze any other."""
     left, right = call.argument(0, "input"), call.argument(1, "other")
@@ -98,11 +98,11 @@ def _finish(
         trace.label(call.out, spread(makes, call.out.shape, dim))
 
 
-def _count(trace: Trace, weight: Tensor, positions: Tensor, dim: int) -> None:
+def _count(trace: Trace, weight: Tensor, output: Tensor, dim: int) -> None:
     name = trace.name(weight)
     if name:
-        work = trace.recording.work
-        work[name] = work.get(name, 0) + positions.numel() // positions.shape[dim]
+        count = trace.recording.positions
+        count[name] = count.get(name, 0) + output.numel() // output.shape[dim]
 
 
 def tie_groups(trace: Trace, call: Call, labels: Tensor, groups: int) -> Tensor:
@@ -113,8 +113,8 @@ def tie_groups(trace: Trace, call: Call, labels: Tensor, groups: int) -> Tensor:
     return table[0]
 
 
-def _keep_two(trace: Trace, weight: Tensor, dim: int, floor: int) -> None:
+def _keep_two(trace: Trace, weight: Tensor, dim: int, least: int) -> None:
     """Keep two inputs a group: with one, a grouped convolution would look like a depthwise one."""
     name = trace.name(weight)
     if name:
-        trace.recording.floors[name, dim] = floor
+        trace.recording.min_indices[name, dim] = least

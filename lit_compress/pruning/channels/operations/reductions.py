@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lit_compress.pruning.channels.labels import core, varying
 from lit_compress.pruning.channels.operations.elementwise import elementwise
-from lit_compress.pruning.channels.operations.registry import rule, unknown
+from lit_compress.pruning.channels.operations.registry import handles, unknown
 from lit_compress.pruning.channels.trace import Call, Trace
 
 POOLS = [
@@ -25,7 +25,7 @@ mean sum amax amin max min prod var std var_mean std_mean logsumexp nanmean nans
 """
 
 
-@rule(*POOLS, "interpolate", "upsample", "upsample_nearest", "upsample_bilinear")
+@handles(*POOLS, "interpolate", "upsample", "upsample_nearest", "upsample_bilinear")
 def pool(trace: Trace, call: Call) -> None:
     """Follow labels through pooling or resizing of the last dimensions."""
     image = call.args[0] if call.args else call.kwargs["input"]
@@ -41,7 +41,7 @@ def pool(trace: Trace, call: Call) -> None:
     return None
 
 
-@rule("pad")
+@handles("pad")
 def pad(trace: Trace, call: Call) -> None:
     """Follow labels through padding of dimensions in which they are constant."""
     image, widths = call.argument(0, "input"), list(call.argument(1, "pad"))
@@ -54,7 +54,7 @@ def pad(trace: Trace, call: Call) -> None:
     return trace.label(call.out, _with_sizes(twin, call.out.shape))
 
 
-@rule(*_SAME_SHAPE.split())
+@handles(*_SAME_SHAPE.split())
 def shaped_along(trace: Trace, call: Call) -> None:
     """Follow labels through an operation along dimensions that keeps the shape."""
     image = call.argument(0, "input")
@@ -67,7 +67,7 @@ def shaped_along(trace: Trace, call: Call) -> None:
     return trace.label(call.out, twin)
 
 
-@rule("layer_norm", "rms_norm")
+@handles("layer_norm", "rms_norm")
 def layer_norm(trace: Trace, call: Call) -> None:
     """Follow labels through a norm over the last dimensions, if they are constant there."""
     image, shape = call.argument(0, "input"), call.argument(1, "normalized_shape")
@@ -82,7 +82,7 @@ def layer_norm(trace: Trace, call: Call) -> None:
     return trace.label(call.out, twin)
 
 
-@rule(*_REDUCING.split())
+@handles(*_REDUCING.split())
 def reduce(trace: Trace, call: Call) -> None:
     """Follow labels through a reduction of dimensions in which they are constant."""
     image = call.argument(0, "input")
@@ -103,7 +103,7 @@ def reduce(trace: Trace, call: Call) -> None:
     return None
 
 
-@rule("glu")
+@handles("glu")
 def glu(trace: Trace, call: Call) -> None:
     """Tie the two halves of a gated linear unit."""
     image, dim = call.argument(0, "input"), call.argument(1, "dim", -1)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from lit_compress.pruning.channels.trace import Call, Trace
 
-Rule = Callable[[Trace, Call], None]
-RULES: dict[str, Rule] = {}
+Handler = Callable[[Trace, Call], None]
+HANDLERS: dict[str, Handler] = {}
 
 _QUESTIONS = """
 size dim numel nelement ndimension stride storage_offset element_size get_device is_contiguous
@@ -22,11 +22,11 @@ is_quantized is_nested names itemsize nbytes _version is_meta output_nr
 INERT = (*_QUESTIONS.split(), *(f"get {name}" for name in _PROPERTIES.split()))
 
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
+def handles(*names: str) -> Callable[[Handler], Handler]:
     """Register what to do with the calls of these names."""
 
-    def register(handler: Rule) -> Rule:
-        RULES.update(dict.fromkeys(names, handler))
+    def register(handler: Handler) -> Handler:
+        HANDLERS.update(dict.fromkeys(names, handler))
         return handler
 
     return register
@@ -39,6 +39,6 @@ def unknown(trace: Trace, call: Call) -> None:
         trace.freeze(tensor, reason)
 
 
-@rule(*INERT)
+@handles(*INERT)
 def inert(trace: Trace, call: Call) -> None:
     """Do nothing."""

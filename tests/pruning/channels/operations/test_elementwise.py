@@ -26,7 +26,7 @@ def test_two_layers_are_tied(
     between: Check, operation: Callable[[nn.Module, Tensor], Tensor]
 ) -> None:
     graph = between(operation, layer=nn.Conv2d(8, 8, 1))
-    assert len(graph.classes) == 8
+    assert len(graph.channels) == 8
 
 
 SCALES: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor]]] = {
@@ -46,28 +46,28 @@ def test_scale_of_the_model_is_cut(
 ) -> None:
     weight = nn.Parameter(torch.rand(shape) + 0.5)
     graph = between(lambda s, x: x * change(s.weight), weight=weight)
-    assert len(graph.classes) == 8
-    assert ("weight", list(shape).index(8)) in graph.owners
+    assert len(graph.channels) == 8
+    assert ("weight", list(shape).index(8)) in graph.channel_of
 
 
 def test_scale_computed_from_two_freezes(between: Check) -> None:
     first, second = (nn.Parameter(torch.rand(8, 1, 1)) for _ in range(2))
-    assert not between(lambda s, x: x * (s.a + s.b), a=first, b=second).classes
+    assert not between(lambda s, x: x * (s.a + s.b), a=first, b=second).channels
 
 
 def test_constant_of_fixed_size_freezes(between: Check) -> None:
-    assert not between(lambda s, x: x * torch.arange(8.0)[:, None, None]).classes
+    assert not between(lambda s, x: x * torch.arange(8.0)[:, None, None]).channels
 
 
 def test_one_channel_for_many_stays(between: Check) -> None:
     graph = between(lambda s, x: x * s.layer(x), layer=nn.Conv2d(8, 1, 1))
-    assert len(graph.classes) == 8
+    assert len(graph.channels) == 8
     assert {frozen.tensor for frozen in graph.frozen} == {"layer.weight", "last.weight"}
 
 
 def test_value_that_goes_to_python_freezes(between: Check) -> None:
-    assert not between(lambda s, x: x * float(x[0, 0, 0, 0])).classes
+    assert not between(lambda s, x: x * float(x[0, 0, 0, 0])).channels
 
 
 def test_result_of_one_network_that_is_added_to_an_input_stays(between: Check) -> None:
-    assert not between(lambda s, x: x + torch.ones(2, 8, 4, 4)).classes
+    assert not between(lambda s, x: x + torch.ones(2, 8, 4, 4)).channels

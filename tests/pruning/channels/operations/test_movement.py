@@ -56,9 +56,9 @@ CASES: dict[str, tuple[Operation, int]] = {
 
 
 @pytest.mark.parametrize(("operation", "classes"), CASES.values(), ids=CASES.keys())
-def test_movement(between: Check, operation: Operation, classes: int) -> None:
+def test_movement(between: Check, operation: Operation, channels: int) -> None:
     graph = between(operation, layer=nn.Conv2d(8, 8, 1))
-    assert len(graph.classes) == classes
+    assert len(graph.channels) == channels
 
 
 @pytest.mark.parametrize("dim", [None, 1, (1, 2)])
@@ -66,12 +66,12 @@ def test_squeeze_keeps_two_channels(between: Check, dim: int | tuple[int, ...] |
     def operation(s: nn.Module, x: Tensor) -> Tensor:
         return x.squeeze() if dim is None else x.squeeze(dim)
 
-    assert len(between(operation).classes) == 6
+    assert len(between(operation).channels) == 6
 
 
 def test_squeeze_of_the_image_keeps_none(between: Check) -> None:
     assert (
-        len(between(lambda s, x: x.mean((2, 3), keepdim=True).squeeze(3).squeeze(-1)).classes) == 8
+        len(between(lambda s, x: x.mean((2, 3), keepdim=True).squeeze(3).squeeze(-1)).channels) == 8
     )
 
 
@@ -80,11 +80,11 @@ def test_image_made_of_a_vector_loses_channels(between: Check) -> None:
         return s.conv(s.layer(x.flatten(1)).view(x.shape[0], -1, 2, 2))
 
     layers = {"layer": nn.Linear(128, 24), "conv": nn.Conv2d(6, 4, 1)}
-    assert len(between(operation, **layers).classes) == 8 + 6 + 4
+    assert len(between(operation, **layers).channels) == 8 + 6 + 4
 
 
 def test_token_joined_with_activations_freezes(between: Check) -> None:
     def operation(s: nn.Module, x: Tensor) -> Tensor:
         return torch.cat([s.token.expand(2, -1, -1), x.flatten(2).transpose(1, 2)], 1)
 
-    assert not between(operation, token=nn.Parameter(torch.randn(1, 1, 8))).classes
+    assert not between(operation, token=nn.Parameter(torch.randn(1, 1, 8))).channels

@@ -27,14 +27,14 @@ Check = Callable[..., ChannelGraph]
     ],
     ids=str,
 )
-def test_norms(between: Check, layer: nn.Module, classes: int) -> None:
-    assert len(between(lambda s, x: s.layer(x), layer=layer).classes) == classes
+def test_norms(between: Check, layer: nn.Module, channels: int) -> None:
+    assert len(between(lambda s, x: s.layer(x), layer=layer).channels) == channels
 
 
 def test_one_weight_for_all_ties_no_channels_of_an_unbatched_image() -> None:
     # its rows were taken for channels, and all of them tied together
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.PReLU(), nn.Flatten(0), nn.Linear(32, 2))
-    assert len(analyse(net, torch.randn(3, 4, 4)).classes) == 8
+    assert len(analyse(net, torch.randn(3, 4, 4)).channels) == 8
 
 
 def test_norm_shared_by_two_layers_ties_them(between: Check) -> None:
@@ -42,4 +42,4 @@ def test_norm_shared_by_two_layers_ties_them(between: Check) -> None:
         return torch.cat([s.norm(x), s.norm(s.layer(x))], 1)
 
     graph = between(operation, norm=nn.InstanceNorm2d(8), layer=nn.Conv2d(8, 8, 1))
-    assert len(graph.classes) == 8
+    assert len(graph.channels) == 8

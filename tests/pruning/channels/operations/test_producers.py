@@ -24,13 +24,13 @@ Check = Callable[..., ChannelGraph]
     ],
     ids=str,
 )
-def test_convolutions(between: Check, layer: nn.Module, classes: int) -> None:
-    assert len(between(lambda s, x: s.layer(x), layer=layer).classes) == classes
+def test_convolutions(between: Check, layer: nn.Module, channels: int) -> None:
+    assert len(between(lambda s, x: s.layer(x), layer=layer).channels) == channels
 
 
 def test_grouped_convolution_is_not_made_a_depthwise_one(between: Check) -> None:
     graph = between(lambda s, x: s.layer(x), layer=nn.Conv2d(8, 6, 1, groups=2))
-    assert graph.floors == {("layer.weight", 1): 2}
+    assert graph.min_indices == {("layer.weight", 1): 2}
 
 
 @pytest.mark.parametrize("rank", [1, 3])
@@ -39,7 +39,7 @@ def test_other_ranks(rank: int) -> None:
     net = nn.Sequential(
         conv(3, 6, 1), conv(6, 4, 1, groups=2), nn.Flatten(), nn.Linear(4 * 3**rank, 2)
     )
-    assert len(analyse(net, torch.randn(2, 3, *[3] * rank)).classes) == 3 + 2
+    assert len(analyse(net, torch.randn(2, 3, *[3] * rank)).channels) == 3 + 2
 
 
 def test_linear_and_matmul_over_the_last_dimension(between: Check) -> None:
@@ -48,31 +48,31 @@ def test_linear_and_matmul_over_the_last_dimension(between: Check) -> None:
     def operation(s: nn.Module, x: torch.Tensor) -> torch.Tensor:
         return s.layer(x.movedim(1, -1)) @ s.weight
 
-    assert len(between(operation, layer=nn.Linear(8, 6), weight=weight).classes) == 8 + 6 + 5
+    assert len(between(operation, layer=nn.Linear(8, 6), weight=weight).channels) == 8 + 6 + 5
 
 
 def test_bare_weight_is_cut(between: Check) -> None:
     weight = nn.Parameter(torch.randn(6, 8, 1, 1))
-    assert len(between(lambda s, x: F.conv2d(x, s.w), w=weight).classes) == 8 + 6
+    assert len(between(lambda s, x: F.conv2d(x, s.w), w=weight).channels) == 8 + 6
 
 
 def test_number_of_groups_in_the_code_freezes(between: Check) -> None:
     weight = nn.Parameter(torch.randn(8, 1, 3, 3))
-    assert not between(lambda s, x: F.conv2d(x, s.w, groups=8), w=weight).classes
-    assert len(between(lambda s, x: F.conv2d(x, s.w, groups=x.shape[1]), w=weight).classes) == 8
+    assert not between(lambda s, x: F.conv2d(x, s.w, groups=8), w=weight).channels
+    assert len(between(lambda s, x: F.conv2d(x, s.w, groups=x.shape[1]), w=weight).channels) == 8
 
 
 def test_computed_weight_freezes(between: Check) -> None:
     layer = nn.Conv2d(8, 6, 1)
     graph = between(lambda s, x: F.conv2d(x, s.layer.weight * 0.5), layer=layer)
-    assert not graph.classes
+    assert not graph.channels
     assert {"first.weight", "layer.weight"} <= {frozen.tensor for frozen in graph.frozen}
 
 
 def test_weight_used_twice_ties_its_filters(between: Check) -> None:
     layer = nn.Conv2d(8, 8, 1)
-    assert len(between(lambda s, x: s.layer(s.layer(x).relu()), layer=layer).classes) == 8
+    assert len(between(lambda s, x: s.layer(s.layer(x).relu()), layer=layer).channels) == 8
 
 
 def test_product_of_activations_freezes(between: Check) -> None:
-    assert not between(lambda s, x: x.flatten(2) @ x.flatten(2).transpose(1, 2)).classes
+    assert not between(lambda s, x: x.flatten(2) @ x.flatten(2).transpose(1, 2)).channels

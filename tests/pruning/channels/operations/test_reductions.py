@@ -41,13 +41,13 @@ FREEZE: dict[str, Operation] = {
 
 @pytest.mark.parametrize("operation", PASS.values(), ids=PASS.keys())
 def test_channels_pass(between: Check, operation: Operation) -> None:
-    assert len(between(operation).classes) == 8
+    assert len(between(operation).channels) == 8
 
 
 @pytest.mark.parametrize("operation", FREEZE.values(), ids=FREEZE.keys())
 def test_channels_freeze(between: Check, operation: Operation) -> None:
-    assert not between(operation).classes
+    assert not between(operation).channels
 
 
 def test_gated_unit_ties_its_halves(between: Check) -> None:
-    assert len(between(lambda s, x: F.glu(x, 1)).classes) == 4
+    assert len(between(lambda s, x: F.glu(x, 1)).channels) == 4

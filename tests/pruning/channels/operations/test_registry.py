@@ -2,12 +2,12 @@ import torch
 from torch import Tensor, nn
 
 from lit_compress.pruning import analyse
-from lit_compress.pruning.channels.operations import RULES
+from lit_compress.pruning.channels.operations import HANDLERS
 from lit_compress.pruning.channels.operations.registry import INERT
 
 
 def test_each_kind_of_operation_has_its_rule() -> None:
-    modules = {RULES[name].__module__.rpartition(".")[2] for name in RULES}
+    modules = {HANDLERS[name].__module__.rpartition(".")[2] for name in HANDLERS}
     assert modules == {"producers", "norms", "elementwise", "reductions", "movement", "registry"}
 
 
@@ -23,7 +23,7 @@ def test_questions_about_a_tensor_freeze_nothing() -> None:
             return self.last(x)
 
     assert {"size", "get shape"} <= set(INERT)
-    assert len(analyse(Asking(), torch.ones(2, 3)).classes) == 4
+    assert len(analyse(Asking(), torch.ones(2, 3)).channels) == 4
 
 
 def test_unknown_operation_freezes_and_is_named() -> None:
