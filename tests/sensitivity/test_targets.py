@@ -114,7 +114,7 @@ NETS = {
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_channels_that_nothing_reads_are_channels_that_are_gone(name: str) -> None:
+def test_channels_that_nothing_reads_are_removed_channels(name: str) -> None:
     make, shape = NETS[name]
     torch.manual_seed(0)
     net, x = make().eval(), torch.randn(shape)
@@ -128,9 +128,9 @@ def test_channels_that_nothing_reads_are_channels_that_are_gone(name: str) -> No
     for group in graph.groups[::3]:
         makers = [n for n, dim in group.keys if graph.roles[n, dim] == "filter"]
         target = by_name[makers[0]]
-        assert target.units == len(group.classes)
+        assert target.units == len(group.channels)
         values, count = target.pruned(HALF)
-        order = sorted(group.classes, key=lambda number: (scores[number], number))
+        order = sorted(group.channels, key=lambda number: (scores[number], number))
         removed = order[: min(graph.removable(group), math.ceil(len(order) / 2))]
         assert count == len(removed)
         masked, small = copy.deepcopy(net), copy.deepcopy(net)

@@ -196,7 +196,7 @@ def test_fixed_sizes_freeze_and_are_named(
     if "item" not in place:
         assert place in text
     if " at" in place:
-        assert "test_channels.py:" in text
+        assert "test_analysis.py:" in text
 
 
 def test_assertion_on_the_width_is_named(x: Tensor) -> None:
@@ -207,7 +207,7 @@ def test_assertion_on_the_width_is_named(x: Tensor) -> None:
         return s.h(x)
 
     text = why(analyse(Net(forward, **ends()), x), "a.weight")
-    assert text.startswith("needs the width it has: AssertionError (get shape at test_channels.py")
+    assert text.startswith("needs the width it has: AssertionError (get shape at test_analysis.py")
 
 
 def test_branch_on_a_small_width_freezes(x: Tensor) -> None:

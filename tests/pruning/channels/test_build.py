@@ -32,7 +32,7 @@ class Dead(nn.Module):
 def test_each_channel_is_in_a_group_or_frozen_with_a_reason() -> None:
     graph = graph_of(Dead())
     assert [group.name for group in graph.groups] == ["one"]
-    assert len(graph.roots) == 4
+    assert len(graph.channels) == 4
     reasons = {frozen.tensor: frozen.reason for frozen in graph.frozen}
     assert reasons["two.weight"] == UNUSED
     assert reasons["out.weight"].why == "is an output of the network"

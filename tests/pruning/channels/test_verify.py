@@ -42,7 +42,7 @@ def test_failure_names_the_call(net: nn.Module) -> None:
     failure = try_plan(net, [lambda: net[0](x) + torch.ones(6, 1, 1)], graph, plan)
     assert failure is not None
     assert failure.place[0] == "add"
-    assert failure.reason.file == "test_trial.py"
+    assert failure.reason.file == "test_verify.py"
 
 
 def test_result_of_another_value_fails(net: nn.Module) -> None:

@@ -55,7 +55,7 @@ CASES: dict[str, tuple[Operation, int]] = {
 }
 
 
-@pytest.mark.parametrize(("operation", "classes"), CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize(("operation", "channels"), CASES.values(), ids=CASES.keys())
 def test_movement(between: Check, operation: Operation, channels: int) -> None:
     graph = between(operation, layer=nn.Conv2d(8, 8, 1))
     assert len(graph.channels) == channels

@@ -10,7 +10,7 @@ Check = Callable[..., ChannelGraph]
 
 
 @pytest.mark.parametrize(
-    ("layer", "classes"),
+    ("layer", "channels"),
     [
         (nn.BatchNorm2d(8), 8),
         (nn.BatchNorm2d(8, affine=False), 8),

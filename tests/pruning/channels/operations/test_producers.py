@@ -11,7 +11,7 @@ Check = Callable[..., ChannelGraph]
 
 
 @pytest.mark.parametrize(
-    ("layer", "classes"),
+    ("layer", "channels"),
     [
         (nn.Conv2d(8, 6, 3), 8 + 6),
         (nn.Conv2d(8, 6, 1, groups=2), 4 + 3),
