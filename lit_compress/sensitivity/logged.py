@@ -12,8 +12,8 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
+from lit_compress.attributes import replaced_attributes
 from lit_compress.errors import ReplayError, ScanError
-from lit_compress.sensitivity.replay import replaced_attributes
 
 #: Hooks beside validation_step in which a module may do part of its measuring.
 HOOKS = (

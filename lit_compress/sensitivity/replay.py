@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from lit_compress.attributes import replaced_attributes
 from lit_compress.errors import ReplayError
 from lit_compress.pruning.channels.trace import call_name
 from lit_compress.sensitivity.calls import MODES, Call, Run, Span, Structure, tensors_of
@@ -243,19 +244,6 @@ class _Replay(_Follow):
             return tensor
         with torch._C.DisableTorchFunction():
             return tensor.clone()  # it is changed later
-
-
-@contextmanager
-def replaced_attributes(layer: nn.Module, **attributes: Any) -> Iterator[None]:
-    """Give a module attributes of its own, in front of its class's, until the end of the block."""
-    before = {name: vars(layer)[name] for name in attributes if name in vars(layer)}
-    vars(layer).update(attributes)
-    try:
-        yield
-    finally:
-        for name in attributes:
-            vars(layer).pop(name, None)
-        vars(layer).update(before)
 
 
 _name = lru_cache(maxsize=4096)(call_name)

@@ -1,0 +1,69 @@
+"""Typed access to attributes that Lightning sets on a Trainer from outside its class.
+
+``Trainer.callbacks`` is set by the callback connector, ``datamodule`` by the data connector, and
+``fast_dev_run`` and ``overfit_batches`` by ``lightning.pytorch.trainer.setup``. The class itself
+declares none of them, so a type checker does not know them. This module is the only place that
+reads or sets them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeVar, cast
+
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+
+AnyCallback = TypeVar("AnyCallback")
+
+
+class _Undeclared(Protocol):
+    """The attributes that Lightning's Trainer has, and does not declare."""
+
+    callbacks: list[Callback]
+    datamodule: LightningDataModule | None
+    fast_dev_run: bool | int
+    overfit_batches: int | float
+
+
+def callbacks(trainer: Trainer) -> list[Callback]:
+    """Return the trainer's own list of callbacks, in the order in which Lightning calls them."""
+    return _undeclared(trainer).callbacks
+
+
+def callbacks_of_type(trainer: Trainer, kind: type[AnyCallback]) -> list[AnyCallback]:
+    """Return the trainer's callbacks that are instances of a class or its subclasses, in order.
+
+    Args:
+        trainer: Any Trainer.
+        kind: The class.
+    """
+    return [callback for callback in callbacks(trainer) if isinstance(callback, kind)]
+
+
+def datamodule(trainer: Trainer) -> LightningDataModule | None:
+    """Return the datamodule of the current run; None if the run was given loaders, or none yet."""
+    return _undeclared(trainer).datamodule
+
+
+def set_datamodule(trainer: Trainer, data: LightningDataModule | None) -> None:
+    """Set what ``trainer.datamodule`` returns, without loading data from it."""
+    _undeclared(trainer).datamodule = data
+
+
+def is_fast_dev_run(trainer: Trainer) -> bool:
+    """Tell whether the run only tries a few batches (``fast_dev_run``, true or their number)."""
+    return bool(_undeclared(trainer).fast_dev_run)
+
+
+def overfit_batches(trainer: Trainer) -> int | float:
+    """Return ``overfit_batches``: a number of batches (int) or a share (float); 0 if not used."""
+    return _undeclared(trainer).overfit_batches
+
+
+def fit_loaders(trainer: Trainer) -> list[Any]:
+    """Return the loaders of the training loop, flattened; empty before the loop has set them up."""
+    combined = trainer.fit_loop._combined_loader
+    return [] if combined is None else list(combined.flattened)
+
+
+def _undeclared(trainer: Trainer) -> _Undeclared:
+    return cast(_Undeclared, trainer)
