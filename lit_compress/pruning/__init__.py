@@ -1,4 +1,9 @@
-"""What to prune and how: plain functions on tensors and modules, with no Lightning in them."""
+"""Pruning on plain tensors and modules, without Lightning.
+
+- Zero single weights: :func:`prunable_weights`, :func:`magnitude_masks`, :func:`sparsity`.
+- Remove whole channels: :func:`analyse`, :func:`make_plan`, :func:`apply`.
+- Decide when to prune, and rank filters: :class:`Schedule`, :class:`Importance`.
+"""
 
 from lit_compress.pruning.channels.analysis import analyse
 from lit_compress.pruning.channels.graph import ChannelGraph, Frozen, Group, Slice

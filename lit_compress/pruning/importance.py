@@ -1,4 +1,4 @@
-"""How much each filter matters: scores by which channels are ranked."""
+"""Importance of filters: the scores that rank channels against each other."""
 
 from __future__ import annotations
 
@@ -20,14 +20,26 @@ ImportanceName = Literal["l1", "l2", "bn_scale", "taylor", "fpgm", "random"]
 
 
 class Importance(ABC):
-    """Scores the filters of a layer; subclass it, and name the subclass by its import path.
+    """Base class of scores for filters: the lowest scores are pruned first.
 
-    Scores of a layer are divided by their mean before layers are compared, unless ``absolute``.
+    Subclass it and pass an instance to a callback, or give the import path of the subclass in a
+    config file. The scores of a layer are divided by their mean before they are compared with
+    those of other layers, unless ``absolute`` is set.
 
     Attributes:
-        reads: ``filter`` scores a layer's filters, ``scale`` the weights of the norm behind it.
-        needs_gradient: Scores are added up over the training steps of the epoch before.
-        absolute: Scores compare between layers as they are, and add up over the filters of a class.
+        reads: ``filter`` scores the filters of conv and linear layers, ``scale`` the weights of the
+            norm layers. Default: ``filter``.
+        needs_gradient: Whether the score needs gradients. Scores are then summed over the training
+            steps of the epoch before the pruning step. Default: False.
+        absolute: Whether scores of different layers are comparable without scaling. A channel's
+            score is then the sum over its filters, otherwise their mean. Default: False.
+
+    Example:
+        >>> class Largest(Importance):
+        ...     def score(self, weight, gradient):
+        ...         return weight.flatten(1).abs().amax(1)
+        >>> Largest().score(torch.tensor([[1.0, -3.0], [2.0, 0.0]]), None)
+        tensor([3., 2.])
     """
 
     reads: Literal["filter", "scale"] = "filter"
@@ -36,16 +48,20 @@ class Importance(ABC):
 
     @abstractmethod
     def score(self, weight: Tensor, gradient: Tensor | None) -> Tensor:
-        """Return one score a filter, the larger the more it matters.
+        """Return one score for each filter; a larger score means a more important filter.
 
         Args:
-            weight: The layer's weight, filters in its first dimension, float.
-            gradient: Its gradient, of the same shape, if ``needs_gradient``.
+            weight: The layer's weight, shape (filters, ...), in single precision or better; for
+                ``reads = "scale"`` the norm's weight, shape (channels,).
+            gradient: Gradient of the weight, same shape, if ``needs_gradient``; otherwise None.
+
+        Returns:
+            Vector of shape (filters,), finite.
         """
 
 
 class L1(Importance):
-    """Sum of the magnitudes of a filter (Li et al. 2017, arXiv 1608.08710)."""
+    """Sum of the magnitudes of a filter's weights (Li et al. 2017, arXiv 1608.08710)."""
 
     @override
     def score(self, weight: Tensor, gradient: Tensor | None) -> Tensor:
@@ -53,7 +69,7 @@ class L1(Importance):
 
 
 class L2(Importance):
-    """Euclidean norm of a filter."""
+    """Euclidean norm of a filter's weights."""
 
     @override
     def score(self, weight: Tensor, gradient: Tensor | None) -> Tensor:
@@ -61,7 +77,7 @@ class L2(Importance):
 
 
 class BatchNormScale(Importance):
-    """Magnitude of the norm's scale behind a filter (Liu et al. 2017, arXiv 1708.06519)."""
+    """Magnitude of the scale in the norm after a filter (Liu et al. 2017, arXiv 1708.06519)."""
 
     reads = "scale"
 
@@ -71,9 +87,9 @@ class BatchNormScale(Importance):
 
 
 class Taylor(Importance):
-    """Estimated change of the loss without a filter.
+    """Estimated change of the loss when a filter is removed.
 
-    The square of the sum of weight times gradient, added up over the training steps of an epoch
+    The square of the sum of weight times gradient, summed over the training steps of an epoch
     (Molchanov et al. 2019, arXiv 1906.10771, equation 8).
     """
 
@@ -83,12 +99,17 @@ class Taylor(Importance):
     @override
     def score(self, weight: Tensor, gradient: Tensor | None) -> Tensor:
         if gradient is None:
-            raise InvalidArgumentError("taylor scores need gradients: none has been computed")
+            raise InvalidArgumentError(
+                "taylor scores need gradients, and none has been computed: train for one step"
+            )
         return (weight * gradient).flatten(1).sum(1).square()
 
 
 class Fpgm(Importance):
-    """Distance of a filter from the others of its layer (He et al. 2019, arXiv 1811.00250)."""
+    """Summed distance of a filter to the other filters of its layer.
+
+    Filter pruning via geometric median (He et al. 2019, arXiv 1811.00250).
+    """
 
     @override
     def score(self, weight: Tensor, gradient: Tensor | None) -> Tensor:
@@ -97,10 +118,10 @@ class Fpgm(Importance):
 
 
 class Random(Importance):
-    """No information: the baseline of any ranking.
+    """Random scores: the baseline for any other importance.
 
     Args:
-        seed: Another one gives another choice.
+        seed: Random seed of the scores.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -123,10 +144,10 @@ _BY_NAME: dict[str, type[Importance]] = {
 
 
 def importance_of(importance: ImportanceName | Importance) -> Importance:
-    """Return the importance of a name, or the one given.
+    """Return the importance with a given name; an :class:`Importance` is returned as it is.
 
     Raises:
-        InvalidArgumentError: If there is none of that name.
+        InvalidArgumentError: If the name is unknown, or the value is of another type.
     """
     if isinstance(importance, Importance):
         return importance
@@ -144,17 +165,21 @@ def layer_scores(
     importance: Importance,
     tensors: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """Return the scores of each layer's filters, by the name of the tensor they were read from.
+    """Return the scores of the filters of each layer, by the name of the tensor they come from.
 
     Args:
         module: The network.
-        graph: Its channels.
-        importance: The score.
-        tensors: What to score in the place of the network's own tensors, by name.
+        graph: Channels of the network.
+        importance: Scores the filters.
+        tensors: Tensors by name to score instead of the network's own. Default: none.
+
+    Returns:
+        By tensor name, a vector of scores, in double precision on the CPU. Tensors without a
+        gradient are skipped if the importance needs one.
 
     Raises:
         PatternError: If a weight holds NaN, or a score is not finite.
-        InvalidArgumentError: If there is not one score a filter.
+        InvalidArgumentError: If the importance does not return one score for each filter.
     """
     tensors = named_tensors(module) | dict(tensors or {})
     scores: dict[str, Tensor] = {}
@@ -170,52 +195,59 @@ def layer_scores(
         if gradient is not None:
             gradient = gradient.movedim(dim, 0).float()
             if not gradient.isfinite().all():
-                continue  # too large for half precision: the loss scaler leaves the step out too
+                continue  # gradient overflow in half precision: the loss scaler skips this step too
         weight = tensor.detach().movedim(dim, 0)
         refuse_nan({name: weight})
         score = importance.score(
             weight.to(torch.promote_types(weight.dtype, torch.float32)), gradient
         )
-        scores[name] = _checked(score, name, len(weight), importance)
+        scores[name] = _check_score(score, name, len(weight), importance)
     return scores
 
 
-def _checked(score: Any, name: str, count: int, importance: Importance) -> Tensor:
+def _check_score(score: Any, name: str, count: int, importance: Importance) -> Tensor:
+    """Return a score in double precision on the CPU, after checking its shape and values."""
     kind = type(importance).__name__
     if not isinstance(score, Tensor) or score.shape != (count,):
         found = f"shape {tuple(score.shape)}" if isinstance(score, Tensor) else type(score).__name__
         raise InvalidArgumentError(
-            f"{kind}.score must return a tensor with one score a filter, ({count},) for {name}, "
-            f"got {found}"
+            f"{kind}.score must return a tensor with one score for each filter, ({count},) for "
+            f"{name}, got {found}"
         )
     if not score.isfinite().all():
-        raise PatternError(f"{kind} gives a filter of {name} a score that is not finite")
+        raise PatternError(
+            f"{kind} gives a filter of {name} a score that is not finite: check the weights for "
+            "infinity, or choose another importance"
+        )
     return score.detach().double().cpu()
 
 
 def refuse_nan(tensors: Mapping[str, Tensor]) -> None:
-    """Make sure that no tensor holds NaN.
+    """Check that no tensor holds NaN.
 
     Raises:
-        PatternError: If one does; the message names it.
+        PatternError: If a tensor does; the message names it.
     """
     for name, tensor in tensors.items():
         if tensor.isnan().any():
             raise PatternError(
                 f"{name} holds NaN, so its filters cannot be ranked: the training has diverged "
-                "(lower the learning rate, or start again from a sound checkpoint)"
+                "(lower the learning rate, or start again from a checkpoint without NaN)"
             )
 
 
 def scores_by_channel(
     graph: ChannelGraph, scores: Mapping[str, Tensor], importance: Importance
 ) -> np.ndarray:
-    """Return the scores of channel classes from those of their layers; NaN where there is none.
+    """Return the score of each channel, from the scores of its filters.
 
     Args:
-        graph: The network's channels.
-        scores: As :func:`layer_scores` gives them.
-        importance: Tells how they compare.
+        graph: Channels of the network.
+        scores: Scores of the filters, from :func:`layer_scores`.
+        importance: The importance that gave the scores.
+
+    Returns:
+        Vector of shape (graph.channel_count,); NaN for channels without a score.
     """
     total, count = np.zeros(graph.channel_count), np.zeros(graph.channel_count)
     for (name, dim), channels in graph.channel_of.items():
@@ -225,15 +257,15 @@ def scores_by_channel(
         mean = values.mean()
         if not importance.absolute and mean > 0:
             values = values / mean
-        free = channels >= 0
-        total += np.bincount(channels[free], values[free], graph.channel_count)
-        count += np.bincount(channels[free], minlength=graph.channel_count)
+        removable = channels >= 0
+        total += np.bincount(channels[removable], values[removable], graph.channel_count)
+        count += np.bincount(channels[removable], minlength=graph.channel_count)
     with np.errstate(invalid="ignore"):
         return np.where(count > 0, total if importance.absolute else total / count, np.nan)
 
 
 def norm_weights(module: nn.Module) -> set[str]:
-    """Return the names of the weights of a module's norm layers."""
+    """Return the names of the weights of the norm layers in a module."""
     return {
         f"{name}.weight"
         for name, layer in module.named_modules()

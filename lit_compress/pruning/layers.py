@@ -1,9 +1,9 @@
-"""Which weights of a module are pruned: conv and linear layers, picked by glob."""
+"""Select the weights to prune: conv and linear layers, by glob or regular expression."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -15,7 +15,7 @@ from torch.nn.parameter import UninitializedParameter
 from lit_compress.errors import PatternError
 
 PRUNABLE = (_ConvNd, nn.Linear)
-#: What a pattern starts with that is no glob.
+#: Prefix of a pattern that is a regular expression instead of a glob.
 REGEX = "regex:"
 
 
@@ -25,51 +25,63 @@ def prunable_weights(
     """Return the weights of conv and linear layers by parameter name, each tensor once.
 
     Args:
-        module: Where to look.
-        include: Globs on layer names (``model.features.*``) or weight names, or ``regex:`` and a
-            regular expression of a whole name; a layer is taken when any matches.
-        exclude: Patterns whose layers are left out again.
+        module: Module that contains the layers.
+        include: Patterns of layers to prune: globs on layer names (``model.features.*``) or weight
+            names, or ``regex:`` and a regular expression that matches a whole name. A layer is
+            included if one pattern matches. Default: all conv and linear layers.
+        exclude: Patterns of layers not to prune, even if ``include`` matches them. Default: none.
 
     Raises:
-        PatternError: If a pattern matches no layer, nothing is left, or a picked layer has no plain
-            weight (lazy or parametrised).
+        PatternError: If a pattern matches no layer, no layer remains, or an included layer has no
+            plain weight (it is lazy or parametrised).
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 1))
+        >>> list(prunable_weights(net))
+        ['0.weight', '2.weight']
+        >>> list(prunable_weights(net, exclude=["0"]))
+        ['2.weight']
     """
     layers = prunable_layers(module)
-    picked = matching(include, layers, "include") - matching(exclude, layers, "exclude")
+    selected = matching(include, layers, "include") - matching(exclude, layers, "exclude")
     weights: dict[str, nn.Parameter] = {}
     seen: set[int] = set()
     for name, layer in layers.items():
-        if name in picked:
+        if name in selected:
             weight = _plain_weight(name, layer)
             if id(weight) not in seen:
                 seen.add(id(weight))
                 weights[_weight_name(name)] = weight
     if not weights:
         raise PatternError(
-            f"no conv or linear layer is left to prune in {type(module).__name__} with "
+            f"{type(module).__name__} has no conv or linear layer to prune with "
             f"include={list(include)} and exclude={list(exclude)}: widen include or narrow exclude"
         )
     return weights
 
 
 def plain_weights(module: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the weights of all conv and linear layers that have a plain one, each tensor once."""
+    """Return the weights of conv and linear layers by name, each tensor once.
+
+    Layers with a lazy or parametrised weight are skipped.
+    """
     weights: dict[str, nn.Parameter] = {}
     for name, layer in prunable_layers(module).items():
         weight = layer._parameters.get("weight")
-        new = weight is not None and all(weight is not other for other in weights.values())
-        if weight is not None and new and not isinstance(weight, UninitializedParameter):
+        if weight is None or isinstance(weight, UninitializedParameter):
+            continue
+        if all(weight is not other for other in weights.values()):
             weights[_weight_name(name)] = weight
     return weights
 
 
 def prunable_layers(module: nn.Module) -> dict[str, nn.Module]:
-    """Return a module's conv and linear layers by name."""
+    """Return the conv and linear layers of a module by name."""
     return {name: child for name, child in module.named_modules() if isinstance(child, PRUNABLE)}
 
 
 def layers_by_weight(module: nn.Module) -> dict[str, list[str]]:
-    """Return the conv and linear layers that hold each weight, by the weight's first name."""
+    """Return the names of the layers that share each weight, by the weight's first name."""
     found: dict[int, tuple[str, list[str]]] = {}
     for name, layer in module.named_modules(remove_duplicate=False):
         if isinstance(layer, PRUNABLE):
@@ -84,12 +96,12 @@ def _weight_name(layer: str) -> str:
 
 
 def matching(patterns: Iterable[str], layers: Iterable[str], argument: str) -> set[str]:
-    """Return the layers whose name, or whose weight's name, matches one of the globs.
+    """Return the layers whose name, or whose weight's name, matches one of the patterns.
 
     Args:
-        patterns: The globs.
+        patterns: Globs, or ``regex:`` and a regular expression.
         layers: Names of layers.
-        argument: What the patterns were given as, for the message.
+        argument: Name of the argument that contains the patterns, for the message.
 
     Raises:
         PatternError: If a pattern matches nothing.
@@ -97,53 +109,47 @@ def matching(patterns: Iterable[str], layers: Iterable[str], argument: str) -> s
     names = list(layers)
     found: set[str] = set()
     for pattern in patterns:
-        hits = set(_hits(pattern, names))
-        if not hits:
+        matched = {name for name in names if matches(pattern, name)}
+        if not matched:
             raise PatternError(no_match(pattern, names, argument))
-        found |= hits
+        found |= matched
     return found
 
 
-def _hits(pattern: str, names: list[str]) -> Iterator[str]:
-    for name in names:
-        if matches(pattern, name):
-            yield name
-
-
 def matches(pattern: str, layer: str) -> bool:
-    """Tell whether a glob, or an expression after ``regex:``, matches a layer or its weight.
+    """Tell whether a glob, or a ``regex:`` pattern, matches a layer's name or its weight's name.
 
     Raises:
-        PatternError: If the expression is none.
+        PatternError: If the regular expression is not valid.
     """
     names = (layer, _weight_name(layer))
     if pattern.startswith(REGEX):
-        found = expression(pattern)
-        return any(found.fullmatch(name) for name in names)
+        compiled = expression(pattern)
+        return any(compiled.fullmatch(name) for name in names)
     return any(fnmatchcase(name, pattern) for name in names)
 
 
 @lru_cache(maxsize=1024)
 def expression(pattern: str) -> re.Pattern[str]:
-    """Return the regular expression of a pattern that starts with ``regex:``.
+    """Return the compiled regular expression of a pattern that starts with ``regex:``.
 
     Raises:
-        PatternError: If it is none.
+        PatternError: If it is not valid.
     """
     try:
         return re.compile(pattern.removeprefix(REGEX))
     except (re.error, RecursionError, OverflowError) as error:
-        raise PatternError(f"{pattern!r} is no regular expression: {error}") from error
+        raise PatternError(f"{pattern!r} is not a valid regular expression: {error}") from error
 
 
 def no_match(pattern: str, names: list[str], argument: str) -> str:
-    """Return the message for a pattern that matches nothing, with names that are near."""
-    near = [name for name in names if fnmatchcase(name, f"*{pattern}")]
-    near = near or get_close_matches(pattern, names, 3, 0.5) or names
-    shown = ", ".join(near[:4]) + (" ..." if len(near) > 4 else "")
+    """Return the error message for a pattern that matches nothing, with similar names."""
+    similar = [name for name in names if fnmatchcase(name, f"*{pattern}")]
+    similar = similar or get_close_matches(pattern, names, 3, 0.5) or names
+    listed = ", ".join(similar[:4]) + (" ..." if len(similar) > 4 else "")
     return (
         f"{argument}: the pattern {pattern!r} matches no conv or linear layer; layer names look "
-        f"like: {shown or '(the module has no conv or linear layer)'}"
+        f"like: {listed or '(the module has no conv or linear layer)'}"
     )
 
 
@@ -152,7 +158,7 @@ def _plain_weight(name: str, layer: nn.Module) -> nn.Parameter:
     if weight is None:
         raise PatternError(
             f"layer {name!r} has a parametrised weight (weight_norm, LoRA ...), which a mask "
-            "cannot hold at zero: remove the parametrisation, or exclude the layer"
+            "cannot keep at zero: remove the parametrisation, or exclude the layer"
         )
     if isinstance(weight, UninitializedParameter):
         raise PatternError(

@@ -1,4 +1,4 @@
-"""When to prune, and how much of the target is due by then."""
+"""When to prune, and which share of the target is due at each epoch."""
 
 from __future__ import annotations
 
@@ -14,19 +14,29 @@ Shape = Literal["cubic", "linear", "one_shot"]
 
 @dataclass(frozen=True)
 class Schedule:
-    """The epochs at which to prune and the share of the target reached at each.
+    """The epochs of the pruning steps, and the share of the target due at each.
 
-    With ``N`` events, the share due at event ``i`` (from 1) is ``i / N`` (linear) or
-    ``1 - (1 - i / N)**3`` (cubic: Zhu & Gupta 2017, arXiv 1710.01878, equation 1); the last event
+    With ``N`` pruning steps, the share due at step ``i`` (from 1) is ``i / N`` (linear) or
+    ``1 - (1 - i / N)**3`` (cubic: Zhu & Gupta 2017, arXiv 1710.01878, equation 1). The last step
     always reaches the whole target.
 
     Attributes:
-        first: Epoch (from 0) of the first event; the network trains dense before it.
-        last: Latest epoch at which to prune; at least one epoch must follow it. Default: two thirds
+        first: Epoch of the first pruning step, from 0; the network trains unpruned until then.
+        last: Latest epoch at which to prune; at least one epoch must follow it. None: two thirds
             of ``max_epochs``.
-        every: Epochs between events.
-        shape: ``cubic`` prunes much early and little late, ``linear`` the same each time,
+        every: Epochs from one pruning step to the next, at least 1.
+        shape: ``cubic`` prunes much early and little late, ``linear`` the same amount at each step,
             ``one_shot`` everything at ``first``.
+
+    Raises:
+        ScheduleError: If an argument is out of range, or ``last`` comes before ``first``.
+
+    Example:
+        >>> schedule = Schedule(first=1, every=2, shape="linear").resolve(max_epochs=10)
+        >>> list(schedule.events())
+        [1, 3, 5]
+        >>> [float(schedule.share(epoch)) for epoch in (0, 5)]
+        [0.0, 1.0]
     """
 
     first: int = 0
@@ -54,13 +64,13 @@ class Schedule:
             )
 
     def resolve(self, max_epochs: int | None) -> Schedule:
-        """Return this schedule with ``last`` settled for a run of ``max_epochs`` epochs.
+        """Return this schedule with ``last`` set for a run of ``max_epochs`` epochs.
 
         Args:
-            max_epochs: Length of the run; ``None`` or ``-1`` means it has no set end.
+            max_epochs: Number of epochs of the run; ``None`` or ``-1`` means no limit.
 
         Raises:
-            ScheduleError: If the run is too short, or endless while ``last`` is not given.
+            ScheduleError: If the run is too short, or has no limit while ``last`` is None.
         """
         if max_epochs is None or max_epochs < 0:
             if self.last is None and self.shape != "one_shot":
@@ -80,30 +90,38 @@ class Schedule:
         if self.last > max_epochs - 2:
             raise ScheduleError(
                 f"schedule.last is {self.last}, but a run of {max_epochs} epochs "
-                f"(0 to {max_epochs - 1}) must train at least one epoch after the last pruning: "
-                f"set schedule.last to {max_epochs - 2} at most, or trainer.max_epochs to at "
+                f"(0 to {max_epochs - 1}) must train at least one epoch after the last pruning "
+                f"step: set schedule.last to {max_epochs - 2} at most, or trainer.max_epochs to at "
                 f"least {self.last + 2}"
                 if max_epochs > 1
-                else f"schedule.last is {self.last}, but a run of 1 epoch has none left after it: "
-                f"set trainer.max_epochs to at least {self.last + 2}, or leave schedule.last out"
+                else f"schedule.last is {self.last}, but a run of 1 epoch has no epoch after it: "
+                f"set trainer.max_epochs to at least {self.last + 2}, or remove schedule.last"
             )
         return self
 
     def earlier(self, epochs: int) -> Schedule:
-        """Return this schedule with every event that many epochs earlier, from epoch 0 on."""
+        """Return this schedule moved ``epochs`` earlier; no pruning step comes before epoch 0."""
         last = None if self.last is None else max(0, self.last - epochs)
         return replace(self, first=max(0, self.first - epochs), last=last)
 
     def events(self) -> Sequence[int]:
-        """Return the epochs at which to prune, rising; ``last`` must be settled."""
+        """Return the epochs of the pruning steps, in rising order.
+
+        Raises:
+            ScheduleError: If ``last`` is not set: call :meth:`resolve` first.
+        """
         if self.shape == "one_shot":
             return range(self.first, self.first + 1)
         if self.last is None:
-            raise ScheduleError("schedule.last is not settled: call fit_to(max_epochs) first")
+            raise ScheduleError("schedule.last is not set: call resolve(max_epochs) first")
         return range(self.first, self.last + 1, self.every)
 
     def share(self, epoch: int) -> Fraction:
-        """Return the exact share of the target due at the start of ``epoch``, from 0 to 1."""
+        """Return the exact share of the target, in [0, 1], that is due at the start of ``epoch``.
+
+        Raises:
+            ScheduleError: If ``last`` is not set: call :meth:`resolve` first.
+        """
         events = self.events()
         done = sum(event <= epoch for event in events)
         if self.shape == "cubic":

@@ -44,7 +44,7 @@ def test_last_defaults_to_two_thirds_and_leaves_an_epoch(epochs: int, last: int)
     assert Schedule().resolve(epochs).last == last
 
 
-def test_a_late_first_event_is_the_last_too() -> None:
+def test_a_late_first_step_is_the_last_too() -> None:
     assert list(Schedule(first=8).resolve(10).events()) == [8]
 
 
@@ -53,7 +53,7 @@ def test_a_late_first_event_is_the_last_too() -> None:
     [
         (Schedule(0, 10), 5, "schedule.last is 10, but a run of 5 epochs"),
         (Schedule(0, 4), 5, "set schedule.last to 3 at most"),
-        (Schedule(0, 0), 1, "a run of 1 epoch has none left"),
+        (Schedule(0, 0), 1, "a run of 1 epoch has no epoch after it"),
         (Schedule(7), 5, "schedule.first is 7, but the run ends after 5 epochs"),
         (Schedule(5, shape="one_shot"), 5, "schedule.first is 5"),
         (Schedule(), -1, "schedule.last must be given"),
@@ -88,8 +88,8 @@ def test_malformed_schedules_are_refused(arguments: dict, message: str) -> None:
         Schedule(**arguments)
 
 
-def test_events_of_an_unsettled_schedule_are_refused() -> None:
-    with pytest.raises(ScheduleError, match="fit_to"):
+def test_events_before_resolve_are_refused() -> None:
+    with pytest.raises(ScheduleError, match="resolve"):
         Schedule().events()
 
 

@@ -1,1 +1,1 @@
-"""Channels: which ones are coupled, and how they are removed."""
+"""Coupled channels: find them, plan their removal, and cut them out of a network."""

@@ -1,4 +1,4 @@
-"""The channels of a network as data: which go together, which cannot go, and why."""
+"""The channels of a network as data: coupled channels, frozen channels and the reasons."""
 
 from __future__ import annotations
 
@@ -15,19 +15,32 @@ from lit_compress.pruning.channels.labels import Reason
 
 Key = tuple[str, int]
 ROLES = ("filter", "depthwise", "input", "scale")
-#: In an owner array, an index that cannot go.
+#: In :attr:`ChannelGraph.channel_of`, an index that cannot be removed.
 FIXED = -1
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Part of a tensor that goes with a channel class.
+    """Part of a tensor that belongs to a channel, and is removed together with it.
 
     Attributes:
         tensor: Name of the parameter or buffer.
         dim: Dimension that is cut.
-        indices: Indices that go.
-        role: ``filter``, ``depthwise``, ``input`` or ``scale``.
+        indices: Indices of the dimension that belong to the channel, rising.
+        role: What the tensor does with the channel: ``filter`` makes it, ``depthwise`` is a filter
+            of a depthwise convolution, ``input`` reads it, ``scale`` is one value for it (bias,
+            norm, gate).
+
+    Example:
+        >>> import torch
+        >>> from lit_compress.pruning import analyse
+        >>> graph = analyse(torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2)),
+        ...                 torch.ones(1, 3))
+        >>> for part in graph.slices(graph.channels[1]):
+        ...     print(part)
+        Slice(tensor='0.weight', dim=0, indices=(1,), role='filter')
+        Slice(tensor='0.bias', dim=0, indices=(1,), role='scale')
+        Slice(tensor='1.weight', dim=1, indices=(1,), role='input')
     """
 
     tensor: str
@@ -38,12 +51,22 @@ class Slice:
 
 @dataclass(frozen=True)
 class Group:
-    """Channel classes that cut the same tensors, and so are ranked against each other.
+    """Channels that cut the same tensors, and are ranked against each other.
 
     Attributes:
-        name: Name of the first layer that makes its channels.
-        classes: The numbers of its classes.
-        keys: The tensors and dimensions that they cut.
+        name: Name of the first layer that makes the channels.
+        channels: Numbers of the channels.
+        keys: Tensors and dimensions that the channels cut, as (name, dimension).
+
+    Example:
+        >>> import torch
+        >>> from lit_compress.pruning import analyse
+        >>> graph = analyse(torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2)),
+        ...                 torch.ones(1, 3))
+        >>> graph.groups[0].name, graph.groups[0].channels
+        ('0', (0, 1, 2, 3))
+        >>> graph.groups[0].keys
+        (('0.weight', 0), ('0.bias', 0), ('1.weight', 1))
     """
 
     name: str
@@ -53,13 +76,22 @@ class Group:
 
 @dataclass(frozen=True)
 class Frozen:
-    """Channels of a layer that cannot go.
+    """Channels of a layer that cannot be removed.
 
     Attributes:
-        tensor: Name of the weight that makes them.
-        dim: Its dimension.
-        indices: Their indices.
-        reason: What stands in the way.
+        tensor: Name of the weight that makes the channels.
+        dim: Dimension of the weight along which the channels lie.
+        indices: Indices of the channels, rising.
+        reason: Why the channels cannot be removed; ``str(reason)`` names the operation, the module
+            and the source line, where they are known.
+
+    Example:
+        >>> import torch
+        >>> from lit_compress.pruning import analyse
+        >>> graph = analyse(torch.nn.Linear(3, 2), torch.ones(1, 3))
+        >>> for part in graph.frozen:
+        ...     print(f"{part.tensor} {part.indices}: {part.reason}")
+        weight (0, 1): is an output of the network
     """
 
     tensor: str
@@ -70,19 +102,38 @@ class Frozen:
 
 @dataclass(frozen=True)
 class ChannelGraph:
-    """The channels of a network: which go together, and which cannot go.
+    """The channels of a network: which tensor slices belong together, and which are frozen.
+
+    One channel is the set of all tensor slices that must be removed together. Channels have numbers
+    from 0. :func:`lit_compress.pruning.analyse` makes the graph of a network.
 
     Attributes:
-        owners: By tensor and dimension, the class of each index; :data:`FIXED` cannot go.
-        roles: By tensor and dimension, what it does with the channels (see :class:`Slice`).
-        groups: The classes that can go, by the tensors they cut.
-        frozen: The channels that cannot go, with the reason.
-        shapes: Shapes of the tensors that can be cut.
-        work: By weight, the positions it is applied at for the example: MACs are these times its
-            size.
-        floors: By tensor and dimension, indices that must stay where more than one must.
-        norms: Norm modules without tensors of their own, and the class of each of their channels.
-        channel_count: How many classes there were; their numbers are below it.
+        channel_of: By (tensor name, dimension), an integer array with the channel of each index;
+            -1 for indices that cannot be removed.
+        roles: By (tensor name, dimension), what the tensor does with the channels, see
+            :class:`Slice`.
+        groups: The channels that can be removed, grouped by the tensors that they cut.
+        frozen: The channels that cannot be removed, with the reason.
+        shapes: By tensor name, the shapes of the tensors that can be cut.
+        positions: By weight name, the number of output positions where the weight is applied for
+            the example inputs. Positions times the size of the weight are its MACs.
+        min_indices: By (tensor name, dimension), the number of indices that must remain, where it
+            is more than one.
+        norms: By name of a norm module without parameters and buffers, the channel of each of its
+            indices, as in ``channel_of``.
+        channel_count: Number of channels before any was removed; all channel numbers are below it.
+
+    Example:
+        >>> from torch import nn
+        >>> from lit_compress.pruning import analyse
+        >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 3))
+        >>> graph = analyse(net, torch.ones(1, 3, 8, 8))
+        >>> graph.channels
+        (0, 1, 2, 3)
+        >>> graph.channel_of["2.weight", 1]
+        array([0, 1, 2, 3])
+        >>> [str(part.reason) for part in graph.frozen]
+        ['is an output of the network']
     """
 
     channel_of: Mapping[Key, np.ndarray]
@@ -97,11 +148,11 @@ class ChannelGraph:
 
     @property
     def channels(self) -> tuple[int, ...]:
-        """Numbers of the classes that can go."""
+        """Numbers of the channels that can be removed, group by group."""
         return tuple(number for group in self.groups for number in group.channels)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what can go as text, numbers and tensors, for a checkpoint; without reasons."""
+        """Return the graph as text, numbers and tensors for a checkpoint, without ``frozen``."""
         return {
             "owners": [
                 {
@@ -120,10 +171,10 @@ class ChannelGraph:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> ChannelGraph:
-        """Return the graph that :meth:`to_dict` gave.
+        """Return the graph that :meth:`to_dict` stored.
 
         Raises:
-            PlanError: If it is not one.
+            PlanError: If the content is damaged.
         """
         try:
             rows = content["owners"]
@@ -144,24 +195,28 @@ class ChannelGraph:
             return graph
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise PlanError(
-                f"the checkpoint's channels are damaged ({type(error).__name__}: {error})"
+                f"the channels stored in the checkpoint are damaged ({type(error).__name__}: {error}): "
+                "load another checkpoint"
             ) from error
 
     def slices(self, number: int) -> tuple[Slice, ...]:
-        """Return the parts of tensors that go with a class."""
-        found = []
+        """Return the tensor slices of a channel, given its number."""
+        slices = []
         for (tensor, dim), channels in self.channel_of.items():
             indices = np.flatnonzero(channels == number)
             if len(indices):
-                found.append(Slice(tensor, dim, tuple(indices.tolist()), self.roles[tensor, dim]))
-        return tuple(found)
+                slices.append(Slice(tensor, dim, tuple(indices.tolist()), self.roles[tensor, dim]))
+        return tuple(slices)
 
     def removable(self, group: Group) -> int:
-        """Return how many classes of a group can go at most: one stays, and what floors ask for."""
+        """Return how many channels of a group can be removed at most.
+
+        At least one channel remains, and more where ``min_indices`` requires it.
+        """
         return removable_of(self.channel_of, self.min_indices, group)
 
     def filters(self) -> np.ndarray:
-        """Return, by class, how many filters of conv and linear layers it holds."""
+        """Return, by channel, its number of filters in conv and linear layers."""
         count = np.zeros(self.channel_count, np.int64)
         for key, channels in self.channel_of.items():
             if self.roles[key] in ("filter", "depthwise"):
@@ -172,7 +227,13 @@ class ChannelGraph:
 def removable_of(
     channel_of: Mapping[Key, np.ndarray], min_indices: Mapping[Key, int], group: Group
 ) -> int:
-    """Return how many classes of a group can go at most."""
+    """Return how many channels of a group can be removed at most.
+
+    Args:
+        channel_of: As in :class:`ChannelGraph`.
+        min_indices: As in :class:`ChannelGraph`.
+        group: The group.
+    """
     most = len(group.channels) - 1
     for key in group.keys:
         if key in min_indices and group.channels:
@@ -182,7 +243,7 @@ def removable_of(
 
 
 def count_of(channel_of: Mapping[Key, np.ndarray]) -> int:
-    """Return how many classes there are, by their highest number."""
+    """Return the number of channels: the highest channel number plus one."""
     return 1 + max((int(channels.max(initial=-1)) for channels in channel_of.values()), default=-1)
 
 
@@ -193,43 +254,49 @@ def _tensor(channels: np.ndarray) -> Tensor:
 def _array(stored: Tensor) -> np.ndarray:
     channels: np.ndarray = stored.numpy()
     if channels.ndim != 1 or channels.dtype.kind != "i" or channels.min(initial=FIXED) < FIXED:
-        raise ValueError("channels must be whole numbers in one dimension")
+        raise ValueError("channels must be a vector of whole numbers of at least -1")
     return channels
 
 
 def _check(graph: ChannelGraph) -> None:
-    """Make sure that the parts of a stored graph agree.
+    """Check that the parts of a stored graph agree with each other.
 
     Raises:
-        ValueError: If they do not.
+        ValueError: If they do not agree.
     """
     for (name, dim), channels in graph.channel_of.items():
         shape = graph.shapes[name]
         if not 0 <= dim < len(shape) or shape[dim] != len(channels):
-            raise ValueError(f"{len(channels)} classes for dimension {dim} of {name}, {shape}")
+            raise ValueError(f"{len(channels)} channels for dimension {dim} of {name}, of shape {shape}")
         if graph.roles[name, dim] not in ROLES:
             raise ValueError(f"{name} has the role {graph.roles[name, dim]!r}")
     if any(channels.max(initial=FIXED) >= graph.channel_count for channels in graph.norms.values()):
-        raise ValueError("a norm has classes that no weight has")
+        raise ValueError("a norm has channels that no weight has")
 
 
 def grouped(channel_of: Mapping[Key, np.ndarray], roles: Mapping[Key, str]) -> tuple[Group, ...]:
-    """Return the groups of classes that cut the same tensors."""
-    # Each channel has the number of a list of keys, which grows key by key. Channels are looked up,
-    # since those of a damaged checkpoint may have any number.
+    """Return the groups of channels that cut the same tensors.
+
+    Args:
+        channel_of: As in :class:`ChannelGraph`.
+        roles: As in :class:`ChannelGraph`.
+    """
+    # list_of: for each channel, the index of the list of keys that it cuts. Each key extends the
+    # lists of its channels. Channels are positions in known, since channel numbers of a damaged
+    # checkpoint can be huge, and an array of that size would exhaust memory.
     lists: list[tuple[Key, ...]] = [()]
     known = np.unique(np.concatenate([np.empty(0, np.int64), *channel_of.values()]))
     known = known[known >= 0]
     list_of = np.zeros(len(known), np.int64)
     for key, channels in channel_of.items():
         members = np.searchsorted(known, np.unique(channels[channels >= 0]))
-        before, place = np.unique(list_of[members], return_inverse=True)
-        list_of[members] = len(lists) + place
+        before, position = np.unique(list_of[members], return_inverse=True)
+        list_of[members] = len(lists) + position
         lists += [(*lists[number], key) for number in before.tolist()]
     groups = []
-    found, first, group_of = np.unique(list_of, return_index=True, return_inverse=True)
+    used, first, group_of = np.unique(list_of, return_index=True, return_inverse=True)
     for index in np.argsort(first).tolist():
-        keys = lists[found[index]]
+        keys = lists[used[index]]
         if keys:
             maker = next((name for name, dim in keys if roles[name, dim] == "filter"), keys[0][0])
             numbers = known[group_of == index]

@@ -1,8 +1,8 @@
-"""Labels that follow channels through a network: which go together, which cannot go, and why.
+"""Labels that follow channels through a network: coupled channels, frozen channels and reasons.
 
 Every activation has a *twin*: an int32 tensor of its shape whose entries are the labels of the
-channels its elements belong to, or :data:`UNLABELLED`. A twin is kept expanded (stride 0) along
-each dimension in which it is constant, so that it is as small as a vector in most of a network.
+channels its elements belong to, or :data:`UNLABELLED`. A twin is stored expanded (stride 0) along
+each dimension in which it is constant, so in most of a network it is as small as a vector.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-#: The label of elements that belong to no channel that could go.
+#: Label of elements that belong to no channel that could be removed.
 UNLABELLED = -1
 
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a channel cannot go.
+    """Reason why a channel cannot be removed.
 
     Attributes:
-        why: What stands in the way.
-        op: The operation that does, empty where there is none.
-        module: Name of the module that called it.
+        why: The reason in words; the channel is the subject of the phrase.
+        op: Name of the torch operation that causes it, empty if there is none.
+        module: Name of the module that calls the operation.
         file: Source file of the call.
-        line: Line in it.
+        line: Line number in the file, from 1.
     """
 
     why: str
@@ -43,7 +43,7 @@ class Reason:
 
 
 class Labels:
-    """Makes labels, and keeps which are tied together and which are frozen."""
+    """Creates labels, and records which of them are tied together and which are frozen."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -58,7 +58,7 @@ class Labels:
         return labels
 
     def freeze(self, twin: Tensor | None, reason: Reason) -> None:
-        """Say that the channels of a twin cannot go; the first reason given stays."""
+        """Freeze the channels of a twin: they cannot be removed. The first reason counts."""
         if twin is None:
             return
         labels = torch.unique(core(twin))
@@ -68,22 +68,23 @@ class Labels:
             self._frozen.append((labels.long(), len(self.reasons) - 1))
 
     def tie(self, first: Tensor, second: Tensor, reason: Reason) -> None:
-        """Unite two twins of one shape position by position; beside no label, a label is frozen."""
+        """Tie two twins of the same shape position by position; freeze a label tied to no label."""
         first, second = shared_core(first, second)
         differ = first != second
         if not differ.any():
             return
         pairs = torch.stack([first[differ], second[differ]]).long()
-        bare = (pairs < 0).any(0)
-        if bare.any():
-            self.freeze(pairs[:, bare].amax(0), reason)
-            pairs = pairs[:, ~bare]
-        coded = torch.unique(pairs[0] * self.count + pairs[1])
-        united = torch.stack([coded // self.count, coded % self.count])
-        self._ties.append((united, reason))
+        incomplete = (pairs < 0).any(0)
+        if incomplete.any():
+            self.freeze(pairs[:, incomplete].amax(0), reason)
+            pairs = pairs[:, ~incomplete]
+        # One number for each pair, as unique is much faster on vectors than on columns.
+        encoded = torch.unique(pairs[0] * self.count + pairs[1])
+        distinct = torch.stack([encoded // self.count, encoded % self.count])
+        self._ties.append((distinct, reason))
 
     def along(self, twin: Tensor, dim: int, reason: Reason) -> Tensor:
-        """Return the labels along one dimension, tying what shares an index of it."""
+        """Return the labels along one dimension; labels with the same index there are tied."""
         size = twin.shape[dim]
         rows = core(twin).movedim(dim, 0)
         rows = rows.reshape(rows.shape[0], -1)
@@ -92,7 +93,12 @@ class Labels:
         return rows.amax(1).expand(size) if rows.shape[0] == 1 else rows.amax(1)
 
     def resolve(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return, by label, the class it belongs to and the reason that class is frozen (or -1)."""
+        """Return the channel of each label, and the reason that freezes it.
+
+        Returns:
+            By label, the smallest label of its channel; by label, the index of the channel's first
+            reason in ``reasons``, or -1 if the channel is not frozen.
+        """
         pairs = [pairs for pairs, _ in self._ties]
         ties = torch.cat(pairs, 1).numpy() if pairs else np.empty((2, 0), np.int64)
         roots = components(self.count, ties)
@@ -104,10 +110,10 @@ class Labels:
         return roots, np.where(frozen == none, -1, frozen)
 
     def tied_by(self, member: np.ndarray) -> Reason | None:
-        """Return the reason of the tie that unites most of some labels.
+        """Return the reason of the tie that contains most of the given labels.
 
         Args:
-            member: By label, whether it is one of them.
+            member: By label, True for the labels that count.
         """
         counts = [(int(member[pairs[0].numpy()].sum()), reason) for pairs, reason in self._ties]
         most = max(counts, key=lambda pair: pair[0], default=(0, None))
@@ -115,35 +121,43 @@ class Labels:
 
 
 def components(count: int, pairs: np.ndarray) -> np.ndarray:
-    """Return, by node, the smallest node that is connected to it; ``pairs`` is (2, edges)."""
+    """Return the connected components of a graph.
+
+    Args:
+        count: Number of nodes.
+        pairs: Edges, shape (2, edges).
+
+    Returns:
+        By node, the smallest node that is connected to it.
+    """
     root = np.arange(count)
     while pairs.shape[1]:
         ends = root[pairs]
         low, high = ends.min(0), ends.max(0)
-        apart = low != high
-        if not apart.any():
+        separate = low != high
+        if not separate.any():
             break
-        np.minimum.at(root, high[apart], low[apart])
+        np.minimum.at(root, high[separate], low[separate])
         while (root[root] != root).any():
             root = root[root]
-        pairs = pairs[:, apart]
+        pairs = pairs[:, separate]
     return root
 
 
 def spread(labels: Tensor, shape: torch.Size, dim: int) -> Tensor:
-    """Return the twin of ``shape`` with ``labels`` along one dimension."""
+    """Return a twin of a given shape, with ``labels`` along one dimension."""
     sizes = [1] * len(shape)
     sizes[dim] = -1
     return labels.view(sizes).expand(shape)
 
 
 def core(twin: Tensor) -> Tensor:
-    """Return a twin without its repetition: size 1 along each dimension it is expanded in."""
+    """Return a twin without repetition: with size 1 along each expanded dimension."""
     return shared_core(twin)[0]
 
 
 def shared_core(*twins: Tensor) -> tuple[Tensor, ...]:
-    """Return twins of one shape, cut to size 1 along each dimension that all are expanded in."""
+    """Return twins of one shape, cut to size 1 along the dimensions that are expanded in all."""
     for dim in range(twins[0].dim()):
         if all(twin.stride(dim) == 0 for twin in twins):
             twins = tuple(twin.narrow(dim, 0, min(1, twin.shape[dim])) for twin in twins)

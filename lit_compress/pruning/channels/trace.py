@@ -1,4 +1,4 @@
-"""One run of a model, watched: every torch call passes by here with the labels of its tensors."""
+"""Trace a run of a model: intercept each torch call, and pass labels on to its result."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from lit_compress.pruning.channels.labels import UNLABELLED, Labels, Reason, compact, core
+from lit_compress.pruning.channels.labels import Labels, Reason, compact, core
 
-#: Where a call that is not torch's own comes from is what a reader wants to know.
+#: Source files to skip when a reason names the line of the model's own code that made a call.
 _TORCH = str(Path(torch.__file__).parent) + os.sep
 _HERE = str(Path(__file__).parents[1]) + os.sep
 
 
 @dataclass(frozen=True)
 class Use:
-    """A tensor of the model used with labelled channels.
+    """Use of a model's tensor together with labelled channels.
 
     Attributes:
-        tensor: Its name.
-        dim: The dimension along which the labels lie.
-        labels: One label an index.
-        role: ``filter`` (makes the channels), ``depthwise`` (a filter each), ``input`` (reads them)
-            or ``scale`` (bias, norm, gate: one value each).
+        tensor: Name of the parameter or buffer.
+        dim: Dimension along which the labels lie.
+        labels: One label for each index of the dimension.
+        role: ``filter`` (the tensor makes the channels), ``depthwise`` (it has one filter for each
+            channel), ``input`` (it reads the channels) or ``scale`` (it has one value for each
+            channel: bias, norm, gate).
     """
 
     tensor: str
@@ -49,7 +50,16 @@ class Use:
 
 @dataclass
 class Call:
-    """One torch call: what was called, with what, and what came of it."""
+    """One torch call.
+
+    Attributes:
+        name: Name of the function, see :func:`call_name`.
+        func: The function.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+        out: Its result.
+        reason: Makes a :class:`Reason` that names this call.
+    """
 
     name: str
     func: Callable[..., Any]
@@ -59,7 +69,7 @@ class Call:
     reason: Callable[[str], Reason]
 
     def argument(self, index: int, name: str, default: Any = None) -> Any:
-        """Return an argument by its place or name."""
+        """Return an argument by its position or its name."""
         if len(self.args) > index:
             return self.args[index]
         return self.kwargs.get(name, default)
@@ -70,21 +80,23 @@ class Call:
         return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
     def results(self) -> list[Tensor]:
-        """Return the tensors among the results."""
+        """Return the tensors in the result."""
         return [leaf for leaf in tree_leaves(self.out) if isinstance(leaf, Tensor)]
 
 
 @dataclass
 class Recording:
-    """What was seen: uses of the model's tensors, and the work done with each weight.
+    """Record of a traced run: how the model uses its own tensors.
 
     Attributes:
-        uses: By tensor name and dimension.
-        work: By weight name, the positions it was applied at: times its size, the MACs.
-        floors: By tensor name and dimension, indices that must stay where more than one must.
-        opaque: Tensors that were used in a way that is not understood, and why.
-        norms: Norm modules without tensors of their own, by name, with the labels of their input.
-        seen: Names of the tensors that were used at all.
+        uses: Uses by tensor name and dimension.
+        positions: By weight name, the number of output positions where the weight is applied.
+            Positions times the size of the weight are its MACs.
+        min_indices: By tensor name and dimension, the number of indices that must remain, where it
+            is more than one.
+        opaque: By tensor name, why the trace cannot follow a use of the tensor.
+        norms: By name of a norm module without parameters and buffers, the labels of its input.
+        seen: Names of the tensors that any call used.
     """
 
     uses: dict[tuple[str, int], Use] = field(default_factory=dict)
@@ -100,15 +112,17 @@ class Trace(TorchFunctionMode):
 
     Args:
         model: The model.
-        rules: What to do with a call, by its name; called with the trace and the call.
-        unknown: What to do with any other.
-        blocked: Calls, by number or by place, whose tensors' channels cannot go.
+        handlers: By name of a call, the function that passes labels on; it takes the trace and the
+            call.
+        unknown: Handler of all other calls.
+        blocked: Calls to freeze, with the reason: by their number in the run, or by name, file and
+            line. Channels of their arguments and results cannot be removed.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        rules: Mapping[str, Callable[[Trace, Call], None]],
+        handlers: Mapping[str, Callable[[Trace, Call], None]],
         unknown: Callable[[Trace, Call], None],
         blocked: Mapping[int | tuple[str, str, int], Reason] | None = None,
     ) -> None:
@@ -118,7 +132,7 @@ class Trace(TorchFunctionMode):
         self.calls = 0
         self.place: tuple[str, str, int] = ("", "", 0)
         self.modules: list[tuple[str, nn.Module]] = []
-        self._rules = rules
+        self._handlers = handlers
         self._unknown = unknown
         self._blocked = blocked or {}
         self.tensors = named_tensors(model)
@@ -139,10 +153,12 @@ class Trace(TorchFunctionMode):
         name = call_name(func)
         self.place = (name, *caller())
         out = func(*args, **(kwargs or {}))
-        call = Call(name, func, args, kwargs or {}, out, self.reason)
+        call = Call(
+            name=name, func=func, args=args, kwargs=kwargs or {}, out=out, reason=self.reason
+        )
         with torch._C.DisableTorchFunction(), torch.no_grad():
             self.recording.seen.update(map(self.name, call.tensors()))
-            self._rules.get(name, self._unknown)(self, call)
+            self._handlers.get(name, self._unknown)(self, call)
             blocked = self._blocked.get(index) or self._blocked.get(self.place)
             if blocked is not None:
                 for tensor in (*call.tensors(), *call.results()):
@@ -150,7 +166,7 @@ class Trace(TorchFunctionMode):
         return out
 
     def reason(self, why: str) -> Reason:
-        """Return a reason that names the call at hand."""
+        """Return a reason that names the current call."""
         op, file, line = self.place
         module = next((name for name, _ in reversed(self.modules) if name), "")
         return Reason(why, op, module, os.path.basename(file), line)
@@ -161,19 +177,19 @@ class Trace(TorchFunctionMode):
             return None
         twin: Tensor | None = self._twins.get(value)
         if twin is not None and twin.shape != value.shape:
-            self.labels.freeze(twin, self.reason("had its shape changed in place before"))
+            self.labels.freeze(twin, self.reason("is in a tensor whose shape was changed in place"))
             return None
         return twin
 
     def label(self, tensor: Tensor, twin: Tensor) -> None:
-        """Give a tensor its twin."""
+        """Set the twin of a tensor; a twin without any label is dropped."""
         if twin.shape == tensor.shape and bool((core(twin) >= 0).any()):
             self._twins[tensor] = compact(twin)
         elif tensor in self._twins:
             del self._twins[tensor]
 
     def freeze(self, value: Any, reason: Reason) -> None:
-        """Say that the channels of a tensor cannot go, whatever kind of tensor it is."""
+        """Freeze the channels of an activation, a parameter, a buffer or a view of one."""
         if not isinstance(value, Tensor):
             return
         self.labels.freeze(self._twins.get(value), reason)
@@ -186,24 +202,37 @@ class Trace(TorchFunctionMode):
         return self._names.get(id(value), "") if isinstance(value, Tensor) else ""
 
     def view(self, value: Tensor) -> tuple[str, Tensor | None]:
-        """Return which of the model's tensors a value is made of, and its element at each place."""
+        """Return the model's tensor that a value is made of.
+
+        Returns:
+            The name of the tensor, or an empty string; by position of the value, the index of the
+            element in the flattened tensor, or None if there is no such tensor.
+        """
         name = self.name(value)
         if name:
             return name, torch.arange(value.numel()).view(value.shape)
-        found: tuple[str, Tensor | None] = self._views.get(value, ("", None))
-        return found
+        source: tuple[str, Tensor | None] = self._views.get(value, ("", None))
+        return source
 
     def set_view(self, value: Tensor, name: str, elements: Tensor) -> None:
-        """Remember which elements of one of the model's tensors a value is made of."""
+        """Record which elements of a model's tensor a value is made of, see :meth:`view`."""
         self._views[value] = (name, elements)
 
     def use(self, value: Tensor | None, dim: int, labels: Tensor, role: str) -> None:
-        """Record a tensor of the model that is used with labels along one of its dimensions."""
+        """Record that a model's tensor is used with labels along one of its dimensions.
+
+        Args:
+            value: The tensor; None is ignored. The labels are frozen if it is not a parameter or
+                buffer of the model.
+            dim: Dimension along which the labels lie.
+            labels: One label for each index of the dimension.
+            role: See :class:`Use`.
+        """
         if value is None:
             return
         name = self.name(value)
         if not name:
-            why = "works with a tensor that is computed or no parameter or buffer of the model"
+            why = "is used with a tensor that is not a parameter or buffer of the model"
             self.freeze(value, self.reason(why))
             self.labels.freeze(labels, self.reason(why))
             return
@@ -212,14 +241,10 @@ class Trace(TorchFunctionMode):
             self.recording.uses[name, dim] = Use(name, dim, labels.contiguous(), role)
         else:
             self.labels.tie(before.labels, labels, self.reason(f"{name} is used more than once"))
-            for one, other in ((before.labels, labels), (labels, before.labels)):
-                self.labels.freeze(
-                    one[other == UNLABELLED], self.reason(f"{name} is used more than once")
-                )
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Follow the modules that are called, and the calls, until the end of the block."""
+        """Trace all torch calls, and the modules that make them, until the end of the block."""
 
         def enter(module: nn.Module, _: Any) -> None:
             self.modules.append((self._module_names.get(module, ""), module))
@@ -236,11 +261,11 @@ class Trace(TorchFunctionMode):
 def layer_calls(
     enter: Callable[[nn.Module, Any], None], leave: Callable[[nn.Module, Any, Any], None]
 ) -> Iterator[None]:
-    """Have two functions called before and after the forward of every layer, within the block.
+    """Call two functions before and after the forward of each layer, until the end of the block.
 
     Args:
-        enter: Takes the layer and its arguments.
-        leave: Takes the layer, its arguments and its result.
+        enter: Called with the layer and its arguments.
+        leave: Called with the layer, its arguments and its result.
     """
     handles = (register_module_forward_pre_hook(enter), register_module_forward_hook(leave))
     try:
@@ -254,7 +279,12 @@ def layer_calls(
 
 
 class Count(TorchFunctionMode):
-    """Counts the torch calls of a run as :class:`Trace` does, and notes the last."""
+    """Counts the torch calls of a run as :class:`Trace` does, and records the last one.
+
+    Attributes:
+        calls: Number of calls.
+        place: Name, file and line of the last call.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -275,7 +305,7 @@ class Count(TorchFunctionMode):
 
 
 def call_name(func: Callable[..., Any]) -> str:
-    """Return what a torch function is called, without the underscores of its variants."""
+    """Return the name of a torch function, without the underscores of its variants."""
     name = getattr(func, "__name__", type(func).__name__)
     if name == "__get__":
         return f"get {getattr(getattr(func, '__self__', None), '__name__', '')}"
@@ -283,7 +313,11 @@ def call_name(func: Callable[..., Any]) -> str:
 
 
 def caller() -> tuple[str, int]:
-    """Return the file and line of the model's own code that made the call at hand."""
+    """Return the file and line of the model's own code that made the current call.
+
+    Returns:
+        An empty name and line 0 if the call does not come from the model's code.
+    """
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         file = frame.f_code.co_filename
@@ -296,5 +330,5 @@ def caller() -> tuple[str, int]:
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Return a model's parameters and buffers by name, each tensor once, by its first name."""
+    """Return a model's parameters and buffers, each tensor once, by its first name."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
