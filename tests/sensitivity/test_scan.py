@@ -91,7 +91,7 @@ def test_every_row_is_that_of_a_naive_loop(
             assert rows[layer, share].scores == validated(twin, data), (layer, level)
 
 
-def test_filters_are_scored_as_if_they_were_gone(trained: ForeignModule, tmp_path: Path) -> None:
+def test_filters_are_scored_as_if_they_were_removed(trained: ForeignModule, tmp_path: Path) -> None:
     data = loader(64, seed=1)
     found = run(trained, data, tmp_path, granularity="filter", images=None)
     assert {row.layer for row in found.rows} == {WHOLE, "net.0.weight", "net.3.weight"}
@@ -101,7 +101,7 @@ def test_filters_are_scored_as_if_they_were_gone(trained: ForeignModule, tmp_pat
     graph = analyse(twin, next(iter(data))[0][:2])
     (group,) = [g for g in graph.groups if ("net.3.weight", 0) in g.keys]
     norms = twin.net[3].weight.detach().flatten(1).norm(dim=1).argsort(stable=True)
-    apply(make_plan(graph, [group.classes[int(number)] for number in norms[:6]]), twin)
+    apply(make_plan(graph, [group.channels[int(number)] for number in norms[:6]]), twin)
     assert twin.net[3].out_channels == 6
     scores = validated(twin, data)
     assert row.scores == pytest.approx(scores, rel=1e-5)
