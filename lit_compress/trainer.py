@@ -16,7 +16,7 @@ from lit_compress.artifact import load, read_card
 from lit_compress.callbacks.post_training_quantization import PostTrainingQuantization
 from lit_compress.checkpoints.weights import load_weights
 from lit_compress.errors import InvalidArgumentError, ScanError
-from lit_compress.evaluation.artifact_forward import in_place, raw_test_data
+from lit_compress.evaluation.artifact_forward import artifact_forward, raw_test_data
 from lit_compress.pruning.channels.resize import UnprunedShapes
 from lit_compress.pruning.importance import ImportanceName
 from lit_compress.report import card_table
@@ -167,7 +167,7 @@ class Trainer(pl.Trainer):
                 "artifact takes the network's place in a model, and so needs one, and no ckpt_path"
             )
         loaded = load(artifact, threads, runtime)
-        with in_place(model, loaded):
+        with artifact_forward(model, loaded):
             if str(loaded.input_dtype) == "uint8" and hasattr(datamodule, "pixels"):
                 pixels = raw_test_data(datamodule)
                 return super().test(model, pixels, verbose=verbose)

@@ -1,12 +1,10 @@
-"""Filter-wise pruning: channels leave the network for good, while training goes on."""
+"""Filter pruning: channels are removed from the network while it trains."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import Any, get_args
 
-from lightning.pytorch import LightningModule
 from torch import nn
 from typing_extensions import override
 
@@ -16,55 +14,64 @@ from lit_compress.errors import RuleError
 from lit_compress.measure.cost import Inputs
 from lit_compress.pruning import Schedule
 from lit_compress.pruning.importance import Importance, ImportanceName, importance_of
-from lit_compress.pruning.masks import Scope
+from lit_compress.pruning.masks import Scope, exact_share
 from lit_compress.pruning.rules.files import read_rules
 from lit_compress.pruning.rules.rule import Rule
-from lit_compress.pruning.selection.budget import Of, Selection
+from lit_compress.pruning.selection.budget import Of
 from lit_compress.pruning.selection.preview import PruningPreview
-from lit_compress.pruning.selection.state import PruningState
 from lit_compress.pruning.selection.uniform import UniformSelector
 
 DEFAULT_SCHEDULE = Schedule()
 
 
 class FilterPruning(ChannelPruning):
-    """Removes filters, and all that is tied to them, from the network while it trains.
+    """Removes filters, and everything that is coupled with them, while the network trains.
 
-    Works on any LightningModule: which channels go together is found by running its forward once.
-    Layers really get smaller, so each epoch costs less than the one before; optimizers, schedulers
-    and checkpoints go on. What will go and what cannot, and why, is printed before the training.
+    Works on any LightningModule: the coupled channels are found by running its forward once. The
+    layers become smaller, so each epoch costs less than the one before; optimizers, schedulers and
+    checkpoints continue. A preview of what will be removed, and of what cannot be and why, is
+    printed before the training.
 
     Args:
-        target: Share removed in the end, in [0, 1), of what ``of`` names. Reached by the last event
-            of the schedule, never compounding.
-        of: ``filters`` that can go, or all ``parameters`` or ``macs`` (multiply-accumulates of one
-            forward) of the network.
+        target: Share to remove by the end of the schedule, in [0, 1), of what ``of`` names. It is
+            a share of the unpruned network, and never compounds.
+        of: What ``target`` is a share of: the prunable ``filters``, all ``parameters``, or
+            ``macs`` (multiply-accumulates of one forward).
         schedule: Epochs at which to prune. Default: each of the first two thirds of the run, cubic.
-        scope: ``local`` takes the same share of each layer, ``global`` ranks all filters together.
-        importance: How filters are ranked: ``l1`` or ``l2`` norm, ``bn_scale`` (of the norm behind
-            them), ``taylor`` (effect on the loss, over the epoch before), ``fpgm`` (distance from
-            the layer's other filters), ``random``, or a subclass of
+        scope: ``local`` removes the same share of each layer, ``global`` ranks all filters
+            together.
+        importance: How filters are ranked: by their ``l1`` or ``l2`` norm, ``bn_scale`` (scale of
+            the batch norm that follows), ``taylor`` (effect on the loss, over the epoch before),
+            ``fpgm`` (distance from the layer's other filters), ``random``, or a subclass of
             ``lit_compress.pruning.Importance``.
         include: Globs of the layers to prune, such as ``model.features.*``, or ``regex:`` and a
             regular expression. Default: all.
-        exclude: Patterns of the layers to leave alone.
+        exclude: Patterns of the layers to keep whole.
         rules: Path of a YAML rule file: a list of ``{pattern: glob, ratio: share}`` or
-            ``{pattern: glob, skip: true}``; layers that no rule names lose the common share.
-        round_to: The number of filters that stay, of those of a layer that can go, is a multiple of
-            this; 8 is what runtimes like.
-        min_channels: Channels that each layer keeps at least.
-        shrink: ``every`` removes at each event; ``end`` holds them at zero and removes at the end
-            of the fit: the same network, later.
-        recalibrate: Training batches on which the statistics of batch norms are estimated anew
-            after each event; they go through your ``validation_step``.
-        submodule: Name of the module whose forward is followed, where it is not the
+            ``{pattern: glob, skip: true}``. Layers that no rule matches lose the common share.
+        round_to: The number of filters that a layer keeps, of those that can be removed, is a
+            multiple of this; runtimes are fastest with multiples of 8.
+        min_channels: Smallest number of channels that a layer keeps.
+        shrink: ``every`` removes filters at each pruning step; ``end`` keeps them at zero and
+            removes them at the end of the fit. Both give the same network.
+        recalibrate: Number of training batches on which the statistics of batch norms are estimated
+            again after each pruning step; the batches go through your ``validation_step``.
+        submodule: Name of the module whose forward is analysed, if that is not the
             LightningModule's own.
-        monitor: Key that your ``validation_step`` logs, such as ``val_acc``; it is logged again as
-            ``pruned/val_acc`` once the target is reached, NaN before: what ModelCheckpoint should
-            watch to keep the best pruned weights.
-        rewind: ``init`` sets the weights that stay back to those the fit began with, after each
-            event, and ``epoch k`` to those at the start of that epoch (lottery tickets); the
-            optimizer starts anew, the learning rate goes on.
+        monitor: Key that your ``validation_step`` logs, such as ``val_acc``. It is logged again as
+            ``pruned/val_acc``: NaN until the target is reached, then the metric. Let
+            ModelCheckpoint watch it to keep the best pruned weights.
+        rewind: ``init`` sets the kept weights back to those at the start of the fit, after each
+            pruning step; ``epoch k`` to those at the start of that epoch (lottery tickets). The
+            optimizer restarts, the learning rate continues.
+
+    Example:
+        >>> from lit_compress.callbacks import FilterPruning
+        >>> from torch import nn, zeros
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+        >>> preview = FilterPruning(0.5).describe(net, zeros(1, 3, 8, 8))
+        >>> [(layer.name, layer.filters, layer.kept) for layer in preview.layers]
+        [('0', 8, 4), ('2', 4, 4)]
     """
 
     def __init__(
@@ -85,9 +92,7 @@ class FilterPruning(ChannelPruning):
         monitor: str | None = None,
         rewind: str | None = None,
     ) -> None:
-        super().__init__(
-            target, schedule, monitor, rewind, shrink, min_channels, recalibrate, submodule
-        )
+        share = exact_share(target)
         one_of("of", of, get_args(Of))
         one_of("scope", scope, get_args(Scope))
         one_of("shrink", shrink, get_args(Shrink))
@@ -95,20 +100,34 @@ class FilterPruning(ChannelPruning):
             round_to=(round_to, 1), min_channels=(min_channels, 1), recalibrate=(recalibrate, 0)
         )
         check_patterns(include=include, exclude=exclude)
+        selector = UniformSelector(
+            target=share,
+            of=of,
+            scope=scope,
+            importance=importance_of(importance),
+            include=list(include),
+            exclude=list(exclude),
+            rules=_filter_rules(rules) if rules is not None else (),
+            round_to=round_to,
+            min_channels=min_channels,
+        )
+        super().__init__(
+            selector,
+            target=share,
+            schedule=schedule,
+            monitor=monitor,
+            rewind=rewind,
+            shrink=shrink,
+            recalibrate=recalibrate,
+            submodule=submodule,
+        )
+        self.selector = selector
+        self.target = target
         self.of = of
         self.importance = importance
         self.rules = rules
         self.round_to = round_to
-        self.selector = UniformSelector(
-            of,
-            scope,
-            importance_of(importance),
-            list(include),
-            list(exclude),
-            _filter_rules(rules) if rules is not None else (),
-            round_to,
-            min_channels,
-        )
+        self.min_channels = min_channels
 
     @override
     def arguments(self) -> dict[str, Any]:
@@ -131,44 +150,21 @@ class FilterPruning(ChannelPruning):
         }
 
     def describe(self, module: nn.Module, example_inputs: Inputs) -> PruningPreview:
-        """Return what would go from a module, and what cannot and why; nothing is changed.
+        """Return what would be removed from a module, and what cannot be and why.
 
-        With ``scope: global``, how much each layer loses depends on the weights it has by then;
-        for ``taylor`` they are ranked by their norm here.
+        The module is not changed. With ``scope: global``, the share of a layer depends on the
+        weights at the time of pruning; filters that ``taylor`` ranks are ranked by their norm here.
 
         Args:
-            module: A LightningModule or any other.
-            example_inputs: What its forward takes: a tensor, a tuple, or a mapping of keywords.
+            module: A LightningModule or any other module.
+            example_inputs: Inputs of its forward: a tensor, a tuple, or a mapping of keywords.
         """
-        state = self.selector.open(module, example_inputs, self.submodule or "")
-        selection = self.selector.select(module, state, self._target)
-        return self.selector.preview(module, state, selection)
-
-    @override
-    def open(self, module: LightningModule, inputs: Inputs, submodule: str) -> PruningState:
-        return self.selector.open(module, inputs, submodule)
-
-    @override
-    def choose(
-        self, module: LightningModule, state: PruningState, share: Fraction, epoch: int | None
-    ) -> Selection:
-        progress = share / self._target if self._target else Fraction(1)
-        return self.selector.select(module, state, share, progress, self._scores)
-
-    @override
-    def preview(
-        self, module: LightningModule, state: PruningState, selection: Selection
-    ) -> PruningPreview:
-        return self.selector.preview(module, state, selection)
-
-    @override
-    def gradient_importances(self) -> Sequence[Importance]:
-        importance = self.selector.importance
-        return (importance,) if importance.needs_gradient else ()
+        state = self.selector.analyse(module, example_inputs, self.submodule or "")
+        return self.selector.preview(module, state, self.selector.select(module, state))
 
 
 def _filter_rules(path: str) -> tuple[Rule, ...]:
-    """Return the rules of a file that says how many filters each layer loses, and no more."""
+    """Return the rules of a file that has nothing but ratios of filters."""
     rules = read_rules(path)
     for rule in rules:
         if rule.granularity == "element" or rule.stages or rule.importance is not None:

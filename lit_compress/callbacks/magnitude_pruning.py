@@ -1,21 +1,21 @@
-"""Element-wise pruning by magnitude, while training goes on."""
+"""Magnitude pruning: single weights are set to zero while the network trains."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, get_args
 
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from typing_extensions import override
 
-from lit_compress.callbacks._pruning.arguments import check_patterns, plain
+from lit_compress.callbacks._pruning.arguments import check_patterns, one_of, plain
 from lit_compress.callbacks._pruning.base import PruningCallback
-from lit_compress.callbacks._pruning.weight_masks import WeightMasks
 from lit_compress.errors import CheckpointError, InvalidArgumentError
+from lit_compress.evaluation.trainer_access import callbacks_of_type
 from lit_compress.pruning import magnitude_masks, pack, prunable_weights, sparsity, unpack
-from lit_compress.pruning.masks import Masks, Scope
+from lit_compress.pruning.masks import Masks, Scope, exact_share
 from lit_compress.pruning.schedule import Schedule
 
 DEFAULT_SCHEDULE = Schedule()
@@ -23,27 +23,34 @@ MISSING_HINT = "give the arguments the checkpoint was made with, or start a new 
 
 
 class MagnitudePruning(PruningCallback):
-    """Sets the weights of smallest magnitude to zero, and holds them there.
+    """Sets the weights of smallest magnitude to zero, and keeps them there.
 
-    Works on any LightningModule. Masks live in the callback and its part of the checkpoint, never
-    in the module: a checkpoint loads without this callback too. The network keeps its shape and
-    its speed; what shrinks is the number of non-zeros.
+    Works on any LightningModule. The masks are in the callback and in its part of the checkpoint,
+    never in the module: a checkpoint loads without this callback too. The network keeps its shape
+    and its speed; the number of non-zero weights decreases.
 
     Args:
-        target: Share of the prunable weights that is zero in the end, in [0, 1): 0.8 zeroes 80 %
-            of them. Reached by the last event of the schedule, never compounding.
+        target: Share of the prunable weights that is zero at the end of the schedule, in [0, 1):
+            0.8 zeroes 80 % of them. It is a share of the unpruned network, and never compounds.
         schedule: Epochs at which to prune. Default: each of the first two thirds of the run, cubic.
         scope: ``global`` ranks all weights together, ``local`` prunes the same share of each layer.
         include: Globs of the layers to prune, such as ``model.features.*``, or ``regex:`` and a
             regular expression. Default: every conv and linear layer; biases and norms are never
             pruned.
-        exclude: Patterns of the layers to leave alone.
-        monitor: Key that your ``validation_step`` logs, such as ``val_acc``; it is logged again as
-            ``pruned/val_acc`` once the target is reached, NaN before: what ModelCheckpoint should
-            watch to keep the best pruned weights.
-        rewind: ``init`` sets the weights that stay back to those the fit began with, after each
-            event, and ``epoch k`` to those at the start of that epoch (lottery tickets); the
-            optimizer starts anew, the learning rate goes on.
+        exclude: Patterns of the layers that are not pruned.
+        monitor: Key that your ``validation_step`` logs, such as ``val_acc``. It is logged again as
+            ``pruned/val_acc``: NaN until the target is reached, then the metric. Let
+            ModelCheckpoint watch it to keep the best pruned weights.
+        rewind: ``init`` sets the kept weights back to those at the start of the fit, after each
+            pruning step; ``epoch k`` to those at the start of that epoch (lottery tickets). The
+            optimizer restarts, the learning rate continues.
+
+    Example:
+        >>> from lit_compress import Schedule
+        >>> from lit_compress.callbacks import MagnitudePruning
+        >>> callback = MagnitudePruning(0.8, Schedule(first=2, last=8), exclude=["model.fc"])
+        >>> callback.goal
+        0.8
     """
 
     def __init__(
@@ -56,17 +63,16 @@ class MagnitudePruning(PruningCallback):
         monitor: str | None = None,
         rewind: str | None = None,
     ) -> None:
-        super().__init__(target, schedule, monitor, rewind)
-        if scope not in ("global", "local"):
-            raise InvalidArgumentError(f"scope must be 'global' or 'local', got {scope!r}")
+        super().__init__(exact_share(target), schedule, monitor, rewind)
+        one_of("scope", scope, get_args(Scope))
         check_patterns(include=include, exclude=exclude)
+        self.target = target
         self.scope = scope
         self.include = list(include)
         self.exclude = list(exclude)
         self._masks: Masks = {}
         self._packed: dict[str, Tensor] = {}
         self._weights: dict[str, nn.Parameter] = {}
-        self._weight_masks = WeightMasks()
 
     @override
     def arguments(self) -> dict[str, Any]:
@@ -89,51 +95,24 @@ class MagnitudePruning(PruningCallback):
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
             self._masks, self._packed = {}, {}
-            self._weight_masks.clear()
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._weights = prunable_weights(pl_module, self.include, self.exclude)
-        self._refuse_shared_claims(trainer)
+        self._refuse_shared_weights(trainer)
         if self._packed:
             self._masks = self._restored()
-            self._weight_masks.hold(self._weights, self._masks)
+            self._weight_masks.set(self._weights, self._masks)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._weight_masks.attach(trainer.optimizers)
 
     @override
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        # In manual optimization a step may be that of an optimizer the trainer does not know.
-        if not pl_module.automatic_optimization:
-            self._weight_masks.apply()
-
-    @override
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._weight_masks.apply()
-        self._weight_masks.release()
-
-    @override
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._weight_masks.release()
-
-    @override
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        super().on_exception(trainer, pl_module, exception)
-        self._weight_masks.release()
-
-    @override
     def prune(self, trainer: Trainer, pl_module: LightningModule, share: Fraction) -> float:
         self._masks = magnitude_masks(self._weights, share, self.scope, self._masks)
-        self._weight_masks.hold(self._weights, self._masks)
+        self._weight_masks.set(self._weights, self._masks)
         return sparsity(self._masks)
-
-    @override
-    def after_pruning_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._weight_masks.apply()
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -160,13 +139,12 @@ class MagnitudePruning(PruningCallback):
         except InvalidArgumentError as error:
             raise CheckpointError(f"{error}; {MISSING_HINT}") from error
 
-    def _refuse_shared_claims(self, trainer: Trainer) -> None:
-        for other in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(other, MagnitudePruning) and other is not self:
-                mine = {id(weight): name for name, weight in self._weights.items()}
-                both = [mine[id(w)] for w in other._weights.values() if id(w) in mine]
-                if both:
-                    raise InvalidArgumentError(
-                        f"two MagnitudePruning callbacks claim {both[0]} ({len(both)} weights in "
-                        "all): give them include and exclude patterns that do not overlap"
-                    )
+    def _refuse_shared_weights(self, trainer: Trainer) -> None:
+        mine = {id(weight): name for name, weight in self._weights.items()}
+        for other in callbacks_of_type(trainer, MagnitudePruning):
+            shared = [mine[id(w)] for w in other._weights.values() if id(w) in mine]
+            if other is not self and shared:
+                raise InvalidArgumentError(
+                    f"two MagnitudePruning callbacks prune {shared[0]} ({len(shared)} weights in "
+                    "all): give them include and exclude patterns that do not overlap"
+                )

@@ -1,4 +1,4 @@
-"""Overfitting on purpose, so that what pruning cures can be measured."""
+"""Overfitting on purpose, to measure how pruning reduces it."""
 
 from __future__ import annotations
 
@@ -18,43 +18,50 @@ from torch.utils._pytree import tree_map
 from typing_extensions import override
 
 from lit_compress.callbacks._overfitting.augmentation import Augmentation, reload_training_data
-from lit_compress.callbacks._overfitting.eval_mode import EvalMode, leftover
+from lit_compress.callbacks._overfitting.eval_mode import EvalMode, still_random
 from lit_compress.callbacks._pruning.arguments import check_patterns
-from lit_compress.callbacks._pruning.base import BeforePruning
-from lit_compress.callbacks._report.variants import pruners
+from lit_compress.callbacks._pruning.base import BeforePruning, pruning_callbacks
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.evaluation.distributed import on_rank_zero
 from lit_compress.evaluation.example_inputs import find_example_inputs
-from lit_compress.evaluation.export_target import named_module
 from lit_compress.evaluation.loaders import training_loaders, validation_loaders, whole
-from lit_compress.evaluation.validate import check_monitor, clone, validate
+from lit_compress.evaluation.metric import check_monitor
+from lit_compress.evaluation.network import named_module
+from lit_compress.evaluation.trainer_access import is_fast_dev_run, overfit_batches
+from lit_compress.evaluation.validate import clone, validate
 from lit_compress.report.gap import StepAccuracy, gap_table
 
-#: Metrics are float32: what they can be off by, far less than one image of 100,000.
+#: Rounding error of a metric in float32, far less than one image of 100,000.
 ROUNDING = 5e-7
 
 
 class Overfitting(Callback, BeforePruning):
-    """Trains without regularisation until the training data are known by heart.
+    """Trains without regularisation until the network has learned the training data by heart.
 
-    Works on any LightningModule. While it lasts, dropout and batch norms are as in evaluation (in
-    every training batch; statistics stay, and scales and shifts get no step), and there is no
-    augmentation: where the datamodule has an attribute ``augment``, it is None. Elsewhere
-    augmentation is the data's own, and stays. Learning rate and weight decay are the optimizer's.
+    Works on any LightningModule. During this phase, dropout and batch norms are in eval mode in
+    every training batch (their statistics, scales and shifts do not change), and there is no
+    augmentation: if the datamodule has an attribute ``augment``, it is None. Other augmentation
+    stays on. Learning rate and weight decay are those of the optimizer.
 
-    Alone it stops the run at the threshold. Beside a pruning callback it ends at the first pruning
-    event, which the threshold brings forward to the next epoch; all that was switched off is then
-    on again. At the end it prints the metric on training and validation data, and the gap, of the
-    network as it came (``reference``), ``overfitted`` and ``pruned``.
+    Without a pruning callback, the run stops at the threshold. With one, the phase ends at the
+    first pruning step, which moves to the epoch after the threshold is reached; dropout, batch
+    norms and augmentation are then on again. At the end, a table shows the metric on training and
+    validation data, and the gap, of the network at the start (``reference``), ``overfitted`` and
+    ``pruned``.
 
     Args:
-        monitor: Key of an accuracy that your ``validation_step`` logs. It is measured on the
-            training data by that same step: whole, in eval mode, without augmentation.
-        threshold: Share of the training data, in (0, 1], that must be right: 0.9999 of 48,000
-            images allows 4 errors.
-        every: Epochs between measurements; each takes a forward pass of all training data.
-        hold: Globs of further modules to keep in eval mode: those whose forward calls
+        monitor: Key of an accuracy that your ``validation_step`` logs. The same step measures it on
+            the training data: all of them, in eval mode, without augmentation.
+        threshold: Share of the training data, in (0, 1], that must be classified correctly: 0.9999
+            of 48,000 images allows 4 errors.
+        every: Epochs between two measurements; each is a forward pass of all training data.
+        hold: Globs of other modules to keep in eval mode: those whose forward calls
             ``torch.nn.functional.dropout`` itself.
+
+    Example:
+        >>> from lit_compress.callbacks import Overfitting
+        >>> Overfitting("val_acc", threshold=0.999).steps  # filled by a fit
+        []
     """
 
     def __init__(
@@ -76,13 +83,13 @@ class Overfitting(Callback, BeforePruning):
         self.threshold = threshold
         self.every = every
         self.hold = list(hold)
-        #: What the network reached at each step, once it was measured.
+        #: Accuracies of the network, in the order of measurement.
         self.steps: list[StepAccuracy] = []
         self._active = False
         self._reached: int | None = None
-        self._held = EvalMode(hold)
+        self._eval_mode = EvalMode(hold)
         self._augmentation = Augmentation()
-        self._latest = (-1, 0.0)  # step of the optimizer, and the training metric by then
+        self._latest = (-1, 0.0)  # number of optimizer steps, and the training metric then
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -108,7 +115,7 @@ class Overfitting(Callback, BeforePruning):
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # The state of a resumed run is known by now, and the training loader not made yet.
+        # The state of a resumed run is restored, and the training loader does not exist yet.
         if self._active:
             self._augmentation.switch_off(trainer)
 
@@ -116,19 +123,19 @@ class Overfitting(Callback, BeforePruning):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._active:
             return
-        first = min((pruner.first_epoch for pruner in pruners(trainer)), default=None)
-        if first == 0 and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        first = min((pruner.first_epoch for pruner in pruning_callbacks(trainer)), default=None)
+        if first == 0 and not is_fast_dev_run(trainer):
             raise InvalidArgumentError(
-                "Overfitting ends when pruning begins, which is at epoch 0: set the pruning "
-                "callback's schedule.first to the most epochs that overfitting may take"
+                "Overfitting ends when pruning begins, which is at epoch 0: set schedule.first of "
+                "the pruning callback to the largest number of epochs that overfitting may take"
             )
-        self._check_held(trainer, pl_module)
+        self._check_randomness(trainer, pl_module)
         if not self.steps:
             self._measure(trainer, pl_module, "reference")
             self._judge(trainer, self.steps[0].train, trainer.current_epoch)
-        self._held.attach(pl_module)
+        self._eval_mode.attach(pl_module)
         rank_zero_info(
-            f"Overfitting: {len(self._held.names())} layers held in eval mode; "
+            f"Overfitting: {len(self._eval_mode.names())} layers are kept in eval mode; "
             + self._augmentation.describe()
         )
         if self._reached is not None and first is None:
@@ -136,23 +143,23 @@ class Overfitting(Callback, BeforePruning):
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        self._held.apply()
+        self._eval_mode.apply()
 
     @override
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        name = self._held.broken()
+        name = self._eval_mode.broken()
         if name is not None:
             raise InvalidArgumentError(
-                f"{type(pl_module).__name__} put {name} back in training mode in a training batch, "
-                "where Overfitting holds it in eval mode: leave its train() calls to Lightning, or "
-                "make them in on_train_epoch_start"
+                f"{type(pl_module).__name__} set {name} to training mode in a training batch, but "
+                "Overfitting keeps it in eval mode: leave train() calls to Lightning, or call it "
+                "in on_train_epoch_start"
             )
 
     @override
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, *_: Any
     ) -> None:
-        self._held.drop_gradients()
+        self._eval_mode.drop_gradients()
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -176,15 +183,15 @@ class Overfitting(Callback, BeforePruning):
             self._measure(trainer, pl_module, "overfitted")
             if self._reached is None:
                 rank_zero_warn(
-                    f"Overfitting: {self.steps[-1].train:.5f} of the training data are right after "
-                    f"{trainer.current_epoch} epochs, not {self.threshold}: raise max_epochs or "
-                    "the learning rate"
+                    f"Overfitting: {self.steps[-1].train:.5f} of the training data are classified "
+                    f"correctly after {trainer.current_epoch} epochs, not {self.threshold}: raise "
+                    "max_epochs or the learning rate"
                 )
         self._release()
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if any(pruner.history for pruner in pruners(trainer)):
+        if any(pruner.history for pruner in pruning_callbacks(trainer)):
             self._measure(trainer, pl_module, "pruned")
         if trainer.is_global_zero:
             print("\n" + gap_table(self.steps, self.monitor) + "\n")
@@ -196,36 +203,36 @@ class Overfitting(Callback, BeforePruning):
     ) -> None:
         self._release()
 
-    # --- switching off, and on again -------------------------------------------------------------
+    # --- the phase -------------------------------------------------------------------------------
 
     def _release(self) -> None:
-        self._held.release()
+        self._eval_mode.release()
         self._augmentation.switch_on()
 
-    def _check_held(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Warn of what is still random in training: it cannot be found by the layers' types."""
+    def _check_randomness(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Warn if the forward is still random in training: layer types do not show all dropout."""
         try:
             with isolate_rng():
-                name = on_rank_zero(trainer, lambda: _leftover(trainer, pl_module, self.hold))
+                name = on_rank_zero(trainer, lambda: _still_random(trainer, pl_module, self.hold))
         except InvalidArgumentError as error:
-            rank_zero_info(f"Overfitting: not checked for further dropout: {error}")
+            rank_zero_info(f"Overfitting: the forward was not checked for other dropout: {error}")
             return
         if name is not None:
             rank_zero_warn(
-                f"Overfitting: {name or type(pl_module).__name__} still varies in training, though "
-                "dropout and batch norms are held: if it calls dropout as a function, name it in "
-                "hold"
+                f"Overfitting: {name or type(pl_module).__name__} is still random in training, "
+                "although dropout and batch norms are in eval mode: if it calls dropout as a "
+                "function, name it in hold"
             )
 
     def _judge(self, trainer: Trainer, value: float, epoch: int) -> None:
-        """End the phase by ``epoch`` if the threshold is reached: with pruning, or with the run."""
+        """End the phase if the threshold is reached: start pruning, or stop the run."""
         if value < self.threshold - ROUNDING:
             return
         self._reached = epoch
         rank_zero_info(
             f"Overfitting: after {epoch} epochs {self.monitor} is {value:.5f} on the training data"
         )
-        found = pruners(trainer)
+        found = pruning_callbacks(trainer)
         early = min((pruner.first_epoch - pruner.earliest(epoch) for pruner in found), default=0)
         for pruner in found:
             pruner.move_earlier(max(0, early))
@@ -240,7 +247,7 @@ class Overfitting(Callback, BeforePruning):
         else:
             train = self._value(trainer, pl_module, "train")
         val = self._value(trainer, pl_module, "val") if validation_loaders(trainer) else None
-        # A run that goes on from its end measures its last step anew.
+        # A run that is resumed after its end measures its last step again.
         self.steps = [known for known in self.steps if known.step != step]
         self.steps.append(StepAccuracy(step, trainer.current_epoch, train, val))
 
@@ -275,20 +282,20 @@ class Overfitting(Callback, BeforePruning):
 
 
 def _limit(trainer: Trainer) -> int | float:
-    """Return how many training batches to measure: all, but where the run itself takes a few."""
-    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+    """Return how many training batches to measure: all, unless the run itself uses only some."""
+    if is_fast_dev_run(trainer):
         return 1
-    return trainer.limit_train_batches if trainer.overfit_batches else 1.0  # type: ignore[attr-defined]
+    return trainer.limit_train_batches if overfit_batches(trainer) else 1.0
 
 
-def _leftover(trainer: Trainer, pl_module: LightningModule, hold: Sequence[str]) -> str | None:
-    """Return the name of what is random in training in spite of all, by a forward on a copy."""
+def _still_random(trainer: Trainer, pl_module: LightningModule, hold: Sequence[str]) -> str | None:
+    """Return the name of a module that is still random in training, by a forward on a copy."""
     example = find_example_inputs(trainer, pl_module, None)
     copy = clone(trainer, pl_module)
-    # What the example holds may be zeros, which hide dropout.
+    # The example may be all zeros, which hide dropout.
     inputs = tree_map(
         lambda v: torch.rand(v.shape) if torch.is_tensor(v) and v.is_floating_point() else v,
         move_data_to_device(example.inputs, torch.device("cpu")),
     )
     with torch.compiler.set_stance("force_eager"):
-        return leftover(copy, named_module(copy, example.submodule), inputs, hold)
+        return still_random(copy, named_module(copy, example.submodule), inputs, hold)

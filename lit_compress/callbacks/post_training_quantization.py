@@ -1,4 +1,4 @@
-"""Post-training quantisation at the end of a fit."""
+"""Post-training quantization at the end of a fit."""
 
 from __future__ import annotations
 
@@ -17,52 +17,66 @@ from lit_compress.artifact import Variant, check_target, folder_swap, sha256, wr
 from lit_compress.artifact.read import MODEL
 from lit_compress.artifact.replay import REPLAY
 from lit_compress.callbacks._quantization.best_weights import load_best
-from lit_compress.callbacks._quantization.conversion import Conversion, Mode, Settings
-from lit_compress.callbacks._report.variants import empty_card, float_name, float_variant, original
+from lit_compress.callbacks._quantization.conversion import Conversion
+from lit_compress.callbacks._quantization.settings import Mode, Settings
+from lit_compress.callbacks._report.variants import (
+    empty_card,
+    float_name,
+    float_variant,
+    unpruned_shapes,
+)
 from lit_compress.checkpoints.folder import WEIGHTS, artifact_dir, save_weights
 from lit_compress.errors import InvalidArgumentError
-from lit_compress.evaluation.export_target import find_export_target
+from lit_compress.evaluation.export_target import find_export_target, warn_of_other_weights
 from lit_compress.evaluation.loaders import validation_loaders
-from lit_compress.evaluation.validate import check_monitor, clone
+from lit_compress.evaluation.metric import check_monitor
+from lit_compress.evaluation.trainer_access import is_fast_dev_run
+from lit_compress.evaluation.validate import clone
 from lit_compress.measure import file_bytes, onnx_counts
 from lit_compress.pruning.channels.resize import UnprunedShapes
 from lit_compress.quantization.calibrate import Calibration
 
 
 class PostTrainingQuantization(Callback):
-    """Turns the trained network into a checked int8 ONNX file, at the end of the fit.
+    """Converts the trained network to a checked int8 ONNX file, at the end of the fit.
 
-    Works on a copy: the LightningModule and its checkpoints are never touched. The folder holds
-    ``model.onnx`` (int8 weights by channel, uint8 activations), ``model.safetensors`` (the float
-    weights), ``replay.npz`` (inputs to check other machines with) and ``card.json`` (what was
-    measured). It appears in one step, or not at all.
+    Works on a copy: the LightningModule and its checkpoints do not change. The folder holds
+    ``model.onnx`` (int8 weights per channel, uint8 activations), ``model.safetensors`` (the float
+    weights), ``replay.npz`` (inputs and outputs to check other machines with) and ``card.json``
+    (the measurements). The folder is written whole or not at all.
 
     Args:
-        monitor: Key that your ``validation_step`` logs, such as ``val_acc``; it is measured of the
-            float network and of the file itself. Default: only the outputs are compared.
+        monitor: Key that your ``validation_step`` logs, such as ``val_acc``. It is measured on the
+            float network and on the file. Default: only the outputs are compared.
         weights: Convert the ``last`` weights, or those of the ``best`` checkpoint that
             ModelCheckpoint kept since the pruning target was reached.
         dirpath: The artefact folder. Default: ``artifact`` in the run's log folder.
         submodule: Name of the module to export, such as ``model``. Default: the LightningModule's
             own forward.
-        max_drop: How much of ``monitor`` the file may lose, such as 0.01. Layers are put back to
-            float, the one that hurts most first, until the written file keeps it.
-        on_drop: Where it cannot be kept: stop with an ``error`` and write nothing, or ``warn`` and
-            write the file that loses the least.
-        mode: Whether more of ``monitor`` is better (``max``) or less; ``auto`` tells by its name.
-        skip: Layers that stay in float: ``first``, ``last``, and globs of names as in the card.
-        calibration_batches: Batches, drawn at random, that the ranges of activations are taken
-            from. More of them leave fewer images outside: some thousand images where the network
-            is small.
-        calibration_split: Data that they are drawn from.
-        calibration: ``minmax`` takes the whole range that was seen; ``histogram`` minimises the
-            error of most inputs, at the cost of those with outliers; ``percentile`` leaves out
-            0.005 % on either side.
+        max_drop: How much of ``monitor`` the file may lose, such as 0.01. Layers stay in float, the
+            one with the largest error first, until the written file keeps the metric.
+        on_drop: What to do if no file keeps it: stop with an ``error`` and write nothing, or
+            ``warn`` and write the file with the smallest drop.
+        mode: Whether more of ``monitor`` is better (``max``) or less (``min``); ``auto`` decides by
+            its name.
+        skip: Layers that stay in float: ``first``, ``last``, and globs of the names on the card.
+        calibration_batches: Number of random batches from which the ranges of activations are
+            computed. Small networks need some thousand images.
+        calibration_split: Data from which the batches are drawn: ``val`` or ``train``.
+        calibration: ``minmax`` takes the whole observed range; ``histogram`` minimises the error of
+            most inputs, at the cost of those with outliers; ``percentile`` cuts 0.005 % at each
+            end.
         weight_range: ``full``, or ``reduced`` for processors without VNNI, whose sums overflow.
-        seed: Of the draw of batches.
+        seed: Random seed of the batches.
         preprocess: ``embed`` puts the datamodule's normalisation into the file, which then takes
-            raw uint8 pixels; ``none`` leaves it out.
-        opset: Version of ONNX's operations in the file, 18 to 23. Default: torch's own.
+            raw uint8 pixels; ``none`` does not.
+        opset: ONNX opset of the file, 18 to 23. Default: torch's own.
+
+    Example:
+        >>> from lit_compress.callbacks import PostTrainingQuantization
+        >>> callback = PostTrainingQuantization(monitor="val_acc", max_drop=0.01)
+        >>> callback.monitor
+        'val_acc'
     """
 
     def __init__(
@@ -86,23 +100,23 @@ class PostTrainingQuantization(Callback):
         if weights not in ("last", "best"):
             raise InvalidArgumentError(f"weights must be one of ('last', 'best'), got {weights!r}")
         self.settings = Settings(
-            monitor,
-            mode,
-            max_drop,
-            on_drop,
-            submodule,
-            (skip,) if isinstance(skip, str) else tuple(skip),
-            calibration_batches,
-            calibration_split,
-            calibration,
-            weight_range,
-            seed,
-            preprocess,
-            opset,
+            monitor=monitor,
+            mode=mode,
+            max_drop=max_drop,
+            on_drop=on_drop,
+            submodule=submodule,
+            skip=(skip,) if isinstance(skip, str) else tuple(skip),
+            calibration_batches=calibration_batches,
+            calibration_split=calibration_split,
+            calibration=calibration,
+            weight_range=weight_range,
+            seed=seed,
+            preprocess=preprocess,
+            opset=opset,
         )
         self.weights = weights
         self.dirpath = dirpath
-        #: The artefact folder, once it is written.
+        #: The artefact folder; None until it is written.
         self.path: Path | None = None
         self._target = Path()
         self._checked_monitor = False
@@ -128,18 +142,19 @@ class PostTrainingQuantization(Callback):
             return
         self.path, self._checked_monitor = None, False
         self._target = artifact_dir(trainer, self.dirpath)
-        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if trainer.is_global_zero and not is_fast_dev_run(trainer):
             check_target(self._target)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Export the untrained network to nowhere: better to fail now than after the training."""
+        """Export the untrained network without a file, so that errors come before training."""
         from lit_compress.export.onnx import write_onnx
 
         if trainer.is_global_zero:
             with isolate_rng():
                 copy = clone(trainer, pl_module)
                 network = find_export_target(trainer, copy, self.submodule, 1)
+                warn_of_other_weights(copy, network)
                 names, opset = network.signature.names, self.settings.opset
                 captured = network.captured(copy).eval()
                 write_onnx(captured, network.inputs[0], None, names=names, opset=opset)
@@ -154,7 +169,7 @@ class PostTrainingQuantization(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
             self._finish(trainer, pl_module)
-        # Without it, a process that ends early can take the one that is still writing with it.
+        # A process that ends early would end the one that is still writing.
         trainer.strategy.barrier("lit_compress.artifact")
 
     def quantize(
@@ -165,14 +180,14 @@ class PostTrainingQuantization(Callback):
         settings: Mapping[str, Any] | None = None,
         dirpath: str | None = None,
     ) -> Path:
-        """Convert a module that is trained already, and return the artefact folder.
+        """Convert a trained module, and return the artefact folder.
 
         Args:
-            trainer: One that has validated the module, for its data.
+            trainer: A Trainer that has validated the module; its data are used.
             pl_module: The module.
-            before: What the network was before it was pruned, if it was.
-            settings: Constructor arguments that are others this time.
-            dirpath: The artefact folder, if it is another one.
+            before: Shapes of the network before it was pruned, if it was.
+            settings: Constructor arguments to replace for this call.
+            dirpath: The artefact folder. Default: that of the constructor.
         """
         configured, self.settings = self.settings, replace(self.settings, **(settings or {}))
         target = artifact_dir(trainer, dirpath or self.dirpath)
@@ -191,11 +206,11 @@ class PostTrainingQuantization(Callback):
         copy = clone(trainer, pl_module)
         if self.weights == "best":
             load_best(trainer, copy)
-        before, epoch = original(trainer), trainer.current_epoch
-        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        before, epoch = unpruned_shapes(trainer), trainer.current_epoch
+        if is_fast_dev_run(trainer):
             with tempfile.TemporaryDirectory() as folder, isolate_rng():
                 self._write(trainer, copy, Path(folder) / "artifact", before, epoch)
-            rank_zero_info("fast_dev_run: the int8 artefact was made, checked and thrown away")
+            rank_zero_info("fast_dev_run: the int8 artefact was written, checked and deleted")
             return
         with isolate_rng():
             self._write(trainer, copy, self._target, before, epoch)
@@ -237,7 +252,7 @@ class PostTrainingQuantization(Callback):
             write_card(folder, replace(card, variants=(plain, int8), files=hashes))
 
     def _measurable(self, trainer: Trainer) -> str | None:
-        """Return the key of the metric, if there is data to measure it on."""
+        """Return the key of the metric, if there is validation data."""
         if self.monitor is None or validation_loaders(trainer):
             return self.monitor
         if self.settings.max_drop is not None:

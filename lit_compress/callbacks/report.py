@@ -1,4 +1,4 @@
-"""The proof: every variant measured side by side, on the console, in the logger, on the card."""
+"""The report: every variant measured, on the console, in the loggers and on the card."""
 
 from __future__ import annotations
 
@@ -26,24 +26,30 @@ from lit_compress.artifact import (
     write_card,
 )
 from lit_compress.artifact.read import MODEL
-from lit_compress.callbacks._pruning.base import BeforePruning
+from lit_compress.callbacks._pruning.base import BeforePruning, pruning_callbacks
 from lit_compress.callbacks._quantization.best_weights import load_best
 from lit_compress.callbacks._report.variants import (
     empty_card,
     float_name,
     float_variant,
-    original,
-    pruners,
     run_eagerly,
     time_variants,
     timed,
     to_batch,
+    unpruned_shapes,
 )
 from lit_compress.callbacks.post_training_quantization import PostTrainingQuantization
 from lit_compress.checkpoints.folder import WEIGHTS, artifact_dir, load_saved, save_weights
 from lit_compress.errors import InvalidArgumentError
+from lit_compress.evaluation.data_protocols import HasPixels
 from lit_compress.evaluation.export_target import ExportTarget, find_export_target
-from lit_compress.evaluation.validate import check_monitor, clone
+from lit_compress.evaluation.metric import check_monitor
+from lit_compress.evaluation.trainer_access import (
+    callbacks_of_type,
+    datamodule,
+    is_fast_dev_run,
+)
+from lit_compress.evaluation.validate import clone
 from lit_compress.measure import file_bytes, onnx_counts
 from lit_compress.report import card_scalars, card_table
 
@@ -51,19 +57,24 @@ DENSE = "dense.safetensors"
 
 
 class CompressionReport(Callback, BeforePruning):
-    """Measures what the compression gave: dense, pruned and int8 in one table.
+    """Measures what compression changed: dense, pruned and int8 in one table.
 
     Accuracy, parameters, non-zeros, MACs, bytes on disk and latency, each measured at the end of
-    the fit; printed, logged by the trainer's loggers, and added to the artefact's ``card.json``.
-    ``dense`` is the network as it was just before the first pruning. Its place in the list of
-    callbacks does not matter.
+    the fit, are printed, logged by the trainer's loggers, and added to the artefact's
+    ``card.json``. ``dense`` is the network just before the first pruning step. The position of
+    this callback in the list does not matter.
 
     Args:
         monitor: Key that your ``validation_step`` logs. Default: that of PostTrainingQuantization.
-        batch_size: Images a call when latency is measured.
+        batch_size: Images per call when latency is measured.
         threads: Threads when latency is measured.
-        dirpath: Folder of the card where there is no PostTrainingQuantization. Default:
+        dirpath: Folder of the card in a run without PostTrainingQuantization. Default:
             ``artifact`` in the run's log folder.
+
+    Example:
+        >>> from lit_compress.callbacks import CompressionReport
+        >>> CompressionReport(monitor="val_acc").card is None  # until a fit has ended
+        True
     """
 
     def __init__(
@@ -81,7 +92,7 @@ class CompressionReport(Callback, BeforePruning):
         self.batch_size = batch_size
         self.threads = threads
         self.dirpath = dirpath
-        #: The card, once the fit has ended.
+        #: The card; None until the fit has ended.
         self.card: Card | None = None
         self._dense: str | None = None
         self._dense_epoch = 0
@@ -103,19 +114,20 @@ class CompressionReport(Callback, BeforePruning):
             return
         self.card, self._dense, self._finished = None, None, False
         self._target = artifact_dir(trainer, self.dirpath)
-        if trainer.is_global_zero and not trainer.fast_dev_run and not _quantizer(trainer):  # type: ignore[attr-defined]
+        fast = is_fast_dev_run(trainer)
+        if trainer.is_global_zero and not fast and not _quantizer(trainer):
             check_target(self._target)
 
     @override
     def before_pruning(self, trainer: Trainer, pl_module: LightningModule) -> None:
         path = self._target.parent / DENSE
-        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            save_weights(pl_module, path, original(trainer))
+        if trainer.is_global_zero and not is_fast_dev_run(trainer):
+            save_weights(pl_module, path, unpruned_shapes(trainer))
         self._dense, self._dense_epoch = str(path), trainer.current_epoch
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find the network now: better to fail here than after the training."""
+        """Find the network once, so that errors come before the training."""
         if trainer.is_global_zero and not _quantizer(trainer):
             with isolate_rng():
                 find_export_target(trainer, clone(trainer, pl_module), None, 1)
@@ -131,8 +143,8 @@ class CompressionReport(Callback, BeforePruning):
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Report once every callback's ``on_fit_end`` is done, whatever their order."""
-        if stage != "fit" or not self._finished or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        """Report after the ``on_fit_end`` of every callback, in any order of callbacks."""
+        if stage != "fit" or not self._finished or is_fast_dev_run(trainer):
             return
         self._finished = False
         if trainer.is_global_zero:
@@ -155,7 +167,7 @@ class CompressionReport(Callback, BeforePruning):
             write_card(folder, card)
             return card
         with folder_swap(self._target) as folder:
-            save_weights(copy, folder / WEIGHTS, original(trainer))
+            save_weights(copy, folder / WEIGHTS, unpruned_shapes(trainer))
             name = float_name(trainer, copy)
             plain = float_variant(name, trainer, copy, network, monitor, folder / WEIGHTS)
             card = replace(
@@ -176,7 +188,7 @@ class CompressionReport(Callback, BeforePruning):
         folder: Path,
         monitor: str | None,
     ) -> Card:
-        """Return the card with the dense network on it, and every variant timed in turn."""
+        """Return the card with the dense network added and the latency of every variant."""
         name = float_name(trainer, copy)
         inputs = to_batch(network.inputs[0], self.batch_size)
         runners: dict[str, Any] = {}
@@ -204,12 +216,13 @@ class CompressionReport(Callback, BeforePruning):
         return timed(replace(card, variants=tuple(variants), config=config), latencies, engines)
 
     def _dense_copy(self, trainer: Trainer, copy: LightningModule) -> LightningModule | None:
-        if not any(pruner.history for pruner in pruners(trainer)):
+        if not any(pruner.history for pruner in pruning_callbacks(trainer)):
             return None
         if self._dense is None or not Path(self._dense).is_file():
             rank_zero_warn(
-                f"the dense network is not in the report: {self._dense or 'its snapshot'} is gone, "
-                "or the run was resumed from a checkpoint made without CompressionReport"
+                "the dense network is not in the report: "
+                f"{self._dense or 'the file of its weights'} does not exist, or the run was "
+                "resumed from a checkpoint that was saved without CompressionReport"
             )
             return None
         dense = clone(trainer, copy)
@@ -246,11 +259,12 @@ class CompressionReport(Callback, BeforePruning):
     def _pixels(
         self, trainer: Trainer, folder: Path, inputs: tuple[Tensor, ...]
     ) -> tuple[Tensor, ...]:
-        """Return inputs as the int8 file takes them: raw pixels where it normalises itself."""
+        """Return inputs as the int8 file takes them: raw pixels if it does the normalisation."""
         model = OnnxModel(folder / MODEL)
-        if str(model.input_dtype) == "uint8" and inputs[0].dtype != torch.uint8:
-            pixels = next(iter(trainer.datamodule.pixels("val")))[0]  # type: ignore[attr-defined]
-            return to_batch(pixels, self.batch_size)
+        data: object = datamodule(trainer)
+        raw = str(model.input_dtype) == "uint8" and inputs[0].dtype != torch.uint8
+        if raw and isinstance(data, HasPixels):
+            return to_batch(next(iter(data.pixels("val")))[0], self.batch_size)
         return inputs
 
     def _log(self, trainer: Trainer, card: Card) -> None:
@@ -263,10 +277,7 @@ class CompressionReport(Callback, BeforePruning):
 
 
 def _quantizer(trainer: Trainer) -> PostTrainingQuantization | None:
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, PostTrainingQuantization):
-            return callback
-    return None
+    return next(iter(callbacks_of_type(trainer, PostTrainingQuantization)), None)
 
 
 def _run_onnx(path: Path, network: ExportTarget, inputs: tuple[Tensor, ...], threads: int) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -16,21 +17,20 @@ from lit_compress.callbacks._pruning.arguments import check_counts, one_of, plai
 from lit_compress.callbacks._pruning.channels import ChannelPruning
 from lit_compress.callbacks._pruning.rewind import reinitialize_linear
 from lit_compress.errors import CheckpointError, InvalidArgumentError, PlanError, RuleError
+from lit_compress.evaluation.trainer_access import is_fast_dev_run
 from lit_compress.measure.cost import Inputs
 from lit_compress.pruning import Schedule, pack, unpack
 from lit_compress.pruning.channels.checks import check_module
 from lit_compress.pruning.channels.plan import Plan
 from lit_compress.pruning.channels.surgery import cut_tensor
-from lit_compress.pruning.importance import Importance
 from lit_compress.pruning.layers import plain_weights
 from lit_compress.pruning.masks import Masks, Scope, exact_share
 from lit_compress.pruning.rules.files import read_rules
 from lit_compress.pruning.rules.masks import rule_masks
 from lit_compress.pruning.rules.rule import DEFAULT, default_rules, overruled
-from lit_compress.pruning.selection.budget import Selection
 from lit_compress.pruning.selection.by_rules import Resolved, RuleSelector, resolve
 from lit_compress.pruning.selection.preview import PruningPreview
-from lit_compress.pruning.selection.rule_preview import RulePreview, rule_preview
+from lit_compress.pruning.selection.preview_weights import preview_weights
 from lit_compress.pruning.selection.state import PruningState
 
 DEFAULT_SCHEDULE = Schedule()
@@ -38,41 +38,51 @@ ShrinkOrNot = Literal["every", "end", "never"]
 
 
 class RulePruning(ChannelPruning):
-    """Prunes each layer as a rule says: single weights, or whole filters, and how many.
+    """Prunes each layer by its rule: single weights, or whole filters.
 
-    Works on any LightningModule. Weights that no rule names are left alone. Single weights are set
-    to zero and held there; filters and neurons leave the network with all that is tied to them, or
-    are only set to zero (``shrink: never``), as the paper's original code does.
+    Works on any LightningModule. Weights that no rule matches are not pruned. Single weights are
+    set to zero and kept there. Filters and neurons are removed from the network with everything
+    that is coupled with them, or only set to zero (``shrink: never``), as the paper's original code
+    does.
 
     Args:
         rules: Path of a rule file (YAML, or the original code's lines if it ends with ``.rule``),
-            or ``default`` for the rules that the original code makes: filters of convolutions by
-            their Euclidean norm, elements of linear layers by their magnitude.
-        target: Share, in [0, 1), that a rule without a ratio of its own takes in the end; the
-            default rules need it.
+            or ``default`` for the rules of the original code: filters of convolutions by their
+            Euclidean norm, elements of linear layers by their magnitude.
+        target: Ratio, in [0, 1), of the rules that have none of their own; the default rules need
+            it.
         schedule: Epochs at which to prune. Default: each of the first two thirds of the run, cubic.
-            A rule with a list of ratios takes one at each event instead; ``one_shot`` is what the
-            original code does.
-        scope: ``local`` takes the same share of each layer that a rule names, ``global`` ranks
-            them all together.
-        shrink: ``every`` removes filters at each event; ``end`` holds them at zero and removes at
-            the end of the fit; ``never`` only sets the filters' own weights to zero: the network
-            keeps its shape, and a bias or norm behind a filter stays.
-        round_to: The number of filters that stay, of those of a layer that can go, is a multiple of
-            this; 8 is what runtimes like.
-        min_channels: Channels that each layer keeps at least, where filters are removed.
-        rewind: ``init`` sets the weights that stay back to those the fit began with, after each
-            event, and ``epoch k`` to those at the start of that epoch (lottery tickets); the
-            optimizer starts anew, the learning rate goes on.
-        reinitialize: ``linear`` draws linear layers anew after the first event, as the original
-            code can.
-        recalibrate: Training batches on which the statistics of batch norms are estimated anew
-            after each event; they go through your ``validation_step``.
-        submodule: Name of the module whose forward is followed, where it is not the
+            A rule with a list of ratios uses one at each pruning step instead; the original code
+            prunes at once (``one_shot``).
+        scope: ``local`` prunes the same ratio of each layer that a rule matches, ``global`` ranks
+            all these layers together.
+        shrink: ``every`` removes filters at each pruning step; ``end`` keeps them at zero and
+            removes them at the end of the fit; ``never`` only sets the filters' own weights to
+            zero: the network keeps its shape, and the bias and the norm of a filter keep their
+            values.
+        round_to: The number of filters that a layer keeps, of those that can be removed, is a
+            multiple of this; runtimes are fastest with multiples of 8.
+        min_channels: Smallest number of channels that a layer keeps, where filters are removed.
+        rewind: ``init`` sets the kept weights back to those at the start of the fit, after each
+            pruning step; ``epoch k`` to those at the start of that epoch (lottery tickets). The
+            optimizer restarts, the learning rate continues.
+        reinitialize: ``linear`` initializes the linear layers again after the first pruning step,
+            as the original code can.
+        recalibrate: Number of training batches on which the statistics of batch norms are estimated
+            again after each pruning step; the batches go through your ``validation_step``.
+        submodule: Name of the module whose forward is analysed, if that is not the
             LightningModule's own.
-        monitor: Key that your ``validation_step`` logs, such as ``val_acc``; it is logged again as
-            ``pruned/val_acc`` once the target is reached, NaN before: what ModelCheckpoint should
-            watch to keep the best pruned weights.
+        monitor: Key that your ``validation_step`` logs, such as ``val_acc``. It is logged again as
+            ``pruned/val_acc``: NaN until the target is reached, then the metric. Let
+            ModelCheckpoint watch it to keep the best pruned weights.
+
+    Example:
+        >>> from lit_compress.callbacks import RulePruning
+        >>> from torch import nn
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8, 4))
+        >>> preview = RulePruning(target=0.5, shrink="never").describe(net)
+        >>> [(weight.name, weight.size, weight.left) for weight in preview.weights]
+        [('0.weight', 216, 108), ('2.weight', 32, 16)]
     """
 
     def __init__(
@@ -90,9 +100,6 @@ class RulePruning(ChannelPruning):
         submodule: str | None = None,
         monitor: str | None = None,
     ) -> None:
-        super().__init__(
-            0.0, schedule, monitor, rewind, shrink, min_channels, recalibrate, submodule
-        )
         one_of("scope", scope, get_args(Scope))
         one_of("shrink", shrink, get_args(ShrinkOrNot))
         one_of("reinitialize", reinitialize, ("none", "linear"))
@@ -101,7 +108,7 @@ class RulePruning(ChannelPruning):
         )
         if rewind is not None and reinitialize != "none":
             raise InvalidArgumentError(
-                "rewind and reinitialize both say what the weights become after pruning: give one"
+                "rewind and reinitialize both set the weights after pruning: give only one"
             )
         ratio = None if target is None else exact_share(target)
         if rules == DEFAULT and ratio is None:
@@ -109,13 +116,23 @@ class RulePruning(ChannelPruning):
                 "RulePruning needs the path of a rule file (rules), or a target for the default "
                 "rules, such as target: 0.35"
             )
+        self._written = () if rules == DEFAULT else read_rules(Path(rules), ratio)
+        super().__init__(
+            RuleSelector(self._written),
+            target=Fraction(1),  # of the schedule: each rule has a ratio of its own
+            schedule=schedule,
+            monitor=monitor,
+            rewind=rewind,
+            shrink=shrink,
+            recalibrate=recalibrate,
+            submodule=submodule,
+        )
         self.rules = rules
         self.ratio = ratio
         self.scope = scope
         self.round_to = round_to
+        self.min_channels = min_channels
         self.reinitialize = reinitialize
-        self._written = () if rules == DEFAULT else read_rules(Path(rules), ratio)
-        self._target = Fraction(1)  # of the schedule: each rule has a target of its own
         self._rules = Resolved({}, {}, RuleSelector(()))
         self._kept: Masks = {}
         self._packed: dict[str, Tensor] = {}
@@ -153,74 +170,84 @@ class RulePruning(ChannelPruning):
         """Boolean masks by weight name, True where the weight is kept."""
         return dict(self._kept)
 
-    def describe(self, module: nn.Module, example_inputs: Inputs | None = None) -> RulePreview:
-        """Return what each rule would take from a module; nothing is changed.
+    def describe(self, module: nn.Module, example_inputs: Inputs | None = None) -> PruningPreview:
+        """Return what each rule would prune in a module; the module is not changed.
 
         Args:
-            module: A LightningModule or any other.
-            example_inputs: What its forward takes; needed where filters are removed.
+            module: A LightningModule or any other module.
+            example_inputs: Inputs of its forward; needed where filters are removed.
         """
         check_module(module)
         rules = self._resolved(module)
-        if not rules.selector.removes:
-            return rule_preview(module, rules.all, None, None)
+        selector = rules.selector
+        if not selector.removes:
+            return PruningPreview(weights=preview_weights(module, rules.all))
         if example_inputs is None:
-            raise InvalidArgumentError("example_inputs are needed to tell which filters can go")
-        state = rules.selector.open(module, example_inputs, self.submodule or "")
-        selection = rules.selector.select(module, state)
-        preview = rules.selector.preview(module, state, selection)
-        return rule_preview(module, rules.all, state.plan(selection.selected), preview)
+            raise InvalidArgumentError(
+                "example_inputs are needed to tell which filters can be removed"
+            )
+        state = selector.analyse(module, example_inputs, self.submodule or "")
+        selection = selector.select(module, state)
+        weights = preview_weights(module, rules.all, state.plan(selection.selected))
+        return replace(selector.preview(module, state, selection), weights=weights)
 
-    # --- fit -----------------------------------------------------------------------------------
+    # --- fit -------------------------------------------------------------------------------------
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._selector = RuleSelector(self._written)  # until the module is known
         super().setup(trainer, pl_module, stage)
         if stage != "fit":
             return
         self._kept, self._packed, self._total, self._goal = {}, {}, 0, 0.0
-        events = len(self._resolved_schedule.events())
+        steps = len(self._resolved_schedule.events())
         for rule in self._written:
-            if rule.unreached(events) and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            if rule.unreached(steps) and not is_fast_dev_run(trainer):
                 raise RuleError(
-                    f"{rule.place}: the rule has {len(rule.stages)} stages, but the schedule only "
-                    f"{events} events: set schedule.last later, every lower, or shape other than "
-                    "one_shot"
+                    f"{rule.place}: the rule has {len(rule.stages)} ratios, but the schedule has "
+                    f"only {steps} pruning steps: set schedule.last later, every lower, or a shape "
+                    "other than one_shot"
                 )
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._rules = self._resolved(pl_module)
+        self._selector = self._rules.selector
         self._total = self._total or _weights(pl_module)
         if self._packed:
             self._kept = self._restored(pl_module)
         if not self._goal:
-            self._goal = rule_preview(pl_module, self._rules.all, None, None).share
+            self._goal = self._preview(pl_module).share
         lines = overruled(pl_module, self._written)
         if lines:
             shown = "; ".join(lines[:4]) + ("; ..." if len(lines) > 4 else "")
-            rank_zero_info(f"RulePruning: {len(lines)} weights have several rules: {shown}")
+            rank_zero_info(f"RulePruning: {len(lines)} weights match several rules: {shown}")
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        if not self.removes_channels(pl_module):
-            rank_zero_info(
-                "RulePruning: what will be zero\n"
-                f"{rule_preview(pl_module, self._rules.all, None, None)}"
+        if not self._selector.removes:
+            rank_zero_info(f"RulePruning: what will be zero\n{self._preview(pl_module)}")
+
+    @override
+    def after_planning(self, pl_module: LightningModule, plan: Plan) -> None:
+        found = self._preview(pl_module, plan)
+        self._goal = found.share
+        rank_zero_info(f"RulePruning: what each rule prunes\n{found}")
+
+    @override
+    def after_analysis(self, pl_module: LightningModule, state: PruningState) -> None:
+        """Warn of rules that remove no filters although they have a ratio."""
+        idle = self._rules.selector.idle(pl_module, state.graph)
+        if idle and self._written:
+            shown = "; ".join(f"{name} ({why})" for name, why in list(idle.items())[:4])
+            rank_zero_warn(
+                f"RulePruning: {len(idle)} layers have a rule that removes filters, but none of "
+                f"their filters can be removed: {shown}" + ("; ..." if len(idle) > 4 else "")
             )
 
     @override
-    def on_plan(self, pl_module: LightningModule, plan: Plan) -> None:
-        found = rule_preview(pl_module, self._rules.all, plan, None)
-        self._goal = found.share
-        rank_zero_info(f"RulePruning: what each rule takes\n{found}")
-
-    @override
-    def removes_channels(self, module: LightningModule) -> bool:
-        return self._rules.selector.removes
-
-    def _needs_masks(self) -> bool:
+    def keeps_masks(self) -> bool:
         return True
 
     @override
@@ -228,59 +255,38 @@ class RulePruning(ChannelPruning):
         if self._state is not None:
             super().prune(trainer, pl_module, share)
         first = not self.history
-        stage = self._stage(trainer.current_epoch)
-        held = self._held(pl_module)
+        pending = self._pending_masks(pl_module)
         self._kept = rule_masks(
-            pl_module, self._rules.masked, share, stage, self.scope, self._kept, held
+            pl_module,
+            self._rules.masked,
+            share,
+            stage=self._step(trainer.current_epoch).index,
+            scope=self.scope,
+            previous=self._kept,
+            absent=pending,
         )
         if first and self.reinitialize == "linear":
             reinitialize_linear(pl_module)
         self._update_masks(pl_module)
         left = sum(
-            int(self._both(name, held).sum()) if name in {*held, *self._kept} else weight.numel()
+            int(self._joined(name, pending).sum())
+            if name in {*pending, *self._kept}
+            else weight.numel()
             for name, weight in plain_weights(pl_module).items()
         )
         return 1 - left / self._total
 
     @override
-    def removed(self, plan: Plan) -> None:
-        super().removed(plan)
+    def after_removal(self, plan: Plan) -> None:
+        super().after_removal(plan)
         for name, dims in plan.by_tensor().items():
             if name in self._kept:
                 self._kept[name] = cut_tensor(self._kept[name], dims)
 
-    # --- what is removed -----------------------------------------------------------------------
-
     @override
-    def open(self, module: LightningModule, inputs: Inputs, submodule: str) -> PruningState:
-        state = self._rules.selector.open(module, inputs, submodule)
-        idle = self._rules.selector.idle(module, state.graph)
-        if idle and self._written:
-            shown = "; ".join(f"{name} ({why})" for name, why in list(idle.items())[:4])
-            rank_zero_warn(
-                f"RulePruning: {len(idle)} layers have a rule to remove filters, and none can go: "
-                + shown
-                + ("; ..." if len(idle) > 4 else "")
-            )
-        return state
-
-    @override
-    def choose(
-        self, module: LightningModule, state: PruningState, share: Fraction, epoch: int | None
-    ) -> Selection:
-        stage = len(self._resolved_schedule.events()) if epoch is None else self._stage(epoch)
-        return self._rules.selector.select(module, state, share, stage, self._scores)
-
-    @override
-    def preview(
-        self, module: LightningModule, state: PruningState, selection: Selection
-    ) -> PruningPreview:
-        return self._rules.selector.preview(module, state, selection)
-
-    @override
-    def gradient_importances(self) -> Sequence[Importance]:
-        rules = tuple(rule for rule in self._written if rule.importance == "taylor")
-        return RuleSelector(rules).gradient_importances()
+    def masks_of(self, pl_module: LightningModule) -> Masks:
+        pending = self._pending_masks(pl_module)
+        return {name: self._joined(name, pending) for name in {**pending, **self._kept}}
 
     # --- checkpoints ---------------------------------------------------------------------------
 
@@ -311,32 +317,24 @@ class RulePruning(ChannelPruning):
             return {name: unpack(bits, weights[name].shape) for name, bits in self._packed.items()}
         except (KeyError, InvalidArgumentError) as error:
             raise CheckpointError(
-                f"the checkpoint's masks are not of this network ({error}): build the module with "
+                f"the checkpoint's masks are of another network ({error}): build the module with "
                 "the arguments it was trained with"
             ) from error
 
-    # --- rules ---------------------------------------------------------------------------------
+    # --- rules -----------------------------------------------------------------------------------
 
     def _resolved(self, module: nn.Module) -> Resolved:
         rules = self._written or default_rules(module, self.ratio or Fraction(0))
         selector = RuleSelector((), self.scope, self.round_to, self.min_channels)
         return resolve(module, rules, selector, removing=self.shrink != "never")
 
-    def _stage(self, epoch: int) -> int:
-        return max(0, sum(event <= epoch for event in self._resolved_schedule.events()) - 1)
+    def _preview(self, module: nn.Module, plan: Plan | None = None) -> PruningPreview:
+        return PruningPreview(weights=preview_weights(module, self._rules.all, plan))
 
-    def _held(self, module: LightningModule) -> Masks:
-        """Return the masks of channels that are gone but for their removal."""
-        return super()._masks(module)
-
-    def _both(self, name: str, held: Mapping[str, Tensor]) -> Tensor:
-        found = [masks[name] for masks in (held, self._kept) if name in masks]
+    def _joined(self, name: str, pending: Mapping[str, Tensor]) -> Tensor:
+        """Return the mask of a weight that keeps what both masks keep."""
+        found = [masks[name] for masks in (pending, self._kept) if name in masks]
         return found[0] if len(found) == 1 else found[0] & found[1]
-
-    @override
-    def _masks(self, pl_module: LightningModule) -> Masks:
-        held = self._held(pl_module)
-        return {name: self._both(name, held) for name in {**held, **self._kept}}
 
 
 def _weights(module: nn.Module) -> int:

@@ -1,4 +1,4 @@
-"""CheckpointResizer a module to the weights that a run is about to load."""
+"""Giving a module the shapes of the checkpoint that a run is about to load."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from lit_compress.pruning.channels.trace import named_tensors
 class CheckpointResizer:
     """Gives a module the shapes of a checkpoint just before its weights are loaded.
 
-    Lightning restores callbacks after the weights, so what the checkpoint says of its shapes is
-    looked at afterwards; until :meth:`settle`, the module can be given back what it held.
+    Lightning restores callbacks after the weights (``checkpoint_connector.py``), so the record of
+    the shapes is checked afterwards. Until :meth:`accept`, the old weights can be put back.
     """
 
     def __init__(self) -> None:
@@ -30,24 +30,24 @@ class CheckpointResizer:
         self._open = False
 
     def attach(self, module: LightningModule) -> None:
-        """Fit this module whenever it loads weights."""
+        """Resize this module whenever it loads weights."""
         self.detach()
         self._open = True
-        self._handle = module.register_load_state_dict_pre_hook(self._fit)  # type: ignore[no-untyped-call]
+        self._handle = module.register_load_state_dict_pre_hook(self._resize)  # type: ignore[no-untyped-call]
 
     def detach(self) -> None:
-        """Let the module go."""
-        self.settle()
+        """Stop resizing the module."""
+        self.accept()
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
 
-    def settle(self) -> None:
-        """Forget what the module held: what it loaded is right."""
+    def accept(self) -> None:
+        """Drop the old weights: the loaded ones are right."""
         self._before, self._held, self._widths, self._open = {}, {}, [], False
 
     def undo(self, module: nn.Module) -> None:
-        """Give the module back what it held before it loaded, unless that is settled."""
+        """Put the old weights back into the module, unless the loaded ones were accepted."""
         own, held = named_tensors(module), self._held
         changed = {name for name in held if own[name].shape != held[name].shape}
         for name, value in held.items():
@@ -59,30 +59,30 @@ class CheckpointResizer:
         set_widths(module, {id(own[name]) for name in changed})
         for layer, attribute, number in self._widths:
             setattr(layer, attribute, number)
-        self.settle()
+        self.accept()
 
-    def _fit(self, module: nn.Module, state: Mapping[str, Any], *_: Any) -> None:
+    def _resize(self, module: nn.Module, state: Mapping[str, Any], *_: Any) -> None:
         _check_names(module, state)
         own = named_tensors(module) if self._open else {}
         held = {name: tensor.detach().to("cpu", copy=True) for name, tensor in own.items()}
         self._before = resize_to(module, state)
         self._held = held
 
-    def confirm(
+    def check_record(
         self,
         module: LightningModule,
         checkpoint: Mapping[str, Any],
         known: Mapping[str, tuple[int, ...]],
     ) -> None:
-        """Make sure that what was fitted is what pruning had cut.
+        """Check that the tensors that were resized are those that pruning had resized.
 
         Args:
-            module: The module, its weights loaded.
-            checkpoint: All of the checkpoint.
-            known: Shapes before pruning of a module that this run pruned itself.
+            module: The module, with the loaded weights.
+            checkpoint: The whole content of the checkpoint.
+            known: Unpruned shapes of a module that this run pruned itself.
 
         Raises:
-            CheckpointError: If it is not.
+            CheckpointError: If another tensor was resized.
         """
         original = unpruned_shapes_of(checkpoint)
         for name, shape in self._before.items():
@@ -105,22 +105,25 @@ class CheckpointResizer:
     def check_without_record(
         self, module: LightningModule, known: Mapping[str, tuple[int, ...]]
     ) -> None:
-        """Make sure of what was fitted to a checkpoint of weights alone, which says nothing of it.
+        """Check the tensors that were resized for a checkpoint of weights alone.
+
+        Such a checkpoint has no record of what was pruned; only a run that pruned the module itself
+        knows its unpruned shapes.
 
         Args:
-            module: The module, its weights loaded.
-            known: Shapes before pruning of a module that this run pruned itself.
+            module: The module, with the loaded weights.
+            known: Unpruned shapes of a module that this run pruned itself.
 
         Raises:
-            CheckpointError: If the run does not know either; the shapes are another's then.
+            CheckpointError: If the shapes cannot come from pruning in this run.
         """
         own = named_tensors(module)
         for name, shape in self._before.items():
             now, whole = tuple(own[name].shape), known.get(name, ())
             if len(whole) != len(now) or any(a > b for a, b in zip(now, whole, strict=True)):
                 raise CheckpointError(
-                    f"{name} is {now} in the checkpoint and {shape} here, and the checkpoint, of "
-                    "weights alone, has no record of what was pruned: save it whole, without "
+                    f"{name} is {now} in the checkpoint and {shape} here, and the checkpoint has "
+                    "weights alone, without a record of what was pruned: save it whole, without "
                     "ModelCheckpoint's save_weights_only"
                 )
         self._before = {}

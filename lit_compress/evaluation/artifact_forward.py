@@ -1,4 +1,4 @@
-"""An artefact's file in the place of the network it was made from."""
+"""Running an artefact's file in the place of the network that it was made from."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from lit_compress.artifact import OnnxModel
-from lit_compress.evaluation.export_target import named_module
+from lit_compress.attributes import replaced_attributes
+from lit_compress.evaluation.network import named_module
 
 
 @contextmanager
-def in_place(module: LightningModule, model: OnnxModel) -> Iterator[None]:
-    """Let a file compute what a network in the module does, until the end of the block.
+def artifact_forward(module: LightningModule, model: OnnxModel) -> Iterator[None]:
+    """Run a file in the place of a network in a module, until the end of the block.
 
     Args:
         module: A module of the class that the artefact was made from.
-        model: The artefact's file; its card says which part of the module it is.
+        model: The artefact's file; its card names the part of the module that it was made from.
 
     Raises:
-        InvalidArgumentError: If the module has no such part.
+        InvalidArgumentError: If the module has no part of that name.
     """
     config = model.card.config if model.card is not None else {}
     made = config.get("PostTrainingQuantization", {})
@@ -38,15 +39,8 @@ def in_place(module: LightningModule, model: OnnxModel) -> Iterator[None]:
         outputs = torch.from_numpy(model(*arrays))
         return outputs.to(tensors[0].device)
 
-    own = target.__dict__.get("forward")
-    target.forward = run
-    try:
+    with replaced_attributes(target, forward=run):
         yield
-    finally:
-        if own is None:
-            del target.forward
-        else:
-            target.forward = own
 
 
 def raw_test_data(datamodule: Any) -> Any:

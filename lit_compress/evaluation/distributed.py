@@ -1,4 +1,4 @@
-"""What several processes must agree on."""
+"""Decisions that all processes of a run share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ T = TypeVar("T")
 
 
 def on_rank_zero(trainer: Trainer, decide: Callable[[], T]) -> T:
-    """Decide on the first process, and return the same on all; an error is raised on all too."""
+    """Decide on the first process, and return the decision, or raise the error, on all.
+
+    Args:
+        trainer: The run.
+        decide: Called on the first process only; its result is broadcast.
+    """
     outcome: tuple[T | None, LitCompressError | None] = (None, None)
     if trainer.is_global_zero:
         try:
@@ -34,7 +39,7 @@ def on_rank_zero(trainer: Trainer, decide: Callable[[], T]) -> T:
 
 
 def rewrap(trainer: Trainer) -> None:
-    """Wrap the module for DDP anew: the wrapper keeps buckets of the shapes it was made with."""
+    """Wrap the module for DDP again: the wrapper's buckets have the shapes from its creation."""
     strategy = trainer.strategy
     if isinstance(strategy, DDPStrategy) and isinstance(strategy.model, DistributedDataParallel):
         strategy.model = strategy.lightning_module

@@ -1,4 +1,4 @@
-"""A trial of the user's own steps on a pruned copy: better to fail there than after an epoch."""
+"""A dry run of the user's steps on a pruned copy, so that errors come before the training."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def dry_run(
     Args:
         trainer: The run in progress.
         pl_module: The user's module; nothing is changed in it.
-        plan: What is to go.
+        plan: The channels to remove.
         training: Whether to run the training step too.
 
     Raises:
-        InvalidArgumentError: If a step fails that did not before.
+        InvalidArgumentError: If a step fails on the pruned copy only.
     """
     if loaders := validation_loaders(trainer):
         copy = clone(trainer, pl_module)
@@ -37,15 +37,15 @@ def dry_run(
             validate(trainer, copy, loaders, 1)
         except Exception as error:
             raise _refusal("validation_step", pl_module, error) from error
-    if not training or not _can_train_aside(trainer, pl_module):
+    if not training or not _can_try_training(trainer, pl_module):
         return
     failure = _failure_in_training(trainer, pl_module, plan)
     if failure is not None and _failure_in_training(trainer, pl_module, Plan()) is None:
         raise _refusal("training_step", pl_module, failure) from failure
 
 
-def _can_train_aside(trainer: Trainer, pl_module: LightningModule) -> bool:
-    """Tell whether a training step leaves the run, its data and other processes alone."""
+def _can_try_training(trainer: Trainer, pl_module: LightningModule) -> bool:
+    """Tell whether a training step can be tried without effects on the run and its data."""
     taken = signature(pl_module.training_step).parameters
     return (
         pl_module.automatic_optimization
@@ -62,7 +62,7 @@ def _can_train_aside(trainer: Trainer, pl_module: LightningModule) -> bool:
 def _failure_in_training(
     trainer: Trainer, pl_module: LightningModule, plan: Plan
 ) -> Exception | None:
-    """Return what a training step of a copy without a plan's channels raises, if anything."""
+    """Return the error of a training step on a pruned copy, None if there is none."""
     copy = clone(trainer, pl_module)
     apply(plan, copy)
     training_step = copy.training_step
@@ -77,7 +77,7 @@ def _failure_in_training(
             failures.append(error)
 
     copy.validation_step = step  # type: ignore[method-assign]
-    # Hooks around validation may miss its outputs: what counts is the step's own failure.
+    # Hooks around validation may fail without its outputs; only the step's own error counts.
     with suppress(Exception):
         validate(trainer, copy, training_loaders(trainer)[:1], 1)
     return failures[0] if failures else None
@@ -86,6 +86,6 @@ def _failure_in_training(
 def _refusal(step: str, pl_module: LightningModule, error: Exception) -> InvalidArgumentError:
     return InvalidArgumentError(
         f"{step} of {type(pl_module).__name__} fails once channels are removed "
-        f"({type(error).__name__}: {error}): it uses a layer that its forward does not; "
-        "exclude what feeds it, or name the part to prune by submodule"
+        f"({type(error).__name__}: {error}): it uses a layer that its forward does not use; "
+        "exclude the layers before it, or name the part to prune by submodule"
     )

@@ -1,4 +1,4 @@
-"""An example of what a LightningModule's network takes: stated by it, or seen in validation."""
+"""Example inputs of a network: stated by the LightningModule, or recorded during validation."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from lit_compress.errors import InvalidArgumentError
-from lit_compress.evaluation.export_target import named_module
 from lit_compress.evaluation.loaders import validation_loaders
-from lit_compress.evaluation.validate import clone, validate
+from lit_compress.evaluation.network import network_paths, record_calls
+from lit_compress.evaluation.validate import clone
 from lit_compress.measure.cost import Inputs, forward_arguments
 
-#: Images that are enough to follow channels: two, as some networks do not take one.
+#: Rows of a batch that are enough to follow channels. Some networks refuse a batch of one.
 ENOUGH = 2
 
 
 @dataclass(frozen=True)
 class ExampleInputs:
-    """What a network takes.
+    """Example inputs of a network.
 
     Attributes:
-        submodule: Name of the module that takes it; empty for the LightningModule's own forward.
+        submodule: Name of the module that takes them; empty for the LightningModule's own forward.
         inputs: A tensor, a tuple of arguments, or a mapping of keyword arguments.
     """
 
@@ -38,16 +38,16 @@ class ExampleInputs:
 def find_example_inputs(
     trainer: Trainer, pl_module: LightningModule, submodule: str | None
 ) -> ExampleInputs:
-    """Return an example input of a network, on its device.
+    """Return example inputs of a network, on its device.
 
-    It is the module's ``example_input_array`` if it has one, and otherwise what reaches its forward
-    (or that of the child that holds all weights, or of ``submodule``) in the first validation
-    batch.
+    They are the module's ``example_input_array`` if it has one, and otherwise the arguments of the
+    first call of the network in validation (see
+    :func:`~lit_compress.evaluation.network.network_paths`).
 
     Args:
         trainer: The run in progress.
         pl_module: The user's module.
-        submodule: Name of the part to look at; None looks for it.
+        submodule: Name of the part that is the network; None searches for it.
 
     Raises:
         InvalidArgumentError: If there is neither, or no such submodule.
@@ -63,61 +63,47 @@ def find_example_inputs(
 
 def _recorded(trainer: Trainer, pl_module: LightningModule, submodule: str | None) -> ExampleInputs:
     copy = clone(trainer, pl_module)
-    paths = ["", *(name for name, _ in copy.named_children())]
-    if submodule is not None:
-        named_module(copy, submodule)
-        paths = [submodule]
+    paths = network_paths(copy, submodule)
     seen = _first_calls(trainer, copy, paths)
     for path in paths:
-        if path in seen and (submodule or _holds_most(copy.get_submodule(path), copy)):
-            if not _takes(copy.get_submodule(path), seen[path]):
+        if path in seen:
+            if not _accepts(copy.get_submodule(path), seen[path]):
                 seen = _first_calls(trainer, copy, [path], count=None)
             return ExampleInputs(path, seen[path])
     raise InvalidArgumentError(
-        f"there is no example of what {submodule or type(pl_module).__name__} takes: set "
+        f"there are no example inputs of {submodule or type(pl_module).__name__}: set "
         "example_input_array in the LightningModule, or give the fit validation data whose "
-        f"validation_step calls {submodule or 'its forward or a child that holds all weights'}"
+        f"validation_step calls {submodule or 'its forward, or a child with most of the weights'}"
     )
 
 
 def _first_calls(
     trainer: Trainer, copy: LightningModule, paths: list[str], count: int | None = ENOUGH
 ) -> dict[str, Inputs]:
-    """Return what a module is first called with in validation, cut to a count of elements."""
+    """Return the arguments of the first call of each part, cut to ``count`` rows."""
     loaders = validation_loaders(trainer)
-    seen: dict[str, Inputs] = {}
+    seen: set[str] = set()
 
-    def recorder(path: str) -> Any:
-        def record(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if path not in seen:
-                inputs = (*args,) if not kwargs else _named(copy, path, args, kwargs)
-                seen[path] = _first(inputs, count)
-
-        return record
+    def keep(path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs | None:
+        if path in seen:
+            return None
+        seen.add(path)
+        inputs: Inputs = (*args,) if not kwargs else _named(copy, path, args, kwargs)
+        return _first_rows(inputs, count)
 
     if not loaders:
-        return seen
-    handles = [
-        copy.get_submodule(path).register_forward_pre_hook(recorder(path), with_kwargs=True)
-        for path in paths
-    ]
-    try:
-        # Inside a compiled step, hooks would not be called.
-        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
-            validate(trainer, copy, loaders, 1)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return seen
+        return {}
+    calls = record_calls(trainer, copy, loaders, paths, batches=1, keep=keep)
+    return {path: kept[0] for path, kept in calls.items() if kept[0] is not None}
 
 
-def _takes(called: nn.Module, inputs: Inputs) -> bool:
-    """Tell whether a forward takes fewer elements than the batch had."""
+def _accepts(network: nn.Module, inputs: Inputs) -> bool:
+    """Tell whether a forward accepts fewer rows than the batch had."""
     args, kwargs = forward_arguments(inputs)
     try:
         with torch.no_grad(), torch.compiler.set_stance("force_eager"):
-            called(*args, **kwargs)
-    except Exception:  # it may count on the batch size, and then gets the whole batch
+            network(*args, **kwargs)
+    except Exception:  # it may depend on the batch size; it then gets the whole batch
         return False
     return True
 
@@ -125,7 +111,7 @@ def _takes(called: nn.Module, inputs: Inputs) -> bool:
 def _named(
     copy: LightningModule, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return the arguments of a call by the names that the forward gives them."""
+    """Return the arguments of a call by the names of the forward's parameters."""
     bound = signature(copy.get_submodule(path).forward).bind(*args, **kwargs)
     named = dict(bound.arguments)
     for name, parameter in bound.signature.parameters.items():
@@ -143,20 +129,16 @@ def _named(
     return named
 
 
-def _first(inputs: Any, count: int | None) -> Any:
-    """Return the first elements of a batch: of all tensors as long as the first."""
+def _first_rows(inputs: Inputs, count: int | None) -> Inputs:
+    """Return the first rows of a batch: of each tensor that is as long as the first."""
     tensors = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor) and leaf.dim()]
     if not tensors:
         return inputs
     length = len(tensors[0])
-    return tree_map(
+    cut: Inputs = tree_map(
         lambda v: (
             v[:count].clone() if isinstance(v, Tensor) and v.dim() and len(v) == length else v
         ),
         inputs,
     )
-
-
-def _holds_most(child: nn.Module, module: nn.Module) -> bool:
-    own = sum(parameter.numel() for parameter in child.parameters())
-    return 2 * own > sum(parameter.numel() for parameter in module.parameters())
+    return cut

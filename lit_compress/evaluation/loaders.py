@@ -1,4 +1,4 @@
-"""The run's data, to be looked at aside from the run."""
+"""The loaders of a run, for use outside its loops."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ from torch.utils.data import (
     SequentialSampler,
 )
 
+from lit_compress.evaluation.trainer_access import datamodule
+
+#: Hooks of a datamodule that change a batch.
 TRANSFER_HOOKS = ("on_before_batch_transfer", "on_after_batch_transfer")
 
 
 class PreparedLoader:
-    """A loader whose batches went through the datamodule's own transfer hooks."""
+    """A loader whose batches pass through the transfer hooks of the datamodule."""
 
     def __init__(self, loader: Any, datamodule: Any) -> None:
         self.loader = loader
@@ -39,17 +42,17 @@ class PreparedLoader:
 
 
 def training_loaders(trainer: Trainer) -> list[Any]:
-    """Return the run's training loaders, each over all the data of its split."""
-    data = trainer.datamodule  # type: ignore[attr-defined]
+    """Return the run's training loaders, each over all data of its split."""
+    data = datamodule(trainer)
     return _prepared(
         data, data.train_dataloader() if data is not None else trainer.train_dataloader
     )
 
 
 def whole(loader: Any) -> Any:
-    """Return a loader over all the data of another, in order and with no image left out.
+    """Return a loader over all data of another loader, in order.
 
-    One whose sampler chooses the data itself stays as it is.
+    A loader with a sampler of the user's own is returned as it is.
     """
     if isinstance(loader, PreparedLoader):
         return PreparedLoader(whole(loader.loader), loader.datamodule)
@@ -65,26 +68,26 @@ def whole(loader: Any) -> Any:
 
 
 def validation_loaders(trainer: Trainer) -> list[Any]:
-    """Return the run's validation loaders, each over all the data of its split.
+    """Return the run's validation loaders, each over all data of its split.
 
-    Under DDP the trainer's loaders see one process's share; these do not.
+    Under DDP the trainer's own loaders give each process a part of the data; these do not.
     """
     if trainer.limit_val_batches == 0:
         return []
-    data = trainer.datamodule  # type: ignore[attr-defined]
+    data = datamodule(trainer)
     return _prepared(data, data.val_dataloader() if data is not None else trainer.val_dataloaders)
 
 
 def sampled(loader: Any, batches: int, seed: int) -> Any:
-    """Return a loader of some batches drawn at random, where the data can be drawn from.
+    """Return a loader of some random batches, where the data has random access.
 
-    Data in the order of its classes would calibrate to one of them. Data that only comes in its
-    own order, or is no more than that, comes as it is.
+    Without it, data that is sorted by class would calibrate to the first class. A loader of
+    sequential data, or of no more than the wanted batches, is returned as it is.
 
     Args:
         loader: Any loader.
-        batches: How many to draw.
-        seed: Of the draw.
+        batches: Number of batches.
+        seed: Random seed of the choice.
     """
     if isinstance(loader, PreparedLoader):
         return PreparedLoader(sampled(loader.loader, batches, seed), loader.datamodule)
@@ -128,14 +131,14 @@ def _undistributed(loader: Any) -> Any:
 
 @contextmanager
 def unmoved(loaders: list[Any]) -> Iterator[None]:
-    """Leave loaders and their generators where they are: the run's data must stay as they were."""
+    """Restore the generators and iterators of loaders after the block, for the run in progress."""
     inner = [loader.loader if isinstance(loader, PreparedLoader) else loader for loader in loaders]
     parts = [part for loader in inner for part in _parts(loader)]
     generators = [
         g for part in parts if isinstance(g := getattr(part, "generator", None), torch.Generator)
     ]
     states = [generator.get_state() for generator in generators]
-    # Persistent workers serve one iterator, which the epoch in progress may hold already.
+    # Persistent workers serve one iterator, which the epoch in progress may already use.
     held = [(loader, loader._iterator) for loader in inner if isinstance(loader, DataLoader)]
     for loader, _ in held:
         loader._iterator = None
@@ -149,6 +152,6 @@ def unmoved(loaders: list[Any]) -> Iterator[None]:
 
 
 def _parts(loader: Any) -> list[Any]:
-    """Return what may hold a generator: a loader and its samplers."""
+    """Return the parts of a loader that may have a generator: itself and its samplers."""
     batches = getattr(loader, "batch_sampler", None)
     return [loader, getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None)]

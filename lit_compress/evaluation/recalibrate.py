@@ -1,4 +1,4 @@
-"""Estimating the statistics of batch norms anew, after channels left."""
+"""Estimating batch norm statistics again, after channels were removed."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Statistics = dict[str, tuple[Tensor, Tensor]]
 
 
 def recalibrate(trainer: Trainer, pl_module: LightningModule, batches: int) -> None:
-    """Set batch norms' statistics to the average over training batches, weights as they are.
+    """Set the statistics of batch norms to their average over training batches.
 
     Args:
         trainer: The run in progress.
         pl_module: The user's module.
-        batches: How many batches to look at.
+        batches: Number of batches.
     """
     found = on_rank_zero(trainer, lambda: _estimated(trainer, pl_module, batches))
     norms = _norms(pl_module)
@@ -42,7 +42,7 @@ def _estimated(trainer: Trainer, pl_module: LightningModule, batches: int) -> St
         norm.reset_running_stats()
         norm.momentum = None  # the plain average
         norm.register_forward_pre_hook(_train)
-        if isinstance(norm, nn.SyncBatchNorm):  # alone, on the CPU, it has no one to ask
+        if isinstance(norm, nn.SyncBatchNorm):  # on the CPU there is no other process to ask
             norm.forward = partial(_BatchNorm.forward, norm)  # type: ignore[method-assign]
     with torch.no_grad():
         validate(trainer, copy, loaders[:1], batches)
@@ -50,7 +50,7 @@ def _estimated(trainer: Trainer, pl_module: LightningModule, batches: int) -> St
         name: (norm.running_mean, norm.running_var)
         for name, norm in norms.items()
         if norm.running_mean is not None and norm.running_var is not None
-        if norm.num_batches_tracked  # a head that validation never calls keeps what it has
+        if norm.num_batches_tracked  # norms that validation never calls keep their statistics
     }
 
 

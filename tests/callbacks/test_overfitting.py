@@ -459,8 +459,11 @@ def test_no_validation_data_no_gap(
 
 
 def test_fast_dev_run(make_trainer: MakeTrainer) -> None:
-    callbacks = [Overfitting("my_acc"), pruning(4)]
-    make_trainer(fast_dev_run=True, callbacks=callbacks).fit(Dropped(), datamodule=Data())
+    overfitting, pruner = Overfitting("my_acc"), pruning(4)
+    trainer = make_trainer(fast_dev_run=True, callbacks=[overfitting, pruner])
+    trainer.fit(Dropped(), datamodule=Data())
+    assert trainer.global_step == 1
+    assert pruner.reached == pytest.approx(pruner.goal, abs=0.1)
 
 
 def test_logged_for_tensorboard(tmp_path: Path, make_trainer: MakeTrainer) -> None:

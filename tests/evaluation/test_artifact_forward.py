@@ -8,7 +8,7 @@ from conftest import ForeignModule
 from lit_compress.artifact import Card
 from lit_compress.artifact.engines import Input
 from lit_compress.errors import InvalidArgumentError
-from lit_compress.evaluation.artifact_forward import in_place
+from lit_compress.evaluation.artifact_forward import artifact_forward
 
 
 class Constant:
@@ -28,7 +28,7 @@ def test_a_file_computes_in_the_networks_place(foreign: ForeignModule, network: 
     images = torch.randn(3, 1, 8, 8)
     before = foreign(images)
     model: Any = Constant(network, ["input"], "input")
-    with in_place(foreign, model):
+    with artifact_forward(foreign, model):
         torch.testing.assert_close(foreign(images), torch.from_numpy(model(images.numpy())))
     assert torch.equal(foreign(images), before)
     assert "forward" not in vars(foreign.net)
@@ -36,12 +36,15 @@ def test_a_file_computes_in_the_networks_place(foreign: ForeignModule, network: 
 
 def test_inputs_that_the_file_does_not_take_are_left_out(foreign: ForeignModule) -> None:
     model: Any = Constant("", ["batch_image", "batch_label"], "batch_image")
-    with in_place(foreign, model):
+    with artifact_forward(foreign, model):
         found = foreign({"image": torch.ones(2, 1, 8, 8), "label": torch.zeros(2)})
     assert found.tolist() == [[1, 2, 3, 4]] * 2
 
 
 def test_a_module_without_that_part(foreign: ForeignModule) -> None:
     model: Any = Constant("body", ["input"], "input")
-    with pytest.raises(InvalidArgumentError, match="no module 'body'"), in_place(foreign, model):
+    with (
+        pytest.raises(InvalidArgumentError, match="no module 'body'"),
+        artifact_forward(foreign, model),
+    ):
         pass

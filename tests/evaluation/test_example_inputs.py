@@ -211,9 +211,9 @@ def test_an_unknown_submodule_is_refused_with_what_there_is(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"data": (loader(),)}, "no example of what ForeignModule takes: set example_input_array"),
-        ({"limit_val_batches": 0}, "no example of what ForeignModule takes"),
-        ({"submodule": "net", "data": (loader(),)}, "no example of what net takes"),
+        ({"data": (loader(),)}, "no example inputs of ForeignModule: set example_input_array"),
+        ({"limit_val_batches": 0}, "no example inputs of ForeignModule"),
+        ({"submodule": "net", "data": (loader(),)}, "no example inputs of net"),
     ],
 )
 def test_without_validation_data_there_is_no_example(
@@ -234,7 +234,7 @@ class Unused(NoForward):
 def test_validation_that_calls_no_large_child_gives_no_example(
     find: Callable[..., ExampleInputs],
 ) -> None:
-    with pytest.raises(InvalidArgumentError, match="a child that holds all weights"):
+    with pytest.raises(InvalidArgumentError, match="a child with most of the weights"):
         find(Unused())
     with pytest.raises(InvalidArgumentError, match="whose validation_step calls body"):
         find(Unused(), "body")

@@ -16,7 +16,6 @@ from lit_compress import Schedule
 from lit_compress.artifact import read_card
 from lit_compress.callbacks import CompressionReport, MagnitudePruning, PostTrainingQuantization
 from lit_compress.errors import InvalidArgumentError
-from lit_compress.evaluation.validate import accuracy_interval
 
 
 class UsesSurroundings(ForeignModule):
@@ -101,30 +100,6 @@ def test_modules_as_people_write_them(
     assert metric.n == (48 if module is TwoLoaders else 32)
 
 
-def test_no_validation_batches_leave_the_metric_out(
-    foreign: ForeignModule, make_trainer: Callable[..., Trainer], tmp_path: Path
-) -> None:
-    callback = PostTrainingQuantization("my_acc", dirpath=str(tmp_path / "a"))
-    trainer = make_trainer(max_epochs=1, callbacks=[callback], limit_val_batches=0)
-    with pytest.warns(UserWarning, match="my_acc was not measured: the fit has no validation"):
-        trainer.fit(foreign, loader(), loader(32, 1))
-    assert read_card(tmp_path / "a").variant("int8").metric is None
-
-
-def test_a_metric_that_is_not_a_number_is_left_out(
-    make_trainer: Callable[..., Trainer], tmp_path: Path
-) -> None:
-    class Undefined(ForeignModule):
-        def validation_step(self, batch: Any, batch_idx: int) -> None:
-            self(batch[0])
-            self.log("my_acc", torch.tensor(float("nan")))
-
-    callback = PostTrainingQuantization("my_acc", dirpath=str(tmp_path / "a"))
-    with pytest.warns(UserWarning, match="my_acc is nan, so the card has none"):
-        make_trainer(max_epochs=1, callbacks=[callback]).fit(Undefined(), loader(), loader(32, 1))
-    assert read_card(tmp_path / "a").variant("int8").metric is None
-
-
 def test_the_report_refuses_what_it_cannot_measure_before_training(
     make_trainer: Callable[..., Trainer], tmp_path: Path
 ) -> None:
@@ -169,10 +144,3 @@ def test_manual_steps_of_an_optimizer_the_trainer_does_not_know(
     make_trainer(callbacks=[pruning]).fit(module, loader(), loader(32, 1))
     for name, mask in pruning.masks.items():
         assert not module.get_parameter(name)[~mask].any()
-
-
-def test_the_interval_is_wilsons() -> None:
-    low, high = accuracy_interval("val_acc", 0.9, 100) or (0, 0)
-    assert (low, high) == pytest.approx((0.8256, 0.9448), abs=1e-4)
-    assert accuracy_interval("val_loss", 0.9, 100) is None
-    assert accuracy_interval("val_acc", 0.9049, 100) is None

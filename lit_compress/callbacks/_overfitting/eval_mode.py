@@ -1,4 +1,4 @@
-"""Holding dropout and batch norms as they are in evaluation, while the network trains."""
+"""Keeping dropout and batch norms in eval mode while the network trains."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from torch.utils._pytree import tree_leaves
 from lit_compress.errors import PatternError
 from lit_compress.measure.cost import Inputs, forward_arguments
 
-#: Layers that are known by their names: torchvision's and timm's, which drop paths or blocks.
+#: Names of the layers of torchvision and timm that drop paths or blocks.
 DROPS = ("DropPath", "DropBlock", "DropBlock2d", "DropBlock3d", "StochasticDepth")
 
 
 class EvalMode:
     """Keeps a module's dropout and batch norms in eval mode.
 
-    Held are dropout layers of any kind, attention with dropout, batch and instance norms, and what
-    the patterns name; each by its own flag, since training code may set them all at any time.
+    These are dropout layers of any kind, attention with dropout, batch and instance norms, and the
+    modules that match the patterns. Each one's own flag is set, since training code may set the
+    flags of all modules at any time.
 
     Args:
-        patterns: Globs of further modules, for dropout that is called as a function.
+        patterns: Globs of other modules, for dropout that is called as a function.
     """
 
     def __init__(self, patterns: Sequence[str] = ()) -> None:
@@ -35,10 +36,10 @@ class EvalMode:
         self._affine: list[nn.Parameter] = []
 
     def attach(self, module: nn.Module) -> None:
-        """Find the layers that are training, and hold them from now on.
+        """Find the layers in training mode, and keep them in eval mode from now on.
 
         Raises:
-            PatternError: If a pattern names no module.
+            PatternError: If a pattern matches no module.
         """
         modules = dict(module.named_modules())
         for pattern in self.patterns:
@@ -46,36 +47,36 @@ class EvalMode:
                 raise PatternError(
                     f"hold: {pattern!r} matches no module of {type(module).__name__}"
                 )
-        self._layers = {n: m for n, m in modules.items() if m.training and self._is_held(n, m)}
+        self._layers = {n: m for n, m in modules.items() if m.training and self._is_affected(n, m)}
         norms = [layer for layer in self._layers.values() if isinstance(layer, _NormBase)]
         self._affine = [p for norm in norms for p in norm.parameters(recurse=False)]
         self.apply()
 
     def apply(self) -> None:
-        """Put the layers in eval mode again, whatever was done to them."""
+        """Set the layers to eval mode again."""
         for layer in self._layers.values():
             layer.training = False
 
     def broken(self) -> str | None:
-        """Return the name of a layer that is in training mode in spite of it, None if none is."""
+        """Return the name of a layer that was set to training mode, None if none was."""
         return next((name for name, layer in self._layers.items() if layer.training), None)
 
     def drop_gradients(self) -> None:
-        """Leave the norms' scales and shifts out of an optimizer's step, and its state alone."""
+        """Drop the gradients of the norms' scales and shifts, so that optimizers skip them."""
         for parameter in self._affine:
             parameter.grad = None
 
     def release(self) -> None:
-        """Let the layers train again."""
+        """Set the layers to training mode again."""
         for layer in self._layers.values():
             layer.training = True
         self._layers, self._affine = {}, []
 
     def names(self) -> list[str]:
-        """Return the names of the layers that are held."""
+        """Return the names of the layers."""
         return list(self._layers)
 
-    def _is_held(self, name: str, module: nn.Module) -> bool:
+    def _is_affected(self, name: str, module: nn.Module) -> bool:
         if isinstance(module, (_DropoutNd, _NormBase)) or type(module).__name__ in DROPS:
             return True
         if isinstance(module, nn.MultiheadAttention) and module.dropout > 0:
@@ -84,19 +85,19 @@ class EvalMode:
 
 
 @torch.no_grad()
-def leftover(
+def still_random(
     module: nn.Module, called: nn.Module, inputs: Inputs, patterns: Sequence[str] = ()
 ) -> str | None:
-    """Return the innermost module that varies in training although it is held, None if none does.
+    """Return the innermost module that is still random in training, None if none is.
 
-    A forward is run twice in training mode: equal inputs must give equal outputs, and no buffer may
+    The forward runs twice in training mode: equal inputs must give equal outputs, and no buffer may
     change.
 
     Args:
-        module: A copy that may be changed.
-        called: What to run: the module, or a part of it.
-        inputs: What its forward takes.
-        patterns: As ``EvalMode``'s.
+        module: A copy of the user's module; it is changed.
+        called: The part of it whose forward runs.
+        inputs: Inputs of that forward.
+        patterns: Globs, as for :class:`EvalMode`.
     """
     module.train()
     EvalMode(patterns).attach(module)
@@ -119,7 +120,7 @@ class _Call(NamedTuple):
 
 
 def _calls(module: nn.Module, called: nn.Module, inputs: Inputs) -> list[_Call]:
-    """Return what each module was given and made of it, innermost first."""
+    """Return the inputs and outputs of each module, the innermost first."""
     seen: list[_Call] = []
 
     def recorder(name: str) -> Callable[..., None]:

@@ -1,4 +1,4 @@
-"""Checks of constructors' arguments, and their plain form."""
+"""Checks of constructor arguments, and their plain form."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from lit_compress.pruning.schedule import Schedule
 
 
 def check_counts(**counts: tuple[int, int]) -> None:
-    """Make sure that arguments are whole numbers, each of a least value.
+    """Check that arguments are whole numbers, none below its smallest value.
 
     Args:
-        counts: By name, the value and the least.
+        counts: By name, the value and the smallest value allowed.
 
     Raises:
         InvalidArgumentError: If one is not.
@@ -27,7 +27,7 @@ def check_counts(**counts: tuple[int, int]) -> None:
 
 
 def one_of(name: str, value: object, choices: Sequence[str]) -> None:
-    """Make sure that an argument is one of its choices.
+    """Check that an argument is one of its choices.
 
     Raises:
         InvalidArgumentError: If it is not.
@@ -42,10 +42,10 @@ def plain(schedule: Schedule) -> dict[str, Any]:
 
 
 def check_patterns(**arguments: Sequence[str]) -> None:
-    """Make sure that arguments are lists of patterns, and not one text each.
+    """Check that arguments are lists of patterns, and not single strings.
 
     Raises:
-        InvalidArgumentError: If one is no list.
+        InvalidArgumentError: If one is not a list.
     """
     for name, patterns in arguments.items():
         if isinstance(patterns, str) or not isinstance(patterns, Sequence):

@@ -1,4 +1,4 @@
-"""The common part of the pruning callbacks: target, schedule, progress."""
+"""What all pruning callbacks share: target, schedule, progress, masks."""
 
 from __future__ import annotations
 
@@ -14,66 +14,80 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
 from lit_compress.callbacks._pruning.rewind import Rewind
+from lit_compress.callbacks._pruning.weight_masks import WeightMasks
 from lit_compress.errors import InvalidArgumentError
-from lit_compress.evaluation.validate import check_monitor
+from lit_compress.evaluation.metric import check_monitor
+from lit_compress.evaluation.trainer_access import callbacks, is_fast_dev_run
 from lit_compress.pruning.channels.resize import UnprunedShapes
-from lit_compress.pruning.masks import exact_share
 from lit_compress.pruning.schedule import Schedule
 
-#: Strategies that keep a weight in pieces on several devices, so that none can rank them all.
+#: Strategies that split each weight over several devices, so that no process can rank all weights.
 SHARDED = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
 
 
 class BeforePruning(ABC):
-    """A callback that wants to see the network while it is still dense."""
+    """A callback that is called while the network is still dense."""
 
     @abstractmethod
     def before_pruning(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the network, at the start of the epoch that prunes it for the first time."""
+        """Called before the first pruning step of the run."""
 
 
 class PruningCallback(Callback, ABC):
-    """Prunes at the start of the epochs of a schedule, towards a share of the original.
+    """Prunes a network step by step, at the start of the epochs of a schedule.
 
     Args:
-        target: Share to remove in the end, in [0, 1).
+        target: Share of the unpruned network to prune at the end of the schedule.
         schedule: Epochs at which to prune.
-        monitor: Key that ``validation_step`` logs, to be logged again once the target is reached.
-        rewind: ``init`` or ``epoch k``: what the weights that stay are set back to after an event.
+        monitor: Key that ``validation_step`` logs; logged again under ``pruned/`` once the target
+            is reached.
+        rewind: ``init`` or ``epoch k``: the weights to go back to after each pruning step.
     """
 
     def __init__(
         self,
-        target: float,
+        target: Fraction,
         schedule: Schedule,
         monitor: str | None = None,
         rewind: str | None = None,
     ) -> None:
-        self._target = exact_share(target)
         if not isinstance(schedule, Schedule):
             raise InvalidArgumentError(
                 f"schedule must be a Schedule, such as Schedule(first=2), got {schedule!r}"
             )
         self.monitor = monitor
-        self.target = target
         self.schedule = schedule
         self.reached = 0.0
         self.history: list[dict[str, float]] = []
+        self._target = target
         self._resolved_schedule = schedule
         self._epochs_earlier = 0
         self._done = Fraction(0)
         self._rewind = Rewind(rewind)
+        self._weight_masks = WeightMasks()
+
+    # --- what a subclass says --------------------------------------------------------------------
 
     @abstractmethod
     def prune(self, trainer: Trainer, pl_module: LightningModule, share: Fraction) -> float:
-        """Bring the share removed of the original up to ``share``; return what it then is."""
-
-    def after_pruning_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Do what is to follow an event, after which weights may have been set back."""
+        """Prune until ``share`` of the unpruned network is pruned; return the share reached."""
 
     @abstractmethod
     def arguments(self) -> dict[str, Any]:
         """Return the constructor's arguments as plain values, for the card and the state's key."""
+
+    def after_pruning_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Called after each pruning step, when weights may have been rewound."""
+        self._weight_masks.apply()
+
+    def unpruned_shapes(self) -> UnprunedShapes | None:
+        """Return the shapes before channels were removed, None if none were."""
+        return None
+
+    def prune_to_final(self, module: LightningModule) -> None:
+        """Bring a copy that was loaded from a checkpoint of this run to its final shapes."""
+
+    # --- hooks -----------------------------------------------------------------------------------
 
     @property
     @override
@@ -86,42 +100,31 @@ class PruningCallback(Callback, ABC):
             return
         self.reached, self.history, self._done = 0.0, [], Fraction(0)
         self._epochs_earlier = 0
-        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        self._weight_masks.clear()
+        if is_fast_dev_run(trainer):
             self._resolved_schedule = Schedule(shape="one_shot")
         else:
             self._resolved_schedule = self.schedule.resolve(trainer.max_epochs)
             self._rewind.check(self._resolved_schedule.first)
         self._rewind.clear()
-        strategy = type(trainer.strategy).__name__
-        if strategy in SHARDED:
-            raise InvalidArgumentError(
-                f"{type(self).__name__} cannot run under {strategy}, which keeps each weight in "
-                "pieces: use strategy ddp"
-            )
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, (WeightAveraging, StochasticWeightAveraging)):
-                raise InvalidArgumentError(
-                    f"{type(self).__name__} cannot run beside {type(callback).__name__}: the "
-                    "average of weights from before and after pruning is not a pruned network; "
-                    "average in a later fit that starts from the pruned checkpoint, or leave it out"
-                )
+        self._check_run(trainer)
 
     @override
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Go on from the state of a callback of this kind whose arguments were other ones."""
+        """Restore state that was saved with different arguments."""
         states = checkpoint.get("callbacks", {})
         kind = f"{type(self).__qualname__}{{"
         ours = [key for key in states if key.startswith(kind)]
-        alone = sum(type(c) is type(self) for c in trainer.callbacks) == 1  # type: ignore[attr-defined]
+        alone = sum(type(c) is type(self) for c in callbacks(trainer)) == 1
         if self.state_key not in states and len(ours) == 1 and alone:
             self.load_state_dict(states[ours[0]])
             if trainer.state.fn != TrainerFn.FITTING:
                 return
             rank_zero_info(
-                f"{type(self).__name__}: going on from the checkpoint's, whose arguments differ: "
-                "shares are still of the network that it began with"
+                f"{type(self).__name__}: the checkpoint was saved with other arguments; its state "
+                "is restored, and shares are still shares of the network that it was pruned from"
             )
 
     @override
@@ -130,24 +133,16 @@ class PruningCallback(Callback, ABC):
         if due < self._target or due > self._done:
             self._rewind.observe(pl_module, trainer.current_epoch)
         if due > self._done:
-            if not self.history:
-                self._notify_before_pruning(trainer, pl_module)
-            self.reached = self.prune(trainer, pl_module, due)
-            self._rewind.apply(pl_module, trainer.optimizers)
-            self.after_pruning_step(trainer, pl_module)
-            self._done = due
-            self.history.append(
-                {"epoch": trainer.current_epoch, "due": float(due), "reached": self.reached}
-            )
-            rank_zero_info(
-                f"{type(self).__name__}: epoch {trainer.current_epoch}, {self.reached:.1%} removed "
-                f"(target {self.goal:.1%})"
-            )
-            if due == self._target:
-                self._rewind.clear()  # it is not needed any more, and makes checkpoints larger
+            self._pruning_step(trainer, pl_module, due)
         pl_module.log(
             self._tag(trainer), self.reached, on_step=False, on_epoch=True, sync_dist=True
         )
+
+    @override
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        # In manual optimization a step may be that of an optimizer that the trainer does not know.
+        if not pl_module.automatic_optimization:
+            self._weight_masks.apply()
 
     @override
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -158,41 +153,30 @@ class PruningCallback(Callback, ABC):
         reached = value if self._done >= self._target else nan
         pl_module.log(f"pruned/{self.monitor}", reached, sync_dist=False)
 
-    @property
-    def first_epoch(self) -> int:
-        """Epoch of the first event."""
-        return self._resolved_schedule.first
-
-    def earliest(self, epoch: int) -> int:
-        """Return the first epoch, from the start of ``epoch`` on, at which pruning could begin."""
-        return max(epoch, self._rewind.epoch or 0)
-
-    def move_earlier(self, epochs: int) -> None:
-        """Have the whole schedule come this many epochs earlier."""
-        self._resolved_schedule = self._resolved_schedule.earlier(epochs)
-        self._epochs_earlier += epochs
-
-    def original(self) -> UnprunedShapes | None:
-        """Return what the network was like before channels were removed from it, if any were."""
-        return None
-
-    def prune_to_final(self, module: LightningModule) -> None:
-        """Bring a copy that was loaded from one of the run's checkpoints to its final form."""
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._weight_masks.apply()
+        self._weight_masks.detach()
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._say_if_short()
+        self._warn_if_short()
 
     @override
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         if isinstance(exception, KeyboardInterrupt):
-            self._say_if_short()
+            self._warn_if_short()
+        self._weight_masks.detach()  # Lightning does not call teardown after an exception
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._weight_masks.detach()
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        history = [dict(event) for event in self.history]
+        history = [dict(step) for step in self.history]
         state = {
             "reached": self.reached,
             "history": history,
@@ -205,14 +189,30 @@ class PruningCallback(Callback, ABC):
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.reached = float(state_dict["reached"])
-        self.history = [dict(event) for event in state_dict["history"]]
+        self.history = [dict(step) for step in state_dict["history"]]
         self._done = Fraction(state_dict["done"])
         self._rewind.restore(state_dict.get("rewind", {}))
         self.move_earlier(int(state_dict.get("ahead", 0)) - self._epochs_earlier)
 
+    # --- schedule and progress -------------------------------------------------------------------
+
+    @property
+    def first_epoch(self) -> int:
+        """Epoch of the first pruning step."""
+        return self._resolved_schedule.first
+
+    def earliest(self, epoch: int) -> int:
+        """Return the first epoch, from ``epoch`` on, at which pruning could begin."""
+        return max(epoch, self._rewind.epoch or 0)
+
+    def move_earlier(self, epochs: int) -> None:
+        """Move the whole schedule this many epochs earlier."""
+        self._resolved_schedule = self._resolved_schedule.earlier(epochs)
+        self._epochs_earlier += epochs
+
     @property
     def goal(self) -> float:
-        """Share that will have been removed in the end."""
+        """Share that is pruned at the end of the schedule."""
         return float(self._target)
 
     def progress(self) -> dict[str, Any]:
@@ -221,24 +221,59 @@ class PruningCallback(Callback, ABC):
             "callback": type(self).__name__,
             "target": self.goal,
             "reached": self.reached,
-            "epochs": [int(event["epoch"]) for event in self.history],
+            "epochs": [int(step["epoch"]) for step in self.history],
         }
 
+    def _pruning_step(self, trainer: Trainer, pl_module: LightningModule, due: Fraction) -> None:
+        epoch = trainer.current_epoch
+        if not self.history:
+            self._notify_before_pruning(trainer, pl_module)
+        self.reached = self.prune(trainer, pl_module, due)
+        self._rewind.apply(pl_module, trainer.optimizers)
+        self.after_pruning_step(trainer, pl_module)
+        self._done = due
+        self.history.append({"epoch": epoch, "due": float(due), "reached": self.reached})
+        rank_zero_info(
+            f"{type(self).__name__}: epoch {epoch}, {self.reached:.1%} pruned "
+            f"(target {self.goal:.1%})"
+        )
+        if due == self._target:
+            self._rewind.clear()  # no later step needs the copy, which makes checkpoints larger
+
+    def _check_run(self, trainer: Trainer) -> None:
+        name, strategy = type(self).__name__, type(trainer.strategy).__name__
+        if strategy in SHARDED:
+            raise InvalidArgumentError(
+                f"{name} cannot run under {strategy}, which splits each weight over several "
+                "devices: use strategy ddp"
+            )
+        for callback in callbacks(trainer):
+            if isinstance(callback, (WeightAveraging, StochasticWeightAveraging)):
+                raise InvalidArgumentError(
+                    f"{name} cannot run together with {type(callback).__name__}: the average of "
+                    "weights from before and after pruning is not a pruned network; average in a "
+                    "later fit that starts from the pruned checkpoint, or remove that callback"
+                )
+
     def _notify_before_pruning(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        pruners = [c for c in trainer.callbacks if isinstance(c, PruningCallback)]  # type: ignore[attr-defined]
-        if any(pruner.history for pruner in pruners):
+        if any(pruner.history for pruner in pruning_callbacks(trainer)):
             return
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        for callback in callbacks(trainer):
             if isinstance(callback, BeforePruning):
                 callback.before_pruning(trainer, pl_module)
 
     def _tag(self, trainer: Trainer) -> str:
-        pruners = [c for c in trainer.callbacks if isinstance(c, PruningCallback)]  # type: ignore[attr-defined]
+        pruners = pruning_callbacks(trainer)
         return "sparsity/total" if len(pruners) == 1 else f"sparsity/{pruners.index(self)}"
 
-    def _say_if_short(self) -> None:
+    def _warn_if_short(self) -> None:
         if self._done < self._target:
             rank_zero_warn(
                 f"{type(self).__name__} reached {self.reached:.2f} of {self.goal:.2f}: "
                 "the run ended before its schedule did"
             )
+
+
+def pruning_callbacks(trainer: Trainer) -> list[PruningCallback]:
+    """Return the pruning callbacks of a run."""
+    return [found for found in callbacks(trainer) if isinstance(found, PruningCallback)]

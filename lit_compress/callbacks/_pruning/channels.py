@@ -1,9 +1,8 @@
-"""The common part of the callbacks that remove channels while training goes on."""
+"""What the callbacks that remove channels share: plan, surgery, and the record in checkpoints."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, Literal, get_args
 
@@ -15,108 +14,101 @@ from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from lit_compress.callbacks._pruning.channel_record import ChannelRecord
+from lit_compress.callbacks._pruning.base import PruningCallback
 from lit_compress.callbacks._pruning.compatibility import (
     check_callbacks,
     check_optimizers,
+    check_target,
     warn_clamped,
+    warn_rounded,
 )
-from lit_compress.callbacks._pruning.reach import check_target, warn_rounded
-from lit_compress.callbacks._pruning.weight_masks import WeightMasks
+from lit_compress.checkpoints.resize import CheckpointResizer
 from lit_compress.errors import InvalidArgumentError, PlanError
 from lit_compress.evaluation.distributed import on_rank_zero, rewrap
 from lit_compress.evaluation.dry_run import dry_run
 from lit_compress.evaluation.example_inputs import ExampleInputs, find_example_inputs
 from lit_compress.evaluation.recalibrate import recalibrate
-from lit_compress.measure.cost import Inputs
-from lit_compress.pruning import Schedule, apply
+from lit_compress.evaluation.trainer_access import is_fast_dev_run
+from lit_compress.pruning import Schedule, apply, make_plan
 from lit_compress.pruning.channels.analysis import verify
 from lit_compress.pruning.channels.build import UNSEEN
 from lit_compress.pruning.channels.plan import Plan
-from lit_compress.pruning.importance import Importance, layer_scores
-from lit_compress.pruning.selection.budget import Of, Selection
-from lit_compress.pruning.selection.preview import PruningPreview
-from lit_compress.pruning.selection.state import Channels, PruningState
-from lit_compress.pruning.selection.uniform import parameter_names
+from lit_compress.pruning.channels.resize import UnprunedShapes
+from lit_compress.pruning.channels.trace import named_tensors
+from lit_compress.pruning.importance import layer_scores
+from lit_compress.pruning.masks import Masks
+from lit_compress.pruning.selection.analysis import parameter_names
+from lit_compress.pruning.selection.budget import Of
+from lit_compress.pruning.selection.selector import LAST_STEP, ChannelSelector, PruningStep
+from lit_compress.pruning.selection.state import Channels, PruningState, pruning_state_of
 
 Shrink = Literal["every", "end"]
 
 
-class ChannelPruning(ChannelRecord):
-    """Removes channels at the events of a schedule; a subclass says which.
+class ChannelPruning(PruningCallback):
+    """Removes the channels that a selector selects, at the steps of a schedule.
 
     Args:
-        target: Share to remove in the end, in [0, 1).
+        selector: Selects the channels at each step.
+        target: Share to prune at the end of the schedule.
         schedule: Epochs at which to prune.
-        monitor: Key that ``validation_step`` logs, to be logged again once the target is reached.
-        rewind: What the weights that stay are set back to after an event.
-        shrink: Remove at each event (``every``), or hold at zero and remove at the end of the fit.
-        min_channels: Channels that each layer keeps at least.
-        recalibrate: Training batches on which batch norms are estimated anew after an event.
-        submodule: Name of the module whose forward is followed.
+        monitor: Key that ``validation_step`` logs; logged again under ``pruned/`` once the target
+            is reached.
+        rewind: ``init`` or ``epoch k``: the weights to go back to after each pruning step.
+        shrink: Remove channels at each step (``every``), or keep them at zero and remove them at
+            the end of the fit (``end``).
+        recalibrate: Number of training batches on which batch norm statistics are estimated again
+            after each step.
+        submodule: Name of the module whose forward is analysed.
     """
-
-    #: What a share removed is of.
-    of: Of = "filters"
-    #: What the filters that stay are a multiple of.
-    round_to = 1
 
     def __init__(
         self,
-        target: float,
+        selector: ChannelSelector,
+        target: Fraction,
         schedule: Schedule,
         monitor: str | None,
         rewind: str | None,
         shrink: str,
-        min_channels: int,
         recalibrate: int,
         submodule: str | None,
     ) -> None:
         super().__init__(target, schedule, monitor, rewind)
         self.shrink = shrink
-        self.min_channels = min_channels
         self.recalibrate = recalibrate
         self.submodule = submodule
-        self._weight_masks = WeightMasks()
+        self._selector = selector
+        self._state: PruningState | None = None
+        self._scores: dict[str, Tensor] = {}
+        self._resizer = CheckpointResizer()
         self._example: ExampleInputs | None = None
 
-    @abstractmethod
-    def open(self, module: LightningModule, inputs: Inputs, submodule: str) -> PruningState:
-        """Analyse a network; nothing is changed in it."""
+    # --- what a subclass may add -----------------------------------------------------------------
 
-    @abstractmethod
-    def choose(
-        self, module: LightningModule, state: PruningState, share: Fraction, epoch: int | None
-    ) -> Selection:
-        """Choose what is to be gone when a share of the schedule is due.
+    def after_analysis(self, pl_module: LightningModule, state: PruningState) -> None:
+        """Called on rank zero after the network was analysed, with the reasons of the graph."""
 
-        Args:
-            module: The module, as it is now.
-            state: Its pruning state.
-            share: The share, of the target at most.
-            epoch: The epoch of the event; None for the end of the schedule.
-        """
+    def after_planning(self, pl_module: LightningModule, plan: Plan) -> None:
+        """Called before the training, with the plan for the end of the schedule."""
 
-    @abstractmethod
-    def preview(
-        self, module: LightningModule, state: PruningState, selection: Selection
-    ) -> PruningPreview:
-        """Return what a selection takes from each layer."""
+    def after_removal(self, plan: Plan) -> None:
+        """Called after channels were removed: remove them from copies of the weights too."""
+        self._rewind.cut(plan)
 
-    @abstractmethod
-    def gradient_importances(self) -> Sequence[Importance]:
-        """Return the importances that need gradients."""
+    def masks_of(self, pl_module: LightningModule) -> Masks:
+        """Return masks of the weights to keep at zero: those of channels not removed yet."""
+        return self._pending_masks(pl_module)
+
+    def keeps_masks(self) -> bool:
+        """Tell whether weights are kept at zero during the training."""
+        return self.shrink == "end"
+
+    # --- fit -------------------------------------------------------------------------------------
 
     @override
     def earliest(self, epoch: int) -> int:
-        # Gradients are those of the epoch before the first event, which must be seen coming.
-        return super().earliest(epoch + bool(self.gradient_importances()))
-
-    def removes_channels(self, module: LightningModule) -> bool:
-        """Tell whether any channels of a module are to be removed."""
-        return True
-
-    # --- fit -----------------------------------------------------------------------------------
+        # Gradients are added up in the epoch before the first step, which must be known by then.
+        return super().earliest(epoch + bool(self._selector.gradient_importances()))
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -126,82 +118,29 @@ class ChannelPruning(ChannelRecord):
         if stage != "fit":
             return
         self._state, self._scores = None, {}
-        self._weight_masks.clear()
         check_callbacks(self, trainer, self.shrink in get_args(Shrink))
-        needy = [type(found).__name__ for found in self.gradient_importances()]
-        if needy and self._resolved_schedule.first == 0 and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        importances = self._selector.gradient_importances()
+        if importances and self.first_epoch == 0 and not is_fast_dev_run(trainer):
             raise InvalidArgumentError(
-                f"importance {needy[0]} needs the gradients of the epoch before an event: set "
-                "schedule.first to 1 at least"
+                f"importance {type(importances[0]).__name__} needs the gradients of the epoch "
+                "before a pruning step: set schedule.first to 1 at least"
             )
 
     @override
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._release()
-
-    @override
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        super().on_exception(trainer, pl_module, exception)
-        self._resizer.undo(pl_module)
-        self._release()  # after an exception, teardown is not called
-
-    def _release(self) -> None:
-        self._weight_masks.release()
-        self._resizer.detach()
-
-    @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._resizer.settle()
-        if self.removes_channels(pl_module):
+        self._resizer.accept()
+        if self._selector.removes:
             if self.shrink == "every" and self._resolved_schedule.events()[-1] > 0:
                 check_optimizers(type(self).__name__, trainer.optimizers)
             with isolate_rng():
                 on_rank_zero(trainer, lambda: self._find_example(trainer, pl_module))
                 if self._state is None:
-                    opened, selected, text = on_rank_zero(
-                        trainer, lambda: self._make_plan(trainer, pl_module)
-                    )
-                    self._state = PruningState.from_dict(opened)
-                    self.on_plan(pl_module, self._state.plan(frozenset(selected)))
-                    rank_zero_info(f"{type(self).__name__}: what will go\n{text}")
-                elif self.of != "filters":  # a resumed run may have other arguments
-                    on_rank_zero(trainer, lambda: self._check_reach(pl_module))
-        if self._needs_masks():
+                    self._make_plan(trainer, pl_module)
+                elif self._selector.of != "filters":  # a resumed run may have other arguments
+                    on_rank_zero(trainer, lambda: self._check_target(pl_module))
+        if self.keeps_masks():
             self._weight_masks.attach(trainer.optimizers)
             self._update_masks(pl_module)
-
-    def _check_reach(self, pl_module: LightningModule) -> None:
-        state = self._require_state()
-        selection = self.choose(pl_module, state, self._target, None)
-        check_target(pl_module, state, selection, self.of, self.goal)
-
-    def on_plan(self, pl_module: LightningModule, plan: Plan) -> None:
-        """Take note of what is to go in the end."""
-
-    def _needs_masks(self) -> bool:
-        return self.shrink == "end"
-
-    def _find_example(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find an example input; only the process that decides needs one."""
-        self._example = find_example_inputs(trainer, pl_module, self.submodule)
-
-    def _make_plan(
-        self, trainer: Trainer, pl_module: LightningModule
-    ) -> tuple[dict[str, Any], list[int], str]:
-        """Return the ledger of the network, and what will go; try it on a copy."""
-        example = self._require_example()
-        state = self.open(pl_module, example.inputs, example.submodule)
-        selection = self.choose(pl_module, state, self._target, None)
-        check_target(pl_module, state, selection, self.of, self.goal)
-        warn_clamped(type(self).__name__, selection.clamped, self.min_channels)
-        warn_rounded(pl_module, state, selection, self.of, self.goal, self.round_to)
-        # Parts that the forward does not use are the training step's.
-        unseen = any(frozen.reason == UNSEEN for frozen in state.graph.frozen)
-        dry_run(trainer, pl_module, state.plan(selection.selected), training=unseen)
-        text = str(self.preview(pl_module, state, selection))
-        return state.to_dict(), sorted(selection.selected), text
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -217,46 +156,23 @@ class ChannelPruning(ChannelRecord):
     @override
     def prune(self, trainer: Trainer, pl_module: LightningModule, share: Fraction) -> float:
         state = self._require_state()
+        step = self._step(trainer.current_epoch)
         selected = frozenset(
-            on_rank_zero(trainer, lambda: self._select_and_verify(trainer, pl_module, share))
+            on_rank_zero(trainer, lambda: self._select_and_verify(pl_module, step))
         )
         if self.shrink == "every":
             self._remove_channels(trainer, pl_module, selected)
-        state.selected = selected
+        else:
+            state.select(selected)
         self._update_masks(pl_module)
-        return state.saved(self.of, parameter_names(pl_module)) / max(1, state.total(self.of))
+        of = self._selector.of
+        return state.saved(of, parameter_names(pl_module)) / max(1, state.total(of))
 
     @override
     def after_pruning_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._weight_masks.apply()
+        super().after_pruning_step(trainer, pl_module)
         if self.recalibrate:
             recalibrate(trainer, pl_module, self.recalibrate)
-
-    def _select_and_verify(
-        self, trainer: Trainer, pl_module: LightningModule, share: Fraction
-    ) -> list[int]:
-        """Return the classes to be gone, after a trial of their removal."""
-        state, example = self._require_state(), self._require_example()
-        selection = self.choose(pl_module, state, share, trainer.current_epoch)
-        plan = state.plan(selection.selected)
-        with isolate_rng():
-            verify(pl_module, example.inputs, state.left(), plan, example.submodule)
-        return sorted(selection.selected)
-
-    def _remove_channels(
-        self, trainer: Trainer, pl_module: LightningModule, selected: Channels
-    ) -> None:
-        """Cut channels out of the module and its optimizers."""
-        state = self._require_state()
-        plan = state.plan(selected)
-        apply(plan, pl_module, *trainer.optimizers)
-        self.removed(plan)
-        state.removed = selected
-        rewrap(trainer)
-
-    def removed(self, plan: Plan) -> None:
-        """Cut along what is kept beside the module."""
-        self._rewind.cut(plan)
 
     @override
     def on_before_optimizer_step(
@@ -264,43 +180,118 @@ class ChannelPruning(ChannelRecord):
     ) -> None:
         self._weight_masks.apply_to_gradients()
         if self._state is not None and self._scores_are_due(trainer):
-            for importance in self.gradient_importances():
-                found = layer_scores(pl_module, self._state.left(), importance)
+            for importance in self._selector.gradient_importances():
+                found = layer_scores(pl_module, self._state.current_graph(), importance)
                 for name, score in found.items():
                     self._scores[name] = self._scores.get(name, torch.zeros(())) + score
 
-    def _scores_are_due(self, trainer: Trainer) -> bool:
-        due = self._target * self._resolved_schedule.share(trainer.current_epoch + 1)
-        return due > self._done
-
-    @override
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        if not pl_module.automatic_optimization:
-            self._weight_masks.apply()
-
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._weight_masks.apply()
-        self._weight_masks.release()
-        if self._state is not None and self._state.removed != self._state.selected:
+        super().on_train_end(trainer, pl_module)
+        if self._state is not None and self._state.pending:
             self._remove_at_the_end(trainer, pl_module, self._state.selected)
         self._weight_masks.clear()
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_fit_end(trainer, pl_module)
-        if (
-            self._state is not None
-            and self._state.removed != self._state.selected
-            and self._needs_masks()
-        ):
-            # Resumed from its last epoch, a fit has nothing to train, and on_train_end is left out.
+        if self._state is not None and self._state.pending and self.keeps_masks():
+            # A fit that is resumed after its last epoch trains nothing, and skips on_train_end.
             self._remove_at_the_end(trainer, pl_module, self._state.selected)
+
+    @override
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        super().on_exception(trainer, pl_module, exception)
+        self._resizer.undo(pl_module)
+        self._release()
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._release()
+
+    def _release(self) -> None:
+        self._weight_masks.detach()
+        self._resizer.detach()
+
+    # --- plan and surgery ------------------------------------------------------------------------
+
+    def _step(self, epoch: int | None = None) -> PruningStep:
+        """Return the step of the schedule that is due at an epoch; the last one by default."""
+        if epoch is None:
+            return LAST_STEP
+        index = max(0, sum(event <= epoch for event in self._resolved_schedule.events()) - 1)
+        return PruningStep(self._resolved_schedule.share(epoch), index)
+
+    def _find_example(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find example inputs; only the process that selects channels needs them."""
+        self._example = find_example_inputs(trainer, pl_module, self.submodule)
+
+    def _make_plan(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Analyse the network on rank zero, and print what will be removed."""
+        content, selected, text = on_rank_zero(
+            trainer, lambda: self._planned_on_rank_zero(trainer, pl_module)
+        )
+        self._state = PruningState.from_dict(content)
+        self.after_planning(pl_module, self._state.plan(frozenset(selected)))
+        rank_zero_info(f"{type(self).__name__}: what will be removed\n{text}")
+
+    def _planned_on_rank_zero(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> tuple[dict[str, Any], list[int], str]:
+        """Return the state, the selection for the end, and its preview, after a dry run."""
+        example, selector, name = self._require_example(), self._selector, type(self).__name__
+        state = selector.analyse(pl_module, example.inputs, example.submodule)
+        self.after_analysis(pl_module, state)
+        selection = selector.select(pl_module, state)
+        check_target(pl_module, state, selection, selector.of, self.goal)
+        warn_clamped(name, selection.clamped, selector.min_channels)
+        warn_rounded(
+            name,
+            pl_module,
+            state,
+            selection,
+            selector.of,
+            goal=self.goal,
+            round_to=selector.round_to,
+        )
+        # Parts that the forward does not use may be used by the training step.
+        unseen = any(frozen.reason == UNSEEN for frozen in state.graph.frozen)
+        dry_run(trainer, pl_module, state.plan(selection.selected), training=unseen)
+        text = str(selector.preview(pl_module, state, selection))
+        return state.to_dict(), sorted(selection.selected), text
+
+    def _check_target(self, pl_module: LightningModule) -> None:
+        state = self._require_state()
+        selection = self._selector.select(pl_module, state)
+        check_target(pl_module, state, selection, self._selector.of, self.goal)
+
+    def _select_and_verify(self, pl_module: LightningModule, step: PruningStep) -> list[int]:
+        """Return the selected channels, after their removal was tried on a copy."""
+        state, example = self._require_state(), self._require_example()
+        selection = self._selector.select(pl_module, state, step, self._scores)
+        plan = state.plan(selection.selected)
+        with isolate_rng():
+            verify(pl_module, example.inputs, state.current_graph(), plan, example.submodule)
+        return sorted(selection.selected)
+
+    def _remove_channels(
+        self, trainer: Trainer, pl_module: LightningModule, selected: Channels
+    ) -> None:
+        """Remove channels from the module and its optimizers."""
+        state = self._require_state()
+        plan = state.plan(selected)
+        apply(plan, pl_module, *trainer.optimizers)
+        self.after_removal(plan)
+        state.select(selected)
+        state.commit()
+        rewrap(trainer)
 
     def _remove_at_the_end(
         self, trainer: Trainer, pl_module: LightningModule, selected: Channels
     ) -> None:
-        """Remove channels where no optimizer steps any more: states that cannot be cut may go."""
+        """Remove channels after the last optimizer step: optimizer state may be dropped."""
         try:
             self._remove_channels(trainer, pl_module, selected)
         except PlanError as error:
@@ -308,32 +299,98 @@ class ChannelPruning(ChannelRecord):
                 optimizer.state.clear()
             self._remove_channels(trainer, pl_module, selected)
             rank_zero_warn(
-                f"{type(self).__name__}: the optimizers start anew if this network is trained on, "
-                f"since {error}"
+                f"{type(self).__name__}: the state of the optimizers was dropped, and they start "
+                f"without it if this network is trained further, since {error}"
             )
 
-    # --- what is seen and held -----------------------------------------------------------------
+    def _scores_are_due(self, trainer: Trainer) -> bool:
+        due = self._target * self._resolved_schedule.share(trainer.current_epoch + 1)
+        return due > self._done
 
-    def _require_example(self) -> ExampleInputs:
-        if self._example is None:
-            raise InvalidArgumentError(
-                f"{type(self).__name__} has no example input yet: start a fit"
-            )
-        return self._example
-
-    @override
-    def progress(self) -> dict[str, Any]:
-        return {**super().progress(), "of": self.of}
-
-    def _masks(self, pl_module: LightningModule) -> dict[str, Tensor]:
-        """Return the masks of what is decided to go, until it is removed."""
+    def _pending_masks(self, pl_module: LightningModule) -> Masks:
         state = self._state
-        if state is None or state.selected == state.removed:
+        if state is None or not state.pending:
             return {}
         return state.masks(dict(pl_module.named_parameters()))
 
     def _update_masks(self, pl_module: LightningModule) -> None:
-        """Hold at zero what the masks drop."""
-        masks = self._masks(pl_module)
+        masks = self.masks_of(pl_module)
         if masks:
-            self._weight_masks.hold(dict(pl_module.named_parameters()), masks)
+            self._weight_masks.set(dict(pl_module.named_parameters()), masks)
+
+    # --- checkpoints -----------------------------------------------------------------------------
+
+    @override
+    def unpruned_shapes(self) -> UnprunedShapes | None:
+        return None if self._state is None else self._state.unpruned_shapes()
+
+    @override
+    def prune_to_final(self, module: LightningModule) -> None:
+        if self._state is not None:
+            graph, tensors = self._state.graph, named_tensors(module)
+            if all(tuple(tensors[n].shape) == shape for n, shape in graph.shapes.items()):
+                apply(make_plan(graph, self._state.selected), module)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        common = super().state_dict()
+        if self._state is None:
+            return common
+        return {
+            **common,
+            "ledger": self._state.to_dict(),
+            "scores": dict(self._scores),
+            "original": self._state.unpruned_shapes().to_dict(),
+        }
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        try:
+            super().load_state_dict(state_dict)
+            channels, shapes = state_dict.get("ledger"), state_dict.get("original")
+            if (channels is None) != (shapes is None) or not 0 <= self._done <= 1:
+                raise ValueError("its parts do not agree")
+            scores = dict(state_dict["scores"]) if channels is not None else {}
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise PlanError(
+                f"the checkpoint's state of {type(self).__name__} is damaged "
+                f"({type(error).__name__}: {error})"
+            ) from error
+        if channels is not None:
+            self._state, self._scores = PruningState.from_dict(channels), scores
+
+    @override
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._resizer.check_record(pl_module, checkpoint, self._known_shapes())
+        if (state := pruning_state_of(checkpoint)) is not None:
+            state.check(named_tensors(pl_module))
+        super().on_load_checkpoint(trainer, pl_module, checkpoint)
+
+    @override
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._resizer.check_without_record(pl_module, self._known_shapes())
+
+    on_test_start = on_predict_start = on_validation_start
+
+    @override
+    def progress(self) -> dict[str, Any]:
+        return {**super().progress(), "of": self._selector.of}
+
+    def _known_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return self._state.graph.shapes if self._state is not None else {}
+
+    def _require_state(self) -> PruningState:
+        if self._state is None:
+            raise InvalidArgumentError(
+                f"{type(self).__name__} has not analysed the network yet: start a fit"
+            )
+        return self._state
+
+    def _require_example(self) -> ExampleInputs:
+        if self._example is None:
+            raise InvalidArgumentError(
+                f"{type(self).__name__} has no example inputs yet: start a fit"
+            )
+        return self._example

@@ -1,4 +1,7 @@
-"""What channels cannot be removed beside: refused by name, before anything is trained."""
+"""What channels cannot be removed together with, and targets that cannot be reached.
+
+All is refused by name before anything is trained.
+"""
 
 from __future__ import annotations
 
@@ -7,30 +10,35 @@ from collections.abc import Iterable, Sequence
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelPruning
 from lightning.pytorch.utilities import rank_zero_warn
+from torch import nn
 from torch.optim import Optimizer
 
 from lit_compress.callbacks._pruning.base import PruningCallback
 from lit_compress.errors import InvalidArgumentError
+from lit_compress.evaluation.trainer_access import callbacks
 from lit_compress.pruning.channels.surgery import WHOLE
+from lit_compress.pruning.selection.analysis import parameter_names
+from lit_compress.pruning.selection.budget import Of, Selection
+from lit_compress.pruning.selection.state import PruningState
 
 
 def check_callbacks(pruner: PruningCallback, trainer: Trainer, removing: bool = True) -> None:
-    """Make sure that a callback can remove channels in a run.
+    """Check that no other callback and no launcher prevents the removal of channels.
 
     Args:
-        pruner: The callback.
+        pruner: The pruning callback.
         trainer: The run.
-        removing: Whether channels are removed, or only held at zero.
+        removing: Whether channels are removed, or only kept at zero.
 
     Raises:
-        InvalidArgumentError: If another callback or the launcher stands in the way.
+        InvalidArgumentError: If one does.
     """
     name = type(pruner).__name__
-    for other in trainer.callbacks:  # type: ignore[attr-defined]
+    for other in callbacks(trainer):
         if isinstance(other, (PruningCallback, ModelPruning)) and other is not pruner:
             raise InvalidArgumentError(
-                f"{name} cannot run beside {type(other).__name__}: both would decide "
-                "over the same weights; prune in two fits, the second with init_from"
+                f"{name} cannot run together with {type(other).__name__}: both would prune the "
+                "same weights; prune in two fits, the second with init_from"
             )
         if isinstance(other, EarlyStopping) and other.monitor == f"pruned/{pruner.monitor}":
             raise InvalidArgumentError(
@@ -39,28 +47,52 @@ def check_callbacks(pruner: PruningCallback, trainer: Trainer, removing: bool = 
             )
     if removing and type(trainer.strategy.launcher).__name__ == "_MultiProcessingLauncher":
         raise InvalidArgumentError(
-            f"{name} cannot run in spawned or forked processes, from which the module "
-            "does not come back in its new shapes: use strategy ddp"
+            f"{name} cannot run in spawned or forked processes, which do not return the module "
+            "in its new shapes: use strategy ddp"
         )
 
 
 def check_optimizers(name: str, optimizers: Iterable[Optimizer]) -> None:
-    """Make sure that optimizers can go on once channels are removed.
+    """Check that the state of optimizers can follow the removal of channels.
 
     Args:
         name: Name of the callback that removes them.
         optimizers: The optimizers.
 
     Raises:
-        InvalidArgumentError: If one keeps a single state of all parameters.
+        InvalidArgumentError: If one keeps a single state for all parameters.
     """
     for optimizer in optimizers:
         kind = type(optimizer).__name__
         if kind in WHOLE:
             raise InvalidArgumentError(
-                f"{name} cannot cut the state of {kind}, which is of all parameters "
-                'together: set shrink to "end", or use SGD, Adam, AdamW, RMSprop or Adagrad'
+                f"{name} cannot remove channels from the state of {kind}, which keeps one joint "
+                'state for all parameters: set shrink to "end", or use SGD, Adam, AdamW, RMSprop '
+                "or Adagrad"
             )
+
+
+def check_target(
+    module: nn.Module, state: PruningState, selection: Selection, of: Of, goal: float
+) -> None:
+    """Check that the selection for the end of a schedule reaches its target.
+
+    Args:
+        module: The network.
+        state: Its pruning state.
+        selection: The selection for the end of the schedule.
+        of: What the target is a share of. For filters, layers that keep more are only warned of.
+        goal: The target.
+
+    Raises:
+        InvalidArgumentError: If so many of the parameters or MACs cannot be removed.
+    """
+    if selection.clamped and of != "filters":
+        raise InvalidArgumentError(
+            f"target {goal:g} of {of} cannot be reached: at most "
+            f"{_share(module, state, selection, of):.3f} can be removed; lower target, or let "
+            "more layers lose channels (include, exclude, min_channels, round_to)"
+        )
 
 
 def warn_clamped(name: str, layers: Sequence[str], min_channels: int) -> None:
@@ -68,12 +100,46 @@ def warn_clamped(name: str, layers: Sequence[str], min_channels: int) -> None:
 
     Args:
         name: Name of the callback that removes channels.
-        layers: Their names.
-        min_channels: Channels that each layer keeps at least.
+        layers: Names of the layers.
+        min_channels: Smallest number of channels that a layer keeps.
     """
     if layers:
         rank_zero_warn(
-            f"{name}: {len(layers)} layers will keep more than their share, since min_channels "
-            f"({min_channels}), and two of each group of a grouped convolution, stay: "
-            f"{', '.join(layers[:4])}" + (" ..." if len(layers) > 4 else "")
+            f"{name}: {len(layers)} layers will keep more than their share, since at least "
+            f"min_channels ({min_channels}), and two channels of each group of a grouped "
+            f"convolution, are kept: {', '.join(layers[:4])}" + (" ..." if len(layers) > 4 else "")
         )
+
+
+def warn_rounded(
+    name: str,
+    module: nn.Module,
+    state: PruningState,
+    selection: Selection,
+    of: Of,
+    *,
+    goal: float,
+    round_to: int,
+) -> None:
+    """Warn if rounding the widths leaves much less to remove than the target says.
+
+    Args:
+        name: Name of the callback that removes channels.
+        module: The network.
+        state: Its pruning state.
+        selection: The selection for the end of the schedule.
+        of: What the target is a share of.
+        goal: The target.
+        round_to: The number of channels that a layer keeps is a multiple of this.
+    """
+    share = _share(module, state, selection, of)
+    if round_to > 1 and share < 0.9 * goal and not selection.clamped:
+        rank_zero_warn(
+            f"{name}: {share:.2f} of {goal:.2f} will be removed, since layers keep multiples of "
+            f"{round_to} filters: lower round_to, or raise target"
+        )
+
+
+def _share(module: nn.Module, state: PruningState, selection: Selection, of: Of) -> float:
+    saved = state.saved(of, parameter_names(module), selection.selected)
+    return saved / max(1, state.total(of))

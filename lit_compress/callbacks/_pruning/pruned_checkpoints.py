@@ -1,4 +1,4 @@
-"""Loading checkpoints of pruned modules in runs that do not prune."""
+"""Loading checkpoints of pruned modules in runs without a pruning callback."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from typing_extensions import override
 from lit_compress.callbacks._pruning.channels import ChannelPruning
 from lit_compress.checkpoints.resize import CheckpointResizer
 from lit_compress.errors import CheckpointError
+from lit_compress.evaluation.trainer_access import callbacks
 from lit_compress.pruning.channels.resize import unpruned_shapes_of
 
 
 class PrunedCheckpoints(Callback):
-    """Lets a run without a pruning callback measure a checkpoint that was made with one.
+    """Lets a run without a pruning callback load a checkpoint that was saved with one.
 
-    The command line adds it: a checkpoint is then tested with the configuration of the network
-    alone. A fit goes on with the callback only, since later checkpoints would not say what the
-    network was.
+    The command line adds it, so that a pruned checkpoint can be tested with the configuration of
+    the network alone. To resume a fit, the pruning callback is needed: without it later checkpoints
+    would have no record of the unpruned network.
     """
 
     def __init__(self) -> None:
@@ -27,21 +28,21 @@ class PrunedCheckpoints(Callback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if not any(isinstance(c, ChannelPruning) for c in trainer.callbacks):  # type: ignore[attr-defined]
+        if not _is_pruned_here(trainer):
             self._resizer.attach(pl_module)
 
     @override
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        if any(isinstance(c, ChannelPruning) for c in trainer.callbacks):  # type: ignore[attr-defined]
+        if _is_pruned_here(trainer):
             return
         if trainer.state.fn == TrainerFn.FITTING and unpruned_shapes_of(checkpoint) is not None:
             raise CheckpointError(
-                "the checkpoint was made with a pruning callback, which this run does not have: "
-                "append the same configuration of it, or start from the weights alone by init_from"
+                "the checkpoint was saved with a pruning callback, which this run does not have: "
+                "add the callback with the same arguments, or load only the weights by init_from"
             )
-        self._resizer.confirm(pl_module, checkpoint, {})
+        self._resizer.check_record(pl_module, checkpoint, {})
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -58,8 +59,12 @@ class PrunedCheckpoints(Callback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._resizer.settle()
+        self._resizer.accept()
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._resizer.detach()
+
+
+def _is_pruned_here(trainer: Trainer) -> bool:
+    return any(isinstance(callback, ChannelPruning) for callback in callbacks(trainer))

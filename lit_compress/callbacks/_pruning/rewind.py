@@ -1,4 +1,4 @@
-"""Setting weights back to what they were early on, after each pruning: lottery tickets."""
+"""Rewinding: after each pruning step, weights go back to an early epoch (lottery tickets)."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from lit_compress.pruning.channels.surgery import cut_tensor
 
 
 class Rewind:
-    """Keeps a copy of the weights of an early epoch, and puts what is left of them back.
+    """Copies the weights of an early epoch, and puts the unpruned part of the copy back.
 
     The lottery ticket hypothesis (Frankle & Carbin 2019, arXiv 1803.03635) and its later form
-    (Frankle et al. 2019, arXiv 1903.01611): after pruning, the weights that stay are trained again
-    from where they were at the start, or after a few epochs.
+    (Frankle et al. 2019, arXiv 1903.01611): after pruning, the kept weights are trained again from
+    their values at the start, or after a few epochs.
 
     Args:
-        spec: ``init`` for the weights that the fit starts from, ``epoch k`` for those at the start
-            of that epoch, None to keep nothing.
+        spec: ``init`` for the weights at the start of the fit, ``epoch k`` for those at the start
+            of that epoch, None to copy nothing.
     """
 
     def __init__(self, spec: str | None) -> None:
@@ -34,23 +34,26 @@ class Rewind:
         self._kept: dict[str, Tensor] = {}
 
     def check(self, first: int) -> None:
-        """Make sure that the copy is made before the first pruning.
+        """Check that the copy is made before the first pruning step.
+
+        Args:
+            first: Epoch of the first pruning step.
 
         Raises:
             InvalidArgumentError: If it is not.
         """
         if self.epoch is not None and self.epoch > first:
             raise InvalidArgumentError(
-                f"rewind is {self.spec!r}, but the first pruning is at epoch {first}: rewind to an "
-                "earlier epoch, or set schedule.first later"
+                f"rewind is {self.spec!r}, but the first pruning step is at epoch {first}: rewind "
+                "to an earlier epoch, or set schedule.first later"
             )
 
     def clear(self) -> None:
-        """Forget the copy."""
+        """Drop the copy."""
         self._kept = {}
 
     def observe(self, module: LightningModule, epoch: int) -> None:
-        """Copy the weights if this is the epoch to go back to.
+        """Copy the weights if this is the epoch to rewind to.
 
         Args:
             module: The module, at the start of an epoch.
@@ -60,21 +63,25 @@ class Rewind:
             self._kept = {n: t.detach().cpu().clone() for n, t in _tensors(module).items()}
 
     def cut(self, plan: Plan) -> None:
-        """Remove channels from the copy too."""
+        """Remove channels from the copy too.
+
+        Args:
+            plan: What was removed from the module.
+        """
         for name, dims in plan.by_tensor().items():
             if name in self._kept:
                 self._kept[name] = cut_tensor(self._kept[name], dims)
 
     @torch.no_grad()
     def apply(self, module: LightningModule, optimizers: Iterable[Optimizer]) -> None:
-        """Put the copy back, and let the optimizers start anew: their momentum is of other weights.
+        """Put the copy back, and drop the state of the optimizers, whose momentum no longer fits.
 
         Args:
             module: The module.
             optimizers: Its optimizers; learning rates stay as they are.
 
         Raises:
-            CheckpointError: If the run went on from a checkpoint that holds no copy.
+            CheckpointError: If the run was resumed from a checkpoint without a copy.
         """
         if self.epoch is None:
             return
@@ -82,8 +89,8 @@ class Rewind:
         if set(self._kept) != set(own):
             raise CheckpointError(
                 f"rewind: {self.spec!r} needs the weights of epoch {self.epoch}, and the "
-                "checkpoint that the run went on from does not hold them: start a new fit, or "
-                "leave rewind out"
+                "checkpoint that the run was resumed from does not hold them: start a new fit, or "
+                "remove rewind"
             )
         for name, tensor in own.items():
             tensor.copy_(self._kept[name])
@@ -95,20 +102,20 @@ class Rewind:
         return dict(self._kept)
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take up the copy of a checkpoint."""
+        """Restore the copy of a checkpoint."""
         self._kept = dict(state)
 
 
 @torch.no_grad()
 def reinitialize_linear(module: nn.Module, seed: int = 0) -> None:
-    """Draw the linear layers of a module anew, as the paper's original code does after pruning.
+    """Initialize the linear layers of a module again, as the paper's original code does.
 
-    Weights come evenly from between plus and minus one over the root of the number of inputs;
-    biases become zero.
+    Weights are drawn from a uniform distribution between minus and plus one over the square root of
+    the number of inputs; biases become zero.
 
     Args:
-        module: The module; the random state is left as it is.
-        seed: Of the numbers, the same on every process.
+        module: The module. The global random state does not change.
+        seed: Random seed of the weights, the same on every process.
     """
     generator = torch.Generator().manual_seed(seed)
     for layer in module.modules():
@@ -121,7 +128,7 @@ def reinitialize_linear(module: nn.Module, seed: int = 0) -> None:
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Return the weights and statistics that a checkpoint holds of a module."""
+    """Return the weights and statistics of a module that a checkpoint stores."""
     state: dict[str, Any] = module.state_dict()
     return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 

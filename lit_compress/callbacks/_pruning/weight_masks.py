@@ -1,4 +1,4 @@
-"""Holding weights at zero while optimizers step."""
+"""Keeping pruned weights at zero while optimizers step."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ class WeightMasks:
         self._masks: list[Tensor] = []
         self._handles: list[RemovableHandle] = []
 
-    def hold(self, weights: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor]) -> None:
-        """Keep float masks where the weights are: one multiplication a step is then enough.
+    def set(self, weights: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor]) -> None:
+        """Take new masks, and apply them.
+
+        The masks are stored as floats on the device of their weights, so that a step costs one
+        multiplication.
 
         Args:
             weights: Parameters by name.
-            masks: For each of them, True where it is kept.
+            masks: By the name of a parameter, a boolean tensor of its shape: True keeps an element.
         """
         self._weights = [weights[name] for name in masks]
         self._masks = [masks[name].to(weights[name].device, weights[name].dtype) for name in masks]
@@ -35,31 +38,31 @@ class WeightMasks:
         self.apply()
 
     def apply(self) -> None:
-        """Set to zero what the masks drop."""
+        """Set the pruned elements to zero."""
         if self._weights:
             with torch.no_grad():
                 torch._foreach_mul_(self._weights, self._masks)
 
     def apply_to_gradients(self) -> None:
-        """Set the gradients of what the masks drop to zero, so that no norm counts them."""
+        """Set the gradients of pruned elements to zero, so that no gradient norm counts them."""
         for weight, mask in zip(self._weights, self._masks, strict=True):
             if weight.grad is not None:
                 weight.grad.mul_(mask)
 
     def attach(self, optimizers: Iterable[Optimizer]) -> None:
         """Apply the masks after each step of these optimizers."""
-        self.release()
+        self.detach()
         for optimizer in optimizers:
             self._handles.append(optimizer.register_step_post_hook(self._after_step))
 
-    def release(self) -> None:
-        """Let the optimizers go."""
+    def detach(self) -> None:
+        """Remove the hooks from the optimizers."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
 
     def clear(self) -> None:
-        """Forget weights and masks."""
+        """Drop weights and masks."""
         self._weights, self._masks = [], []
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""The best checkpoint of a pruned network: none from before the target was reached."""
+"""The best checkpoint of a run, from the epochs since the pruning target was reached."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 
-from lit_compress.callbacks._report.variants import pruners
+from lit_compress.callbacks._pruning.base import pruning_callbacks
 from lit_compress.errors import CheckpointError
 from lit_compress.pruning.channels.resize import resize_to, unpruned_shapes_of
 
 
 def load_best(trainer: Trainer, module: LightningModule) -> None:
-    """Load the best checkpoint's weights that ModelCheckpoint kept since the target was reached.
+    """Load the weights of the best checkpoint since the pruning target was reached.
 
     Args:
         trainer: The run in progress.
         module: A copy of the user's module.
 
     Raises:
-        CheckpointError: If there is no ModelCheckpoint with a monitor, or it kept none since then.
+        CheckpointError: If there is no ModelCheckpoint with a monitor, or it kept no checkpoint
+            since then.
     """
     checkpoint = _monitoring(trainer)
-    since = max((int(p.history[-1]["epoch"]) for p in pruners(trainer) if p.history), default=0)
+    since = max(
+        (int(p.history[-1]["epoch"]) for p in pruning_callbacks(trainer) if p.history), default=0
+    )
     sign = 1 if checkpoint.mode == "min" else -1
     ranked = sorted(checkpoint.best_k_models.items(), key=lambda item: sign * float(item[1]))
     for path, score in ranked:
@@ -33,7 +36,7 @@ def load_best(trainer: Trainer, module: LightningModule) -> None:
         if int(content["epoch"]) >= since:
             resize_to(module, content["state_dict"], unpruned_shapes_of(content))
             module.load_state_dict(content["state_dict"])
-            for pruner in pruners(trainer):
+            for pruner in pruning_callbacks(trainer):
                 pruner.prune_to_final(module)
             rank_zero_info(f"weights of {path} ({checkpoint.monitor} {float(score):.4f})")
             return

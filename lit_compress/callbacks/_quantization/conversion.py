@@ -1,12 +1,11 @@
-"""From a trained copy to a measured int8 file, with as few layers in float as it takes."""
+"""Converting a trained network to a measured int8 file."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,86 +25,28 @@ from lit_compress.artifact import (
 from lit_compress.artifact.read import MODEL
 from lit_compress.artifact.replay import COUNT
 from lit_compress.artifact.runtime import CLASSES, SIZE
-from lit_compress.errors import AccuracyError, InvalidArgumentError
+from lit_compress.callbacks._quantization.settings import Mode, Settings
+from lit_compress.errors import AccuracyError
+from lit_compress.evaluation.data_protocols import HasClasses, HasPixels, HasPreprocess
 from lit_compress.evaluation.export_target import ExportTarget, find_export_target
 from lit_compress.evaluation.loaders import sampled, validation_loaders
-from lit_compress.evaluation.validate import lower_is_better, measured
+from lit_compress.evaluation.metric import lower_is_better, measure_metric
+from lit_compress.evaluation.trainer_access import datamodule
 from lit_compress.export.signature import Batch, as_tuple, first_rows
-from lit_compress.quantization.calibrate import Calibration, WeightRange
 from lit_compress.quantization.search import SearchResult, candidates, fewest_floats
 from lit_compress.quantization.skip import select_layers
 
+#: Below this, a warning says which layer has the largest error.
 LOW_SQNR_DB = 15.0
-
-Mode = Literal["auto", "max", "min"]
-
-CHOICES: dict[str, tuple[str, ...]] = {
-    "mode": ("auto", "max", "min"),
-    "on_drop": ("error", "warn"),
-    "calibration_split": ("val", "train"),
-    "calibration": ("minmax", "histogram", "percentile"),
-    "weight_range": ("full", "reduced"),
-    "preprocess": ("embed", "none"),
-}
-#: Oldest and newest version of ONNX's operations that can be written and are run.
-OPSETS = (18, 23)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a network is converted; :class:`PostTrainingQuantization` says what each means."""
-
-    monitor: str | None = None
-    mode: Mode = "auto"
-    max_drop: float | None = None
-    on_drop: Literal["error", "warn"] = "error"
-    submodule: str | None = None
-    skip: tuple[str, ...] = ()
-    calibration_batches: int = 10
-    calibration_split: Literal["val", "train"] = "val"
-    calibration: Calibration = "minmax"
-    weight_range: WeightRange = "full"
-    seed: int = 0
-    preprocess: Literal["embed", "none"] = "embed"
-    opset: int | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be right."""
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise InvalidArgumentError(
-                    f"{name} must be one of {choices}, got {getattr(self, name)!r}"
-                )
-        if self.calibration_batches < 1:
-            raise InvalidArgumentError(
-                f"calibration_batches must be at least 1, got {self.calibration_batches}: without "
-                "data there are no ranges to quantise to"
-            )
-        if self.max_drop is not None and not 0 <= self.max_drop < float("inf"):
-            raise InvalidArgumentError(f"max_drop must be at least 0, got {self.max_drop}")
-        if self.max_drop is not None and self.monitor is None:
-            raise InvalidArgumentError(
-                "max_drop needs a metric to keep: name a key that validation_step logs by monitor"
-            )
-        if self.opset is not None and not OPSETS[0] <= self.opset <= OPSETS[1]:
-            raise InvalidArgumentError(
-                f"opset must be from {OPSETS[0]} to {OPSETS[1]}, got {self.opset}"
-            )
-
-    def network(self, trainer: Trainer, copy: LightningModule) -> ExportTarget:
-        """Return where the network is, with the inputs that a file of it is compared on."""
-        return find_export_target(
-            trainer, copy, self.submodule, self.calibration_batches, self.seed
-        )
 
 
 class Conversion:
-    """The conversion of one network, calibrated and ready to be written.
+    """The conversion of one network: calibrated, and ready to write.
 
     Args:
         trainer: The run, for its data.
         copy: A copy of the user's module with the weights to convert.
-        network: Where the network is in it.
+        network: The network in it.
         settings: How to convert it.
 
     Raises:
@@ -127,9 +68,9 @@ class Conversion:
             self._captured,
             self._calibration_inputs(),
             network.inputs[0],
-            settings.calibration,
-            settings.weight_range,
-            network.signature.names,
+            calibration=settings.calibration,
+            weight_range=settings.weight_range,
+            names=network.signature.names,
         )
         self._skipped = select_layers(
             settings.skip, self._calibrated.layers, self._calibrated.weighted, self._prefix
@@ -144,17 +85,17 @@ class Conversion:
         return self._preprocess is not None
 
     def write(self, path: Path, reference: Metric | None) -> tuple[Metric | None, Fidelity]:
-        """Write the file, with layers in float where ``max_drop`` asks for it.
+        """Write the file; with ``max_drop``, as few layers as possible stay in float.
 
         Args:
-            path: Where to write.
-            reference: The float network's metric, where it is monitored.
+            path: Path of the file.
+            reference: The metric of the float network, if it is monitored.
 
         Returns:
-            The file's own metric and fidelity.
+            Metric and fidelity of the file.
 
         Raises:
-            AccuracyError: If the metric cannot be kept and ``on_drop`` is ``error``.
+            AccuracyError: If no file keeps the metric and ``on_drop`` is ``error``.
         """
         if self.settings.max_drop is None or reference is None:
             self._export(path, self._skipped)
@@ -163,7 +104,7 @@ class Conversion:
         return self._search(path, reference, self.settings.max_drop)
 
     def write_replay(self, path: Path) -> None:
-        """Write the first inputs beside the file that takes them, with the float outputs."""
+        """Write the first inputs of the file, with the outputs of the float network."""
         model = OnnxModel(path.with_name(MODEL))
         write_replay(path, self.network.arrays(model, self._first()), self._expected()[:COUNT])
 
@@ -178,8 +119,8 @@ class Conversion:
             metrics[count] = metric = self._metric(_numbered(path, count))
             lost = float("inf") if metric is None else _lost(reference, metric, self.settings.mode)
             rank_zero_info(
-                f"{self.settings.monitor} falls by {lost:.4f} with {len(sets[count])} layers in "
-                f"float, of {len(calibrated.layers)}"
+                f"{self.settings.monitor} drops by {lost:.4f} with {len(sets[count])} of "
+                f"{len(calibrated.layers)} layers in float"
             )
             return lost
 
@@ -195,13 +136,13 @@ class Conversion:
 
     def _give_up(self, found: SearchResult, reference: Metric, allowed: float) -> None:
         message = (
-            f"max_drop {allowed:g} cannot hold: {reference.name} is {reference.value:.4f} in float "
-            f"and falls by {found.drop:.4f} at best, measured of {found.evaluations} files, the "
-            "last with all but one layer in float: allow more, or train longer"
+            f"max_drop {allowed:g} cannot be kept: {reference.name} is {reference.value:.4f} in "
+            f"float and drops by {found.drop:.4f} at best, over {found.evaluations} files, the "
+            "last with all but one layer in float: allow a larger drop, or train longer"
         )
         if self.settings.on_drop == "error":
             raise AccuracyError(f"{message}; no artefact was written")
-        rank_zero_warn(f"{message}; the file that loses the least was written")
+        rank_zero_warn(f"{message}; the file with the smallest drop was written")
 
     def _export(self, path: Path, floats: frozenset[str]) -> None:
         from lit_compress.export.onnx import write_onnx
@@ -220,16 +161,18 @@ class Conversion:
         )
 
     def _metadata(self) -> dict[str, str]:
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data: object = datamodule(self.trainer)
         metadata = {SIZE: " ".join(str(size) for size in as_tuple(self._raw[0])[0].shape[1:])}
-        if classes := [str(name) for name in getattr(data, "classes", ())]:
+        classes = [str(name) for name in data.classes] if isinstance(data, HasClasses) else []
+        if classes:
             metadata[CLASSES] = "\n".join(classes)
         return metadata
 
     def _metric(self, path: Path) -> Metric | None:
         loaders = validation_loaders(self.trainer)
-        if self.embedded:
-            loaders = [self.trainer.datamodule.pixels("val")]  # type: ignore[attr-defined]
+        data: object = datamodule(self.trainer)
+        if self.embedded and isinstance(data, HasPixels):
+            loaders = [data.pixels("val")]
         model = OnnxModel(path)
 
         def run(*args: Any, **kwargs: Any) -> Tensor:
@@ -238,40 +181,41 @@ class Conversion:
 
         called = self.network.called(self.copy)
         monitor = self.settings.monitor or ""
-        return measured(self.trainer, self.copy, loaders, monitor, called, run)
+        return measure_metric(self.trainer, self.copy, loaders, monitor, called, run)
 
     def _fidelity(self, path: Path, floats: frozenset[str], evaluations: int) -> Fidelity:
         model, expected = OnnxModel(path), self._expected()
         arrays = self.network.arrays
         found = np.concatenate([model(*arrays(model, batch)) for batch in self._raw])
         kept = model(*arrays(model, self._first()))
+        layers = tuple(
+            LayerFidelity(self._prefix + r.name, r.weight_db, r.activation_db, r.name in floats)
+            for r in self._noise
+        )
         quality = Fidelity(
             sqnr_db(expected, found),
             agreement(expected, found),
             len(expected),
-            sqnr_db(expected[:COUNT], kept),
-            tuple(
-                LayerFidelity(self._prefix + r.name, r.weight_db, r.activation_db, r.name in floats)
-                for r in self._noise
-            ),
-            evaluations,
+            replay_db=sqnr_db(expected[:COUNT], kept),
+            layers=layers,
+            evaluations=evaluations,
         )
         if quality.sqnr_db < LOW_SQNR_DB:
             worst = min(self._noise, key=lambda row: row.worst_db)
             rank_zero_warn(
-                f"the int8 file is only at {quality.sqnr_db:.1f} dB of the float network, with the "
-                f"same class for {quality.agreement:.1%} of {quality.n} images (the {worst.fault} "
-                f"of {self._prefix}{worst.name} hurts most, {worst.worst_db:.1f} dB alone): look "
-                "at its metric before using it"
+                f"the outputs of the int8 file have only {quality.sqnr_db:.1f} dB of SQNR, and "
+                f"the same class as the float network for {quality.agreement:.1%} of {quality.n} "
+                f"images (the {worst.fault} of {self._prefix}{worst.name} has the largest error, "
+                f"{worst.worst_db:.1f} dB alone): check its metric before you use it"
             )
         return quality
 
     def _first(self) -> tuple[Tensor, ...]:
-        """Return the inputs that the artefact holds, as the file takes them."""
+        """Return the inputs that are stored in the artefact, as the file takes them."""
         return first_rows([as_tuple(batch) for batch in self._raw], COUNT)
 
     def _expected(self) -> np.ndarray:
-        """Return the float network's outputs for all inputs."""
+        """Return the outputs of the float network for all recorded inputs."""
         with torch.no_grad():
             outputs = [self._captured(*as_tuple(batch)).numpy() for batch in self.network.inputs]
         return np.concatenate(outputs)
@@ -290,17 +234,17 @@ class Conversion:
         ).inputs
 
     def _pixels(self) -> tuple[nn.Module | None, Sequence[Batch]]:
-        """Return the preprocessing and raw pixels, if what it makes of them is the inputs."""
-        data, inputs = self.trainer.datamodule, self.network.inputs  # type: ignore[attr-defined]
-        preprocess = getattr(data, "preprocess", None)
+        """Return the preprocessing and raw pixels, if it turns them into the recorded inputs."""
+        data: object = datamodule(self.trainer)
+        inputs = self.network.inputs
         if self.settings.preprocess == "none" or not self.network.signature.plain:
             return None, inputs
-        if not hasattr(data, "pixels") or not isinstance(preprocess, nn.Module):
+        if not isinstance(data, HasPixels) or not isinstance(data, HasPreprocess):
             return None, inputs
-        loader = data.pixels("val")
-        if not len(loader.dataset):
+        preprocess, pixels = data.preprocess, data.pixels("val")
+        if not isinstance(preprocess, nn.Module) or not len(pixels.dataset):  # type: ignore[arg-type]
             return None, inputs
-        loader = sampled(loader, self.settings.calibration_batches, self.settings.seed)
+        loader = sampled(pixels, self.settings.calibration_batches, self.settings.seed)
         raw = [batch[0] for batch, _ in zip(loader, inputs, strict=False)]
         if len(raw) < len(inputs) or not torch.equal(preprocess(raw[0]), as_tuple(inputs[0])[0]):
             return None, inputs

@@ -1,4 +1,4 @@
-"""The variants of a card, measured."""
+"""Measuring the variants of a card."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from lit_compress.artifact import Card, Timing, TimingRatio, Variant
-from lit_compress.callbacks._pruning.base import PruningCallback
+from lit_compress.callbacks._pruning.base import pruning_callbacks
 from lit_compress.evaluation.export_target import ExportTarget
 from lit_compress.evaluation.loaders import validation_loaders
-from lit_compress.evaluation.validate import measured
+from lit_compress.evaluation.metric import measure_metric
 from lit_compress.export.signature import Batch, as_tuple, first_rows, is_batched
 from lit_compress.measure import Latency, compare, cost, environment, file_bytes
 from lit_compress.measure.latency import Runner
@@ -24,24 +24,19 @@ from lit_compress.pruning.channels.resize import UnprunedShapes
 from lit_compress.pruning.layers import PRUNABLE
 
 
-def pruners(trainer: Trainer) -> list[PruningCallback]:
-    """Return the run's pruning callbacks."""
-    return [c for c in trainer.callbacks if isinstance(c, PruningCallback)]  # type: ignore[attr-defined]
-
-
-def original(trainer: Trainer) -> UnprunedShapes | None:
-    """Return what the network was like before this run removed channels from it, if it did."""
-    found = [known for pruner in pruners(trainer) if (known := pruner.original()) is not None]
-    return found[0] if found else None
+def unpruned_shapes(trainer: Trainer) -> UnprunedShapes | None:
+    """Return the shapes before this run removed channels, None if it removed none."""
+    shapes = [pruner.unpruned_shapes() for pruner in pruning_callbacks(trainer)]
+    return next((known for known in shapes if known is not None), None)
 
 
 def float_name(trainer: Trainer, module: LightningModule) -> str:
-    """Return what the trained float network is called.
+    """Return the name of the trained float network on the card.
 
-    ``pruned`` if this run pruned it, or 1 % of its weights are zero from an earlier run; ``dense``
-    otherwise.
+    It is ``pruned`` if this run pruned the network, or if 1 % of its weights are zero from an
+    earlier run, and ``dense`` otherwise.
     """
-    if any(pruner.history for pruner in pruners(trainer)):
+    if any(pruner.history for pruner in pruning_callbacks(trainer)):
         return "pruned"
     weights = [m.weight for m in module.modules() if isinstance(m, PRUNABLE)]
     zeros = sum(int((weight == 0).sum()) for weight in weights)
@@ -49,7 +44,12 @@ def float_name(trainer: Trainer, module: LightningModule) -> str:
 
 
 def empty_card(trainer: Trainer, config: dict[str, Any]) -> Card:
-    """Return a card of this run, without variants."""
+    """Return a card of this run, without variants.
+
+    Args:
+        trainer: The run.
+        config: By the name of a callback, its arguments.
+    """
     seed = os.environ.get("PL_GLOBAL_SEED")
     return Card(
         run=_run_name(trainer),
@@ -57,7 +57,7 @@ def empty_card(trainer: Trainer, config: dict[str, Any]) -> Card:
         environment=environment(),
         config=config,
         seed=int(seed) if seed and seed.lstrip("-").isdigit() else None,
-        pruning=tuple(pruner.progress() for pruner in pruners(trainer)),
+        pruning=tuple(pruner.progress() for pruner in pruning_callbacks(trainer)),
     )
 
 
@@ -69,15 +69,15 @@ def float_variant(
     monitor: str | None,
     file: Path | None = None,
 ) -> Variant:
-    """Return a float network's variant: its cost, its file, and its metric if one is monitored.
+    """Return the variant of a float network: its cost, its file, and its metric.
 
     Args:
         name: Name of the variant.
         trainer: The run in progress.
-        copy: A copy of the user's module that holds its weights.
-        network: Where the network is in it.
-        monitor: Key of the metric.
-        file: File that holds its weights.
+        copy: A copy of the user's module with the weights of the variant.
+        network: The network in it.
+        monitor: Key of the metric; None measures none.
+        file: File with the weights of the variant.
     """
     called = network.called(copy)
     captured = called if network.signature.plain else network.captured(copy)
@@ -85,7 +85,7 @@ def float_variant(
     loaders = validation_loaders(trainer)
     metric = None
     if monitor is not None and loaders:
-        metric = measured(trainer, copy, loaders, monitor, called)
+        metric = measure_metric(trainer, copy, loaders, monitor, called)
     return Variant(
         name,
         counted.parameters,
@@ -99,7 +99,13 @@ def float_variant(
 
 
 def timed(card: Card, latencies: Mapping[str, Latency], engines: Mapping[str, str]) -> Card:
-    """Return the card with the latency of each variant that was timed."""
+    """Return the card with the measured latencies.
+
+    Args:
+        card: The card.
+        latencies: By the name of a variant, its latency.
+        engines: By the name of a variant, the runtime that ran it.
+    """
     return replace(
         card,
         variants=tuple(
@@ -114,13 +120,13 @@ def timed(card: Card, latencies: Mapping[str, Latency], engines: Mapping[str, st
 def time_variants(
     runners: Mapping[str, Runner], same_engine: Mapping[str, str], batch: int, threads: int
 ) -> dict[str, Latency]:
-    """Time variants in turn, each against the first and against its base in the same runtime.
+    """Time variants in turn, each against the first one and against one in the same runtime.
 
     Args:
-        runners: By variant name; the first is the base of all.
-        same_engine: For a variant, the one it is compared with in its own runtime.
-        batch: Images a call, as the runners have it.
-        threads: Threads a call, as the runners have it.
+        runners: By variant name; all are compared with the first.
+        same_engine: By variant name, the variant that it is compared with in its own runtime.
+        batch: Images per call of the runners.
+        threads: Threads of the runners.
     """
     names = list(runners)
     baselines = {
@@ -133,7 +139,7 @@ def time_variants(
 
 
 def to_batch(example: Batch, size: int) -> tuple[Tensor, ...]:
-    """Return a batch of ``size`` inputs, repeating the example's where they are too few."""
+    """Return a batch of ``size`` inputs; the rows of the example are repeated if needed."""
     tensors = as_tuple(example)
     length = len(tensors[0])
     rows = torch.arange(size) % length
@@ -141,7 +147,7 @@ def to_batch(example: Batch, size: int) -> tuple[Tensor, ...]:
 
 
 def run_eagerly(module: nn.Module, inputs: tuple[Tensor, ...]) -> Runner:
-    """Return a runner of a module as PyTorch runs it, without gradients."""
+    """Return a function that runs a module in eager PyTorch, without gradients."""
     module.eval()
 
     def run() -> object:

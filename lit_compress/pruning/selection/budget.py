@@ -1,4 +1,4 @@
-"""Which channels go, so that a share of the filters, parameters or MACs does."""
+"""Selecting channels so that a share of the filters, parameters or MACs is pruned."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Of = Literal["filters", "parameters", "macs"]
 
 @dataclass(frozen=True)
 class Budget:
-    """What a network costs in all.
+    """What a network costs.
 
     Attributes:
-        parameters: Elements of its parameters.
-        macs: Multiply-accumulates of one forward of the example.
-        filters: Filters of conv and linear layers that may go.
+        parameters: Number of elements of its parameters.
+        macs: Multiply-accumulates of one forward of the example inputs.
+        filters: Number of prunable filters of its conv and linear layers.
     """
 
     parameters: int
@@ -36,9 +36,9 @@ class Limits:
     """How far a layer may shrink.
 
     Attributes:
-        min_channels: Channels that stay at least.
-        round_to: Widths are multiples of this, where there are as many channels.
-        ratios: By index of a group, the share that it loses in place of the common one.
+        min_channels: Smallest number of channels that a layer keeps.
+        round_to: The number of kept channels is a multiple of this, where the layer has as many.
+        ratios: By index of a group, the ratio that replaces the common one.
     """
 
     min_channels: int = 1
@@ -48,12 +48,12 @@ class Limits:
 
 @dataclass(frozen=True)
 class Selection:
-    """The choice made.
+    """The selected channels.
 
     Attributes:
         selected: Numbers of all selected channels of the original, earlier ones included.
-        clamped: Names of groups that kept more than the share asked for, since they would have
-            fallen under ``min_channels``.
+        clamped: Names of the groups that keep more channels than their ratio says, because of
+            ``min_channels``.
     """
 
     selected: frozenset[int]
@@ -62,7 +62,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class _Candidates:
-    """A group's classes in the order in which they go, those that are gone first."""
+    """The channels of a group in the order of their selection, the selected ones first."""
 
     index: int
     name: str
@@ -72,7 +72,7 @@ class _Candidates:
     step: int
 
     def count(self, wanted: int, round_to: int) -> int:
-        """Return how many classes go if this many should: within limits, kept ones rounded."""
+        """Return how many channels to select when this many are wanted, within the limits."""
         if not self.most:
             return self.already
         total = len(self.order)
@@ -96,24 +96,25 @@ def select(
     budget: Budget,
     parameters: frozenset[str],
 ) -> Selection:
-    """Choose the classes to remove so that a share of the original is gone.
+    """Select the channels to prune so that a share of the unpruned network is pruned.
 
-    Locally, each group loses the same share of its channels; globally, the lowest scores go.
+    With ``local`` scope each group loses the same share of its channels; with ``global`` scope the
+    channels with the lowest scores are selected.
 
     Args:
-        graph: The original network's channels.
+        graph: The channels of the unpruned network.
         selected: Channels that are selected already; they stay selected.
-        scores: A score for each class that is not.
+        scores: A score for each channel that is not selected.
         groups: Indices of the groups that may lose channels.
-        share: Share of the original to remove, in [0, 1).
-        of: What the share is of.
-        scope: Rank each group alone or all together.
+        share: Share of the unpruned network to prune, in [0, 1).
+        of: What the share is a share of.
+        scope: Rank the channels of each group alone, or of all groups together.
         limits: How far a layer may shrink.
-        budget: What the original costs.
+        budget: What the unpruned network costs.
         parameters: Names of the tensors that count as parameters.
 
     Returns:
-        The choice: the least that reaches the share, or all that the limits let go.
+        The smallest selection that reaches the share, or the largest that the limits allow.
     """
     ranked = [index for index in groups if _is_ranked(graph.groups[index], selected, scores)]
     candidates = [_candidates(graph, index, selected, scores, limits) for index in ranked]
@@ -143,7 +144,7 @@ def select(
     return Selection(chosen, tuple(c.name for c in candidates) if short else ())
 
 
-#: Steps in which a local share is searched for.
+#: Number of steps in the search for a local share.
 _FINE = 1 << 12
 
 
@@ -158,7 +159,7 @@ def _at_level(
     scores: np.ndarray,
     selected: frozenset[int],
 ) -> list[tuple[_Candidates, int]]:
-    """Return how many classes each group should lose at a level of severity."""
+    """Return how many channels each group should lose at a level of the search."""
     if scope == "local":
         return [(c, ceil(Fraction(len(c.order) * level, _FINE))) for c in candidates]
     left = [number for c in candidates for number in c.order[c.already : c.most].tolist()]
@@ -169,7 +170,7 @@ def _at_level(
 
 
 def _least(holds: Callable[[int], bool], last: int) -> int:
-    """Return the least level at which something that then stays true holds, or the last."""
+    """Return the lowest level at which a monotonic condition holds, or the last level."""
     low, high = 0, last
     while low < high:
         middle = (low + high) // 2
@@ -181,7 +182,7 @@ def _least(holds: Callable[[int], bool], last: int) -> int:
 
 
 def _is_ranked(group: Group, selected: frozenset[int], scores: np.ndarray) -> bool:
-    """Tell whether each class of a group that is left has a score."""
+    """Tell whether each channel of a group that is not selected has a score."""
     return not np.isnan(
         scores[[number for number in group.channels if number not in selected]]
     ).any()
@@ -202,7 +203,7 @@ def _candidates(
 
 
 def _channels_each(graph: ChannelGraph, index: int) -> int:
-    """Return how many filters of a layer go with one class of a group."""
+    """Return how many filters of a layer belong to one channel of a group."""
     group = graph.groups[index]
     counts = [
         int((graph.channel_of[key] == group.channels[0]).sum())
@@ -213,7 +214,7 @@ def _channels_each(graph: ChannelGraph, index: int) -> int:
 
 
 class _Cost:
-    """Counts what the removal of classes saves."""
+    """Counts what the removal of channels saves."""
 
     def __init__(self, graph: ChannelGraph, of: Of, parameters: frozenset[str]) -> None:
         self._graph = graph
@@ -230,7 +231,7 @@ class _Cost:
                 self._owners.setdefault(name, {})[dim] = channels
 
     def saved(self, selected: frozenset[int]) -> int:
-        """Return the filters, parameters or MACs that go with classes."""
+        """Return the number of filters, parameters or MACs of some channels."""
         if self._of == "filters":
             return int(self._filters[list(selected)].sum())
         dropped = np.zeros(self._graph.channel_count + 1, bool)  # the last is looked up by FIXED
@@ -250,6 +251,8 @@ class _Cost:
         return before - after
 
 
-def saved(graph: ChannelGraph, selected: frozenset[int], of: Of, parameters: frozenset[str]) -> int:
-    """Return how many filters, parameters or MACs go with channel classes, exactly."""
+def count_saved(
+    graph: ChannelGraph, selected: frozenset[int], of: Of, parameters: frozenset[str]
+) -> int:
+    """Return the exact number of filters, parameters or MACs that removing channels saves."""
     return _Cost(graph, of, parameters).saved(selected)

@@ -1,10 +1,9 @@
-"""Which channels to remove, where rules say how many and by which measure."""
+"""Pruning each layer of a network by its rule."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
 import numpy as np
 from torch import Tensor, nn
@@ -17,28 +16,31 @@ from lit_compress.pruning.layers import layers_by_weight
 from lit_compress.pruning.masks import Scope
 from lit_compress.pruning.rules.masks import check_filters, filter_dims
 from lit_compress.pruning.rules.rule import Rule, assign, first_match
-from lit_compress.pruning.selection.budget import Limits, Selection, select
-from lit_compress.pruning.selection.eligible import Eligible, eligible_groups
-from lit_compress.pruning.selection.preview import PruningPreview, preview
-from lit_compress.pruning.selection.state import PruningState
-from lit_compress.pruning.selection.uniform import (
+from lit_compress.pruning.selection.analysis import (
     analyse_network,
-    channel_scores,
     count_filters,
+    current_scores,
     parameter_names,
 )
+from lit_compress.pruning.selection.budget import Limits, Of, Selection, select
+from lit_compress.pruning.selection.eligible import Eligible, eligible_groups
+from lit_compress.pruning.selection.preview import PruningPreview
+from lit_compress.pruning.selection.preview_layers import preview_layers
+from lit_compress.pruning.selection.selector import LAST_STEP, PruningStep
+from lit_compress.pruning.selection.state import PruningState
 
 
 @dataclass(frozen=True)
 class RuleSelector:
-    """Removes the channels that rules ask for, each by its own measure.
+    """Prunes each layer of a network by its rule.
 
     Attributes:
-        rules: What single layers lose, one rule a weight in the order of the rule file; a rule
-            without a ratio keeps the channels that go together with it.
-        scope: Rank each layer alone (``local``), or all layers of a rule together (``global``).
-        round_to: Widths are multiples of this.
-        min_channels: Channels that each layer keeps at least.
+        rules: One rule a weight, in the order of the rule file. A rule without a ratio keeps the
+            channels of its weight, and those that are coupled with them.
+        scope: Rank the channels of each layer alone (``local``), or of all layers of a rule
+            together (``global``).
+        round_to: The number of channels that a layer keeps is a multiple of this.
+        min_channels: Smallest number of channels that a layer keeps.
     """
 
     rules: tuple[Rule, ...]
@@ -46,16 +48,21 @@ class RuleSelector:
     round_to: int = 1
     min_channels: int = 1
 
-    def open(self, module: nn.Module, inputs: Inputs, submodule: str = "") -> PruningState:
-        """Analyse a network and count what it costs; nothing is changed in it.
+    @property
+    def of(self) -> Of:
+        """Ratios of rules are shares of filters."""
+        return "filters"
+
+    def analyse(self, module: nn.Module, inputs: Inputs, submodule: str = "") -> PruningState:
+        """Return the state of an unpruned network; the network is not changed.
 
         Args:
-            module: The module.
-            inputs: What its forward takes.
-            submodule: Name of the part of it that takes them.
+            module: The network.
+            inputs: Example inputs of its forward.
+            submodule: Name of the part of the module whose forward takes them.
 
         Raises:
-            RuleError: If a rule ranks by the scale of norms, and there is none behind its layer.
+            RuleError: If a rule ranks by the scale of a norm, and no norm follows its layer.
         """
 
         def ruled(graph: ChannelGraph) -> tuple[int, ...]:
@@ -66,29 +73,29 @@ class RuleSelector:
         return state
 
     def eligible(self, module: nn.Module, graph: ChannelGraph) -> Eligible:
-        """Return the groups that rules name, and the layers that are left alone."""
+        """Return the groups that rules match, and the layers that keep all their channels."""
         found = eligible_groups(module, graph, L2(), rules=self.rules)
         excluded = dict(found.excluded)
         for index in set(found.groups) - set(found.rules):
-            excluded.setdefault(graph.groups[index].name, "no rule names it")
+            excluded.setdefault(graph.groups[index].name, "no rule matches it")
         return Eligible(found.groups, excluded, found.rules)
 
     def select(
         self,
         module: nn.Module,
         state: PruningState,
-        progress: Fraction = Fraction(1),
-        stage: int = 0,
+        step: PruningStep = LAST_STEP,
         scores: Mapping[str, Tensor] | None = None,
     ) -> Selection:
-        """Choose what is to be gone at an event.
+        """Select the channels to prune up to a step of the schedule.
 
         Args:
             module: The module, as it is now.
             state: Its pruning state.
-            progress: How far the schedule is, from 0 to 1.
-            stage: Number of the event, from 0.
-            scores: Scores of its layers' filters, of importances that need gradients.
+            step: The step of the schedule: a ratio is scaled by its progress, and of a list of
+                ratios the one with its index counts.
+            scores: By weight name, the scores of its filters, from an importance that needs
+                gradients.
         """
         rules = self.eligible(module, state.graph).rules
         selected, clamped = state.selected, list[str]()
@@ -98,18 +105,18 @@ class RuleSelector:
             rule = rules[groups[0]]
             name = rule.importance or "l2"
             if name not in ranked:
-                ranked[name] = channel_scores(module, state, self._importance(rule), scores)
+                ranked[name] = current_scores(module, state, self._importance(rule), scores)
             chosen = select(
                 state.graph,
                 state.selected,
-                ranked[name],
-                groups,
-                rule.due(progress, stage),
-                "filters",
-                self.scope,
-                Limits(self.min_channels, self.round_to),
-                replace(state.budget, filters=count_filters(state.graph, groups)),
-                parameter_names(module),
+                scores=ranked[name],
+                groups=groups,
+                share=rule.due(step.progress, step.index),
+                of="filters",
+                scope=self.scope,
+                limits=Limits(self.min_channels, self.round_to),
+                budget=replace(state.budget, filters=count_filters(state.graph, groups)),
+                parameters=parameter_names(module),
             )
             selected |= chosen.selected
             clamped += chosen.clamped
@@ -118,17 +125,17 @@ class RuleSelector:
     def preview(
         self, module: nn.Module, state: PruningState, selection: Selection
     ) -> PruningPreview:
-        """Return what a selection takes from each layer, and what cannot go and why."""
+        """Return what each layer loses by a selection, and why other channels are kept."""
         excluded = self.eligible(module, state.graph).excluded
-        return preview(module, state.graph, selection.selected, state.budget, excluded)
+        return preview_layers(module, state.graph, selection.selected, state.budget, excluded)
 
     @property
     def removes(self) -> bool:
-        """Whether any rule asks for channels to be removed."""
+        """Whether any rule removes channels."""
         return any(rule.ratio is not None for rule in self.rules)
 
     def idle(self, module: nn.Module, graph: ChannelGraph) -> dict[str, str]:
-        """Return, by weight, why a rule takes no filters of it though it asks for some."""
+        """Return, by weight, why a rule with a ratio removes none of its filters."""
         found = self.eligible(module, graph)
         cut = {name for index in found.rules for name, _ in graph.groups[index].keys}
         reasons = {frozen.tensor: str(frozen.reason) for frozen in graph.frozen}
@@ -145,8 +152,8 @@ class RuleSelector:
 
     def gradient_importances(self) -> tuple[Importance, ...]:
         """Return the importances that need gradients."""
-        found = {r.importance: self._importance(r) for r in self.rules if r.ratio is not None}
-        return tuple(i for i in found.values() if i.needs_gradient)
+        named = any(r.ratio is not None and r.importance == "taylor" for r in self.rules)
+        return (importance_of("taylor"),) if named else ()
 
     @staticmethod
     def _importance(rule: Rule) -> Importance:
@@ -157,24 +164,24 @@ class RuleSelector:
             importance = self._importance(rule)
             if importance.reads != "scale":
                 continue
-            scores = channel_scores(module, state, importance)
+            scores = current_scores(module, state, importance)
             group = state.graph.groups[index]
             if np.isnan(scores[list(group.channels)]).any():
                 raise RuleError(
-                    f"{rule.place}: importance bn_scale ranks by the norm behind a layer, and "
-                    f"{group.name} has none: use l1, l2, fpgm or taylor for it"
+                    f"{rule.place}: importance bn_scale ranks by the norm that follows a layer, "
+                    f"and no norm follows {group.name}: use l1, l2, fpgm or taylor for it"
                 )
 
 
 def channel_rules(module: nn.Module, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
-    """Return rules of single weights, of those whose filters or neurons are to be removed.
+    """Return one rule for each weight that a rule matches, for the removal of channels.
 
-    What another rule leaves alone, or prunes by elements, keeps its channels, and so do those that
-    go together with them, unless a rule before it says otherwise.
+    A weight that a rule skips, or prunes by elements, keeps its channels (its rule has no ratio),
+    and so do the channels that are coupled with them, unless an earlier rule removes them.
 
     Args:
         module: The network.
-        rules: The rules as they were written.
+        rules: The rules of the file.
     """
     dims = {
         name: parameter.dim() for name, parameter in module.named_parameters(remove_duplicate=False)
@@ -197,12 +204,12 @@ def channel_rules(module: nn.Module, rules: tuple[Rule, ...]) -> tuple[Rule, ...
 
 @dataclass(frozen=True)
 class Resolved:
-    """Rules as they are for one network.
+    """The rules of a file, applied to one network.
 
     Attributes:
-        all: By name, the weights that lose something.
-        masked: Those of them that are set to zero.
-        selector: What removes channels.
+        all: By name, the weights that lose something, with their rules.
+        masked: The weights among them that are set to zero instead of removed.
+        selector: Selects the channels to remove.
     """
 
     all: Mapping[str, Rule]
@@ -213,16 +220,16 @@ class Resolved:
 def resolve(
     module: nn.Module, rules: tuple[Rule, ...], selector: RuleSelector, removing: bool
 ) -> Resolved:
-    """Return what rules mean for a network.
+    """Apply the rules of a file to a network.
 
     Args:
         module: The network.
-        rules: The rules as they were written.
-        selector: How channels are removed.
+        rules: The rules of the file.
+        selector: A selector with the options of the run, and no rules.
         removing: Whether filters and neurons are removed, or only set to zero.
 
     Raises:
-        RuleError: If a rule does not fit the network.
+        RuleError: If a rule cannot be applied to the network.
     """
     ruled = assign(module, rules)
     dims = {name: module.get_parameter(name).dim() for name in ruled}

@@ -1,4 +1,4 @@
-"""Which groups of channels may lose some: picked by the globs of their layers."""
+"""Which groups may lose channels, by the patterns of their layers."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Eligible:
     """The groups that may lose channels.
 
     Attributes:
-        groups: Their indices.
-        excluded: Layers that are left alone, and why.
-        rules: By index, the rule that gives a group a share of its own.
+        groups: Their indices in the channel graph.
+        excluded: By name, the layers that keep all their channels, with the reason.
+        rules: By index, the rule that gives a group a ratio of its own.
     """
 
     groups: tuple[int, ...]
@@ -32,7 +32,7 @@ class Eligible:
 
     @property
     def ratios(self) -> dict[int, Fraction]:
-        """By index, the share that a rule gives a group."""
+        """By index, the ratio that a rule gives a group."""
         return {i: rule.ratio for i, rule in self.rules.items() if rule.ratio is not None}
 
 
@@ -46,21 +46,21 @@ def eligible_groups(
 ) -> Eligible:
     """Return the groups that may lose channels.
 
-    A group may if all layers that make its channels are included, none of the layers whose filters
-    it holds is excluded, and their weights are trained.
+    It may if all layers that make its channels are included, no layer whose filters it holds is
+    excluded, and the weights of these layers are trained.
 
     Args:
         module: The network.
         graph: Its channels.
-        importance: The score; one that reads norms leaves layers without a norm alone.
-        include: Globs of layer names.
-        exclude: Globs of layer names.
-        rules: Shares of single layers; of tied layers, the first rule that matches one counts.
+        importance: The score. With one that reads norms, layers without a norm keep all channels.
+        include: Patterns of layer names.
+        exclude: Patterns of layer names.
+        rules: Ratios of single layers. Of coupled layers, the first rule that matches one counts.
 
     Raises:
-        PatternError: If a pattern matches nothing.
-        RuleError: If a rule does not.
-        ChannelError: If no group is left.
+        PatternError: If a pattern matches no layer.
+        RuleError: If a rule matches no layer.
+        ChannelError: If no channel of the network can be removed.
     """
     layers = prunable_layers(module)
     makers = _makers(module, graph, layers)
@@ -76,7 +76,7 @@ def eligible_groups(
         why = _why_not(module, graph, group, makers, left_out, ruled_out)
         tied = [layer for key in group.keys for layer in makers.get(key, ())]
         if not why and importance.reads == "scale" and not any(n in norms for n, _ in group.keys):
-            why = "no norm behind it to rank by"
+            why = "no norm follows it to rank its filters by"
         rule = first_match(rules, tied)
         if not why and rule is not None and rule.ratio is None:
             why = f"a rule says so ({rule.place})"
@@ -88,7 +88,7 @@ def eligible_groups(
                 ruled[index] = rule
     if not any(graph.removable(graph.groups[index]) for index in left):
         raise ChannelError(
-            f"no channel of {type(module).__name__} can go: {_summary(graph, excluded)}"
+            f"no channel of {type(module).__name__} can be removed: {_summary(graph, excluded)}"
         )
     return Eligible(tuple(left), excluded, ruled)
 
@@ -107,7 +107,7 @@ def _why_not(
         for layer in makers.get((name, dim), ()):
             if layer in excluded or (layer in left_out and role == "filter"):
                 word = "excluded" if layer in excluded else "not included"
-                return f"{layer} is {word}, and its channels go together with these"
+                return f"{layer} is {word}, and its channels are coupled with these"
         if role == "filter" and not tensors[name].requires_grad:
             return f"{name} is not trained (requires_grad is False)"
     return ""
@@ -116,7 +116,7 @@ def _why_not(
 def _makers(
     module: nn.Module, graph: ChannelGraph, layers: Collection[str]
 ) -> dict[Key, list[str]]:
-    """Return, by weight and dimension, the layers whose filters it holds; or its own name."""
+    """Return, by weight and dimension, the layers whose filters it holds, or its own name."""
     homes: dict[int, list[str]] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
         homes.setdefault(id(parameter), []).append(name.rpartition(".")[0])

@@ -1,31 +1,24 @@
-"""What would go from a network, layer by layer, and what cannot and why."""
+"""What a network will lose by pruning, as a table that is printed before anything is changed."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-from torch import nn
-
-from lit_compress.pruning.channels.graph import ChannelGraph
-from lit_compress.pruning.channels.trace import named_tensors
-from lit_compress.pruning.layers import PRUNABLE
-from lit_compress.pruning.selection.budget import Budget, saved
-
-COMPUTED = "its weight is computed (weight_norm, LoRA ...), or its forward was not called"
+from lit_compress.pruning.rules.rule import Rule
+from lit_compress.pruning.selection.budget import Budget
 
 
 @dataclass(frozen=True)
 class LayerPreview:
-    """What a layer loses.
+    """What a layer loses of its filters.
 
     Attributes:
-        name: Its name.
-        filters: Filters it has.
-        kept: Filters it keeps.
-        fixed: Filters that cannot go.
-        reasons: Why not.
+        name: Name of the layer.
+        filters: Number of its filters.
+        kept: Number of filters that it keeps.
+        fixed: Number of filters that cannot be removed.
+        reasons: Why they cannot.
     """
 
     name: str
@@ -36,95 +29,82 @@ class LayerPreview:
 
 
 @dataclass(frozen=True)
-class PruningPreview:
-    """What a network loses; print it as a table.
+class WeightPreview:
+    """What a weight loses by its rule.
 
     Attributes:
-        layers: Its conv and linear layers.
-        before: What it costs.
-        after: What it will cost.
+        name: Name of the weight.
+        rule: The rule that matches it, None if none does.
+        granularity: What is pruned: ``element``, ``filter``, ``neuron`` or ``nothing``.
+        size: Number of its elements.
+        left: Number of elements that are neither removed nor zero at the end.
     """
 
-    layers: tuple[LayerPreview, ...]
-    before: Budget
-    after: Budget
+    name: str
+    rule: Rule | None
+    granularity: str
+    size: int
+    left: int
+
+
+@dataclass(frozen=True)
+class PruningPreview:
+    """What a network loses by pruning; print it as a table.
+
+    Attributes:
+        layers: Its conv and linear layers, where filters are removed.
+        before: Cost of the network before pruning, where filters are removed.
+        after: Cost after pruning.
+        weights: The weights of its conv and linear layers, where rules prune.
+    """
+
+    layers: tuple[LayerPreview, ...] = ()
+    before: Budget | None = None
+    after: Budget | None = None
+    weights: tuple[WeightPreview, ...] = ()
+
+    @property
+    def share(self) -> float:
+        """Share of all elements of ``weights`` that is removed or zero at the end."""
+        total = sum(weight.size for weight in self.weights)
+        return 1 - sum(weight.left for weight in self.weights) / total if total else 0.0
 
     def __str__(self) -> str:
+        lines: list[str] = []
+        if self.weights or self.before is None:
+            lines += self._weight_lines()
+        if self.before is not None and self.after is not None:
+            lines += [*self._layer_lines(), *_cost_lines(self.before, self.after)]
+        return "\n".join(lines)
+
+    def _weight_lines(self) -> Iterator[str]:
+        width = max([6, *(len(weight.name) for weight in self.weights)])
+        yield f"{'weight':{width}}      size      left  loses    ratio  rule"
+        for weight in self.weights:
+            rule = weight.rule
+            ratio = "" if rule is None or rule.ratio is None else f"{float(rule.ratio):g}"
+            place = "no rule matches" if rule is None else rule.place
+            row = (
+                f"{weight.name:{width}} {weight.size:9,d} {weight.left:9,d}  "
+                f"{weight.granularity:8} {ratio:>5}  {place}"
+            )
+            yield row.rstrip()
+        yield f"{self.share:.1%} of these weights will be pruned"
+
+    def _layer_lines(self) -> Iterator[str]:
         width = max([5, *(len(layer.name) for layer in self.layers)])
-        lines = [f"{'layer':{width}}  filters    kept  cannot go"]
+        yield f"{'layer':{width}}  filters    kept  cannot be removed"
         for layer in self.layers:
             why = f"{layer.fixed}: {'; '.join(layer.reasons)}" if layer.reasons else ""
             row = f"{layer.name:{width}}  {layer.filters:7d} {layer.kept:7d}  {why}"
-            lines.append(row.rstrip())
-        for word, title in (("parameters", "parameters"), ("macs", "MACs of the example inputs")):
-            old, new = getattr(self.before, word), getattr(self.after, word)
-            selected = f" ({1 - new / old:.1%} go)" if old else ""
-            lines.append(f"{title}: {old:,} to {new:,}{selected}")
-        return "\n".join(lines)
+            yield row.rstrip()
 
 
-def preview(
-    module: nn.Module,
-    graph: ChannelGraph,
-    selected: frozenset[int],
-    budget: Budget,
-    excluded: dict[str, str],
-) -> PruningPreview:
-    """Return what a network loses with channel classes.
-
-    Args:
-        module: The network, whole.
-        graph: Its channels.
-        selected: Channels to remove.
-        budget: What it costs.
-        excluded: Layers that are left alone though channels could go, and why.
-    """
-    parameters = frozenset(name for name, _ in module.named_parameters())
-    after = Budget(
-        budget.parameters - saved(graph, selected, "parameters", parameters),
-        budget.macs - saved(graph, selected, "macs", parameters),
-        budget.filters - saved(graph, selected, "filters", parameters),
+def _cost_lines(before: Budget, after: Budget) -> Iterator[str]:
+    rows = (
+        ("parameters", before.parameters, after.parameters),
+        ("MACs of the example inputs", before.macs, after.macs),
     )
-    names = {id(tensor): name for name, tensor in named_tensors(module).items()}
-    layers = tuple(
-        _layer(graph, name, layer, names.get(id(layer.weight), ""), selected, excluded)
-        for name, layer in module.named_modules()
-        if isinstance(layer, PRUNABLE)
-    )
-    return PruningPreview(layers, budget, after)
-
-
-def _layer(
-    graph: ChannelGraph,
-    name: str,
-    layer: nn.Module,
-    weight: str,
-    selected: Collection[int],
-    excluded: dict[str, str],
-) -> LayerPreview:
-    dim = next((d for d in (0, 1) if _makes(graph, weight, d)), 0)
-    channels = graph.channel_of.get((weight, dim)) if _makes(graph, weight, dim) else None
-    stopped = [frozen for frozen in graph.frozen if frozen.tensor == weight]
-    total = int(getattr(layer, "out_channels", getattr(layer, "out_features", 0)))
-    # An index of a grouped transposed convolution's weight is a filter in each of its groups.
-    lost = (
-        0
-        if channels is None
-        else int(np.isin(channels, list(selected)).sum()) * total // len(channels)
-    )
-    reasons = [str(frozen.reason) for frozen in stopped]
-    if name in excluded:
-        return LayerPreview(name, total, total - lost, total, (excluded[name], *reasons))
-    shape = layer.get_parameter("weight").shape if stopped else ()
-    fixed = sum(len(frozen.indices) * total // shape[frozen.dim] for frozen in stopped)
-    if channels is None and not stopped and not _read_as_depthwise(graph, weight):
-        return LayerPreview(name, total, total, total, (COMPUTED,))
-    return LayerPreview(name, total, total - lost, fixed, tuple(dict.fromkeys(reasons)))
-
-
-def _makes(graph: ChannelGraph, weight: str, dim: int) -> bool:
-    return graph.roles.get((weight, dim)) in ("filter", "depthwise")
-
-
-def _read_as_depthwise(graph: ChannelGraph, weight: str) -> bool:
-    return weight in graph.positions
+    for title, old, new in rows:
+        share = f" ({1 - new / old:.1%} removed)" if old else ""
+        yield f"{title}: {old:,} to {new:,}{share}"

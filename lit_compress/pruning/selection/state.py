@@ -1,9 +1,8 @@
-"""What is known of a network that loses channels: what it was, what is decided, what is gone."""
+"""Pruning state: the original channels of a network, the selected and the removed ones."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,64 +13,119 @@ from lit_compress.errors import PlanError
 from lit_compress.pruning.channels.graph import ChannelGraph
 from lit_compress.pruning.channels.plan import Plan, make_plan, restrict
 from lit_compress.pruning.channels.resize import UnprunedShapes
-from lit_compress.pruning.selection.budget import Budget, Of, saved
+from lit_compress.pruning.selection.budget import Budget, Of, count_saved
 
 Channels = frozenset[int]
 
 
-@dataclass
 class PruningState:
-    """The channels of a network, and which of them are gone.
+    """Which channels of a network are selected for pruning, and which of them are removed.
 
-    Attributes:
-        graph: The channels of the network as it was.
-        budget: What it cost.
-        gone: Classes that are decided to go.
-        removed: Those of them that are cut out of the module; the others are held at zero.
+    A channel is first selected (:meth:`select`); it is then either removed from the module, which
+    :meth:`commit` records, or its weights are kept at zero. Selected channels stay selected.
+
+    Args:
+        graph: The channels of the unpruned network.
+        budget: What the unpruned network costs.
+        selected: Numbers of the selected channels.
+        removed: Numbers of those that were removed from the module.
     """
 
-    graph: ChannelGraph
-    budget: Budget
-    selected: Channels = frozenset()
-    removed: Channels = frozenset()
-    _left: tuple[Channels, ChannelGraph] | None = field(default=None, repr=False)
+    def __init__(
+        self,
+        graph: ChannelGraph,
+        budget: Budget,
+        selected: Channels = frozenset(),
+        removed: Channels = frozenset(),
+    ) -> None:
+        self.graph = graph
+        self.budget = budget
+        self._selected = selected
+        self._removed = removed
+        self._current: tuple[Channels, ChannelGraph] | None = None
 
-    def left(self) -> ChannelGraph:
+    @property
+    def selected(self) -> Channels:
+        """Numbers of the channels that were selected for pruning."""
+        return self._selected
+
+    @property
+    def removed(self) -> Channels:
+        """Numbers of the selected channels that were removed from the module."""
+        return self._removed
+
+    @property
+    def pending(self) -> Channels:
+        """Numbers of the selected channels that the module still has."""
+        return self._selected - self._removed
+
+    def select(self, channels: Channels) -> None:
+        """Select channels for pruning.
+
+        Args:
+            channels: Numbers of all selected channels, the earlier ones included.
+
+        Raises:
+            PlanError: If a channel that was removed is not among them, or one is unknown.
+        """
+        if not self._removed <= channels:
+            raise PlanError(
+                f"{len(self._removed - channels)} channels were removed from the network, and so "
+                "must stay selected"
+            )
+        if not channels <= frozenset(self.graph.channels):
+            raise PlanError("the selection has channels that the network does not have")
+        self._selected = channels
+
+    def commit(self) -> None:
+        """Record that all selected channels were removed from the module."""
+        self._removed = self._selected
+
+    def current_graph(self) -> ChannelGraph:
         """Return the channels of the module as it is now."""
-        if self._left is None or self._left[0] != self.removed:
-            graph = restrict(self.graph, make_plan(self.graph, self.removed))
-            self._left = self.removed, graph
-        return self._left[1]
+        if self._current is None or self._current[0] != self._removed:
+            graph = restrict(self.graph, make_plan(self.graph, self._removed))
+            self._current = self._removed, graph
+        return self._current[1]
+
+    def kept_graph(self) -> ChannelGraph:
+        """Return the channels that are not selected."""
+        return restrict(self.graph, make_plan(self.graph, self._selected))
 
     def check(self, tensors: Mapping[str, Tensor]) -> None:
-        """Make sure that a module has lost what is said to be removed.
+        """Check that a module has the shapes that the removed channels leave.
 
         Args:
             tensors: Its parameters and buffers by name.
 
         Raises:
-            PlanError: If it has not.
+            PlanError: If one has another shape, or is missing.
         """
-        for name, shape in self.left().shapes.items():
+        for name, shape in self.current_graph().shapes.items():
             here = tuple(tensors[name].shape) if name in tensors else None
             if here != shape:
                 raise PlanError(
-                    f"the record of pruned channels says that {name} is {shape}, and it is "
-                    f"{here or 'missing'}: the checkpoint is damaged, or of another network"
+                    f"the record of pruned channels says that {name} has shape {shape}, and it has "
+                    f"{here or 'none: it is missing'}: the checkpoint is damaged, or of another "
+                    "network"
                 )
 
-    def plan(self, selected: Channels) -> Plan:
-        """Return the plan that removes classes from the module as it is now."""
-        return make_plan(self.left(), selected - self.removed)
+    def plan(self, channels: Channels) -> Plan:
+        """Return the plan that removes channels from the module as it is now.
 
-    def kept(self) -> ChannelGraph:
-        """Return the channels that are not decided to go."""
-        return restrict(self.graph, make_plan(self.graph, self.selected))
+        Args:
+            channels: Numbers of the channels; those that were removed already are passed over.
+        """
+        return make_plan(self.current_graph(), channels - self._removed)
 
     def masks(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return masks, False where a parameter belongs to a class that is to be held at zero."""
+        """Return boolean masks, False where a parameter belongs to a pending channel.
+
+        Args:
+            parameters: The module's parameters by name.
+        """
         masks: dict[str, Tensor] = {}
-        for cut in self.plan(self.selected).cuts:
+        for cut in self.plan(self._selected).cuts:
             if cut.tensor in parameters:
                 whole = torch.ones(parameters[cut.tensor].shape, dtype=torch.bool)
                 mask = masks.setdefault(cut.tensor, whole)
@@ -80,46 +134,49 @@ class PruningState:
         return masks
 
     def total(self, of: Of) -> int:
-        """Return what the network had of filters that may go, parameters or MACs."""
+        """Return the prunable filters, all parameters, or the MACs of the unpruned network."""
         totals = {"filters": self.budget.filters, "parameters": self.budget.parameters}
         return totals.get(of, self.budget.macs)
 
-    def saved(self, of: Of, parameters: frozenset[str], selected: Channels | None = None) -> int:
-        """Return how many filters, parameters or MACs go with classes: all that are decided.
+    def saved(self, of: Of, parameters: frozenset[str], channels: Channels | None = None) -> int:
+        """Return how many filters, parameters or MACs channels take with them.
 
         Args:
             of: What to count.
             parameters: Names of the tensors that count as parameters.
-            selected: Other channels.
+            channels: Numbers of the channels. Default: the selected ones.
         """
-        return saved(self.graph, self.selected if selected is None else selected, of, parameters)
+        chosen = self._selected if channels is None else channels
+        return count_saved(self.graph, chosen, of, parameters)
 
-    def original(self) -> UnprunedShapes:
-        """Return what the network was, to be kept beside its weights."""
-        return UnprunedShapes.of(self.graph, self.removed)
+    def unpruned_shapes(self) -> UnprunedShapes:
+        """Return the shapes of the unpruned network, which are stored next to its weights."""
+        return UnprunedShapes.of(self.graph, self._removed)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the ledger as lists, numbers, text and tensors, for a checkpoint."""
+        """Return the state as lists, numbers, text and tensors, for a checkpoint."""
+        # The keys are those of the first release, whose checkpoints still load.
         return {
             "graph": self.graph.to_dict(),
             "budget": [self.budget.parameters, self.budget.macs, self.budget.filters],
-            "gone": torch.tensor(sorted(self.selected), dtype=torch.int32),
-            "removed": torch.tensor(sorted(self.removed), dtype=torch.int32),
+            "gone": torch.tensor(sorted(self._selected), dtype=torch.int32),
+            "removed": torch.tensor(sorted(self._removed), dtype=torch.int32),
         }
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> PruningState:
-        """Return the ledger that :meth:`to_dict` gave.
+        """Return the state that :meth:`to_dict` wrote.
 
         Raises:
-            PlanError: If it is not one.
+            PlanError: If the content is damaged.
         """
         try:
             graph = ChannelGraph.from_dict(content["graph"])
             parameters, macs, filters = (int(number) for number in content["budget"])
             selected, removed = (_numbers(content[key]) for key in ("gone", "removed"))
             if graph.channel_count > sum(map(len, graph.channel_of.values())):
-                raise ValueError("more classes than channels")  # their number takes memory
+                # Arrays as long as the highest number are made: a damaged one takes the memory.
+                raise ValueError("there are more channels than indices of tensors")
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             if isinstance(error, PlanError):
                 raise
@@ -129,16 +186,19 @@ class PruningState:
             ) from error
         if not selected <= frozenset(graph.channels) or not removed <= selected:
             raise PlanError(
-                "the checkpoint's record of pruned channels is damaged: unknown classes"
+                "the checkpoint's record of pruned channels is damaged: unknown channels"
             )
         return cls(graph, Budget(parameters, macs, filters), selected, removed)
 
 
 def pruning_state_of(checkpoint: Mapping[str, Any]) -> PruningState | None:
-    """Return the ledger that a filter-pruning callback left in a checkpoint, None if there is none.
+    """Return the state that a pruning callback saved in a checkpoint, None if there is none.
+
+    Args:
+        checkpoint: The whole content of a Lightning checkpoint.
 
     Raises:
-        PlanError: If it is damaged.
+        PlanError: If the state is damaged.
     """
     states = checkpoint.get("callbacks")
     for state in states.values() if isinstance(states, dict) else ():
@@ -147,7 +207,7 @@ def pruning_state_of(checkpoint: Mapping[str, Any]) -> PruningState | None:
     return None
 
 
-def _numbers(channels: Tensor) -> Channels:
-    if channels.dim() != 1 or channels.is_floating_point():
-        raise ValueError("classes must be whole numbers in one dimension")
-    return frozenset(channels.tolist())
+def _numbers(stored: Tensor) -> Channels:
+    if stored.dim() != 1 or stored.is_floating_point():
+        raise ValueError("channels must be whole numbers in one dimension")
+    return frozenset(stored.tolist())

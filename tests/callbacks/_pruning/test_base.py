@@ -21,7 +21,7 @@ class Noted(PruningCallback):
     """Removes nothing, and notes what it was asked for."""
 
     def __init__(self, target: float, schedule: Schedule, monitor: str | None = None) -> None:
-        super().__init__(target, schedule, monitor)
+        super().__init__(Fraction(repr(target)), schedule, monitor)
         self.asked: list[Fraction] = []
 
     def prune(self, trainer: Trainer, pl_module: LightningModule, share: Fraction) -> float:
@@ -29,7 +29,7 @@ class Noted(PruningCallback):
         return float(share)
 
     def arguments(self) -> dict[str, Any]:
-        return {"target": self.target, "schedule": plain(self.schedule)}
+        return {"target": self.goal, "schedule": plain(self.schedule)}
 
 
 class Look(Noted, BeforePruning):

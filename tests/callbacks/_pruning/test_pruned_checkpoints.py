@@ -56,9 +56,13 @@ def test_a_fit_goes_on_with_the_callback_only(
 def test_a_fit_without_pruning_is_left_alone(
     foreign: ForeignModule, make_trainer: MakeTrainer, tmp_path: Path
 ) -> None:
+    untrained = copy.deepcopy(foreign)
     trainer = make_trainer(max_epochs=1, callbacks=[PrunedCheckpoints()])
     trainer.fit(foreign, loader(32), loader(16, 1))
     trainer.save_checkpoint(tmp_path / "dense.ckpt")
-    make_trainer(max_epochs=2, callbacks=[PrunedCheckpoints()]).fit(
-        ForeignModule(), loader(32), loader(16, 1), ckpt_path=tmp_path / "dense.ckpt"
-    )
+    again = make_trainer(max_epochs=2, callbacks=[PrunedCheckpoints()])
+    again.fit(ForeignModule(), loader(32), loader(16, 1), ckpt_path=tmp_path / "dense.ckpt")
+    straight = copy.deepcopy(untrained)
+    make_trainer(max_epochs=2).fit(straight, loader(32), loader(16, 1))
+    resumed = again.lightning_module.state_dict()
+    assert all(torch.equal(resumed[n], tensor) for n, tensor in straight.state_dict().items())

@@ -11,13 +11,13 @@ def net() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
 
 
-def held(net: nn.Module) -> WeightMasks:
+def masked(net: nn.Module) -> WeightMasks:
     """Hold the first filter of the first layer at zero."""
-    hold = WeightMasks()
+    masks = WeightMasks()
     mask = torch.ones(3, 4, dtype=torch.bool)
     mask[0] = False
-    hold.hold(dict(net.named_parameters()), {"0.weight": mask})
-    return hold
+    masks.set(dict(net.named_parameters()), {"0.weight": mask})
+    return masks
 
 
 def step(net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -28,7 +28,7 @@ def step(net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
 
 def test_weights_are_zero_at_once_and_others_as_they_were(net: nn.Module) -> None:
     before = net[0].weight.detach().clone()
-    held(net)
+    masked(net)
     assert not net[0].weight[0].any()
     assert torch.equal(net[0].weight[1:], before[1:])
 
@@ -38,54 +38,54 @@ def test_weights_stay_zero_after_each_step_until_released(net: nn.Module, name: 
     options = {"momentum": 0.9} if name == "SGD" else {}
     optimizer = getattr(torch.optim, name)(net.parameters(), lr=0.1, **options)
     step(net, optimizer)  # momentum that would move what is held
-    hold = held(net)
-    hold.attach([optimizer])
+    masks = masked(net)
+    masks.attach([optimizer])
     for _ in range(3):
         step(net, optimizer)
         assert not net[0].weight[0].any()
         assert net[0].weight[1:].all()
-    hold.release()
+    masks.detach()
     step(net, optimizer)
     assert net[0].weight[0].any()
 
 
 def test_attaching_again_leaves_one_hook(net: nn.Module) -> None:
-    optimizer, hold = torch.optim.SGD(net.parameters(), lr=0.1), held(net)
-    hold.attach([optimizer])
-    hold.attach([optimizer])
+    optimizer, masks = torch.optim.SGD(net.parameters(), lr=0.1), masked(net)
+    masks.attach([optimizer])
+    masks.attach([optimizer])
     assert len(optimizer._optimizer_step_post_hooks) == 1
-    hold.release()
-    hold.release()
+    masks.detach()
+    masks.detach()
     assert not optimizer._optimizer_step_post_hooks
 
 
 def test_gradients_of_what_is_held_are_zero_and_absent_ones_stay_absent(net: nn.Module) -> None:
-    hold = held(net)
-    hold.apply_to_gradients()
+    masks = masked(net)
+    masks.apply_to_gradients()
     assert net[0].weight.grad is None
     net(torch.ones(2, 4)).square().sum().backward()
     net[0].weight.grad.fill_(1.0)
-    hold.apply_to_gradients()
+    masks.apply_to_gradients()
     assert net[0].weight.grad.sum(1).tolist() == [0, 4, 4]
 
 
 def test_nothing_is_held_before_or_after(net: nn.Module) -> None:
     WeightMasks().apply()
     WeightMasks().apply_to_gradients()
-    hold = held(net)
-    hold.clear()
+    masks = masked(net)
+    masks.clear()
     nn.init.ones_(net[0].weight)
-    hold.apply()
+    masks.apply()
     assert net[0].weight.all()
 
 
 def test_the_last_masks_count(net: nn.Module) -> None:
-    hold = held(net)
+    masks = masked(net)
     mask = torch.tensor([[True, False, True], [True, True, True]])
-    hold.hold(dict(net.named_parameters()), {"1.weight": mask})
+    masks.set(dict(net.named_parameters()), {"1.weight": mask})
     nn.init.ones_(net[0].weight)
     nn.init.ones_(net[1].weight)
-    hold.apply()
+    masks.apply()
     assert net[0].weight.all()
     assert torch.equal(net[1].weight.bool(), mask)
 
@@ -94,9 +94,9 @@ def test_the_last_masks_count(net: nn.Module) -> None:
 def test_masks_have_type_and_memory_format_of_their_weights(dtype: torch.dtype) -> None:
     layer = nn.Conv2d(4, 4, 3).to(dtype).to(memory_format=torch.channels_last)
     mask = torch.rand(4, 4, 3, 3) > 0.5
-    hold = WeightMasks()
-    hold.hold({"weight": layer.weight}, {"weight": mask})
+    masks = WeightMasks()
+    masks.set({"weight": layer.weight}, {"weight": mask})
     assert torch.equal(layer.weight.bool(), mask)
-    assert layer.weight.dtype == hold._masks[0].dtype == dtype
+    assert layer.weight.dtype == masks._masks[0].dtype == dtype
     assert layer.weight.is_contiguous(memory_format=torch.channels_last)
-    assert hold._masks[0].is_contiguous(memory_format=torch.channels_last)
+    assert masks._masks[0].is_contiguous(memory_format=torch.channels_last)

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,26 +16,28 @@ from lit_compress.errors import CheckpointError
 MakeTrainer = Callable[..., Trainer]
 
 
-def fitted(make_trainer: MakeTrainer, folder: Path, shrink: str, top: int = -1) -> Trainer:
-    keep = ModelCheckpoint(folder, "{epoch}", monitor="my_loss", save_top_k=top)
+def fitted(make_trainer: MakeTrainer, folder: Path, shrink: str, mode: str = "min") -> Trainer:
+    keep = ModelCheckpoint(folder, "{epoch}", monitor="my_loss", mode=mode, save_top_k=-1)
     pruning = FilterPruning(0.5, schedule=Schedule(1, 2), shrink=shrink)
     trainer = make_trainer(max_epochs=5, callbacks=[pruning, keep], enable_checkpointing=True)
     trainer.fit(ForeignModule(), loader(), loader(32, 1))
     return trainer
 
 
-@pytest.mark.parametrize("shrink", ["every", "end"])
+@pytest.mark.parametrize(
+    ("shrink", "mode", "best"), [("every", "min", min), ("end", "min", min), ("end", "max", max)]
+)
 def test_weights_are_the_best_of_the_pruned_epochs(
-    shrink: str, tmp_path: Path, make_trainer: MakeTrainer
+    shrink: str, mode: str, best: Any, tmp_path: Path, make_trainer: MakeTrainer
 ) -> None:
     """With shrink="end" the checkpoints are whole, and what is loaded has to be cut."""
-    trainer = fitted(make_trainer, tmp_path, shrink)
+    trainer = fitted(make_trainer, tmp_path, shrink, mode)
     copy = ForeignModule()
     load_best(trainer, copy)
     assert copy.net[0].weight.shape == (4, 1, 3, 3)
     scores = trainer.checkpoint_callback.best_k_models
     pruned = {path: scores[path] for path in scores if int(Path(path).stem[-1]) >= 2}
-    content = torch.load(min(pruned, key=pruned.get), weights_only=True)["state_dict"]
+    content = torch.load(best(pruned, key=pruned.get), weights_only=True)["state_dict"]
     kept = content["net.7.bias"]
     assert torch.equal(copy.net[7].bias, kept)
 

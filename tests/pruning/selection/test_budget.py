@@ -19,7 +19,7 @@ from torchvision.models.resnet import Bottleneck, ResNet
 
 from lit_compress.measure import cost
 from lit_compress.pruning import ChannelGraph, analyse, apply, make_plan
-from lit_compress.pruning.selection.budget import Budget, Limits, Selection, saved, select
+from lit_compress.pruning.selection.budget import Budget, Limits, Selection, count_saved, select
 
 SHARES = st.decimals("0", "0.99", places=2).map(lambda d: Fraction(str(d)))
 NONE: frozenset[int] = frozenset()
@@ -154,7 +154,7 @@ def test_global_takes_the_lowest_scores_until_the_share_is_reached(
     scores = scores_of(seed)
 
     def enough(selected: frozenset[int]) -> bool:
-        return saved(graph, selected, of, names) >= share * total
+        return count_saved(graph, selected, of, names) >= share * total
 
     chosen = choose(share, scores, of, "global")
     assert chosen.selected == naive_global(scores, enough)
@@ -206,6 +206,9 @@ def test_widths_are_multiples_and_at_least_min_channels(
 def test_rounding_goes_to_the_nearest_multiple_that_min_channels_allow() -> None:
     half, scores = Fraction(1, 2), scores_of(0)
     assert lost(choose(half, scores, limits=Limits(1, 8))) == {"a": 0, "b": 4, "c": 12, "d": 5}
+    # 13 of 20 would stay: 16 is nearer than 8
+    third = choose(Fraction(7, 20), scores, limits=Limits(1, 8))
+    assert lost(third) == {"a": 0, "b": 4, "c": 4, "d": 5}
     # 10 of 20 are wanted; 8 is nearer than 16, but fewer than 10 may not stay
     assert lost(choose(half, scores, limits=Limits(10, 8)))["c"] == 4
 
@@ -231,7 +234,7 @@ def test_a_local_share_of_the_cost_is_reached_and_hardly_passed(
     spent = cost(net, torch.zeros(1, 3, 4, 4))
     due = share * getattr(spent, of)
     chosen = choose(share, scores_of(seed), of)
-    reached = saved(graph, chosen.selected, of, names)
+    reached = count_saved(graph, chosen.selected, of, names)
     assert (reached >= due) != bool(chosen.clamped)
     assume(reached >= due > 0)
     shares = [number / SIZES[name] for name, number in lost(chosen).items()]
@@ -241,7 +244,7 @@ def test_a_local_share_of_the_cost_is_reached_and_hardly_passed(
         scores = scores_of(seed)
         last = max(number, key=lambda c: (scores[c], c))
         chosen = Selection(chosen.selected - {last})
-    assert saved(graph, chosen.selected, of, names) < due
+    assert count_saved(graph, chosen.selected, of, names) < due
 
 
 @pytest.mark.parametrize("scope", ["local", "global"])
@@ -295,7 +298,7 @@ def test_what_a_rule_takes_counts_towards_the_share_of_the_cost() -> None:
     ratios = {2: Fraction(1, 2)}
     only = choose(Fraction(0), scores_of(0), "parameters", limits=Limits(ratios=ratios))
     share = Fraction(
-        saved(graph, only.selected, "parameters", names),
+        count_saved(graph, only.selected, "parameters", names),
         cost(net, torch.zeros(1, 3, 4, 4)).parameters,
     )
     assert choose(share, scores_of(0), "parameters", limits=Limits(ratios=ratios)) == only
@@ -368,8 +371,10 @@ def test_what_is_said_to_be_saved_is_what_goes(name: str) -> None:
         apply(make_plan(graph, selected), small)
         after = cost(small, images)
         for of in ("parameters", "macs"):
-            assert saved(graph, selected, of, names) == getattr(before, of) - getattr(after, of), of
-        assert saved(graph, selected, "filters", names) == filters(model) - filters(small)
+            assert count_saved(graph, selected, of, names) == getattr(before, of) - getattr(
+                after, of
+            ), of
+        assert count_saved(graph, selected, "filters", names) == filters(model) - filters(small)
 
 
 def filters(model: nn.Module) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lit_compress.errors import RuleError
 from lit_compress.pruning.rules.rule import Rule
 from lit_compress.pruning.selection.by_rules import RuleSelector, channel_rules
+from lit_compress.pruning.selection.selector import PruningStep
 
 X = torch.zeros(2, 1, 6, 6)
 
@@ -47,7 +48,7 @@ def selected(
     """How many filters or neurons of each layer a selector takes."""
     net = net or Net()
     selector = RuleSelector(channel_rules(net, tuple(rules)), **options)  # type: ignore[arg-type]
-    state = selector.open(net, X)
+    state = selector.analyse(net, X)
     cut = state.plan(selector.select(net, state).selected).by_tensor()
     return {name: cuts[0].size - len(cuts[0].keep) for name, cuts in cut.items() if 0 in cuts} | {}
 
@@ -89,7 +90,7 @@ def test_each_rule_ranks_by_its_own_importance() -> None:
         net, (rule("a", 0.5, "", None, "bn_scale"), rule("c", 0.3, "", None, "l1"))
     )
     selector = RuleSelector(rules)
-    state = selector.open(net, X)
+    state = selector.analyse(net, X)
     plan = state.plan(selector.select(net, state).selected).by_tensor()
     assert list(plan["a.weight"][0].keep) == [0, 1, 2, 3]
     assert list(plan["c.weight"][0].keep) == [3, 4, 5, 6, 7, 8, 9]
@@ -99,12 +100,12 @@ def test_the_share_due_follows_progress_and_stages_and_never_shrinks() -> None:
     net = Net()
     staged = Rule("c", Fraction(1, 2), "f", stages=(Fraction(1, 10), Fraction(1, 2)))
     selector = RuleSelector(channel_rules(net, (staged, rule("d", 0.5, "", "neuron"))))
-    state = selector.open(net, X)
+    state = selector.analyse(net, X)
     counts = []
     for stage, progress in enumerate((Fraction(1, 3), Fraction(2, 3), Fraction(1))):
-        chosen = selector.select(net, state, progress, stage).selected
+        chosen = selector.select(net, state, PruningStep(progress, stage)).selected
         assert state.selected <= chosen
-        state.selected = chosen
+        state.select(chosen)
         plan = state.plan(chosen).by_tensor()
         counts.append([10 - len(plan["c.weight"][0].keep), 12 - len(plan["d.weight"][0].keep)])
     assert counts == [[1, 2], [5, 4], [5, 6]]
@@ -132,7 +133,9 @@ def test_global_scope_ranks_the_layers_of_one_rule_together() -> None:
 
 
 def test_bn_scale_without_a_norm_is_refused_by_the_place_of_the_rule() -> None:
-    with pytest.raises(RuleError, match=r"^f:3: importance bn_scale .* and c has none: use l1"):
+    with pytest.raises(
+        RuleError, match=r"^f:3: importance bn_scale .* no norm follows c: use l1"
+    ):
         selected([rule("c", 0.5, "f:3", None, "bn_scale")])
 
 
@@ -141,7 +144,7 @@ def test_rules_that_take_nothing_are_told_with_the_reason() -> None:
     selector = RuleSelector(
         channel_rules(net, (rule("e", 0.5, "f:1", "neuron"), rule("c", 0.5, "f:2")))
     )
-    state = selector.open(net, X)
+    state = selector.analyse(net, X)
     idle = selector.idle(net, state.graph)
     assert list(idle) == ["e.weight"]
     assert idle["e.weight"].startswith("f:1: ")

@@ -1,111 +1,12 @@
-import pytest
-import torch
-from torch import Tensor, nn
-from torch.nn.utils.parametrizations import weight_norm
+"""The tables of a preview are plain text."""
 
-from lit_compress.measure import cost
-from lit_compress.pruning import analyse, apply, make_plan
+from __future__ import annotations
+
+from fractions import Fraction
+
+from lit_compress.pruning.rules.rule import Rule
 from lit_compress.pruning.selection.budget import Budget
-from lit_compress.pruning.selection.preview import LayerPreview, PruningPreview, preview
-
-
-def look(net: nn.Module, images: Tensor, excluded: dict[str, str] | None = None) -> PruningPreview:
-    """Prune a third of each group, and return what was foretold."""
-    graph, before = analyse(net, images), cost(net, images)
-    selected = frozenset(
-        n for g in graph.groups for n in g.channels[: max(1, len(g.channels) // 3)]
-    )
-    budget = Budget(before.parameters, before.macs, int(graph.filters().sum()))
-    found = preview(net, graph, selected, budget, excluded or {})
-    apply(make_plan(graph, selected), net)
-    after = cost(net, images)
-    assert (found.after.parameters, found.after.macs) == (after.parameters, after.macs)
-    return found
-
-
-def layers(found: PruningPreview) -> dict[str, LayerPreview]:
-    return {layer.name: layer for layer in found.layers}
-
-
-class Net(nn.Module):
-    """All kinds of layers that make channels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = nn.Sequential(
-            *(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, groups=8), nn.ReLU()),
-            *(nn.ConvTranspose2d(8, 12, 2), nn.ReLU(), nn.ConvTranspose2d(12, 12, 2, groups=12)),
-            *(nn.ConvTranspose2d(12, 12, 2, groups=2), nn.ReLU(), nn.Conv2d(12, 12, 1, groups=2)),
-            *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 6), nn.ReLU()),
-        )
-        self.head = nn.Linear(6, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.net(x))
-
-
-def test_each_layer_keeps_what_is_foretold() -> None:
-    net = Net()
-    found = layers(look(net, torch.randn(1, 3, 6, 6)))
-    kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-    modules = {name: layer for name, layer in net.named_modules() if isinstance(layer, kinds)}
-    assert found.keys() == modules.keys()
-    for name, layer in modules.items():
-        width = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
-        assert (name, found[name].kept) == (name, width)
-        assert (found[name].kept < found[name].filters) == (name != "head")
-
-
-def test_an_output_cannot_go_and_says_so() -> None:
-    found = layers(look(Net(), torch.randn(1, 3, 6, 6)))
-    assert found["head"] == LayerPreview("head", 2, 2, 2, ("is an output of the network",))
-
-
-class Parts(nn.Module):
-    """A layer whose last three channels are added to the input, and one that shares its weight."""
-
-    def __init__(self, turned: bool = False) -> None:
-        super().__init__()
-        self.one = nn.ConvTranspose2d(3, 8, 1) if turned else nn.Conv2d(3, 8, 1)
-        self.side = nn.Conv2d(3, 5, 1)
-        self.two, self.three = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
-        self.three.weight = self.two.weight
-        self.head = nn.Linear(8, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.one(x) + torch.cat((self.side(x), x), 1)
-        return self.head(self.three(self.two(x).relu()).relu().mean((2, 3)))
-
-
-@pytest.mark.parametrize("turned", [False, True])
-def test_channels_of_one_layer_that_cannot_go_are_counted(turned: bool) -> None:
-    found = layers(look(Parts(turned), torch.randn(1, 3, 4, 4)))["one"]
-    assert found.filters == 8
-    assert found.fixed == 3
-    assert len(found.reasons) == 1
-    assert found.kept == 7
-
-
-def test_a_layer_that_shares_its_weight_is_described_like_the_other() -> None:
-    net = Parts()
-    found = layers(look(net, torch.randn(1, 3, 4, 4)))
-    assert found["two"].kept == found["three"].kept == net.three.out_channels
-    assert found["two"].reasons == found["three"].reasons
-
-
-def test_a_computed_weight_is_the_reason() -> None:
-    net = nn.Sequential(weight_norm(nn.Linear(3, 4)), nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2))
-    found = layers(look(net, torch.randn(1, 3)))["0"]
-    assert (found.filters, found.kept, found.fixed) == (4, 4, 4)
-    assert "weight is computed" in found.reasons[0]
-
-
-def test_a_layer_that_is_left_alone_gives_that_reason_first() -> None:
-    net = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 2))
-    graph = analyse(net, torch.randn(1, 3))
-    found = preview(net, graph, frozenset(), Budget(38, 30), {"0": "0 is excluded", "2": "why"})
-    assert layers(found)["0"] == LayerPreview("0", 6, 6, 6, ("0 is excluded",))
-    assert layers(found)["2"].reasons == ("why", "is an output of the network")
+from lit_compress.pruning.selection.preview import LayerPreview, PruningPreview, WeightPreview
 
 
 def test_the_table_is_plain_text() -> None:
@@ -115,23 +16,36 @@ def test_the_table_is_plain_text() -> None:
         Budget(1500, 1_000_000),
     )
     assert str(found).splitlines() == [
-        "layer   filters    kept  cannot go",
+        "layer   filters    kept  cannot be removed",
         "body.0     1024     512",
         "head         10      10  10: a; b",
-        "parameters: 2,000 to 1,500 (25.0% go)",
-        "MACs of the example inputs: 3,000,000 to 1,000,000 (66.7% go)",
+        "parameters: 2,000 to 1,500 (25.0% removed)",
+        "MACs of the example inputs: 3,000,000 to 1,000,000 (66.7% removed)",
     ]
 
 
 def test_the_table_of_nothing_has_no_shares() -> None:
     lines = str(PruningPreview((), Budget(0, 0), Budget(0, 0))).splitlines()
     assert lines == [
-        "layer  filters    kept  cannot go",
+        "layer  filters    kept  cannot be removed",
         "parameters: 0 to 0",
         "MACs of the example inputs: 0 to 0",
     ]
 
 
-def test_a_network_that_is_one_layer() -> None:
-    found = look(nn.Linear(3, 2), torch.randn(1, 3))
-    assert [(layer.name, layer.kept) for layer in found.layers] == [("", 2)]
+def test_weights_come_before_layers() -> None:
+    rule = Rule("a", Fraction(1, 2), "rules.yaml:1")
+    weights = (
+        WeightPreview("a.weight", rule, "filter", 8, 4),
+        WeightPreview("b", None, "nothing", 2, 2),
+    )
+    cost = Budget(10, 100)
+    lines = str(PruningPreview((LayerPreview("a", 2, 1),), cost, cost, weights)).splitlines()
+    assert [line.split()[0] for line in lines[:5]] == ["weight", "a.weight", "b", "40.0%", "layer"]
+    assert lines[1].endswith("filter     0.5  rules.yaml:1")
+    assert lines[2].endswith("no rule matches")
+
+
+def test_an_empty_preview_prunes_nothing() -> None:
+    assert PruningPreview().share == 0
+    assert "0.0% of these weights will be pruned" in str(PruningPreview())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,9 @@ from lit_compress.errors import PlanError
 from lit_compress.measure import cost
 from lit_compress.pruning import analyse, apply
 from lit_compress.pruning.channels.trace import named_tensors
+from lit_compress.pruning.selection.analysis import parameter_names
 from lit_compress.pruning.selection.state import PruningState, pruning_state_of
-from lit_compress.pruning.selection.uniform import UniformSelector, parameter_names
+from lit_compress.pruning.selection.uniform import UniformSelector
 
 IMAGES = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 
@@ -34,7 +36,7 @@ def net() -> nn.Sequential:
 
 @pytest.fixture
 def state(net: nn.Sequential) -> PruningState:
-    return UniformSelector().open(net, IMAGES)
+    return UniformSelector(Fraction(1, 2)).analyse(net, IMAGES)
 
 
 def some(state: PruningState, share: float, seed: int = 0) -> frozenset[int]:
@@ -57,8 +59,9 @@ def test_what_is_removed_in_steps_is_what_is_removed_at_once(
     half = frozenset(sorted(selected)[::2])
     for step in (frozenset(), half, selected, selected):
         apply(state.plan(step), net)
-        state.selected = state.removed = step
-        left = state.left()
+        state.select(step)
+        state.commit()
+        left = state.current_graph()
         own = named_tensors(net)
         assert all(tuple(own[name].shape) == shape for name, shape in left.shapes.items())
         assert set(left.channels) == set(state.graph.channels) - step
@@ -69,8 +72,9 @@ def test_what_is_removed_in_steps_is_what_is_removed_at_once(
 def test_what_is_left_is_what_a_new_analysis_finds(net: nn.Sequential, state: PruningState) -> None:
     selected = some(state, 0.5)
     apply(state.plan(selected), net)
-    state.selected = state.removed = selected
-    left, anew = state.left(), analyse(net, IMAGES)
+    state.select(selected)
+    state.commit()
+    left, anew = state.current_graph(), analyse(net, IMAGES)
     assert left.shapes == anew.shapes
     assert left.roles == anew.roles
     assert left.norms.keys() == anew.norms.keys()
@@ -88,7 +92,9 @@ def test_masks_hold_what_is_decided_and_not_yet_removed(
     first, selected = some(state, 0.25), some(state, 0.5)
     assert first < selected
     apply(state.plan(first), net)
-    state.removed, state.selected = first, selected
+    state.select(first)
+    state.commit()
+    state.select(selected)
     parameters = dict(net.named_parameters())
     masks = state.masks(parameters)
     held = copy.deepcopy(net)
@@ -117,7 +123,7 @@ def test_savings_are_those_of_the_smaller_network(net: nn.Sequential, state: Pru
     assert state.saved("parameters", names, selected) == before.parameters - after.parameters
     assert state.saved("macs", names, selected) == before.macs - after.macs
     assert state.saved("filters", names, selected) == 4 + 4 + 3
-    state.selected = selected
+    state.select(selected)
     assert state.saved("macs", names) == before.macs - after.macs
 
 
@@ -129,13 +135,15 @@ def stored(state: PruningState) -> dict[str, Any]:
     return content
 
 
-def test_a_stored_ledger_goes_on(net: nn.Sequential, state: PruningState) -> None:
-    state.removed, state.selected = some(state, 0.25), some(state, 0.5)
+def test_a_stored_state_is_restored(net: nn.Sequential, state: PruningState) -> None:
+    state.select(some(state, 0.25))
+    state.commit()
+    state.select(some(state, 0.5))
     found = PruningState.from_dict(stored(state))
     assert (found.selected, found.removed) == (state.selected, state.removed)
     assert found.budget == state.budget
     assert found.plan(some(state, 0.75)) == state.plan(some(state, 0.75))
-    assert found.original() == state.original()
+    assert found.unpruned_shapes() == state.unpruned_shapes()
     assert found.graph.groups == state.graph.groups
     assert found.graph.channel_count == state.graph.channel_count
     for number in state.graph.channels:
@@ -146,8 +154,10 @@ def test_a_stored_ledger_goes_on(net: nn.Sequential, state: PruningState) -> Non
 def test_the_record_is_of_what_is_removed_not_of_what_is_held(
     net: nn.Sequential, state: PruningState
 ) -> None:
-    state.removed, state.selected = some(state, 0.25), some(state, 0.5)
-    original = state.original()
+    state.select(some(state, 0.25))
+    state.commit()
+    state.select(some(state, 0.5))
+    original = state.unpruned_shapes()
     assert original.shapes["0.weight"] == (8, 3, 3, 3)
     assert original.norms == {"4": 6}
 
@@ -231,18 +241,34 @@ def test_a_module_that_did_not_lose_what_is_removed_is_refused(
 ) -> None:
     selected = some(state, 0.5)
     state.check(named_tensors(net))
-    state.selected = state.removed = selected
+    state.select(selected)
+    state.commit()
     with pytest.raises(PlanError, match="damaged, or of another network"):
         state.check(named_tensors(net))
-    state.removed = frozenset()
-    apply(state.plan(selected), net)
-    state.removed = selected
+    whole = PruningState(state.graph, state.budget)
+    apply(whole.plan(selected), net)
     state.check(named_tensors(net))
 
 
-def test_the_ledger_of_a_checkpoint_is_found(state: PruningState) -> None:
+def test_the_state_of_a_checkpoint_is_found(state: PruningState) -> None:
     assert pruning_state_of({}) is None
     assert pruning_state_of({"callbacks": {"other": {}, "more": None}}) is None
     found = pruning_state_of({"callbacks": {"other": 1, "pruning": {"ledger": state.to_dict()}}})
     assert found is not None
     assert found.budget == state.budget
+
+
+def test_removed_channels_stay_selected(state: PruningState) -> None:
+    state.select(some(state, 0.5))
+    assert state.pending == state.selected
+    state.commit()
+    assert state.removed == state.selected
+    assert not state.pending
+    with pytest.raises(PlanError, match="must stay selected"):
+        state.select(some(state, 0.25))
+
+
+def test_unknown_channels_cannot_be_selected(state: PruningState) -> None:
+    with pytest.raises(PlanError, match="does not have"):
+        state.select(frozenset({state.graph.channel_count + 1}))
+    assert state.selected == frozenset()

@@ -18,8 +18,12 @@ from lit_compress.pruning import Importance, apply
 from lit_compress.pruning.channels.trace import named_tensors
 from lit_compress.pruning.importance import L1, L2, BatchNormScale, Fpgm, Taylor
 from lit_compress.pruning.rules.rule import Rule
-from lit_compress.pruning.selection.uniform import UniformSelector, parameter_names
+from lit_compress.pruning.selection.analysis import parameter_names
+from lit_compress.pruning.selection.selector import PruningStep
+from lit_compress.pruning.selection.uniform import UniformSelector
 
+#: With this target, the progress of the schedule is the share.
+ALL = Fraction(1)
 IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
@@ -66,10 +70,10 @@ def test_what_is_foretold_is_what_is_left(name: str, of: Any) -> None:
     make, shape = NETS[name]
     torch.manual_seed(0)
     net, images = make().eval(), torch.randn(shape)
-    selector = UniformSelector(of=of, scope="global")
-    state, before = selector.open(net, images), cost(net, images)
+    selector = UniformSelector(ALL, of=of, scope="global")
+    state, before = selector.analyse(net, images), cost(net, images)
     assert (state.budget.parameters, state.budget.macs) == (before.parameters, before.macs)
-    selection = selector.select(net, state, Fraction(1, 3))
+    selection = selector.select(net, state, PruningStep(Fraction(1, 3)))
     preview = selector.preview(net, state, selection)
     saved = state.saved(of, parameter_names(net), selection.selected)
     apply(state.plan(selection.selected), net)
@@ -91,27 +95,29 @@ def test_scores_are_as_if_removed_channels_were_gone(
     importance: Importance, scope: Any, net: nn.Module
 ) -> None:
     """Held at zero or cut out: the next choice is the same."""
-    selector = UniformSelector(scope=scope, importance=importance)
-    state = selector.open(net, IMAGES)
+    selector = UniformSelector(ALL, scope=scope, importance=importance)
+    state = selector.analyse(net, IMAGES)
     whole, held = copy.deepcopy(net), copy.deepcopy(state)
     for share in (Fraction(1, 4), Fraction(1, 2), Fraction(3, 4)):
-        selected = selector.select(net, state, share).selected
-        assert selector.select(whole, held, share).selected == selected
+        selected = selector.select(net, state, PruningStep(share)).selected
+        assert selector.select(whole, held, PruningStep(share)).selected == selected
         assert selected > state.selected
         apply(state.plan(selected), net)
-        state.selected = state.removed = held.selected = selected
-    assert selector.select(net, state, Fraction(3, 4)).selected == state.selected
+        state.select(selected)
+        state.commit()
+        held.select(selected)
+    assert selector.select(net, state, PruningStep(Fraction(3, 4))).selected == state.selected
 
 
 @pytest.mark.parametrize("removed", [False, True])
 def test_gathered_scores_of_gone_channels_are_left_out(removed: bool, net: nn.Module) -> None:
-    selector = UniformSelector(scope="global", importance=Taylor())
-    state = selector.open(net, IMAGES)
+    selector = UniformSelector(ALL, scope="global", importance=Taylor())
+    state = selector.analyse(net, IMAGES)
     generator = torch.Generator().manual_seed(0)
     makers = {n: d for (n, d), role in state.graph.roles.items() if role == "filter"}
     shapes = {n: t.shape for n, t in named_tensors(net).items()}
     scores = {n: torch.rand(shapes[n][d], generator=generator).double() for n, d in makers.items()}
-    selected = selector.select(net, state, Fraction(1, 4), scores=scores).selected
+    selected = selector.select(net, state, PruningStep(Fraction(1, 4)), scores=scores).selected
     totals = {
         number: sum(
             float(scores[part.tensor][list(part.indices)].sum())
@@ -122,23 +128,26 @@ def test_gathered_scores_of_gone_channels_are_left_out(removed: bool, net: nn.Mo
     }
     ranked = sorted(totals, key=totals.__getitem__)
     assert selected == frozenset(ranked[: len(selected)])
-    state.selected = selected
+    state.select(selected)
     if removed:
         plan = state.plan(selected)
         apply(plan, net)
-        state.removed = selected
+        state.commit()
         kept = {n: plan.by_tensor().get(n, {}).get(d) for n, d in makers.items()}
         scores = {n: s[list(kept[n].keep)] if kept[n] else s for n, s in scores.items()}
-    more = selector.select(net, state, Fraction(1, 2), scores=scores).selected
+    more = selector.select(net, state, PruningStep(Fraction(1, 2)), scores=scores).selected
     assert more == frozenset(ranked[: len(more)])
     assert more > selected
 
 
 def test_without_gathered_scores_the_norm_decides(net: nn.Module) -> None:
-    taylor, norm = UniformSelector(importance=Taylor()), UniformSelector(importance=L2())
-    state = taylor.open(net, IMAGES)
+    taylor, norm = UniformSelector(ALL, importance=Taylor()), UniformSelector(ALL, importance=L2())
+    state = taylor.analyse(net, IMAGES)
     share = Fraction(1, 2)
-    assert taylor.select(net, state, share).selected == norm.select(net, state, share).selected
+    assert (
+        taylor.select(net, state, PruningStep(share)).selected
+        == norm.select(net, state, PruningStep(share)).selected
+    )
 
 
 class Counting(Net):
@@ -159,7 +168,7 @@ def test_opening_changes_nothing() -> None:
     """To count MACs, the network used to be run once with all that its forward changes."""
     net = Counting().train()
     before, state = copy.deepcopy(net.state_dict()), torch.get_rng_state()
-    UniformSelector().open(net, IMAGES)
+    UniformSelector(ALL).analyse(net, IMAGES)
     assert net.training
     assert net.seen == 0
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
@@ -168,26 +177,28 @@ def test_opening_changes_nothing() -> None:
 
 def test_a_part_is_looked_at_alone(net: nn.Module) -> None:
     outer = nn.ModuleDict({"net": net, "other": nn.Linear(5, 5)})
-    selector = UniformSelector(exclude=["net.head.*"])
-    state = selector.open(outer, IMAGES, "net")
+    selector = UniformSelector(ALL, exclude=["net.head.*"])
+    state = selector.analyse(outer, IMAGES, "net")
     assert state.budget.macs == cost(net, IMAGES).macs
     assert state.budget.parameters == cost(net, IMAGES).parameters + 30
     assert state.budget.filters == 12 + 12 + 16 + 16
-    preview = selector.preview(outer, state, selector.select(outer, state, Fraction(1, 2)))
+    preview = selector.preview(
+        outer, state, selector.select(outer, state, PruningStep(Fraction(1, 2)))
+    )
     layers = {layer.name: layer for layer in preview.layers}
     assert layers["net.stem.0"].kept == 6
     assert layers["net.head.0"].reasons == (
-        "net.head.0 is excluded, and its channels go together with these",
+        "net.head.0 is excluded, and its channels are coupled with these",
     )
     assert layers["other"].kept == 5
 
 
 def test_rules_are_due_by_as_much_as_the_schedule(net: nn.Module) -> None:
     rules = [Rule("stem.0", Fraction(3, 4), "here:1"), Rule("head.*", None, "here:2")]
-    selector = UniformSelector(rules=rules)
-    state = selector.open(net, IMAGES)
+    selector = UniformSelector(Fraction(1, 2), rules=rules)
+    state = selector.analyse(net, IMAGES)
     for progress in (Fraction(0), Fraction(1, 3), Fraction(1)):
-        selected = selector.select(net, state, progress / 2, progress).selected
+        selected = selector.select(net, state, PruningStep(progress)).selected
         lost = {
             name: int(np.isin(state.graph.channel_of[name, 0], list(selected)).sum())
             for name in ("stem.0.weight", "left.0.weight", "head.0.weight")
@@ -202,11 +213,11 @@ def test_weights_that_diverged_are_refused(net: nn.Module) -> None:
     with torch.no_grad():
         net.left[0].bias[3] = torch.nan
     with pytest.raises(PatternError, match=r"left\.0\.bias holds NaN"):
-        UniformSelector().open(net, IMAGES)
+        UniformSelector(ALL).analyse(net, IMAGES)
 
 
 def test_lazy_layers_are_told_of(net: nn.Module) -> None:
     """The look for NaN used to fail on them first, in torch's words."""
     net.head[2] = nn.LazyLinear(2)
     with pytest.raises(ChannelError, match=r"head\.2\.weight is lazy"):
-        UniformSelector().open(net, IMAGES)
+        UniformSelector(ALL).analyse(net, IMAGES)

@@ -1,0 +1,73 @@
+"""The settings of a conversion, checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lightning.pytorch import LightningModule, Trainer
+
+from lit_compress.errors import InvalidArgumentError
+from lit_compress.evaluation.export_target import ExportTarget, find_export_target
+from lit_compress.quantization.calibrate import Calibration, WeightRange
+
+Mode = Literal["auto", "max", "min"]
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "mode": ("auto", "max", "min"),
+    "on_drop": ("error", "warn"),
+    "calibration_split": ("val", "train"),
+    "calibration": ("minmax", "histogram", "percentile"),
+    "weight_range": ("full", "reduced"),
+    "preprocess": ("embed", "none"),
+}
+#: Oldest and newest ONNX opset that can be written and run.
+OPSETS = (18, 23)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a network is converted; the arguments are those of PostTrainingQuantization."""
+
+    monitor: str | None = None
+    mode: Mode = "auto"
+    max_drop: float | None = None
+    on_drop: Literal["error", "warn"] = "error"
+    submodule: str | None = None
+    skip: tuple[str, ...] = ()
+    calibration_batches: int = 10
+    calibration_split: Literal["val", "train"] = "val"
+    calibration: Calibration = "minmax"
+    weight_range: WeightRange = "full"
+    seed: int = 0
+    preprocess: Literal["embed", "none"] = "embed"
+    opset: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their range."""
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise InvalidArgumentError(
+                    f"{name} must be one of {choices}, got {getattr(self, name)!r}"
+                )
+        if self.calibration_batches < 1:
+            raise InvalidArgumentError(
+                f"calibration_batches must be at least 1, got {self.calibration_batches}: the "
+                "ranges of activations come from data"
+            )
+        if self.max_drop is not None and not 0 <= self.max_drop < float("inf"):
+            raise InvalidArgumentError(f"max_drop must be at least 0, got {self.max_drop}")
+        if self.max_drop is not None and self.monitor is None:
+            raise InvalidArgumentError(
+                "max_drop needs a metric: set monitor to a key that validation_step logs"
+            )
+        if self.opset is not None and not OPSETS[0] <= self.opset <= OPSETS[1]:
+            raise InvalidArgumentError(
+                f"opset must be from {OPSETS[0]} to {OPSETS[1]}, got {self.opset}"
+            )
+
+    def network(self, trainer: Trainer, copy: LightningModule) -> ExportTarget:
+        """Return where the network is, with the inputs that a file of it is compared on."""
+        return find_export_target(
+            trainer, copy, self.submodule, self.calibration_batches, self.seed
+        )

@@ -1,0 +1,119 @@
+"""The monitored metric of a network, or of a file that takes its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from math import isfinite, sqrt
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from lit_compress.artifact import Metric
+from lit_compress.attributes import replaced_attributes
+from lit_compress.errors import InvalidArgumentError
+from lit_compress.evaluation.validate import validate
+
+#: Parts of a metric's name that say that less of it is better.
+LOSSES = ("loss", "err", "mse", "mae", "perplex")
+#: Quantile of the normal distribution for a two-sided interval of 95 %.
+Z_95 = 1.959964
+
+
+def measure_metric(
+    trainer: Trainer,
+    module: LightningModule,
+    loaders: list[Any],
+    monitor: str,
+    target: nn.Module,
+    runner: Callable[..., Any] | None = None,
+) -> Metric | None:
+    """Measure the monitored metric of a network by the user's validation.
+
+    Args:
+        trainer: The run in progress.
+        module: A copy of the user's module.
+        loaders: Loaders to validate on.
+        monitor: Key that the module's ``validation_step`` logs.
+        target: The network in ``module`` that is measured.
+        runner: Takes the place of the network's forward; None measures the network itself.
+
+    Returns:
+        The metric, or None (with a warning) if it is not a finite number.
+
+    Raises:
+        InvalidArgumentError: If the key is not logged, or validation never calls the network.
+    """
+    forward = runner or target.forward
+    seen = 0
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        nonlocal seen
+        inputs = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
+        seen += len(inputs[0]) if inputs else 0
+        return forward(*args, **kwargs)
+
+    with replaced_attributes(target, forward=counted):
+        metrics = validate(trainer, module, loaders)
+    check_monitor(monitor, metrics)
+    if not seen:
+        raise InvalidArgumentError(
+            f"validation_step of {type(module).__name__} never calls the network that is exported: "
+            "name the part that it calls by submodule"
+        )
+    value = metrics[monitor]
+    if not isfinite(value):
+        rank_zero_warn(f"{monitor} is {value}, so the card has none")
+        return None
+    return Metric(monitor, value, "val", seen, accuracy_interval(monitor, value, seen))
+
+
+def check_monitor(monitor: str, metrics: Iterable[str]) -> None:
+    """Check that a key is among the logged ones.
+
+    Args:
+        monitor: The key.
+        metrics: The keys that were logged.
+
+    Raises:
+        InvalidArgumentError: If it is not.
+    """
+    names = sorted(metrics)
+    if monitor not in names:
+        raise InvalidArgumentError(
+            f"monitor {monitor!r} is not logged by validation_step; it logs: "
+            f"{', '.join(names) or 'nothing'}"
+        )
+
+
+def lower_is_better(name: str) -> bool:
+    """Tell by a metric's name whether less of it is better.
+
+    Example:
+        >>> lower_is_better("val_loss"), lower_is_better("val_acc")
+        (True, False)
+    """
+    return any(word in name.lower() for word in LOSSES)
+
+
+def accuracy_interval(name: str, value: float, n: int) -> tuple[float, float] | None:
+    """Return the 95 % interval of an accuracy (Wilson 1927), None for any other metric.
+
+    Args:
+        name: Name of the metric; that of an accuracy contains ``acc``.
+        value: Its value; an accuracy is a whole number of hits divided by ``n``.
+        n: Number of images.
+
+    Example:
+        >>> tuple(round(bound, 3) for bound in accuracy_interval("val_acc", 0.9, 100))
+        (0.826, 0.945)
+    """
+    hits = value * n
+    if "acc" not in name.lower() or not 0 <= value <= 1 or abs(hits - round(hits)) > 0.02:
+        return None
+    z = Z_95
+    centre = (value + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * sqrt(value * (1 - value) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)

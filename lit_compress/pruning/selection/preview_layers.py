@@ -1,0 +1,84 @@
+"""What each layer of a network loses when channels are removed, and why others are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+from torch import nn
+
+from lit_compress.pruning.channels.graph import ChannelGraph
+from lit_compress.pruning.channels.trace import named_tensors
+from lit_compress.pruning.layers import PRUNABLE
+from lit_compress.pruning.selection.budget import Budget, count_saved
+from lit_compress.pruning.selection.preview import LayerPreview, PruningPreview
+
+COMPUTED = "its weight is computed (weight_norm, LoRA ...), or its forward was not called"
+
+
+def preview_layers(
+    module: nn.Module,
+    graph: ChannelGraph,
+    selected: frozenset[int],
+    budget: Budget,
+    excluded: Mapping[str, str],
+) -> PruningPreview:
+    """Return what each layer of a network loses when channels are removed.
+
+    Args:
+        module: The unpruned network.
+        graph: Its channels.
+        selected: Numbers of the channels to remove.
+        budget: What the unpruned network costs.
+        excluded: By name, the layers that keep all their channels although some could be removed,
+            with the reason.
+    """
+    parameters = frozenset(name for name, _ in module.named_parameters())
+    after = Budget(
+        budget.parameters - count_saved(graph, selected, "parameters", parameters),
+        budget.macs - count_saved(graph, selected, "macs", parameters),
+        budget.filters - count_saved(graph, selected, "filters", parameters),
+    )
+    names = {id(tensor): name for name, tensor in named_tensors(module).items()}
+    layers = tuple(
+        _layer(graph, name, layer, names.get(id(layer.weight), ""), selected, excluded)
+        for name, layer in module.named_modules()
+        if isinstance(layer, PRUNABLE)
+    )
+    return PruningPreview(layers, budget, after)
+
+
+def _layer(
+    graph: ChannelGraph,
+    name: str,
+    layer: nn.Module,
+    weight: str,
+    selected: Collection[int],
+    excluded: Mapping[str, str],
+) -> LayerPreview:
+    dim = next((d for d in (0, 1) if _makes(graph, weight, d)), 0)
+    channels = graph.channel_of.get((weight, dim)) if _makes(graph, weight, dim) else None
+    stopped = [frozen for frozen in graph.frozen if frozen.tensor == weight]
+    total = int(getattr(layer, "out_channels", getattr(layer, "out_features", 0)))
+    # An index of a grouped transposed convolution's weight is a filter in each of its groups.
+    lost = (
+        0
+        if channels is None
+        else int(np.isin(channels, list(selected)).sum()) * total // len(channels)
+    )
+    reasons = [str(frozen.reason) for frozen in stopped]
+    if name in excluded:
+        return LayerPreview(name, total, total - lost, total, (excluded[name], *reasons))
+    shape = layer.get_parameter("weight").shape if stopped else ()
+    fixed = sum(len(frozen.indices) * total // shape[frozen.dim] for frozen in stopped)
+    if channels is None and not stopped and not _read_as_depthwise(graph, weight):
+        return LayerPreview(name, total, total, total, (COMPUTED,))
+    return LayerPreview(name, total, total - lost, fixed, tuple(dict.fromkeys(reasons)))
+
+
+def _makes(graph: ChannelGraph, weight: str, dim: int) -> bool:
+    return graph.roles.get((weight, dim)) in ("filter", "depthwise")
+
+
+def _read_as_depthwise(graph: ChannelGraph, weight: str) -> bool:
+    return weight in graph.positions
