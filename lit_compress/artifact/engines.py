@@ -1,4 +1,4 @@
-"""The runtimes that can run an exported file, behind one face."""
+"""Load an exported file into a runtime (ONNX Runtime or OpenVINO), with the same interface."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ NUMPY_TYPES: dict[str, type[np.generic]] = {
 
 @dataclass(frozen=True)
 class Input:
-    """One input of a file.
+    """One input of an ONNX file.
 
     Attributes:
-        name: Its name.
-        shape: Of one input, without the batch axis where it has one.
-        dtype: Its numpy type.
-        batched: Whether it has a batch axis.
+        name: Name of the input in the file.
+        shape: Shape of the input without the batch axis.
+        dtype: numpy type of the input.
+        batched: Whether the first axis of the input is the batch.
     """
 
     name: str
@@ -44,13 +44,13 @@ class Input:
 
 @dataclass(frozen=True)
 class Engine:
-    """A file, loaded.
+    """An ONNX file that is loaded into a runtime.
 
     Attributes:
-        runtime: What runs it.
-        inputs: Its inputs, in order.
-        metadata: Its text entries.
-        run: Takes an array for each input, returns the outputs.
+        runtime: Name of the runtime.
+        inputs: Inputs of the file, in order.
+        metadata: Metadata of the file: text values by key.
+        run: Function that takes one array per input and returns the first output.
     """
 
     runtime: Runtime
@@ -60,31 +60,32 @@ class Engine:
 
 
 def is_installed(runtime: Runtime) -> bool:
-    """Tell whether a runtime can be imported."""
+    """Tell whether the package of a runtime can be imported."""
     return find_spec(runtime) is not None
 
 
 def open_engine(path: str | Path, runtime: Runtime, threads: int) -> Engine:
-    """Load a file into a runtime.
+    """Load an ONNX file into a runtime.
 
     Args:
         path: The ONNX file.
-        runtime: What is to run it.
-        threads: Threads it may use; 0 takes one a core.
+        runtime: The runtime to use.
+        threads: Number of threads that the runtime may use; 0 means one per core.
 
     Raises:
-        ArtifactError: If the runtime is not installed, or cannot load the file.
+        ArtifactError: If the runtime is not installed or cannot load the file, or the type of an
+            input is not supported.
     """
     if not is_installed(runtime):
         raise ArtifactError(
             f"{runtime} is not installed: pip install {runtime}, or use another runtime"
         )
     session = _onnxruntime_session(path, threads)
-    inputs = tuple(_input(given, path) for given in session.get_inputs())
+    inputs = tuple(_input(description, path) for description in session.get_inputs())
     metadata = dict(session.get_modelmeta().custom_metadata_map)
     if runtime == "openvino":
         return Engine(runtime, inputs, metadata, _openvino_run(path, threads))
-    names = [given.name for given in inputs]
+    names = [item.name for item in inputs]
 
     def run(arrays: Sequence[np.ndarray]) -> np.ndarray:
         outputs: np.ndarray = session.run(None, dict(zip(names, arrays, strict=True)))[0]
@@ -99,10 +100,10 @@ def _onnxruntime_session(path: str | Path, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 3  # errors only
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises its own, unrelated classes
+    except Exception as error:  # ONNX Runtime's exceptions have no common base class
         first = str(error).splitlines()[0]
         raise ArtifactError(f"ONNX Runtime cannot load {path}: {first}") from error
 
@@ -110,32 +111,37 @@ def _onnxruntime_session(path: str | Path, threads: int) -> Any:
 def _openvino_run(path: str | Path, threads: int) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
     import openvino
 
-    # Lower precision where the processor has it would give other answers.
+    # Without the precision hint, OpenVINO may use bf16 where the processor supports it, and the
+    # outputs would differ from those that were measured.
     options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     if threads:
         options["INFERENCE_NUM_THREADS"] = str(threads)
     try:
         compiled = openvino.Core().compile_model(str(path), "CPU", options)
-    except Exception as error:  # openvino raises RuntimeError for everything
+    except Exception as error:  # OpenVINO raises RuntimeError for all kinds of failures
         first = next((line for line in str(error).splitlines() if line.strip()), "")
         raise ArtifactError(f"OpenVINO cannot load {path}: {first}") from error
     request = compiled.create_infer_request()
 
     def run(arrays: Sequence[np.ndarray]) -> np.ndarray:
-        # Copied: the request writes its next outputs into the same memory.
+        # A copy, since the request writes its next outputs into the same memory.
         return np.array(request.infer(list(arrays))[0])
 
     return run
 
 
-def _input(given: Any, path: str | Path) -> Input:
-    if given.type not in NUMPY_TYPES:
-        raise ArtifactError(f"{path} takes {given.type}, which this runner does not know")
-    shape = list(given.shape)
+def _input(description: Any, path: str | Path) -> Input:
+    """Convert ONNX Runtime's description of an input; a first axis without a size is the batch."""
+    if description.type not in NUMPY_TYPES:
+        raise ArtifactError(
+            f"the input {description.name} of {path} has the type {description.type}, which is not "
+            f"supported (supported: {', '.join(NUMPY_TYPES)}): cast it inside the network"
+        )
+    shape = list(description.shape)
     batched = bool(shape) and not isinstance(shape[0], int)
     return Input(
-        given.name,
-        tuple(shape[1:] if batched else shape),
-        np.dtype(NUMPY_TYPES[given.type]),
-        batched,
+        name=description.name,
+        shape=tuple(shape[1:] if batched else shape),
+        dtype=np.dtype(NUMPY_TYPES[description.type]),
+        batched=batched,
     )

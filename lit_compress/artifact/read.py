@@ -1,4 +1,4 @@
-"""Reading an artefact back: its card, checked, and the model, ready to run."""
+"""Read an artefact: its validated card, and its model, ready to run."""
 
 from __future__ import annotations
 
@@ -15,25 +15,42 @@ from lit_compress.artifact.write import CARD, sha256
 from lit_compress.errors import ArtifactError
 
 MODEL = "model.onnx"
+#: Largest size of a card in bytes; a larger file is not parsed.
 CARD_LIMIT = 16 << 20
+#: Number of untimed and timed calls with which the fastest runtime is found.
 WARM_UP, ROUNDS = 5, 30
 
 
 def read_card(folder: str | Path) -> Card:
-    """Return the card of an artefact folder.
+    """Read and validate the card of an artefact folder.
+
+    Args:
+        folder: The artefact folder, which contains ``card.json``.
 
     Raises:
-        ArtifactError: If there is none, it is not one, or it is implausibly large.
+        ArtifactError: If the folder has no ``card.json``, or the file is not a valid card or is
+            larger than 16 MiB.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from lit_compress.artifact import Card, write_card
+        >>> with TemporaryDirectory() as folder:
+        ...     path = write_card(folder, Card("digits", variants=(), environment={}))
+        ...     read_card(folder).run
+        'digits'
     """
     path = Path(folder) / CARD
     if not path.is_file():
-        raise ArtifactError(f"{folder} is not an artefact: it holds no {CARD}")
+        raise ArtifactError(f"{folder} is not an artefact: it has no {CARD}")
     if path.stat().st_size > CARD_LIMIT:
-        raise ArtifactError(f"{path} is larger than {CARD_LIMIT >> 20} MiB, so it is not a card")
+        raise ArtifactError(
+            f"{path} is larger than {CARD_LIMIT >> 20} MiB, so it is not a card: write the "
+            "artefact again"
+        )
     try:
         text = path.read_text("utf-8")
     except UnicodeDecodeError as error:
-        raise ArtifactError(f"{path} is not text: write the artefact anew") from error
+        raise ArtifactError(f"{path} is not UTF-8 text: write the artefact again") from error
     return Card.from_json(text, str(path))
 
 
@@ -43,82 +60,129 @@ def load(
     runtime: Literal["onnxruntime", "openvino", "fastest"] = "onnxruntime",
     check: bool = True,
 ) -> OnnxModel:
-    """Load the int8 model of an artefact; needs neither torch nor lightning.
+    """Load the int8 model of an artefact. Neither torch nor lightning is imported.
+
+    The card and the SHA-256 of every file are checked first. Loading never executes code from the
+    folder.
 
     Args:
         path: The artefact folder.
-        threads: Threads of the runtime; 0 takes one a core.
-        runtime: What runs it; ``fastest`` times those that are installed on the stored inputs, one
-            at a time, and takes the fastest.
-        check: Replay the stored inputs, and raise where this machine gives other answers.
+        threads: Number of threads of the runtime; 0 means one per core.
+        runtime: The runtime. ``fastest`` times all installed runtimes with one stored input at a
+            time, and returns the fastest one.
+        check: Whether to run the stored inputs, and to refuse the model if the outputs on this
+            machine are more than 3 dB further from the float network's than recorded.
 
     Returns:
-        A callable on a batch, which has the card as ``card``.
+        The model, a callable that takes a batch as numpy array and returns the outputs. Its
+        attribute ``card`` is the card.
 
     Raises:
-        ArtifactError: If the folder is not an artefact; a file in it is missing or not the one
-            that the card names by its SHA-256; or this machine computes something else.
-        InvalidArgumentError: If an argument cannot be right.
+        ArtifactError: If the folder is not an artefact, a file is missing or differs from its
+            SHA-256 on the card, the runtime is not installed or cannot load the model, or the
+            outputs on this machine differ too much.
+        InvalidArgumentError: If ``threads`` or ``runtime`` is invalid.
+
+    Example:
+        The callback :class:`~lit_compress.callbacks.PostTrainingQuantization` writes artefacts. The
+        one made here holds a network that doubles its input.
+
+        >>> import numpy as np, onnx.parser
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from lit_compress.artifact import Card, Fidelity, Variant
+        >>> from lit_compress.artifact import sha256, write_card, write_replay
+        >>> temporary = TemporaryDirectory()
+        >>> folder = Path(temporary.name)
+        >>> onnx.save(onnx.parser.parse_model('''
+        ...     <ir_version: 10, opset_import: ["": 20]>
+        ...     twice (float[batch, 3] x) => (float[batch, 3] y) { y = Add(x, x) }
+        ... '''), folder / "model.onnx")
+        >>> inputs = np.ones((2, 3), np.float32)
+        >>> write_replay(folder / "replay.npz", [inputs], 2 * inputs)
+        >>> names = ("model.onnx", "replay.npz")
+        >>> fidelity = Fidelity(sqnr_db=200.0, agreement=1.0, n=2)
+        >>> int8 = Variant("int8", 0, 0, file="model.onnx", fidelity=fidelity)
+        >>> card = Card("demo", (int8,), {}, files={name: sha256(folder / name) for name in names})
+        >>> path = write_card(folder, card)
+
+        Load it and run a batch:
+
+        >>> model = load(folder)
+        >>> model(np.array([[1, 2, 3]], np.float32))
+        array([[2., 4., 6.]], dtype=float32)
+        >>> model.input_shape, model.card.run
+        ((3,), 'demo')
+        >>> temporary.cleanup()
     """
     card = read_card(path)
     check_files(path, card)
     if MODEL not in card.files:
-        raise ArtifactError(f"{path} holds no {MODEL}: only a run with quantisation writes one")
+        raise ArtifactError(
+            f"{path} has no {MODEL}: only a run with quantisation writes one, add the "
+            "PostTrainingQuantization callback"
+        )
     file = Path(path) / MODEL
     if runtime != "fastest":
         model = OnnxModel(file, threads, card, runtime)
     else:
         model = _fastest(file, Path(path), threads, card)
     if check:
-        check_replay(model, _replay(Path(path), card), _fidelity(card))
+        check_replay(model, _replay_file(Path(path), card), _recorded_fidelity(card))
     return model
 
 
 def check_files(folder: str | Path, card: Card) -> None:
-    """Make sure that an artefact's files are those of its card.
+    """Check the files of an artefact against the SHA-256 values on its card.
+
+    Args:
+        folder: The artefact folder.
+        card: Its card.
 
     Raises:
-        ArtifactError: If one is missing, or has another SHA-256.
+        ArtifactError: If a file is missing or has another SHA-256.
     """
     for name, digest in card.files.items():
         file = Path(folder) / name
         if not file.is_file():
-            raise ArtifactError(f"{folder} lacks {name}, which its card names: copy it again")
+            raise ArtifactError(
+                f"{folder} has no {name}, which its card lists: copy the artefact again"
+            )
         if sha256(file) != digest:
             raise ArtifactError(
-                f"{file} is not the file its card names (SHA-256 differs): it was changed or cut "
-                "short, copy it again"
+                f"{file} has another SHA-256 than its card lists: it was changed or truncated, "
+                "copy the artefact again"
             )
 
 
-def _replay(folder: Path, card: Card) -> Path:
+def _replay_file(folder: Path, card: Card) -> Path:
     if REPLAY not in card.files:
         raise ArtifactError(
-            f"{folder} holds no {REPLAY}, so there is nothing to check this machine with: write "
-            "the artefact anew, or load it with check=False"
+            f"{folder} has no {REPLAY}, the stored inputs to check this machine with: write the "
+            "artefact again, or load it with check=False"
         )
     return folder / REPLAY
 
 
-def _fidelity(card: Card) -> Fidelity:
+def _recorded_fidelity(card: Card) -> Fidelity:
     for variant in reversed(card.variants):
         if variant.file == MODEL and variant.fidelity is not None:
             return variant.fidelity
     raise ArtifactError(
-        f"the card does not say how close {MODEL} comes to the float network: write the artefact "
-        "anew, or load it with check=False"
+        f"the card has no fidelity for {MODEL}, the value to compare this machine with: write the "
+        "artefact again, or load it with check=False"
     )
 
 
 def _fastest(file: Path, folder: Path, threads: int, card: Card) -> OnnxModel:
-    """Return the model in the installed runtime that takes one input through it the fastest."""
+    """Return the model in the installed runtime with the smallest median time for one input."""
     models = [OnnxModel(file, threads, card, name) for name in RUNTIMES if is_installed(name)]
     if len(models) == 1:
         return models[0]
-    inputs, _ = read_replay(_replay(folder, card))
+    inputs, _ = read_replay(_replay_file(folder, card))
     one = [
-        array[:1] if given.batched else array
-        for given, array in zip(models[0].inputs, inputs, strict=True)
+        array[:1] if expected.batched else array
+        for expected, array in zip(models[0].inputs, inputs, strict=True)
     ]
     times: dict[str, list[float]] = {model.runtime: [] for model in models}
     for round_ in range(WARM_UP + ROUNDS):

@@ -1,4 +1,4 @@
-"""Inputs kept with their float outputs, to find out whether a machine computes as it should."""
+"""Stored inputs with the float network's outputs, to check the results of another machine."""
 
 from __future__ import annotations
 
@@ -15,48 +15,85 @@ from lit_compress.artifact.runtime import OnnxModel
 from lit_compress.errors import ArtifactError
 
 REPLAY = "replay.npz"
-#: Inputs that are kept.
+#: Number of inputs that an artefact stores.
 COUNT = 32
-#: How much lower than recorded the ratio may be: kernels round differently, but not by as much.
+#: Allowed loss of SQNR against the recorded value. Kernels differ in rounding, but by less than
+#: this.
 TOLERANCE_DB = 3.0
 OUTPUT = "output"
 
 
 def write_replay(path: str | Path, inputs: Sequence[np.ndarray], outputs: np.ndarray) -> None:
-    """Write inputs as the file takes them, with the outputs of the float network."""
-    arrays: dict[str, Any] = {f"input_{place}": array for place, array in enumerate(inputs)}
+    """Write inputs and the outputs of the float network to a compressed ``.npz`` file.
+
+    Args:
+        path: The file to write.
+        inputs: One array per input of the model, in the shapes and types that the model takes.
+        outputs: Outputs of the float network for these inputs.
+
+    Example:
+        >>> import numpy as np
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     write_replay(Path(folder, "replay.npz"), [np.zeros((4, 3))], np.ones((4, 2)))
+        ...     inputs, outputs = read_replay(Path(folder, "replay.npz"))
+        >>> inputs[0].shape, outputs.shape
+        ((4, 3), (4, 2))
+    """
+    arrays: dict[str, Any] = {f"input_{index}": array for index, array in enumerate(inputs)}
     arrays[OUTPUT] = outputs
     np.savez_compressed(path, allow_pickle=False, **arrays)
 
 
 def read_replay(path: str | Path) -> tuple[list[np.ndarray], np.ndarray]:
-    """Return the inputs and the float outputs; nothing in the file is executed.
+    """Read the inputs and the float outputs. Pickled objects in the file are refused.
+
+    Args:
+        path: File written by :func:`write_replay`.
+
+    Returns:
+        The arrays of the inputs in order, and the outputs.
 
     Raises:
-        ArtifactError: If it is damaged.
+        ArtifactError: If the file is missing or damaged, or contains pickled objects.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            inputs = [file[f"input_{place}"] for place in range(len(file.files) - 1)]
+            inputs = [file[f"input_{index}"] for index in range(len(file.files) - 1)]
             return inputs, file[OUTPUT]
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise ArtifactError(f"{path} cannot be read ({error}): write the artefact anew") from error
+        raise ArtifactError(f"{path} cannot be read ({error}): write the artefact again") from error
 
 
 def check_replay(model: OnnxModel, path: str | Path, recorded: Fidelity) -> float:
-    """Replay the stored inputs on this machine and return the ratio reached, in dB.
+    """Run the stored inputs on this machine, and compare the SQNR with the recorded one.
+
+    Processors without VNNI add two products of uint8 activations and int8 weights in 16 bits,
+    which saturates (https://github.com/microsoft/onnxruntime/issues/12072,
+    https://github.com/microsoft/onnxruntime/issues/14642,
+    https://github.com/pytorch/pytorch/issues/103646).
+
+    Args:
+        model: The loaded model.
+        path: File written by :func:`write_replay`.
+        recorded: Fidelity on the machine that wrote the artefact; ``replay_db`` is compared, or
+            ``sqnr_db`` if it is None.
+
+    Returns:
+        The SQNR on this machine in dB.
 
     Raises:
-        ArtifactError: If it is 3 dB under what was recorded where the file was made.
+        ArtifactError: If the SQNR is more than 3 dB below the recorded one, or the file is damaged.
     """
     inputs, expected = read_replay(path)
-    reached = sqnr_db(expected, model(*inputs))
+    sqnr = sqnr_db(expected, model(*inputs))
     wanted = recorded.sqnr_db if recorded.replay_db is None else recorded.replay_db
-    if reached < wanted - TOLERANCE_DB:
+    if sqnr < wanted - TOLERANCE_DB:
         raise ArtifactError(
-            f"{model.runtime} gives other answers on this machine: {reached:.1f} dB of the float "
-            f"network's, where {wanted:.1f} dB were recorded. Processors without VNNI add products "
-            "in 16 bits, which overflow: convert with weight_range: reduced, or load with another "
-            "runtime (check=False loads it all the same)"
+            f"{model.runtime} computes other outputs on this machine: {sqnr:.1f} dB SQNR against "
+            f"the float network, where {wanted:.1f} dB were recorded. Processors without VNNI add "
+            "products in 16 bits, which overflow: convert with weight_range: reduced, or load with "
+            "another runtime (check=False loads the model without this check)"
         )
-    return reached
+    return sqnr

@@ -1,4 +1,4 @@
-"""Running the exported file; needs numpy and onnxruntime, and neither torch nor lightning."""
+"""Run the exported file. Needs numpy and onnxruntime; imports neither torch nor lightning."""
 
 from __future__ import annotations
 
@@ -20,21 +20,44 @@ SIZE = "lit_compress.size"
 
 
 class OnnxModel:
-    """An exported network as a callable: a batch of inputs in, the outputs of the network out.
+    """An exported network as a callable: takes a batch of inputs, returns the network's outputs.
+
+    :func:`lit_compress.load` returns one for an artefact. The class itself also runs an ONNX file
+    without an artefact around it.
 
     Args:
         path: The ONNX file.
-        threads: Threads of the runtime; 0 takes one a core.
-        card: The artefact's card, where it has one.
+        threads: Number of threads of the runtime; 0 means one per core.
+        card: Card of the artefact, if there is one.
         runtime: ``onnxruntime`` or ``openvino``.
 
     Attributes:
-        inputs: The file's inputs, in order.
-        input_shape: Shape of one input (the first, of several), without the batch axis.
-        input_dtype: numpy type of the inputs: uint8 where the file takes raw pixels.
-        classes: Class names by label, where the file has them.
-        runtime: What runs it.
-        card: As given.
+        inputs: Inputs of the file, in order: name, shape, type.
+        input_shape: Shape of the first input without the batch axis.
+        input_dtype: numpy type of the first input: uint8 if the file takes raw pixels.
+        classes: Class names, indexed by label; empty if the file has none.
+        runtime: Name of the runtime.
+        card: Card of the artefact, or None.
+
+    Raises:
+        ArtifactError: If the runtime is not installed or cannot load the file.
+        InvalidArgumentError: If ``threads`` or ``runtime`` is invalid.
+
+    Example:
+        >>> import numpy as np, onnx.parser
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     file = Path(folder, "model.onnx")
+        ...     onnx.save(onnx.parser.parse_model('''
+        ...         <ir_version: 10, opset_import: ["": 20]>
+        ...         twice (float[batch, 3] x) => (float[batch, 3] y) { y = Add(x, x) }
+        ...     '''), file)
+        ...     model = OnnxModel(file)
+        >>> model.input_shape, str(model.input_dtype)
+        ((3,), 'float32')
+        >>> model(np.array([[1, 2, 3]], np.float32))
+        array([[2., 4., 6.]], dtype=float32)
     """
 
     def __init__(
@@ -58,39 +81,45 @@ class OnnxModel:
         self.card = card
 
     def __call__(self, *inputs: Any, **named: Any) -> np.ndarray:
-        """Return the outputs for a batch.
+        """Return the network's outputs for a batch.
 
         Args:
-            inputs: numpy array, or anything numpy can read such as a torch tensor on the CPU;
-                first axis the batch, of ``input_shape`` and ``input_dtype``. Several inputs come in
-                order, by name, or in one mapping of names.
+            inputs: A numpy array, or anything that numpy converts, such as a torch tensor on the
+                CPU, of shape (batch, ``*input_shape``) and type ``input_dtype``. A model with
+                several inputs takes them in order, by name, or as one mapping from names.
             named: Inputs by name.
 
+        Returns:
+            The first output of the file; its first axis is the batch.
+
         Raises:
-            InvalidArgumentError: If their number, shape or type is another.
+            InvalidArgumentError: If the number, a name, the shape or the type of the inputs is
+                wrong.
         """
         if len(inputs) == 1 and isinstance(inputs[0], Mapping):
             named, inputs = {**inputs[0], **named}, ()
         return self._engine.run(self._arrays(inputs, named))
 
     def _arrays(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> list[np.ndarray]:
-        names = [given.name for given in self.inputs]
+        names = [expected.name for expected in self.inputs]
         values = dict(zip(names, inputs, strict=False)) | named
         if len(inputs) + len(named) != len(names) or set(values) != set(names):
             raise InvalidArgumentError(
                 f"this model takes {len(names)} inputs ({', '.join(names)}), got {len(inputs)}"
                 + (f" and {', '.join(named)}" if named else "")
             )
-        return [_checked(given, values[given.name]) for given in self.inputs]
+        return [_checked_array(expected, values[expected.name]) for expected in self.inputs]
 
 
-def _checked(given: Input, value: Any) -> np.ndarray:
+def _checked_array(expected: Input, value: Any) -> np.ndarray:
+    """Return a value as an array, after a check of its type and shape."""
     array = np.ascontiguousarray(value)
-    shape = array.shape[1:] if given.batched else np.shape(value)
-    if array.dtype != given.dtype or shape != given.shape or (given.batched and not array.ndim):
-        wanted = [*(["batch"] if given.batched else []), *map(str, given.shape)]
+    shape = array.shape[1:] if expected.batched else np.shape(value)
+    no_batch = expected.batched and not array.ndim
+    if array.dtype != expected.dtype or shape != expected.shape or no_batch:
+        wanted = [*(["batch"] if expected.batched else []), *map(str, expected.shape)]
         raise InvalidArgumentError(
-            f"this model takes {given.dtype} of shape {' x '.join(wanted)}, got {array.dtype} of "
-            f"shape {' x '.join(str(size) for size in array.shape)}"
+            f"this model takes {expected.dtype} of shape {' x '.join(wanted)}, got {array.dtype} "
+            f"of shape {' x '.join(str(size) for size in array.shape)}"
         )
     return array

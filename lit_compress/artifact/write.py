@@ -1,4 +1,4 @@
-"""Writing that is whole or not at all: temporary name, fsync, rename."""
+"""Write files and folders atomically: under a temporary name, then fsync, then rename."""
 
 from __future__ import annotations
 
@@ -16,21 +16,30 @@ CARD = "card.json"
 
 
 def check_target(path: str | Path) -> None:
-    """Make sure that an artefact can be written at ``path``, before hours are spent on it.
+    """Check that an artefact can be written at ``path``, before hours of training.
+
+    Args:
+        path: The artefact folder; it may not exist yet.
 
     Raises:
-        ArtifactError: If the folder cannot be made or written, or holds something that is not an
-            artefact and would be lost.
+        ArtifactError: If the folder cannot be created or written, or contains files that are not
+            an artefact and would be lost.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     check_target(Path(folder, "artifact"))
     """
     target = Path(path).resolve()
     if target.exists() and not target.is_dir():
         raise ArtifactError(f"the artefact folder {target} is a file: name another dirpath")
     if target.is_dir() and any(target.iterdir()) and not (target / CARD).is_file():
         raise ArtifactError(
-            f"the folder {target} is not empty and holds no {CARD}, so it is not an artefact and "
-            "will not be replaced: name another dirpath, or empty it"
+            f"the folder {target} is not empty and has no {CARD}, so it is not an artefact and "
+            "will not be replaced: name another dirpath, or empty the folder"
         )
-    probe = _beside(target, "probe")
+    probe = _temporary_path(target, "probe")
     try:
         probe.mkdir(parents=True)
         probe.rmdir()
@@ -43,17 +52,29 @@ def check_target(path: str | Path) -> None:
 
 @contextmanager
 def folder_swap(path: str | Path) -> Iterator[Path]:
-    """Give an empty temporary folder that takes the place of ``path`` once the block succeeds.
+    """Yield an empty temporary folder that replaces ``path`` when the block succeeds.
 
-    A block that raises, or a process killed in it, leaves what stood at ``path`` as it was.
+    If the block raises or the process is killed, the old folder at ``path`` stays unchanged.
+
+    Args:
+        path: The artefact folder, old or new.
 
     Raises:
-        ArtifactError: As :func:`check_target`.
+        ArtifactError: In the same cases as :func:`check_target`.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     with folder_swap(Path(folder, "artifact")) as partial:
+        ...         path = write_card(partial, Card("digits", variants=(), environment={}))
+        ...     print([file.name for file in Path(folder, "artifact").iterdir()])
+        ['card.json']
     """
     check_target(path)
     target = Path(path).resolve()
-    partial, previous = _beside(target, "part"), _beside(target, "old")
-    for stale in (partial, previous):  # of a killed process that had this number
+    partial, previous = _temporary_path(target, "part"), _temporary_path(target, "old")
+    for stale in (partial, previous):  # from a killed process with the same process id
         shutil.rmtree(stale, ignore_errors=True)
     partial.mkdir()
     try:
@@ -77,16 +98,26 @@ def folder_swap(path: str | Path) -> Iterator[Path]:
 
 
 def write_card(folder: str | Path, card: Card) -> Path:
-    """Write ``card.json`` into a folder, in one step, checked against its schema.
+    """Validate a card and write it atomically as ``card.json``.
+
+    Args:
+        folder: Existing folder to write to.
+        card: The card.
 
     Returns:
-        The path of the card.
+        Path of the written file.
 
     Raises:
-        ArtifactError: If the card is not valid or the file cannot be written.
+        ArtifactError: If the card does not follow its schema or the file cannot be written.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     write_card(folder, Card("digits", variants=(), environment={})).name
+        'card.json'
     """
     path = Path(folder) / CARD
-    partial = _beside(path, "part")
+    partial = _temporary_path(path, "part")
     text = card.to_json()
     try:
         partial.write_text(text, "utf-8")
@@ -96,12 +127,25 @@ def write_card(folder: str | Path, card: Card) -> Path:
     except OSError as error:
         with suppress(OSError):
             partial.unlink()
-        raise ArtifactError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise ArtifactError(
+            f"{path} cannot be written ({error.strerror or error}): free disk space, or make the "
+            "folder writable"
+        ) from error
     return path
 
 
 def sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file in hexadecimal (64 digits).
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     file = Path(folder, "empty")
+        ...     file.touch()
+        ...     sha256(file)[:12]
+        'e3b0c44298fc'
+    """
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):
@@ -109,11 +153,13 @@ def sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def _beside(path: Path, role: str) -> Path:
+def _temporary_path(path: Path, role: str) -> Path:
+    """Return a hidden path in the same folder, unique to this process and role."""
     return path.with_name(f".{path.name}.{os.getpid()}.{role}")
 
 
 def _sync(path: Path) -> None:
+    """Flush a file or folder to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -99,7 +99,7 @@ def test_a_machine_that_computes_something_else(artifact: Path) -> None:
     """Without VNNI, sums of products saturate in 16 bits, and nothing says so."""
     write_model(artifact / "model.onnx", WEIGHT.clip(-2, 2))
     write_artifact(artifact, *FILES)
-    message = r"onnxruntime gives other answers on this machine: \d.*where 40\.0 dB were recorded"
+    message = r"onnxruntime computes other outputs on this machine: \d.*where 40\.0 dB were recorded"
     with pytest.raises(ArtifactError, match=message):
         load(artifact)
     model = load(artifact, check=False)
@@ -108,7 +108,7 @@ def test_a_machine_that_computes_something_else(artifact: Path) -> None:
 
 def test_nothing_to_check_with(artifact: Path) -> None:
     write_artifact(artifact, "model.onnx")
-    with pytest.raises(ArtifactError, match=r"holds no replay\.npz.*check=False"):
+    with pytest.raises(ArtifactError, match=r"has no replay\.npz.*check=False"):
         load(artifact)
     assert load(artifact, check=False)(INPUTS).shape == (2, 4)
 
@@ -146,7 +146,7 @@ def test_a_runtime_that_is_none(artifact: Path) -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_a_missing_file(artifact: Path, name: str) -> None:
     (artifact / name).unlink()
-    with pytest.raises(ArtifactError, match=f"lacks {name}, which its card names"):
+    with pytest.raises(ArtifactError, match=f"has no {name}, which its card lists"):
         load(artifact)
 
 
@@ -155,13 +155,13 @@ def test_a_missing_file(artifact: Path, name: str) -> None:
 def test_a_changed_or_cut_file(artifact: Path, name: str, cut: bool) -> None:
     data = (artifact / name).read_bytes()
     (artifact / name).write_bytes(data[:-1] if cut else data[:-1] + bytes([data[-1] ^ 1]))
-    with pytest.raises(ArtifactError, match=f"{name} is not the file its card names"):
+    with pytest.raises(ArtifactError, match=f"{name} has another SHA-256 than its card lists"):
         load(artifact)
 
 
 def test_no_model(artifact: Path) -> None:
     write_artifact(artifact, "float.safetensors")
-    with pytest.raises(ArtifactError, match=r"holds no model\.onnx: only a run with quantisation"):
+    with pytest.raises(ArtifactError, match=r"has no model\.onnx: only a run with quantisation"):
         load(artifact)
 
 
@@ -177,7 +177,7 @@ def test_a_model_that_is_none(artifact: Path) -> None:
 def test_not_an_artifact(tmp_path: Path, read: Callable[[Path], object], name: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("{}")
-    with pytest.raises(ArtifactError, match=rf"{name} is not an artefact: it holds no card\.json"):
+    with pytest.raises(ArtifactError, match=rf"{name} is not an artefact: it has no card\.json"):
         read(tmp_path / name)
 
 
@@ -187,7 +187,7 @@ def test_read_card(artifact: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"{", "is not JSON"), (b"\xff\xfe{}", "is not text"), (b"{}", "does not follow")],
+    [(b"{", "is not JSON"), (b"\xff\xfe{}", "is not UTF-8 text"), (b"{}", "does not follow")],
 )
 def test_a_damaged_card(artifact: Path, content: bytes, message: str) -> None:
     path = artifact / "card.json"

@@ -110,5 +110,5 @@ def test_files_that_cannot_be_loaded(tmp_path: Path) -> None:
 
 def test_an_input_type_that_is_not_known(tmp_path: Path) -> None:
     path = write_model(tmp_path / "m.onnx", TensorProto.BOOL)
-    with pytest.raises(ArtifactError, match=r"takes tensor\(bool\), which this runner"):
+    with pytest.raises(ArtifactError, match=r"has the type tensor\(bool\), which is not"):
         OnnxModel(path)

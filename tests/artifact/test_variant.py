@@ -1,0 +1,42 @@
+"""A variant comes back from the plain values of its JSON as it was written."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+from lit_compress.artifact import Fidelity, LayerFidelity, Metric, Timing, TimingRatio, Variant
+from lit_compress.artifact.variant import variant_from_dict
+
+RATIO = TimingRatio("dense", 2.5, (2.25, 2.75), True)
+FULL = Variant(
+    "int8",
+    parameters=100,
+    nonzero=50,
+    macs=5000,
+    bytes=456,
+    file="model.onnx",
+    metric=Metric("val_acc", 0.75, "val", 400, (0.7, 0.8)),
+    latency=Timing("onnxruntime", 1, 2, 0.001, (0.0009, 0.0011), 0.99, 60, (RATIO,)),
+    fidelity=Fidelity(30.5, 0.99, 64, 31.0, (LayerFidelity("fc", 40.0, None, True),), 3),
+    epoch=7,
+    note="int8 weights",
+)
+
+
+def test_a_full_variant_comes_back() -> None:
+    assert variant_from_dict(json.loads(json.dumps(asdict(FULL)))) == FULL
+
+
+def test_a_variant_without_measurements_comes_back() -> None:
+    bare = Variant("dense", 100, 99)
+    assert variant_from_dict(json.loads(json.dumps(asdict(bare)))) == bare
+
+
+def test_optional_properties_may_be_missing() -> None:
+    data = json.loads(json.dumps(asdict(FULL)))
+    del data["latency"]["ratios"], data["fidelity"]["layers"], data["note"]
+    read = variant_from_dict(data)
+    assert read.latency is not None
+    assert read.fidelity is not None
+    assert (read.latency.ratios, read.fidelity.layers, read.note) == ((), (), None)
