@@ -1,9 +1,16 @@
-"""What a network costs: parameters, non-zeros, MACs, bytes and latency."""
+"""Measure the cost of a network: parameters, non-zeros, MACs, bytes and latency.
+
+- Count: :func:`cost`, :func:`onnx_counts`.
+- Size: :func:`file_bytes`, :func:`deflated_bytes`, :func:`state_bytes`.
+- Time: :func:`compare`, :func:`module_runner`.
+- :func:`environment` describes the machine of a measurement.
+"""
 
 from lit_compress.measure.cost import Cost, LayerCost, cost
 from lit_compress.measure.environment import environment
-from lit_compress.measure.latency import Latency, Speedup, compare, module_runner
+from lit_compress.measure.latency import Latency, Speedup, compare
 from lit_compress.measure.size import deflated_bytes, file_bytes, onnx_counts, state_bytes
+from lit_compress.measure.timing import module_runner
 
 __all__ = [
     "Cost",

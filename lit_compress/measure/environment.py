@@ -1,4 +1,4 @@
-"""What a measurement was made on."""
+"""Describe the machine that a measurement was made on."""
 
 from __future__ import annotations
 
@@ -11,8 +11,18 @@ PACKAGES = ("lit-compress", "torch", "lightning", "torchao", "onnx", "onnxruntim
 
 
 def environment() -> dict[str, str | int]:
-    """Return the versions, processor and core count of this machine."""
-    found: dict[str, str | int] = {
+    """Return the versions, processor and core count of this machine.
+
+    Returns:
+        The keys ``python``, ``platform``, ``processor`` and ``cores``, and the version of each
+        installed package that a measurement depends on.
+
+    Example:
+        >>> facts = environment()
+        >>> sorted(set(facts) & {"python", "platform", "processor", "cores", "torch"})
+        ['cores', 'platform', 'processor', 'python', 'torch']
+    """
+    facts: dict[str, str | int] = {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
@@ -20,10 +30,10 @@ def environment() -> dict[str, str | int]:
     }
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            facts[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return facts
 
 
 def _processor() -> str:

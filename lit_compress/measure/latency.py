@@ -1,34 +1,44 @@
-"""How much faster one thing is than another, measured in turn, with an interval."""
+"""Measure how much faster one function is than another: timed in turn, with intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from time import perf_counter
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from lit_compress.errors import InvalidArgumentError
-from lit_compress.measure.cost import evaluating
+from lit_compress.measure.timing import (
+    Runner,
+    interleaved_times,
+    module_runner,
+    torch_threads,
+    warm_up,
+)
 
-Runner = Callable[[], object]
+__all__ = ["RESOLUTION", "Latency", "Runner", "Speedup", "compare", "module_runner"]
 
+#: Relative difference in time that the place in memory alone causes between identical networks.
 RESOLUTION = 0.005
-"""Relative difference of two identical networks that their place in memory alone can make."""
+#: Number of bootstrap samples.
+DRAWS = 2000
 
 
 @dataclass(frozen=True)
 class Speedup:
-    """How many times faster than the baseline.
+    """How many times faster a runner is than a baseline.
 
     Attributes:
         over: Name of the baseline.
-        ratio: Median over the rounds of baseline time / own time.
-        interval: Bootstrap interval of that median.
-        significant: Whether the interval excludes 1; only then is it a speed-up or slow-down.
+        ratio: Median over the rounds of baseline time / own time; above 1 is faster.
+        interval: Interval of that median as (low, high).
+        significant: Whether the interval excludes 1; only then is it a speed-up or a slow-down.
+
+    Example:
+        >>> print(Speedup("dense", ratio=2.5, interval=(2.4, 2.6), significant=True))
+        2.50x
+        >>> print(Speedup("dense", ratio=1.01, interval=(0.98, 1.04), significant=False))
+        no difference
     """
 
     over: str
@@ -45,16 +55,16 @@ class Speedup:
 
 @dataclass(frozen=True)
 class Latency:
-    """The time of one call.
+    """Time of one call of a runner.
 
     Attributes:
-        seconds: Median over the rounds.
-        interval: Bootstrap interval of that median.
-        batch: Images a call.
-        threads: Threads it ran on.
-        rounds: How often it was timed.
-        confidence: Confidence of the intervals.
-        speedups: Against each baseline that was asked for.
+        seconds: Median over the rounds, in seconds.
+        interval: Bootstrap interval of that median as (low, high), in seconds.
+        batch: Number of images per call.
+        threads: Number of threads.
+        rounds: Number of rounds.
+        confidence: Confidence of all intervals, in (0, 1).
+        speedups: Comparison with each baseline.
     """
 
     seconds: float
@@ -78,37 +88,50 @@ def compare(
     confidence: float = 0.99,
     seed: int = 0,
 ) -> dict[str, Latency]:
-    """Time several runners in turn, and each against its baselines.
+    """Time several runners in turn, and compare each one with its baselines.
 
-    All are warmed up; then, in each round, every runner is called for one time slice, in an order
-    drawn anew, so that drift of the machine falls on all alike. Ratios are taken within a round;
-    the figure is their median, its interval a percentile bootstrap over the rounds, widened by
-    ``RESOLUTION`` for what no repetition averages out (where the data happen to lie in memory).
+    After the warm-up, each round calls every runner for one time slice, in a new random order, so
+    that a drift of the machine affects all alike. The ratio of two runners is the median of their
+    ratios in each round. Its interval is a percentile bootstrap over the rounds (Efron and
+    Tibshirani 1993, An Introduction to the Bootstrap), widened by ``RESOLUTION`` (0.5 %): repeated
+    rounds do not average out where the data lie in memory.
 
     Args:
-        runners: What to time, by name; each takes no argument and runs one batch.
-        baselines: For each name the runners it is compared with. Default: all with the first.
-        batch: Images a call: said in the result, the runners decide it.
-        threads: Threads for PyTorch while this runs; put back afterwards. Other runtimes have
+        runners: The functions to time, by name. Each takes no argument and runs one batch.
+        baselines: By name of a runner, the names of the runners to compare it with. Default: every
+            runner with the first one.
+        batch: Number of images per call, only stored in the result.
+        threads: Number of PyTorch threads during the measurement, at least 1. Other runtimes have
             their own setting.
         rounds: Number of rounds, at least 10.
-        warmup: Seconds each runner runs before it is timed.
-        slice_seconds: Least time of one slice: fast runners are called several times in it.
-        confidence: Of the intervals; at 0.99 a comparison of a thing with itself says "no
-            difference" at least 95 times of 100 on a noisy machine.
-        seed: Of the order and the bootstrap.
+        warmup: Seconds that each runner runs before it is timed.
+        slice_seconds: Length of a time slice in seconds; a fast runner is called several times.
+        confidence: Confidence of the intervals, in (0, 1). At 0.99, a comparison of a function with
+            itself gives "no difference" in at least 95 of 100 runs on a noisy machine.
+        seed: Random seed of the orders and the bootstrap.
+
+    Returns:
+        The latency of each runner by name, with its comparisons in ``speedups``.
 
     Raises:
-        InvalidArgumentError: If there is no runner, a baseline is unknown, or a number is too low.
+        InvalidArgumentError: If there is no runner, a baseline is unknown, or a number is out of
+            its range.
+
+    Example:
+        >>> from lit_compress.measure import compare
+        >>> runners = {"small": lambda: sum(range(100)), "large": lambda: sum(range(2000))}
+        >>> times = compare(runners, rounds=10, warmup=0, slice_seconds=0.0005)
+        >>> times["large"].speedups[0].over, times["large"].rounds
+        ('small', 10)
     """
     _check_numbers(rounds, threads, batch, confidence)
     names = list(runners)
-    baselines = _checked(names, baselines)
+    baselines = _checked_baselines(names, baselines)
     random = np.random.default_rng(seed)
     with torch_threads(threads):
-        calls = {name: _warm(run, warmup, slice_seconds) for name, run in runners.items()}
-        times = _interleaved(runners, calls, rounds, random)
-    draws = random.integers(0, rounds, (2000, rounds))
+        calls = {name: warm_up(run, warmup, slice_seconds) for name, run in runners.items()}
+        times = interleaved_times(runners, calls, rounds, random)
+    draws = random.integers(0, rounds, (DRAWS, rounds))
     return {
         name: Latency(
             seconds=float(np.median(times[name])),
@@ -136,10 +159,10 @@ def _check_numbers(rounds: int, threads: int, batch: int, confidence: float) -> 
         raise InvalidArgumentError(f"confidence must be between 0 and 1, got {confidence}")
 
 
-def _checked(
+def _checked_baselines(
     names: list[str], baselines: Mapping[str, tuple[str, ...]] | None
 ) -> Mapping[str, tuple[str, ...]]:
-    """Return what each runner is compared with."""
+    """Return the baselines of each runner, after a check of the names."""
     if not names:
         raise InvalidArgumentError("compare() needs at least one runner, got none")
     if baselines is None:
@@ -150,67 +173,14 @@ def _checked(
     return baselines
 
 
-def module_runner(module: nn.Module, inputs: Tensor) -> Runner:
-    """Return a runner that calls a module on ``inputs``, in eval mode and without gradients."""
-
-    def run() -> object:
-        with evaluating(module), torch.inference_mode():
-            return module(inputs)
-
-    # Switching modes costs as much as a small net: it is done once if the module is in eval mode.
-    if any(child.training for child in module.modules()):
-        return run
-
-    def run_in_eval() -> object:
-        with torch.inference_mode():
-            return module(inputs)
-
-    return run_in_eval
-
-
-@contextmanager
-def torch_threads(threads: int) -> Iterator[None]:
-    """Run PyTorch on a number of threads, and put the number back."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _warm(run: Runner, seconds: float, slice_seconds: float) -> int:
-    """Run until warm; return how many calls fill one time slice."""
-    start, count, best = perf_counter(), 0, float("inf")
-    while count < 2 or perf_counter() - start < seconds:
-        before = perf_counter()
-        run()
-        best = min(best, perf_counter() - before)
-        count += 1
-    return max(1, round(slice_seconds / max(best, 1e-7)))
-
-
-def _interleaved(
-    runners: Mapping[str, Runner],
-    calls: Mapping[str, int],
-    rounds: int,
-    random: np.random.Generator,
-) -> dict[str, np.ndarray]:
-    names = list(runners)
-    times = {name: np.empty(rounds) for name in names}
-    for index in range(rounds):
-        for position in random.permutation(len(names)):
-            name = names[position]
-            run, count = runners[name], calls[name]
-            run()  # brings its data back into the cache after the others
-            start = perf_counter()
-            for _ in range(count):
-                run()
-            times[name][index] = (perf_counter() - start) / count
-    return times
-
-
 def _interval(values: np.ndarray, draws: np.ndarray, confidence: float) -> tuple[float, float]:
+    """Return the percentile bootstrap interval of the median.
+
+    Args:
+        values: One value per round, of shape (rounds,).
+        draws: Indices of the rounds in each bootstrap sample, of shape (samples, rounds).
+        confidence: Confidence of the interval, in (0, 1).
+    """
     medians = np.median(values[draws], axis=1)
     low, high = np.quantile(medians, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)

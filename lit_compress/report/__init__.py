@@ -1,4 +1,4 @@
-"""Turning a card into what people read; reads a card and nothing else."""
+"""Turn a card into tables for the console and numbers for a logger."""
 
 from lit_compress.report.gap import StepAccuracy, gap_table
 from lit_compress.report.scalars import card_scalars

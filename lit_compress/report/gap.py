@@ -1,4 +1,4 @@
-"""How far apart a network's training and validation accuracy are, step by step."""
+"""Table of the gap between training and validation accuracy, step by step."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class StepAccuracy:
-    """What a network reached at one step of a run.
+    """Accuracy of a network at one step of a run.
 
     Attributes:
         step: Name of the step, such as ``reference``, ``overfitted`` or ``pruned``.
-        epoch: Epochs trained by then.
-        train: The metric on the training data, in eval mode and without augmentation.
-        val: The metric on the validation data; None if there are none.
+        epoch: Number of epochs trained before the step.
+        train: Metric on the training data, in eval mode and without augmentation.
+        val: Metric on the validation data; None if there is no validation data.
+
+    Example:
+        >>> StepAccuracy("pruned", epoch=3, train=1.0, val=0.75).gap
+        0.25
     """
 
     step: str
@@ -24,16 +28,22 @@ class StepAccuracy:
 
     @property
     def gap(self) -> float | None:
-        """Training minus validation metric."""
+        """Training metric minus validation metric; None if there is no validation data."""
         return None if self.val is None else self.train - self.val
 
 
 def gap_table(steps: Sequence[StepAccuracy], metric: str) -> str:
-    """Return steps as a table: metric on training and validation data, and the gap.
+    """Return a table with a row per step: metric on training and validation data, and the gap.
 
     Args:
-        steps: In order.
-        metric: Name of the metric.
+        steps: The steps, in order.
+        metric: Name of the metric, for the header.
+
+    Example:
+        >>> print(gap_table([StepAccuracy("pruned", 3, 1.0, 0.75)], "acc"))
+        acc     epochs  training  validation      gap
+        ------  ------  --------  ----------  -------
+        pruned       3    1.0000      0.7500  +0.2500
     """
     rows = [(metric, "epochs", "training", "validation", "gap")]
     rows += [

@@ -1,27 +1,42 @@
-"""A card as a table for the console."""
+"""Turn a card into a table for the console."""
 
 from __future__ import annotations
 
-from lit_compress.artifact.card import Card, TimingRatio, Variant
+from lit_compress.artifact.card import Card
+from lit_compress.artifact.variant import Metric, Timing, TimingRatio, Variant
 
 UNITS = ("B", "kB", "MB", "GB")
 
 
 def card_table(card: Card) -> str:
-    """Return the card as a table: a row a variant, then what must be known to read it."""
+    """Return a card as a table with a row per variant, followed by notes on the figures.
+
+    Args:
+        card: The card.
+
+    Example:
+        >>> from lit_compress.artifact import Card, Variant
+        >>> dense = Variant("dense", 1000, 1000, macs=2_500_000, bytes=4100)
+        >>> int8 = Variant("int8", 1000, 990, macs=2_500_000, bytes=1200)
+        >>> print(card_table(Card("digits", (dense, int8), {})))
+        variant  metric  parameters  non-zero    MACs  on disk
+        -------  ------  ----------  --------  ------  -------
+        dense         -       1,000     1,000  2.50 M  4.10 kB
+        int8          -       1,000       990  2.50 M  1.20 kB
+    """
     metric = next((v.metric.name for v in card.variants if v.metric), "metric")
-    against = [ratio.over for v in card.variants if v.latency for ratio in v.latency.ratios]
-    columns = list(dict.fromkeys(against))
+    compared = [ratio.over for v in card.variants if v.latency for ratio in v.latency.ratios]
+    baselines = list(dict.fromkeys(compared))
     head = ["variant", metric, "parameters", "non-zero", "MACs", "on disk"]
-    rows = [[*head, *(f"speed vs {over}" for over in columns)]]
-    rows += [_row(variant, columns) for variant in card.variants]
+    rows = [[*head, *(f"speed vs {over}" for over in baselines)]]
+    rows += [_row(variant, baselines) for variant in card.variants]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [_line(row, widths) for row in rows]
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(lines + _notes(card))
 
 
-def _row(variant: Variant, columns: list[str]) -> list[str]:
+def _row(variant: Variant, baselines: list[str]) -> list[str]:
     speeds = {ratio.over: ratio for ratio in variant.latency.ratios} if variant.latency else {}
     return [
         variant.name,
@@ -30,7 +45,7 @@ def _row(variant: Variant, columns: list[str]) -> list[str]:
         f"{variant.nonzero:,}",
         "-" if variant.macs is None else f"{variant.macs / 1e6:.2f} M",
         "-" if variant.bytes is None else human_bytes(variant.bytes),
-        *(_speed(speeds, over, variant.name) for over in columns),
+        *(_speed(speeds, over, variant.name) for over in baselines),
     ]
 
 
@@ -49,31 +64,11 @@ def _line(row: list[str], widths: list[int]) -> str:
 
 
 def _notes(card: Card) -> list[str]:
-    notes = []
-    for variant in card.variants:
-        if variant.note:
-            notes.append(f"{variant.name}: {variant.note}")
-        if fidelity := variant.fidelity:
-            notes.append(
-                f"{variant.name}: outputs at {fidelity.sqnr_db:.1f} dB of the float network's, the "
-                f"same class for {fidelity.agreement:.2%} of {fidelity.n} images"
-            )
-    measured = [v.metric for v in card.variants if v.metric]
-    if measured:
-        splits = " and ".join(dict.fromkeys(f"{m.n:,} {m.split} images" for m in measured))
-        intervals = [m.interval for m in measured if m.interval]
-        width = max(((high - low) / 2 for low, high in intervals), default=0)
-        notes.append(
-            f"{measured[0].name}: over {splits}"
-            + (f", each within {width:.4f} (95 %)" if intervals else "")
-        )
-    timed = [v.latency for v in card.variants if v.latency]
-    if timed:
-        notes.append(
-            f"speed: batch {timed[0].batch}, {timed[0].threads} thread(s), medians of "
-            f"{timed[0].rounds} rounds in turn; 'no difference' where the "
-            f"{timed[0].confidence:.0%} interval holds 1"
-        )
+    notes = [note for variant in card.variants for note in _variant_notes(variant)]
+    if metrics := [variant.metric for variant in card.variants if variant.metric]:
+        notes.append(_metric_note(metrics))
+    if timed := [variant.latency for variant in card.variants if variant.latency]:
+        notes.append(_timing_note(timed[0]))
     for item in card.pruning:
         if item["reached"] < item["target"] - 1e-9:
             notes.append(
@@ -82,8 +77,38 @@ def _notes(card: Card) -> list[str]:
     return notes
 
 
+def _variant_notes(variant: Variant) -> list[str]:
+    notes = [f"{variant.name}: {variant.note}"] if variant.note else []
+    if fidelity := variant.fidelity:
+        notes.append(
+            f"{variant.name}: outputs at {fidelity.sqnr_db:.1f} dB SQNR against the float network, "
+            f"the same class for {fidelity.agreement:.2%} of {fidelity.n} images"
+        )
+    return notes
+
+
+def _metric_note(metrics: list[Metric]) -> str:
+    splits = " and ".join(dict.fromkeys(f"{m.n:,} {m.split} images" for m in metrics))
+    intervals = [m.interval for m in metrics if m.interval]
+    width = max(((high - low) / 2 for low, high in intervals), default=0)
+    note = f"{metrics[0].name}: over {splits}"
+    return note + (f", each within {width:.4f} (95 %)" if intervals else "")
+
+
+def _timing_note(timing: Timing) -> str:
+    return (
+        f"speed: batch {timing.batch}, {timing.threads} thread(s), medians of {timing.rounds} "
+        f"rounds in turn; 'no difference' where the {timing.confidence:.0%} interval contains 1"
+    )
+
+
 def human_bytes(count: int) -> str:
-    """Return a number of bytes in the unit that suits it, decimal."""
+    """Return a number of bytes as text in the largest decimal unit with a value of at least 1.
+
+    Example:
+        >>> human_bytes(1200)
+        '1.20 kB'
+    """
     size = float(count)
     for unit in UNITS:
         if size < 1000 or unit == UNITS[-1]:

@@ -172,3 +172,28 @@ def test_transformer_layers_are_counted() -> None:
     macs = {layer.name: layer.macs for layer in counted.layers}
     assert macs["0.linear1"] == macs["0.linear2"] == 5 * 16 * 32
     assert counted.macs >= 5 * (16 * 48 + 16 * 16 + 2 * 16 * 32)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_fast_path_of_attention_is_put_back(enabled: bool) -> None:
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(enabled)
+    try:
+        cost(nn.Linear(3, 2), torch.zeros(1, 3))
+        assert torch.backends.mha.get_fastpath_enabled() == enabled
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+class Keywords(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.line = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor, *, scale: Tensor) -> Tensor:
+        return self.line(x * scale)
+
+
+def test_an_example_may_be_a_mapping_of_keywords() -> None:
+    x = torch.zeros(4, 3)
+    assert cost(Keywords(), {"x": x, "scale": x}).macs == 4 * 6

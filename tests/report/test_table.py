@@ -65,10 +65,10 @@ dense     0.9123   2,236,682  2,236,000  6.31 M  9.12 MB               1        
 pruned    0.9050   2,236,682    223,668  6.31 M        -   no difference                1
 int8      0.9000   2,236,682    223,000       -    999 B           12.3x            2.50x
 pruned: zeros are stored
-int8: outputs at 31.2 dB of the float network's, the same class for 98.77% of 512 images
+int8: outputs at 31.2 dB SQNR against the float network, the same class for 98.77% of 512 images
 val_acc: over 12,000 val images, each within 0.0050 (95 %)
 speed: batch 1, 2 thread(s), medians of 60 rounds in turn; 'no difference' where the 99% interval \
-holds 1
+contains 1
 ChannelPruning: 0.25 of 0.50 reached"""
 
 
