@@ -1,1 +1,1 @@
-"""Export: from a module to a graph and a file."""
+"""Export a network: capture its graph with :func:`torch.export.export`, write it as ONNX file."""

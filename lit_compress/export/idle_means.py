@@ -1,7 +1,7 @@
-"""Averages over a single pixel, which change nothing and take their time.
+"""Remove idle means: averages over a single pixel, which change no value.
 
-Where a small image has shrunk to one pixel, ONNX Runtime's int8 pool over it takes longer than the
-layer before it.
+They occur where a small image has shrunk to one pixel. ONNX Runtime's int8 pool over one pixel
+takes longer than the layer before it.
 """
 
 from __future__ import annotations
@@ -19,30 +19,41 @@ ADAPTIVE = {aten.adaptive_avg_pool1d.default, aten.adaptive_avg_pool2d.default}
 
 
 def drop_idle_means(program: ExportedProgram) -> int:
-    """Take averages out of a captured graph that are of one value each.
+    """Remove averages over a single value from a captured graph.
 
     Args:
-        program: The graph, changed in place. An average that is its output stays.
+        program: The captured graph; changed in place. An average that is an output of the graph is
+            not removed.
 
     Returns:
-        How many were taken out.
+        The number of removed averages.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        ...                     nn.Linear(4, 2)).eval()
+        >>> program = torch.export.export(net, (torch.zeros(1, 1, 3, 3),))
+        >>> drop_idle_means(program)
+        1
     """
     graph = program.graph_module.graph
     idle = [node for node in graph.nodes if _is_idle(node)]
     for node in idle:
         with graph.inserting_before(node):
-            same = graph.call_function(aten.clone.default, (node.args[0],))
-            same.meta = dict(node.args[0].meta)
-            if len(_shape(same)) > len(_shape(node)):
-                same = graph.call_function(aten.squeeze.dims, (same, node.args[1]))
-        same.meta = dict(node.meta)
-        node.replace_all_uses_with(same)
+            copy = graph.call_function(aten.clone.default, (node.args[0],))
+            copy.meta = dict(node.args[0].meta)
+            if len(_shape(copy)) > len(_shape(node)):
+                copy = graph.call_function(aten.squeeze.dims, (copy, node.args[1]))
+        copy.meta = dict(node.meta)
+        node.replace_all_uses_with(copy)
         graph.erase_node(node)
     program.graph_module.recompile()
     return len(idle)
 
 
 def _is_idle(node: Node) -> bool:
+    """Tell whether a node averages over single values and is no output of the graph."""
     if node.op != "call_function" or any(user.op == "output" for user in node.users):
         return False
     source: Any = node.args[0] if node.args else None
@@ -59,5 +70,6 @@ def _is_one(size: Any) -> bool:
 
 
 def _shape(node: Any) -> list[Any]:
+    """Return the shape of a node's value, or an empty list if it is no tensor."""
     value = node.meta.get("val") if isinstance(node, Node) else None
     return list(value.shape) if isinstance(value, Tensor) else []

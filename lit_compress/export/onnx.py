@@ -1,4 +1,4 @@
-"""From a module to a graph, and from a graph to a lean ONNX file."""
+"""Capture a module as a graph, and write a graph as a small ONNX file."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,54 +21,73 @@ from lit_compress.errors import ExportError
 from lit_compress.export.idle_means import drop_idle_means
 from lit_compress.export.signature import INPUT, Batch, as_tuple, is_batched
 
+#: Name of the batch axis in the ONNX file.
 BATCH = "batch"
 TORCH = str(Path(torch.__file__).parent)
-#: Where a call passes through on its way to the user's network.
-OWN = tuple(str(Path(__file__).parents[1] / name) for name in ("export", "quantization"))
+#: Folders of this package that a call passes through before it reaches the user's network.
+OWN_FOLDERS = tuple(str(Path(__file__).parents[1] / name) for name in ("export", "quantization"))
 STDLIB = sysconfig.get_path("stdlib")
 
 
 def capture(network: nn.Module, example: Batch) -> ExportedProgram:
-    """Return the graph of a module in eval mode, for any batch size.
+    """Capture the graph of a module with :func:`torch.export.export`, for any batch size.
 
     Args:
-        network: Takes tensors, returns one tensor.
-        example: Two inputs or more (a batch of 1 would be baked in).
+        network: Module in eval mode that takes tensors and returns one tensor.
+        example: Example input, a tensor or a tuple of tensors. The first axis is the batch.
+
+    Returns:
+        The graph. Averages over a single pixel are removed from it.
 
     Raises:
         ExportError: If the forward cannot be captured (the message names the line and the reason),
-            or its result is not one tensor.
+            or it does not return exactly one tensor.
+
+    Example:
+        >>> import torch
+        >>> program = capture(torch.nn.Linear(3, 2).eval(), torch.zeros(2, 3))
+        >>> program.module()(torch.zeros(5, 3)).shape
+        torch.Size([5, 2])
     """
-    tensors = as_tuple(example)
-    length = len(tensors[0])
-    batched = [is_batched(tensor, length) for tensor in tensors]
-    pair = tuple(_two(t) if of_batch else t for t, of_batch in zip(tensors, batched, strict=True))
-    batch = Dim(BATCH, min=1, max=65536)
-    shapes = tuple({0: batch} if of_batch else None for of_batch in batched)
-    variadic = any(
-        p.kind is p.VAR_POSITIONAL for p in signature(network.forward).parameters.values()
-    )
+    inputs, shapes = _example_and_shapes(network, as_tuple(example))
     try:
         with torch.no_grad(), _quiet("torch.fx.experimental.symbolic_shapes"):
-            program = torch.export.export(
-                network, pair, dynamic_shapes=(shapes,) if variadic else shapes
-            )
-    except Exception as error:  # torch.export raises whatever the forward or its tracer raises
+            program = torch.export.export(network, inputs, dynamic_shapes=shapes)
+    except Exception as error:  # torch.export raises any exception of the forward or its tracer
         raise ExportError(
-            f"the forward of {_class_name(network)} cannot be exported: {_reason(error)}. Keep "
-            "the forward to tensor operations whose course does not depend on the values (no "
-            "`if` on a tensor, no .item()), or name the part to export by submodule"
+            f"the forward of {_class_name(network)} cannot be exported: {_reason(error)}. Use only "
+            "tensor operations, without control flow that depends on values (no `if` on a tensor, "
+            "no .item()), or name the part to export by submodule"
         ) from error
     _check_outputs(program, network)
     drop_idle_means(program)
     return program
 
 
-def _two(tensor: Tensor) -> Tensor:
+def _example_and_shapes(
+    network: nn.Module, tensors: tuple[Tensor, ...]
+) -> tuple[tuple[Tensor, ...], tuple[Any, ...]]:
+    """Return example inputs with a batch of 2, and which of their axes are dynamic."""
+    length = len(tensors[0])
+    batched = [is_batched(tensor, length) for tensor in tensors]
+    inputs = tuple(
+        _two_rows(tensor) if has_batch else tensor
+        for tensor, has_batch in zip(tensors, batched, strict=True)
+    )
+    batch = Dim(BATCH, min=1, max=65536)
+    shapes = tuple({0: batch} if has_batch else None for has_batch in batched)
+    parameters = signature(network.forward).parameters.values()
+    variadic = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
+    return inputs, (shapes,) if variadic else shapes
+
+
+def _two_rows(tensor: Tensor) -> Tensor:
+    # torch.export treats a batch of 1 as a constant.
     return torch.cat([tensor, tensor])[:2] if len(tensor) < 2 else tensor[:2]
 
 
 def _check_outputs(program: ExportedProgram, network: nn.Module) -> None:
+    """Check that the graph returns exactly one tensor."""
     outputs = program.graph_signature.user_outputs
     spec = program.call_spec.out_spec
     if len(outputs) == 1 and spec.is_leaf() and isinstance(outputs[0], str):
@@ -77,7 +97,7 @@ def _check_outputs(program: ExportedProgram, network: nn.Module) -> None:
     raise ExportError(
         f"the forward of {_class_name(network)} must return one tensor to be exported, but "
         f"returns {'a constant' if kind == 'tensor' else f'a {kind}'}{keys} ({len(outputs)} "
-        "values): name a part that does by submodule"
+        "values): name a part that returns one tensor by submodule"
     )
 
 
@@ -89,24 +109,53 @@ def write_onnx(
     names: Sequence[str] = (INPUT,),
     opset: int | None = None,
 ) -> None:
-    """Write a network as an ONNX file with a batch axis called ``batch``.
+    """Write a network as ONNX file with a dynamic batch axis named ``batch``.
 
     Args:
-        network: Takes tensors, returns one tensor.
-        example: Two inputs of it.
-        path: Where to write; None only finds out whether it can be done.
-        metadata: Text entries for the file's metadata.
-        names: Names of its inputs in the file.
-        opset: Version of ONNX's operations, from 18 to 23; default torch's own.
+        network: Module in eval mode that takes tensors and returns one tensor, or its captured
+            graph.
+        example: Example input, see :func:`capture`.
+        path: The file to write. None writes nothing and only checks that the export works.
+        metadata: Text values for the metadata of the file, by key.
+        names: Names of the inputs in the file. Default: one input, ``input``.
+        opset: ONNX operator set version, from 18 to 23. Default: the default of torch.
 
     Raises:
-        ExportError: If an operation has no ONNX form, the message names it; or the opset cannot be
-            written.
+        ExportError: If the forward cannot be captured, an operation has no ONNX form (the message
+            names it), or the opset is not supported.
+
+    Example:
+        >>> import numpy as np, torch
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from lit_compress.artifact import OnnxModel
+        >>> with TemporaryDirectory() as folder:
+        ...     file = Path(folder, "model.onnx")
+        ...     write_onnx(torch.nn.ReLU().eval(), torch.zeros(2, 3), file)
+        ...     model = OnnxModel(file)
+        >>> model(np.array([[-1, 0, 1]], np.float32))
+        array([[0., 0., 1.]], dtype=float32)
     """
     program = network if isinstance(network, ExportedProgram) else capture(network, example)
+    exported = _onnx_program(program, names, opset)
+    if path is None or exported is None:
+        return
+    import onnx
+
+    from lit_compress.export.onnx_rewrites import rewrite
+
+    model = exported.model_proto
+    rewrite(model, BATCH)
+    for key, value in (metadata or {}).items():
+        model.metadata_props.add(key=key, value=value)
+    onnx.save_model(model, str(path))
+
+
+def _onnx_program(program: ExportedProgram, names: Sequence[str], opset: int | None) -> Any:
+    """Translate a graph to ONNX."""
     try:
         with _quiet("torch.onnx", "onnxscript", "onnx_ir"):
-            made = torch.onnx.export(
+            return torch.onnx.export(
                 program,
                 (),
                 dynamo=True,
@@ -116,64 +165,55 @@ def write_onnx(
                 opset_version=opset,
                 verbose=False,
             )
-    except Exception as error:  # the exporter wraps what its translations raise
+    except Exception as error:  # the exporter wraps the exceptions of its translations
         raise ExportError(
             f"the network cannot be written as ONNX: {_unknown_operation(error)}. Replace the "
             "operation, or name the part to export by submodule"
         ) from error
-    if path is None or made is None:
-        return
-    import onnx
-
-    from lit_compress.export.onnx_rewrites import reform
-
-    model = made.model_proto
-    reform(model, BATCH)
-    for key, value in (metadata or {}).items():
-        model.metadata_props.add(key=key, value=value)
-    onnx.save_model(model, str(path))
 
 
 def _class_name(network: nn.Module) -> str:
+    """Return the class name of the user's network, which may be wrapped for the export."""
     inner = getattr(network, "wrapped", network)
     return type(inner).__name__
 
 
 def _reason(error: BaseException) -> str:
-    """Return the first line of an error and the line of the user's code it came from."""
+    """Return the first line of an error message, with the line of user code that caused it."""
     if "Constraints violated" in str(error):
-        return "it fixes the batch size (len(x) does, and so does a number: write x.shape[0] or -1)"
+        return "it fixes the batch size (len(x) does, so does a number: write x.shape[0] or -1)"
     message = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    own = [
+    user_frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
         if not _is_library(frame.filename) and Path(frame.filename).is_file()
     ]
-    if not own:
+    if not user_frames:
         return message[:300]
-    last = own[-1]
+    last = user_frames[-1]
     return f"`{last.line}` ({Path(last.filename).name}:{last.lineno}): {message[:300]}"
 
 
 def _is_library(filename: str) -> bool:
-    # The standard library's folder holds site-packages too, where a user's own code may be.
+    # The folder of the standard library contains site-packages, which may contain user code.
     stdlib = filename.startswith(STDLIB) and "site-packages" not in filename
-    return stdlib or filename.startswith((TORCH, *OWN))
+    return stdlib or filename.startswith((TORCH, *OWN_FOLDERS))
 
 
 def _unknown_operation(error: BaseException | None) -> str:
+    """Return the operation that an exporter error is about, from the error or one of its causes."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        if found := re.search(r"OpOverload\(op='([^']+)'", str(error)):
-            return f"the operation {found.group(1)} has no ONNX form"
+        if match := re.search(r"OpOverload\(op='([^']+)'", str(error)):
+            return f"the operation {match.group(1)} has no ONNX form"
         last, error = error, error.__cause__ or error.__context__
     return next(iter(str(last).splitlines()), type(last).__name__)[:300]
 
 
 @contextmanager
 def _quiet(*names: str) -> Iterator[None]:
-    """Hold back the exporter's notes and the graph it prints; errors are raised all the same."""
+    """Suppress the log messages and the output to stderr of the exporter; exceptions still rise."""
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,6 +1,7 @@
-"""The form of an ONNX graph that ONNX Runtime and OpenVINO read best; its outputs stay the same.
+"""Rewrite an ONNX graph so that ONNX Runtime and OpenVINO fuse it best; its outputs stay the same.
 
-Each function changes a model in place. What they rest on was seen in ONNX Runtime 1.24 to 1.32.
+Each function changes a model in place. The described behaviour of ONNX Runtime was observed in
+versions 1.24 to 1.32.
 """
 
 from __future__ import annotations
@@ -10,13 +11,19 @@ from typing import Any
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
-#: Operations whose float weights ONNX Runtime quantises between quantised neighbours.
+#: Operations whose float weights ONNX Runtime quantises if their neighbours are quantised.
 REQUANTISED = {"Conv", "ConvTranspose", "Gemm"}
+#: Axes of a mean over the whole image.
 SPATIAL = ([2, 3], [-2, -1], [-1, -2], [3, 2])
 
 
-def reform(model: ModelProto, batch: str) -> None:
-    """Make all the changes below, and name the batch axis."""
+def rewrite(model: ModelProto, batch: str) -> None:
+    """Apply all rewrites of this module.
+
+    Args:
+        model: The model, changed in place.
+        batch: Name for the batch axis.
+    """
     slim(model, batch)
     drop_unused_inputs(model)
     pool_globally(model)
@@ -25,12 +32,19 @@ def reform(model: ModelProto, batch: str) -> None:
 
 
 def slim(model: ModelProto, batch: str) -> None:
-    """Drop stack traces and inferred shapes, a third of a small file, and name the batch axis."""
+    """Remove stack traces and inferred shapes, and name the batch axis.
+
+    They make up a third of a small file that :func:`torch.onnx.export` writes.
+
+    Args:
+        model: The model, changed in place.
+        batch: Name for the batch axis.
+    """
     graph = model.graph
     del graph.value_info[:]
-    for owner in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
-        del owner.metadata_props[:]
-        owner.doc_string = ""
+    for part in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
+        del part.metadata_props[:]
+        part.doc_string = ""
     for value in (*graph.input, *graph.output):
         axes = value.type.tensor_type.shape.dim
         if axes and axes[0].dim_param:
@@ -38,69 +52,85 @@ def slim(model: ModelProto, batch: str) -> None:
 
 
 def drop_unused_inputs(model: ModelProto) -> None:
-    """Drop the inputs that nothing takes, such as the labels in a mapping."""
-    taken = {name for node in model.graph.node for name in node.input}
-    for value in [value for value in model.graph.input if value.name not in taken]:
+    """Remove inputs that no operation reads, such as the labels in a mapping."""
+    used = {name for node in model.graph.node for name in node.input}
+    for value in [value for value in model.graph.input if value.name not in used]:
         model.graph.input.remove(value)
 
 
 def pool_globally(model: ModelProto) -> None:
-    """Write means over a quantised image as global pools, which have an int8 form."""
+    """Replace means over a quantised image by global pools.
+
+    ONNX Runtime has an int8 kernel for GlobalAveragePool, and none for ReduceMean.
+    """
     graph = _Graph(model.graph)
-    made: list[NodeProto] = []
+    nodes: list[NodeProto] = []
     for node in graph.proto.node:
         if (
             node.op_type != "ReduceMean"
             or graph.axes(node) not in SPATIAL
-            or not graph.is_made_by(node.input[0], "DequantizeLinear")
+            or not graph.is_output_of(node.input[0], "DequantizeLinear")
         ):
-            made.append(node)
+            nodes.append(node)
         elif _attribute(node, "keepdims", 1):
-            made.append(_node("GlobalAveragePool", [node.input[0]], list(node.output)))
+            nodes.append(_node("GlobalAveragePool", [node.input[0]], list(node.output)))
         else:
-            whole = f"{node.output[0]}.pooled"
+            pooled = f"{node.output[0]}.pooled"
             axes = graph.constant(f"{node.output[0]}.axes", np.array([2, 3], np.int64))
-            made.append(_node("GlobalAveragePool", [node.input[0]], [whole]))
-            made.append(_node("Squeeze", [whole, axes], list(node.output)))
-    graph.replace(made)
+            nodes.append(_node("GlobalAveragePool", [node.input[0]], [pooled]))
+            nodes.append(_node("Squeeze", [pooled, axes], list(node.output)))
+    graph.replace(nodes)
 
 
 def keep_floats(model: ModelProto) -> None:
-    """Guard the float weights between quantised neighbours against being quantised on load.
+    """Prevent ONNX Runtime from quantising the float weights of layers that must stay float.
 
-    ONNX Runtime's WeightBiasQuantization quantises them unless something stands before the next
-    quantisation. A LeakyRelu of slope 1 changes nothing, stays, and is folded into the operation.
+    When it loads a file, its optimizer WeightBiasQuantization quantises the float weight of a layer
+    between a DequantizeLinear and a QuantizeLinear
+    (https://github.com/microsoft/onnxruntime/pull/22969). A LeakyRelu of slope 1 behind the layer
+    prevents this. It changes no value, is not removed by the optimizer as an Identity would be, and
+    is fused into the layer.
     """
     graph = _Graph(model.graph)
-    made: list[NodeProto] = []
+    nodes: list[NodeProto] = []
     for node in graph.proto.node:
-        made.append(node)
+        nodes.append(node)
         if (
             node.op_type in REQUANTISED
             and node.input[1] in graph.initializers
-            and graph.is_made_by(node.input[0], "DequantizeLinear")
+            and graph.is_output_of(node.input[0], "DequantizeLinear")
         ):
             name = node.output[0]
             node.output[0] = f"{name}.float"
-            made.append(_node("LeakyRelu", [node.output[0]], [name], alpha=1.0))
-    graph.replace(made)
+            nodes.append(_node("LeakyRelu", [node.output[0]], [name], alpha=1.0))
+    graph.replace(nodes)
 
 
 def quantize_last_biases(model: ModelProto) -> None:
-    """Quantise the biases of int8 Gemms whose output stays float: they are run in int8 then."""
+    """Quantise the biases of int8 Gemms with float output.
+
+    ONNX Runtime runs such a Gemm in int8 only if its bias is int32; otherwise it dequantises the
+    weights in every call.
+    """
     graph = _Graph(model.graph)
-    made: list[NodeProto] = []
+    nodes: list[NodeProto] = []
     for node in graph.proto.node:
         if node.op_type == "Gemm" and len(node.input) == 3:
-            made.extend(_quantized_bias(graph, node))
-        made.append(node)
-    graph.replace(made)
+            nodes.extend(_quantized_bias(graph, node))
+        nodes.append(node)
+    graph.replace(nodes)
 
 
 def _quantized_bias(graph: _Graph, gemm: NodeProto) -> list[NodeProto]:
-    data, weight = (graph.makers.get(name) for name in gemm.input[:2])
+    """Store the bias of a Gemm as int32, and return the node that dequantises it.
+
+    Returns:
+        No node if the Gemm is not int8, its output is quantised, or the int32 range is too small.
+    """
+    data, weight = (graph.producers.get(name) for name in gemm.input[:2])
     if data is None or weight is None or {data.op_type, weight.op_type} != {"DequantizeLinear"}:
         return []
+    # Other users of the output may quantise it, and ONNX Runtime then quantises the bias itself.
     if any(user.op_type != "LeakyRelu" for user in graph.users(gemm.output[0])):
         return []
     bias = graph.values(gemm.input[2])
@@ -108,12 +138,12 @@ def _quantized_bias(graph: _Graph, gemm: NodeProto) -> list[NodeProto]:
     if bias is None or scales[0] is None or scales[1] is None:
         return []
     scale = (scales[0].astype(np.float64) * scales[1]).reshape(-1).astype(np.float32)
-    whole = np.rint(bias.astype(np.float64) / scale)
-    if np.abs(whole).max(initial=0) > 2**30:
+    steps = np.rint(bias.astype(np.float64) / scale)
+    if np.abs(steps).max(initial=0) > 2**30:
         return []
     name = gemm.input[2]
     inputs = [
-        graph.constant(f"{name}.int32", whole.astype(np.int32)),
+        graph.constant(f"{name}.int32", steps.astype(np.int32)),
         graph.constant(f"{name}.scale", scale),
         graph.constant(f"{name}.zero", np.zeros(len(scale), np.int32)),
     ]
@@ -122,16 +152,16 @@ def _quantized_bias(graph: _Graph, gemm: NodeProto) -> list[NodeProto]:
 
 
 class _Graph:
-    """A graph with an index of what makes each value."""
+    """A graph with an index of its initializers and of the node that produces each value."""
 
     def __init__(self, proto: GraphProto) -> None:
         self.proto = proto
         self.initializers = {item.name: item for item in proto.initializer}
-        self.makers = {name: node for node in proto.node for name in node.output}
+        self.producers = {name: node for node in proto.node for name in node.output}
 
-    def is_made_by(self, value: str, operation: str) -> bool:
-        maker = self.makers.get(value)
-        return maker is not None and maker.op_type == operation
+    def is_output_of(self, value: str, operation: str) -> bool:
+        producer = self.producers.get(value)
+        return producer is not None and producer.op_type == operation
 
     def users(self, value: str) -> list[NodeProto]:
         return [node for node in self.proto.node if value in node.input]
@@ -153,12 +183,12 @@ class _Graph:
         return name
 
     def replace(self, nodes: list[NodeProto]) -> None:
-        """Put these nodes in the place of all, and drop the initializers none of them takes."""
+        """Replace all nodes by these, and remove the initializers that none of them reads."""
         kept = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
         del self.proto.node[:]
         self.proto.node.extend(kept)
-        taken = {name for node in kept for name in node.input}
-        for item in [item for item in self.proto.initializer if item.name not in taken]:
+        used = {name for node in kept for name in node.input}
+        for item in [item for item in self.proto.initializer if item.name not in used]:
             self.proto.initializer.remove(item)
 
 
