@@ -1,4 +1,4 @@
-"""Where a run's artefact goes, and the float weights in it."""
+"""The artefact folder of a run, and the float weights in it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ __all__ = ["WEIGHTS", "artifact_dir", "load_saved", "save_weights"]
 
 
 def artifact_dir(trainer: Trainer, dirpath: str | None) -> Path:
-    """Return the artefact folder: as given, or ``artifact`` in the run's log folder.
+    """Return the artefact folder: the given one, or ``artifact`` in the run's log folder.
 
-    Call it on every process: the log folder is agreed upon between them.
+    Call it on every process: ``trainer.log_dir`` is a collective operation.
+
+    Args:
+        trainer: The run.
+        dirpath: The folder that the user gave, if any.
     """
     log_dir = trainer.log_dir
     if dirpath is not None:
@@ -25,7 +29,7 @@ def artifact_dir(trainer: Trainer, dirpath: str | None) -> Path:
 
 
 def load_saved(module: LightningModule, path: Path) -> None:
-    """Load weights that :func:`save_weights` wrote, in the shapes that they have there."""
+    """Load weights that :func:`save_weights` wrote; the module takes their shapes."""
     state, metadata = read_safetensors(path)
     record = metadata.get(ORIGINAL)
     resize_to(

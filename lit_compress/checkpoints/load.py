@@ -1,4 +1,4 @@
-"""Loading checkpoints of pruned modules with the class they were pruned from."""
+"""Loading checkpoints and artefacts of pruned modules, with the class that was trained."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ from lit_compress.pruning.selection.state import pruning_state_of
 Module = TypeVar("Module", bound=LightningModule)
 T = TypeVar("T")
 
-#: The float weights in an artefact, and the key of their file's metadata.
+#: File of the float weights in an artefact.
 WEIGHTS = "model.safetensors"
+#: Key of the module's hyperparameters in the metadata of that file.
 HYPERPARAMETERS = "lit_compress.hyperparameters"
 
-#: What builds the module of a checkpoint that the command line made.
+#: Functions of Lightning that build the module of a checkpoint of the command line.
 INSTANTIATORS = (
     "lightning.pytorch.cli.instantiate_module",
     "pytorch_lightning.cli.instantiate_module",
@@ -51,26 +52,39 @@ def load_from_checkpoint(
     strict: bool | None = None,
     **arguments: Any,
 ) -> Module:
-    """Return a LightningModule with a checkpoint's weights, in the shapes that pruning left.
+    """Return a LightningModule with the weights of a checkpoint, in the shapes after pruning.
 
-    What ``cls.load_from_checkpoint`` does, for checkpoints made with ``FilterPruning`` too; nothing
-    in the file is executed.
+    Does what ``cls.load_from_checkpoint`` does, also for checkpoints of networks that lost
+    channels. Nothing in the file is executed.
 
     Args:
-        cls: The LightningModule's class, as it was trained.
-        path: The checkpoint.
-        map_location: Where to put the tensors; default as in the checkpoint.
-        strict: Whether names must match exactly; default as the module says.
-        arguments: Constructor arguments, in the place of the checkpoint's hyperparameters.
+        cls: Class of the LightningModule that was trained.
+        path: Path of the checkpoint.
+        map_location: Device for the tensors. Default: as in the checkpoint.
+        strict: Whether the names of all tensors must match. Default: as the module says.
+        arguments: Constructor arguments that replace hyperparameters of the checkpoint.
 
     Raises:
-        CheckpointError: If the file is missing or damaged, holds more than plain values and
+        CheckpointError: If the file is missing or damaged, contains more than plain values and
             tensors, or is of another architecture.
-        PlanError: If the record of what was pruned is damaged.
+        PlanError: If the record of the pruned channels is damaged.
+
+    Example:
+        >>> import tempfile
+        >>> import lightning as L
+        >>> from lit_compress import load_from_checkpoint
+        >>> from lit_compress.modules import ShuffleNetV2
+        >>> trainer = L.Trainer(logger=False, enable_checkpointing=False, barebones=True)
+        >>> trainer.strategy.connect(ShuffleNetV2(width=0.5))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     trainer.save_checkpoint(f"{folder}/last.ckpt", weights_only=True)
+        ...     module = load_from_checkpoint(ShuffleNetV2, f"{folder}/last.ckpt")
+        >>> module.hparams.width
+        0.5
     """
     content = read_checkpoint(path)
     cls = _built(cls, content)
-    with _fitting(cls, unpruned_shapes_of(content)):
+    with _resizing(cls, unpruned_shapes_of(content)):
         module = cls.load_from_checkpoint(
             path, map_location=map_location, strict=strict, weights_only=True, **arguments
         )
@@ -80,17 +94,17 @@ def load_from_checkpoint(
 
 
 def restore(path: str | Path, cls: type[Module], **arguments: Any) -> Module:
-    """Return the float LightningModule of an artefact, pruned as it is, to train on.
+    """Return the pruned float LightningModule of an artefact, for further training.
 
     Args:
-        path: The artefact folder.
-        cls: The LightningModule's class, as it was trained.
-        arguments: Constructor arguments, in the place of the hyperparameters that the module had
-            saved (``save_hyperparameters``).
+        path: Path of the artefact folder.
+        cls: Class of the LightningModule that was trained.
+        arguments: Constructor arguments that replace the hyperparameters that the module saved
+            (``save_hyperparameters``).
 
     Raises:
-        ArtifactError: If the folder is not an artefact, or a file in it is missing or not the one
-            that the card names.
+        ArtifactError: If the folder is not an artefact, or a file in it is missing or differs from
+            the card.
         CheckpointError: If the weights are of another architecture.
     """
     from lit_compress.artifact.read import check_files, read_card
@@ -98,7 +112,7 @@ def restore(path: str | Path, cls: type[Module], **arguments: Any) -> Module:
     card = read_card(path)
     check_files(path, card)
     if WEIGHTS not in card.files:
-        raise ArtifactError(f"{path} holds no {WEIGHTS}: there is nothing to restore")
+        raise ArtifactError(f"{path} has no {WEIGHTS}: there are no float weights to restore")
     state, metadata = read_safetensors(Path(path) / WEIGHTS)
     content: dict[str, Any] = {
         "state_dict": state,
@@ -111,7 +125,7 @@ def restore(path: str | Path, cls: type[Module], **arguments: Any) -> Module:
     file = io.BytesIO()
     torch.save(content, file)
     file.seek(0)
-    with _fitting(cls, unpruned_shapes_of(content)):
+    with _resizing(cls, unpruned_shapes_of(content)):
         return cls.load_from_checkpoint(
             file, map_location="cpu", strict=None, weights_only=True, **arguments
         )
@@ -120,12 +134,12 @@ def restore(path: str | Path, cls: type[Module], **arguments: Any) -> Module:
 def save_weights(
     module: LightningModule, path: Path, original: UnprunedShapes | None = None
 ) -> None:
-    """Write a module's weights as safetensors, in one step.
+    """Write the weights of a module as a safetensors file, whole or not at all.
 
     Args:
-        module: The module; its plain hyperparameters go into the file's metadata.
-        path: The file.
-        original: What the network was before it was pruned, kept in the file's metadata.
+        module: The module. Its plain hyperparameters are stored in the metadata of the file.
+        path: Path of the file.
+        original: Shapes of the network before it was pruned, stored in the metadata too.
     """
     from safetensors.torch import save_file
 
@@ -149,7 +163,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and the metadata of a safetensors file.
 
     Raises:
-        CheckpointError: If it is damaged.
+        CheckpointError: If the file is damaged.
     """
     from safetensors import safe_open
 
@@ -162,7 +176,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the hyperparameters that JSON can hold."""
+    """Return the hyperparameters that can be written as JSON."""
     kept = {}
     for name, value in values.items():
         try:
@@ -171,80 +185,83 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
             ):
                 kept[name] = value
         except (TypeError, ValueError):
-            continue  # an object: restore takes it as an argument
+            continue  # an object, which restore takes as an argument
     return kept
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Return what is in a checkpoint, on the CPU; nothing in it is executed.
+    """Return the content of a checkpoint, on the CPU; nothing in it is executed.
 
     Raises:
-        CheckpointError: If it is missing or damaged, or holds more than plain values and tensors.
+        CheckpointError: If the file is missing or damaged, or contains more than plain values and
+            tensors.
     """
     if not Path(path).is_file():
         raise CheckpointError(f"there is no checkpoint {Path(path).resolve()}")
     content = read_plain(path, lambda: torch.load(path, map_location="cpu", weights_only=True))
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
-        raise CheckpointError(f"{path} is no Lightning checkpoint: it holds no state_dict")
+        raise CheckpointError(f"{path} is not a Lightning checkpoint: it has no state_dict")
     return content
 
 
 def check_whole(path: str | Path | None) -> None:
-    """Make sure that a checkpoint that is named by a path is there, and was written to its end.
+    """Check that the file of a checkpoint exists and is complete.
 
     Args:
-        path: The path; a word such as ``best`` or an address is left alone.
+        path: Path of the file. A word such as ``best``, or a URL, is not checked.
 
     Raises:
-        CheckpointError: If it is not.
+        CheckpointError: If the file does not exist or is not complete.
     """
     if path is None or "." not in str(path) or "://" in str(path):
         return
     if not Path(path).exists():
         raise CheckpointError(f"there is no checkpoint {Path(path).resolve()}")
     if Path(path).is_file() and not is_zipfile(path):
-        raise CheckpointError(f"{path} is no checkpoint, or was not written to its end")
+        raise CheckpointError(f"{path} is not a checkpoint, or is not complete")
 
 
 def _built(cls: type[Module], content: Mapping[str, Any]) -> type[Module]:
-    """Return the class that a checkpoint of the command line names, the one given for any other.
+    """Return the class that a checkpoint of the command line names, or else the given one.
 
-    Nothing is imported for it: a file must not choose what is.
+    Nothing is imported for it: a file must not choose what is imported.
     """
     hyperparameters = content.get(cls.CHECKPOINT_HYPER_PARAMS_KEY)
     if not isinstance(hyperparameters, Mapping):
         return cls
     builder, name = (hyperparameters.get(key) for key in ("_instantiator", "_class_path"))
     if builder not in (None, *INSTANTIATORS):
-        raise CheckpointError(f"the checkpoint asks to be built by {builder!r}, which is not run")
+        raise CheckpointError(
+            f"the checkpoint names {builder!r} to build the module, which is not called"
+        )
     if builder is None or name is None:
         return cls
     module, _, attribute = str(name).rpartition(".")
     found = getattr(sys.modules.get(module), attribute, None)
     if not isinstance(found, type) or not issubclass(found, cls):
         raise CheckpointError(
-            f"the checkpoint is of {name}, which is no class of {cls.__name__} that has been "
-            "imported: import it, or give that class"
+            f"the checkpoint is of {name}, which is not an imported subclass of {cls.__name__}: "
+            "import it, or give that class"
         )
     return found
 
 
 def read_plain(path: str | Path, read: Callable[[], T]) -> T:
-    """Return what is read from a file.
+    """Read a file, and turn any error into one that names the file.
 
     Args:
-        path: The file, for messages.
-        read: Reads it; executes nothing in it.
+        path: Path of the file, for messages.
+        read: Called to read it; must execute nothing in the file.
 
     Raises:
-        CheckpointError: If it is damaged, or holds more than plain values and tensors.
+        CheckpointError: If the file is damaged, or contains more than plain values and tensors.
     """
     try:
         return read()
     except UnpicklingError as error:
         raise CheckpointError(
-            f"{path} holds more than weights and plain values, or is damaged; only what loads with "
-            "weights_only=True is read"
+            f"{path} contains more than weights and plain values, or is damaged; only files that "
+            "load with weights_only=True are read"
         ) from error
     except Exception as error:  # a damaged file fails in zipfile, safetensors or torch
         first = next(iter(str(error).splitlines()), type(error).__name__)
@@ -252,28 +269,28 @@ def read_plain(path: str | Path, read: Callable[[], T]) -> T:
 
 
 @contextmanager
-def _fitting(cls: type[LightningModule], original: UnprunedShapes | None) -> Iterator[None]:
-    """Let a class fit its modules' shapes to the weights they load, until the end of the block.
+def _resizing(cls: type[LightningModule], original: UnprunedShapes | None) -> Iterator[None]:
+    """Let the modules of a class take the shapes of loaded weights, until the end of the block.
 
-    Lightning builds the module and loads it in one call, with no hook between the two.
+    Lightning builds the module and loads its weights in one call, without a hook in between.
     """
     own = cls.__dict__.get("load_state_dict")
     load = cls.load_state_dict
 
-    def fit(module: LightningModule, state: Mapping[str, Any], *_: Any) -> None:
+    def resize(module: LightningModule, state: Mapping[str, Any], *_: Any) -> None:
         if original is not None:
             check_full_size(module, original)
             resize_to(module, state, original)
 
-    def fitted(self: LightningModule, *args: Any, **kwargs: Any) -> Any:
-        # A hook sees the state as it is loaded, after the user's class has renamed parts of it.
-        handle = self.register_load_state_dict_pre_hook(fit)  # type: ignore[no-untyped-call]
+    def resized(self: LightningModule, *args: Any, **kwargs: Any) -> Any:
+        # A hook sees the state after the user's class has renamed entries of it.
+        handle = self.register_load_state_dict_pre_hook(resize)  # type: ignore[no-untyped-call]
         try:
             return load(self, *args, **kwargs)
         finally:
             handle.remove()
 
-    cls.load_state_dict = fitted  # type: ignore[method-assign, assignment]
+    cls.load_state_dict = resized  # type: ignore[method-assign, assignment]
     try:
         yield
     except RuntimeError as error:
@@ -282,7 +299,7 @@ def _fitting(cls: type[LightningModule], original: UnprunedShapes | None) -> Ite
         lines = [line.strip() for line in str(error).splitlines()[1:3]]
         raise CheckpointError(
             f"the checkpoint's weights are not those of {cls.__name__}: {' '.join(lines)}"
-            + ("" if original else " (it has no record of channels that were removed)")
+            + ("" if original else " (it has no record of removed channels)")
         ) from error
     finally:
         if own is None:

@@ -1,4 +1,4 @@
-"""Starting weights from a checkpoint or a safetensors file; nothing in either is executed."""
+"""Loading initial weights from a checkpoint or a safetensors file; nothing in it is executed."""
 
 from __future__ import annotations
 
@@ -23,21 +23,22 @@ from lit_compress.pruning.channels.resize import (
 def load_weights(
     module: nn.Module, path: str | Path, argument: str = "init_from"
 ) -> UnprunedShapes | None:
-    """Load the weights of a file into a module; epoch, optimizer and callbacks stay out.
+    """Load only the weights of a file into a module: no epoch, optimizer or callbacks.
 
-    Those of a network that lost channels come in the shapes that pruning left.
+    The module takes the shapes of a network that lost channels.
 
     Args:
-        module: Where to load them.
-        path: A Lightning checkpoint (``.ckpt``), a state dict (``.pt``) or ``.safetensors``.
-        argument: What the path was given as, for messages.
+        module: The module.
+        path: Path of a Lightning checkpoint (``.ckpt``), a state dict (``.pt``) or a
+            ``.safetensors`` file.
+        argument: Name of the argument that gave the path, for messages.
 
     Returns:
-        What the network was before it was pruned, if the file says so.
+        The shapes of the unpruned network; None if the network of the file is not pruned.
 
     Raises:
         CheckpointError: If the file is missing, unreadable, or of another architecture; the module
-            is then untouched.
+            then does not change.
     """
     state, original = _read(Path(path), argument)
     own = module.state_dict()
@@ -59,7 +60,7 @@ def load_weights(
 
 
 def _read(path: Path, argument: str) -> tuple[dict[str, Tensor], UnprunedShapes | None]:
-    """Return a file's weights, and what the network was before it was pruned, if the file says."""
+    """Return the weights of a file, and the shapes of the unpruned network if it has them."""
     if not path.is_file():
         raise CheckpointError(f"{argument}: there is no file {path.resolve()}")
     try:
@@ -72,7 +73,7 @@ def _read(path: Path, argument: str) -> tuple[dict[str, Tensor], UnprunedShapes 
         raise CheckpointError(f"{argument}: {error}") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise CheckpointError(f"{argument}: {path} holds no state_dict of tensors")
+        raise CheckpointError(f"{argument}: {path} has no state_dict of tensors")
     try:
         return state, unpruned_shapes_of(content)
     except PlanError as error:

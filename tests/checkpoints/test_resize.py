@@ -70,8 +70,9 @@ def test_weights_of_parts_that_are_not_here_are_named() -> None:
 def test_parts_may_rename_what_they_load() -> None:
     """Names were compared before the hook of a part had its turn."""
     module, fitting = ForeignModule(), CheckpointResizer()
-    state = module.state_dict()
-    state["net.7.old"] = state.pop("net.7.weight")
+    state = ForeignModule().state_dict()
+    weight = state.pop("net.7.weight")
+    state["net.7.old"] = weight
 
     def rename(_: nn.Module, given: dict[str, Any], prefix: str, *__: Any) -> None:
         given[f"{prefix}weight"] = given.pop(f"{prefix}old")
@@ -79,6 +80,7 @@ def test_parts_may_rename_what_they_load() -> None:
     module.net[7].register_load_state_dict_pre_hook(rename)
     fitting.attach(module)
     module.load_state_dict(state)
+    assert torch.equal(module.net[7].weight, weight)
 
 
 def test_missing_weights_are_named_before_anything_changes() -> None:

@@ -144,7 +144,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path, name: str, pa
 
 def test_code_is_given_as_the_reason(tmp_path: Path) -> None:
     torch.save({"a": Code(tmp_path / "ran")}, tmp_path / "w.pt")
-    with pytest.raises(CheckpointError, match=r"holds more than weights .*weights_only=True"):
+    with pytest.raises(CheckpointError, match=r"contains more than weights .*weights_only=True"):
         load_weights(classifier(2), tmp_path / "w.pt")
 
 
@@ -184,7 +184,7 @@ def test_a_missing_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: s
 )
 def test_a_file_without_a_state_dict(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "w.pt")
-    with pytest.raises(CheckpointError, match=r"w\.pt holds no state_dict of tensors"):
+    with pytest.raises(CheckpointError, match=r"w\.pt has no state_dict of tensors"):
         load_weights(classifier(2), tmp_path / "w.pt")
 
 

@@ -44,7 +44,7 @@ def test_a_fit_goes_on_with_the_callback_only(
 ) -> None:
     before = copy.deepcopy(foreign.state_dict())
     trainer = make_trainer(callbacks=[PrunedCheckpoints()])
-    with pytest.raises(CheckpointError, match="made with a pruning callback, which this run"):
+    with pytest.raises(CheckpointError, match="saved with a pruning callback, which this run"):
         trainer.fit(foreign, loader(32), loader(16, 1), ckpt_path=pruned)
     assert all(torch.equal(before[name], tensor) for name, tensor in foreign.state_dict().items())
     again = FilterPruning(0.5, schedule=Schedule(shape="one_shot"))

@@ -120,7 +120,7 @@ def test_an_epoch_after_the_first_pruning_is_refused(
     foreign: ForeignModule, make_trainer: MakeTrainer
 ) -> None:
     pruning = MagnitudePruning(0.5, TWICE, rewind="epoch 2")
-    with pytest.raises(InvalidArgumentError, match="first pruning is at epoch 1"):
+    with pytest.raises(InvalidArgumentError, match="first pruning step is at epoch 1"):
         make_trainer(max_epochs=5, callbacks=[pruning]).fit(foreign, loader())
 
 

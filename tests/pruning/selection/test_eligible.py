@@ -66,7 +66,7 @@ def test_a_depthwise_layer_need_not_be_included_but_may_be_excluded(
     assert names(graph, eligible_groups(net, graph, L2(), ["wide"])) == {"wide"}
     found = eligible_groups(net, graph, L2(), exclude=["deep"])
     assert names(graph, found) == {"stem", "last"}
-    assert found.excluded["wide"] == "deep is excluded, and its channels go together with these"
+    assert found.excluded["wide"] == "deep is excluded, and its channels are coupled with these"
 
 
 def test_exclusion_of_one_of_tied_layers_keeps_both(net: Net, graph: ChannelGraph) -> None:
@@ -128,13 +128,13 @@ def test_a_rule_that_matches_nothing_is_refused(net: Net, graph: ChannelGraph) -
 def test_bn_scale_leaves_layers_without_a_norm_alone(net: Net, graph: ChannelGraph) -> None:
     found = eligible_groups(net, graph, BatchNormScale())
     assert names(graph, found) == {"stem"}
-    assert found.excluded["wide"] == found.excluded["last"] == "no norm behind it to rank by"
+    assert found.excluded["wide"] == found.excluded["last"] == "no norm follows it to rank its filters by"
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"exclude": ["*"]}, "no channel of Net can go: stem: stem is excluded"),
+        ({"exclude": ["*"]}, "no channel of Net can be removed: stem: stem is excluded"),
         ({"include": ["head"]}, "stem is not included"),
         ({"rules": [Rule("*", None, "f:1")]}, r"a rule says so \(f:1\)"),
     ],
