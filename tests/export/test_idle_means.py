@@ -69,6 +69,7 @@ def test_an_average_over_one_pixel_is_taken_out(step: Callable[[Tensor], Tensor]
         (lambda x: x.mean([2]), 8),
         (lambda x: x.mean(0, keepdim=True) + x, 16),
         (lambda x: F.adaptive_avg_pool2d(x, 1), 4),
+        (lambda x: F.adaptive_avg_pool2d(x, (2, 1)), 8),
     ],
 )
 def test_other_averages_stay(step: Callable[[Tensor], Tensor], features: int) -> None:

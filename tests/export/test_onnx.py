@@ -1,3 +1,4 @@
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -81,3 +82,16 @@ def test_a_forward_that_fixes_the_batch_is_told_how_not_to() -> None:
 
     with pytest.raises(ExportError, match=r"fixes the batch size .*x.shape\[0\]"):
         capture(Fixed(), IMAGES)
+
+
+def test_the_levels_of_the_exporters_loggers_are_put_back() -> None:
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    tracer = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    before = [logger.level for logger in (*loggers, tracer)]
+    loggers[0].setLevel(logging.DEBUG)
+    try:
+        write_onnx(network(), IMAGES, None)
+        after = [logger.level for logger in (*loggers, tracer)]
+        assert after == [logging.DEBUG, *before[1:]]
+    finally:
+        loggers[0].setLevel(before[0])

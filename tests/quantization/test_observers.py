@@ -26,6 +26,12 @@ def test_percentile_leaves_out_the_tails() -> None:
     assert zero_point == pytest.approx(-low / scale, abs=3)
 
 
+def test_percentile_keeps_all_bins_of_values_without_tails() -> None:
+    """The upper edge of the last bin counts, which was one bin short."""
+    scale, _ = seen("percentile", torch.tensor([0.0, 1.0]).repeat(1000))
+    assert scale * 255 == pytest.approx(1)
+
+
 def test_histogram_has_the_smaller_error() -> None:
     values = torch.randn(100_000, generator=torch.Generator().manual_seed(0)) ** 3
 

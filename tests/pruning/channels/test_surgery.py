@@ -45,7 +45,7 @@ def net() -> nn.Module:
 
 
 def share(graph: ChannelGraph, ratio: float = 0.3) -> Plan:
-    """Remove the first classes of each group."""
+    """Remove the first channels of each group."""
     selected = [
         number
         for group in graph.groups
@@ -57,7 +57,7 @@ def share(graph: ChannelGraph, ratio: float = 0.3) -> Plan:
 
 
 def zero_slices(model: nn.Module, plan: Plan, optimizer: torch.optim.Optimizer) -> None:
-    """Zero every slice of the removed classes, in the weights and in the optimizer's state."""
+    """Zero every slice of the removed channels, in the weights and in the optimizer's state."""
     own = named_tensors(model)
     for cut in plan.cuts:
         tensor = own[cut.tensor]
@@ -81,7 +81,7 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor) -> 
 
 
 def compare_training(model: nn.Module, images: Tensor, make: Make, steps: int = 6) -> None:
-    """Train a shrunk network beside one whose removed slices are zero, and held there."""
+    """Train a pruned network and one whose removed slices stay zero; compare their losses."""
     graph = analyse(model, images[:2])
     model.train()
     optimizer = make(model.parameters())
@@ -148,7 +148,14 @@ def test_optimizer_is_cut_after_its_module(net: nn.Module, images: Tensor) -> No
         assert step(net, optimizer, images) == step(*twin, images)
 
 
-def test_noted_names_go_before_those_of_a_wrapper(net: nn.Module, images: Tensor) -> None:
+def assert_state_has_the_shapes_of_its_parameters(optimizer: torch.optim.Optimizer) -> None:
+    momenta = [state["momentum_buffer"].shape for state in optimizer.state.values()]
+    assert momenta == [parameter.shape for parameter in optimizer.state]
+
+
+def test_names_in_the_plan_have_priority_over_those_of_a_wrapper(
+    net: nn.Module, images: Tensor
+) -> None:
     # an optimizer of wrapper.named_parameters() was left uncut, and its next step failed
     wrapper = nn.Sequential(net)
     optimizer = torch.optim.SGD(wrapper.named_parameters(), 0.1, momentum=0.9)
@@ -157,6 +164,7 @@ def test_noted_names_go_before_those_of_a_wrapper(net: nn.Module, images: Tensor
     apply(plan, net)
     apply(plan, optimizer)
     step(wrapper, optimizer, images)
+    assert_state_has_the_shapes_of_its_parameters(optimizer)
 
 
 def test_cut_while_the_graph_of_the_last_loss_lives(net: nn.Module, images: Tensor) -> None:
@@ -267,8 +275,12 @@ def test_factored_state_is_cut_where_it_has_a_size(net: nn.Module, images: Tenso
     optimizer = torch.optim.Adafactor(net.parameters())
     plan = share(analyse(net, images))
     step(net, optimizer, images)
+    before = copy.deepcopy(net)
     apply(plan, net, optimizer)
+    rows = optimizer.state[net.deep.weight]["row_var"]
     step(net, optimizer, images)
+    assert optimizer.state[net.deep.weight]["row_var"] is rows
+    assert len(rows) == net.deep.out_channels < before.deep.out_channels
 
 
 def test_averaged_model_is_cut_like_its_module(net: nn.Module, images: Tensor) -> None:

@@ -100,6 +100,33 @@ def test_filters_of_single_channels_take_all_of_the_difference() -> None:
     assert largest.max() / largest.min() <= 1.01
 
 
+class Joined(nn.Module):
+    """Two layers side by side, one 32 times as small, and filters of single channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Conv2d(3, 4, 1, bias=False), nn.Conv2d(3, 4, 1, bias=False)
+        self.last = nn.Conv2d(8, 8, 3, groups=8)
+        with torch.no_grad():
+            self.other.weight.copy_(self.one.weight / 32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(torch.cat([self.one(x), self.other(x)], 1))
+        return out
+
+
+def test_channels_that_are_joined_have_one_range() -> None:
+    """A concatenation is one tensor: its parts were brought to a range each."""
+    network, images = Joined(), torch.randn(8, 3, 6, 6)
+    graph = captured(network, images[:2])
+    equalize(graph, [images])
+    with torch.no_grad():
+        parts = [graph.get_parameter(f"{name}.weight") for name in ("one", "other")]
+        joined = torch.cat([nn.functional.conv2d(images, weight) for weight in parts], 1)
+    largest = joined.abs().amax((0, 2, 3))
+    assert largest.max() / largest.min() <= 1.01
+
+
 def test_int8_is_nearer_to_float_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """A channel 24 times as large as the others took 24 dB from the paper's ShuffleNetV2."""
     torch.manual_seed(0)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lit_compress.artifact import OnnxModel, sqnr_db
 from lit_compress.export.onnx import capture, write_onnx
 from lit_compress.quantization import quantize
-from lit_compress.quantization.rewrites.norms import keep_norms_apart
+from lit_compress.quantization.rewrites.norms import block_norm_folding
 
 
 def norm(channels: int) -> nn.BatchNorm2d:
@@ -47,6 +47,14 @@ class TwoNorms(nn.Module):
         return out
 
 
+class TiedWeights(TwoNorms):
+    """The two norms share their weight, and differ in all else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other.weight = self.one.weight
+
+
 class OnceWithout(nn.Module):
     """One convolution, twice, of which once there is no norm."""
 
@@ -71,7 +79,7 @@ class Repeated(nn.Module):
         return out
 
 
-NETWORKS = {PreActivation: 1, TwoNorms: 2, OnceWithout: 1, Repeated: 0}
+NETWORKS = {PreActivation: 1, TwoNorms: 2, TiedWeights: 2, OnceWithout: 1, Repeated: 0}
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
@@ -79,7 +87,7 @@ def test_int8_is_near_to_float(kind: type[nn.Module], tmp_path: Path) -> None:
     """A norm was folded into what others used too: MaxViT had 1 dB."""
     torch.manual_seed(0)
     network, images = kind().eval(), torch.randn(32, 3, 8, 8)
-    assert keep_norms_apart(capture(network, images)) == NETWORKS[kind]
+    assert block_norm_folding(capture(network, images)) == NETWORKS[kind]
     write_onnx(quantize(network, [images], images), images, tmp_path / "m.onnx")
     with torch.no_grad():
         assert sqnr_db(network(images).numpy(), OnnxModel(tmp_path / "m.onnx")(images)) > 25
@@ -88,6 +96,6 @@ def test_int8_is_near_to_float(kind: type[nn.Module], tmp_path: Path) -> None:
 def test_norms_behind_a_layer_of_their_own_are_folded() -> None:
     network = nn.Sequential(nn.Conv2d(3, 6, 3), norm(6), nn.ReLU(), nn.Flatten(), nn.Linear(216, 2))
     images = torch.randn(4, 3, 8, 8)
-    assert keep_norms_apart(capture(network.eval(), images)) == 0
+    assert block_norm_folding(capture(network.eval(), images)) == 0
     graph = quantize(network, [images], images)
     assert not [node for node in graph.graph.nodes if "batch_norm" in str(node.target)]
