@@ -24,12 +24,12 @@ IMAGES = torch.randn(2, 1, 6, 6, generator=torch.Generator().manual_seed(0))
 
 
 class Net(LightningModule):
-    def __init__(self, width: int = 8, channels: int = 2, act: str = "relu") -> None:
+    def __init__(self, width: int = 8, classes: int = 2, act: str = "relu") -> None:
         super().__init__()
         self.save_hyperparameters()
         self.net = nn.Sequential(
             *(nn.Conv2d(1, width, 3), nn.InstanceNorm2d(width), nn.ReLU(), nn.Conv2d(width, 6, 3)),
-            *(nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(24, channels)),
+            *(nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(24, classes)),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -39,8 +39,8 @@ class Net(LightningModule):
 class Sub(Net):
     """Another output; its checkpoint is no checkpoint of Net."""
 
-    def __init__(self, width: int = 8, channels: int = 2, act: str = "relu") -> None:
-        super().__init__(width, channels, act)
+    def __init__(self, width: int = 8, classes: int = 2, act: str = "relu") -> None:
+        super().__init__(width, classes, act)
         self.more = nn.Linear(2, 2)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -150,7 +150,7 @@ def test_checkpoints_of_another_architecture_are_refused_and_the_class_is_as_bef
     ):
         load_from_checkpoint(Net, sub)
     with pytest.raises(CheckpointError, match=r"not those of|here it is"):
-        load_from_checkpoint(Net, base, channels=3)
+        load_from_checkpoint(Net, base, classes=3)
     assert [dict(vars(kind)) for kind in (Net, Sub, Renaming)] == before
 
 

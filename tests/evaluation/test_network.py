@@ -91,7 +91,7 @@ def test_the_main_child_is_exported_and_the_rest_is_named(make_trainer: MakeTrai
         warn_of_other_weights(copy, target)
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::UserWarning")
 def test_a_whole_network_is_not_warned_of(
     foreign: ForeignModule, make_trainer: MakeTrainer
 ) -> None:
