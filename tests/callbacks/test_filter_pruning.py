@@ -437,7 +437,7 @@ def test_unreachable_target_is_refused_at_the_start(
     foreign: ForeignModule, make_trainer: MakeTrainer
 ) -> None:
     pruning = FilterPruning(0.99, of="parameters", min_channels=4)
-    with pytest.raises(InvalidArgumentError, match="can go at most"):
+    with pytest.raises(InvalidArgumentError, match=r"at most .* can be removed"):
         make_trainer(max_epochs=5, callbacks=[pruning]).fit(foreign, loader(), loader(32, 1))
     assert foreign.net[0].out_channels == 8
 
@@ -588,7 +588,7 @@ def test_two_pruning_callbacks_are_refused(
     other: Any, foreign: ForeignModule, make_trainer: MakeTrainer
 ) -> None:
     trainer = make_trainer(max_epochs=4, callbacks=[FilterPruning(0.5), other])
-    with pytest.raises(InvalidArgumentError, match="cannot run beside"):
+    with pytest.raises(InvalidArgumentError, match="cannot run together with"):
         trainer.fit(foreign, loader(), loader(32, 1))
 
 
@@ -694,7 +694,7 @@ def test_optimizer_that_cannot_be_cut_trains_where_channels_leave_at_the_end(
     """The last hook of the fit failed over the state that no step needs any more."""
     module = Whole()
     trainer = make_trainer(callbacks=[FilterPruning(0.5, schedule=LATE, shrink="end")])
-    with pytest.warns(UserWarning, match="start anew"):
+    with pytest.warns(UserWarning, match="start without it"):
         trainer.fit(module, loader(32), loader(32, 1))
     assert module.net[0].out_channels == 4
     assert not trainer.optimizers[0].state
@@ -756,7 +756,7 @@ def test_weights_alone_of_another_width_are_refused(
     trainer.validate(foreign, loader(16, 1), ckpt_path=tmp_path / "a.ckpt", verbose=False)
     whole = ForeignModule()
     before = copy.deepcopy(whole.state_dict())
-    with pytest.raises(CheckpointError, match="no record of what was pruned"):
+    with pytest.raises(CheckpointError, match="without a record of what was pruned"):
         make_trainer(callbacks=[FilterPruning(0.5)]).validate(
             whole, loader(16, 1), ckpt_path=tmp_path / "a.ckpt", verbose=False
         )

@@ -200,7 +200,7 @@ def test_training_mode_set_within_a_batch_is_refused(make_trainer: MakeTrainer) 
             self.train()
             return super().training_step(batch, batch_idx)
 
-    with pytest.raises(InvalidArgumentError, match=r"Stubborn put net.1 back in training mode"):
+    with pytest.raises(InvalidArgumentError, match=r"Stubborn set net.1 to training mode"):
         make_trainer(callbacks=[Overfitting("my_acc")]).fit(Stubborn(), datamodule=Data())
 
 
@@ -223,7 +223,7 @@ class Head(nn.Module):
 
 
 def test_dropout_called_as_a_function_is_found_and_can_be_held(make_trainer: MakeTrainer) -> None:
-    with pytest.warns(UserWarning, match=r"net\.9 still varies.*name it in hold"):
+    with pytest.warns(UserWarning, match=r"net\.9 is still random.*name it in hold"):
         make_trainer(max_epochs=1, callbacks=[Overfitting("my_acc", threshold=0.01)]).fit(
             Functional(), loader(64), loader(16, 1)
         )
@@ -276,7 +276,7 @@ def test_says_where_augmentation_is_the_datas_own(
         make_trainer(max_epochs=1, callbacks=[Overfitting("my_acc", threshold=0.01)]).fit(
             Dropped(), loader(64), loader(16, 1)
         )
-    assert "augmentation, if there is any, is the training data's own" in caplog.text
+    assert "augmentation, if there is any, stays on" in caplog.text
 
 
 # --- the threshold ---------------------------------------------------------------------------

@@ -248,7 +248,7 @@ def test_masks_of_another_network_are_refused(tmp_path: Path, rules: Callable[..
     masks = content["callbacks"][key]["masks"]
     masks["net.9.weight"] = masks.pop("net.7.weight")
     torch.save(content, checkpoint)
-    with pytest.raises(CheckpointError, match=r"masks are not of this network \('net.9.weight'\)"):
+    with pytest.raises(CheckpointError, match=r"masks are of another network \('net.9.weight'\)"):
         run(tmp_path / "again", path, checkpoint)
 
 
@@ -280,7 +280,7 @@ def test_a_rule_for_filters_that_cannot_go_is_said(
         "- {pattern: net.7, granularity: neuron, ratio: 0.5}\n- {pattern: net.0, ratio: 0.5}\n"
     )
     with pytest.warns(
-        UserWarning, match=r"none can go: net\.7\.weight \(.*rules\.yaml:1: is an out"
+        UserWarning, match=r"can be removed: net\.7\.weight \(.*rules\.yaml:1: is an out"
     ):
         fit(make_trainer, ForeignModule(), RulePruning(path, schedule=ONCE))
 
@@ -309,7 +309,7 @@ BAD: dict[str, tuple[Callable[[], RulePruning], type[Exception], str]] = {
     "both": (
         lambda: RulePruning(target=0.5, rewind="init", reinitialize="linear"),
         InvalidArgumentError,
-        "give one",
+        "give only one",
     ),
     "draw": (
         lambda: RulePruning(target=0.5, reinitialize="all"),  # type: ignore[arg-type]
@@ -333,12 +333,12 @@ BAD_RULES = {
         r"rules\.yaml:2: net\.7\.weight is the weight of a linear layer \(2 dimensions\)"
     ),
     "- {pattern: net.0, granularity: neuron, ratio: 0.5}": r"rules\.yaml:1: .* has no neurons",
-    "- {pattern: net.0, ratio: [0.1, 0.2, 0.3, 0.4]}": "4 stages.* only 3 events",
+    "- {pattern: net.0, ratio: [0.1, 0.2, 0.3, 0.4]}": "4 ratios.* only 3 pruning steps",
     "- {pattern: net.0, granularity: filter, importance: taylor, ratio: 0.5}": (
         "importance Taylor needs the gradients"
     ),
     "- {pattern: net.3, granularity: filter, importance: bn_scale, ratio: 0.5}": (
-        r"rules\.yaml:1: importance bn_scale ranks by the norm behind a layer, and net\.3 has none"
+        r"rules\.yaml:1: importance bn_scale ranks by the norm .* and no norm follows net\.3"
     ),
     "- {pattern: net.7, importance: fpgm, ratio: 0.5}": "does not rank the elements of net.7",
 }
@@ -373,7 +373,7 @@ def test_one_importance_a_rule(make_trainer: MakeTrainer, rules: Callable[..., s
 def test_beside_another_pruning_it_is_refused(
     foreign: ForeignModule, make_trainer: MakeTrainer
 ) -> None:
-    with pytest.raises(InvalidArgumentError, match="cannot run beside MagnitudePruning"):
+    with pytest.raises(InvalidArgumentError, match="cannot run together with MagnitudePruning"):
         fit(make_trainer, foreign, RulePruning(target=0.5), MagnitudePruning(0.5))
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchvision.models import mobilenet_v2
 from torchvision.ops import StochasticDepth
 
-from lit_compress.callbacks._overfitting.eval_mode import EvalMode, leftover
+from lit_compress.callbacks._overfitting.eval_mode import EvalMode, still_random
 from lit_compress.errors import PatternError
 
 
@@ -103,7 +103,7 @@ def test_attention_with_dropout_and_its_kin() -> None:
 def test_a_held_network_trains_as_it_evaluates(net: nn.Module, shape: tuple[int, ...]) -> None:
     x = torch.randn(shape)
     twin = copy.deepcopy(net)
-    assert leftover(twin, twin, x) is None
+    assert still_random(twin, twin, x) is None
     expected = copy.deepcopy(net).eval()(x)
     EvalMode().attach(net.train())
     torch.testing.assert_close(net(x), expected)
@@ -115,14 +115,14 @@ def test_a_held_network_trains_as_it_evaluates(net: nn.Module, shape: tuple[int,
 )
 def test_finds_what_still_varies(odd: nn.Module, name: str) -> None:
     net = nn.Sequential(nn.Linear(4, 4), odd)
-    assert leftover(net, net, torch.randn(8, 4)) == name
-    assert leftover(net, net, torch.randn(8, 4), ["1"]) is None
+    assert still_random(net, net, torch.randn(8, 4)) == name
+    assert still_random(net, net, torch.randn(8, 4), ["1"]) is None
 
 
 def test_a_part_of_a_module_can_be_run_alone() -> None:
     net = nn.ModuleDict({"good": nn.Linear(4, 4), "bad": Functional()})
-    assert leftover(net, net["good"], torch.randn(2, 4)) is None
-    assert leftover(net, net["bad"], (torch.randn(2, 4),)) == "bad"
+    assert still_random(net, net["good"], torch.randn(2, 4)) is None
+    assert still_random(net, net["bad"], (torch.randn(2, 4),)) == "bad"
 
 
 def test_a_pattern_that_matches_nothing_is_refused() -> None:

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from fractions import Fraction
+from math import isnan
 from typing import Any
 
 import pytest
 from conftest import ForeignModule, loader
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 
 from lit_compress import Schedule
+from lit_compress.callbacks import MagnitudePruning
 from lit_compress.callbacks._pruning.arguments import plain
 from lit_compress.callbacks._pruning.base import BeforePruning, PruningCallback
 from lit_compress.errors import InvalidArgumentError
@@ -71,9 +73,26 @@ def test_brought_forward_it_stays_so_in_a_resumed_run() -> None:
     assert first.earliest(3) == 3
 
 
-def test_metric_of_the_pruned_network_is_none_before(make_trainer: MakeTrainer) -> None:
-    trainer = fit(make_trainer, Noted(0.5, Schedule(0, 3), "my_loss"), max_epochs=6)
-    assert trainer.callback_metrics["pruned/my_loss"] == trainer.callback_metrics["my_loss"]
+class Published(Callback):
+    """Notes the metrics of each validation."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[float, float]] = []
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        metrics = trainer.callback_metrics
+        self.found.append((float(metrics["my_loss"]), float(metrics["pruned/my_loss"])))
+
+
+def test_metric_of_the_pruned_network_is_nan_until_the_target_is_reached(
+    make_trainer: MakeTrainer,
+) -> None:
+    spy = Published()
+    pruning = MagnitudePruning(0.5, Schedule(1, 3), monitor="my_loss")
+    trainer = make_trainer(max_epochs=5, callbacks=[pruning, spy], num_sanity_val_steps=0)
+    trainer.fit(ForeignModule(), loader(32), loader(16, 1))
+    assert [isnan(pruned) for _, pruned in spy.found] == [True, True, True, False, False]
+    assert all(isnan(pruned) or pruned == plain for plain, pruned in spy.found)
 
 
 def test_averaging_of_weights_is_refused_by_name(make_trainer: MakeTrainer) -> None:

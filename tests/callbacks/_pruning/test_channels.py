@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -65,3 +67,28 @@ def test_a_copy_that_was_loaded_whole_is_completed(
     assert whole.net[3].weight.shape == foreign.net[3].weight.shape == (6, 4, 3, 3)
     callback.prune_to_final(foreign)  # what is cut already stays
     assert torch.isfinite(foreign(torch.zeros(1, 1, 8, 8))).all()
+
+
+class Clipped(ForeignModule):
+    """Notes, where gradients are clipped, the largest gradient of weights that are zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of_zeros: list[float] = []
+
+    def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:
+        weight = self.net[3].weight
+        self.of_zeros.append(float(weight.grad[weight == 0].abs().sum()))
+
+
+def test_gradients_of_weights_at_zero_do_not_count_for_clipping(
+    make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    """Elements that stay zero added to the norm by which all gradients are divided."""
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("- {pattern: net.3, granularity: element, ratio: 0.5}")
+    pruning = RulePruning(str(rules), schedule=Schedule(1, 1))
+    module = Clipped()
+    make_trainer(max_epochs=2, callbacks=[pruning]).fit(module, loader(32), loader(16, 1))
+    assert int((module.net[3].weight == 0).sum()) == 432
+    assert module.of_zeros == [0.0] * len(module.of_zeros) != []
