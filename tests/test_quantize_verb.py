@@ -126,12 +126,12 @@ def test_a_drop_that_cannot_be_kept_is_not_zero(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from lit_compress.callbacks import conversion
+    from lit_compress.callbacks._quantization import conversion
 
     monkeypatch.setattr(conversion, "_lost", lambda *_: 1.0)
     monkeypatch.setattr(conversion, "candidates", lambda *_: [frozenset()])
     target = tmp_path / "artifact"
     words = [f"--ckpt_path={checkpoint}", f"--dirpath={target}", "--monitor=val_acc"]
     assert main(["quantize", config, *words, "--max_drop=0.01"]) == 2
-    assert "max_drop 0.01 cannot hold" in capsys.readouterr().err
+    assert "max_drop 0.01 cannot be kept" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

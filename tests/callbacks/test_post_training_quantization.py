@@ -453,16 +453,18 @@ def test_max_drop_puts_the_worst_layers_back(
 def test_a_drop_that_cannot_be_kept(
     make_trainer: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lit_compress.callbacks import conversion
+    from lit_compress.callbacks._quantization import conversion
 
     monkeypatch.setattr(conversion, "_lost", lambda *_: 0.5)
     convert(make_trainer, tmp_path / "a", epochs=1)
     before = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
-    with pytest.raises(AccuracyError, match=r"max_drop 0\.01 cannot hold: my_acc .* by 0\.5000"):
+    with pytest.raises(AccuracyError, match=r"max_drop 0\.01 cannot be kept: my_acc .* by 0\.5000"):
         convert(make_trainer, tmp_path / "a", max_drop=0.01)
     assert {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
-    with pytest.warns(UserWarning, match="cannot hold.*the file that loses the least was written"):
+    with pytest.warns(
+        UserWarning, match="cannot be kept.*the file with the smallest drop was written"
+    ):
         convert(make_trainer, tmp_path / "b", max_drop=0.01, on_drop="warn")
     assert lit_compress.load(tmp_path / "b").card
 

@@ -73,7 +73,7 @@ def test_the_wrapper_is_made_anew_for_the_shapes_that_are_left(foreign: ForeignM
     first = strategy.model
     images = torch.randn(2, 1, 8, 8)
     graph = analyse(foreign, images)
-    apply(make_plan(graph, [group.classes[0] for group in graph.groups]), foreign)
+    apply(make_plan(graph, [group.channels[0] for group in graph.groups]), foreign)
     rewrap(SimpleNamespace(strategy=strategy))  # type: ignore[arg-type]
     assert isinstance(strategy.model, DistributedDataParallel)
     assert strategy.model is not first

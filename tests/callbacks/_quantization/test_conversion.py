@@ -11,8 +11,8 @@ from lightning.pytorch import Trainer
 
 from lit_compress.artifact import Metric, OnnxModel, sqnr_db
 from lit_compress.artifact.replay import read_replay
-from lit_compress.callbacks._quantization.conversion import CHOICES, Conversion, Settings, _lost
-from lit_compress.errors import InvalidArgumentError
+from lit_compress.callbacks._quantization.conversion import Conversion, _lost
+from lit_compress.callbacks._quantization.settings import Settings
 from lit_compress.evaluation.validate import clone
 
 
@@ -80,12 +80,6 @@ def test_every_layer_can_stay_in_float(made: Callable[..., Any], tmp_path: Path)
 def test_which_way_is_down(name: str, mode: Any, lost: float) -> None:
     reference, metric = Metric(name, 0.75, "val", 4), Metric(name, 0.5, "val", 4)
     assert _lost(reference, metric, mode) == lost
-
-
-@pytest.mark.parametrize("name", CHOICES)
-def test_choices(name: str) -> None:
-    with pytest.raises(InvalidArgumentError, match=f"{name} must be one of"):
-        Settings(**{name: "other"})  # type: ignore[arg-type]
 
 
 def test_images_are_those_of_the_seed(made: Callable[..., Any], tmp_path: Path) -> None:
