@@ -1,7 +1,16 @@
-"""Prune and quantise Lightning models while they train, and measure what that gave.
+"""Prune and quantise Lightning models while they train, and measure the result.
 
-Names are imported when they are first used, so that ``lit_compress.load`` needs neither torch nor
-lightning.
+=========================  ======================================================================
+``Schedule``               When to prune, and how much at each pruning step.
+``scan``                   Find how much of each layer can be pruned before the metric drops.
+``analyse``                Find the channels of a network that can be removed together.
+``load``                   Open the int8 ONNX file of an artefact; needs neither torch nor
+                           lightning.
+``load_from_checkpoint``   Build a module from the checkpoint of a pruned network.
+``restore``                Build the pruned float module of an artefact, to train it further.
+=========================  ======================================================================
+
+The callbacks are in :mod:`lit_compress.callbacks`.
 """
 
 from __future__ import annotations
@@ -18,6 +27,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+#: Module of each public name. A name is imported on first use: ``lit_compress.load`` must not need
+#: torch or lightning.
 _HOME = {
     "Schedule": "lit_compress.pruning.schedule",
     "analyse": "lit_compress.pruning.channels.analysis",
@@ -39,10 +50,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    """Import a public name on first use (PEP 562)."""
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'lit_compress' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
+    """Return the public names, also those that are not imported yet."""
     return __all__

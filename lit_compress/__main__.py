@@ -1,4 +1,4 @@
-"""``python -m lit_compress`` is ``lit-compress``."""
+"""Run the command line as ``python -m lit_compress``, the same as ``lit-compress``."""
 
 import sys
 

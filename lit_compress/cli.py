@@ -1,4 +1,8 @@
-"""The command line: LightningCLI over any LightningModule and LightningDataModule."""
+"""The command line ``lit-compress``: LightningCLI for any LightningModule and LightningDataModule.
+
+The options of each verb are the arguments of the Trainer's method of that name, and its docstring is
+the text of ``lit-compress VERB --help``.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +18,21 @@ from lit_compress.errors import InvalidArgumentError
 if TYPE_CHECKING:
     from lightning.pytorch.cli import LightningCLI
 
+#: Folder of the configs that come with the package.
 PACKAGED = Path(__file__).parent / "configs"
 
+#: The verbs, each with its line in the overview.
 VERBS = {
-    "fit": "Train, and compress on the way: prune, quantise, report.",
+    "fit": "Train and compress: prune, quantise, report.",
     "validate": "Measure a checkpoint on the validation data.",
     "test": "Measure a checkpoint, or an artefact's int8 file, on the test data.",
     "predict": "Predict with a checkpoint.",
-    "scan": "Find how much each layer can lose, and write rules for pruning.",
+    "scan": "Find how much of each layer can be pruned, and write rules for pruning.",
     "quantize": "Turn a checkpoint into a checked int8 ONNX file.",
     "configs": "List the configs that come with the package.",
 }
 
-#: Arguments of a verb that the command line gives, and that are no options.
+#: Arguments of a verb that the command line itself passes: they are not options.
 GIVEN = {"model", "dataloaders", "datamodule"}
 
 OVERVIEW = """usage: lit-compress VERB [--config FILE ...] [options]
@@ -39,7 +45,7 @@ verbs:
 options:
   -h, --help   Show this text; lit-compress VERB --help shows a verb's options.
   --version    Show the version.
-  --debug      On an error, show where it came from as well as what it was.
+  --debug      On an error, show the traceback too.
 
 example:
   lit-compress fit --config quickstart.yaml
@@ -50,10 +56,21 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        args: Its words; default those that the program was started with.
+        args: The words after the program's name. Default: ``sys.argv[1:]``.
 
     Returns:
-        The exit code: 0, 2 after an error, 130 after Ctrl-C; either was printed as one line.
+        The exit code: 0 on success, 2 after an error, 130 after Ctrl-C. An error or Ctrl-C prints
+        one line to stderr.
+
+    Raises:
+        Exception: The error itself instead of its line, if ``--debug`` is among the words.
+        SystemExit: From ``--help``, with code 0.
+
+    Example:
+        >>> from lit_compress.cli import main
+        >>> main(["--version"])
+        lit-compress 0.1.0
+        0
     """
     words = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in words
@@ -62,7 +79,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return _dispatch(words)
     except KeyboardInterrupt:
         return _interrupted(words)
-    except SystemExit as stop:  # Lightning ends an interrupted fit with it
+    except SystemExit as stop:  # Lightning raises it after Ctrl-C in a fit
         if isinstance(stop.__context__, KeyboardInterrupt):
             return _interrupted(words)
         raise
@@ -76,14 +93,16 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _interrupted(words: Sequence[str]) -> int:
-    left = "the last checkpoint stays, and there is no half artefact"
+    """Print what an interrupted run keeps, and return the exit code."""
+    kept = "the last checkpoint is kept, and no incomplete artefact was written"
     if words and words[0] == "scan":
-        left = "the rows so far stay, and the same words go on from there"
-    print(f"error: interrupted; {left}", file=sys.stderr)
+        kept = "the rows so far are kept, and the same command continues from them"
+    print(f"error: interrupted; {kept}", file=sys.stderr)
     return 130
 
 
 def _dispatch(words: list[str]) -> int:
+    """Answer ``--help``, ``--version`` and ``configs``, or run a verb; return the exit code."""
     if not words or words[0] in ("-h", "--help"):
         print(OVERVIEW.format(verbs="\n".join(f"  {v:<10} {text}" for v, text in VERBS.items())))
         return 0
@@ -103,15 +122,20 @@ def _dispatch(words: list[str]) -> int:
 
 
 def run(verb: str, words: list[str]) -> LightningCLI:
-    """Run one verb of the Trainer's through LightningCLI, and return it.
+    """Run one verb of the Trainer through LightningCLI.
 
-    Only that verb's parser is built: each takes a second.
+    Args:
+        verb: Name of a method of :class:`lit_compress.trainer.Trainer`, such as ``fit``.
+        words: All words of the command line, with the verb first.
+
+    Returns:
+        The LightningCLI object after the run, with its ``trainer``, ``model`` and ``datamodule``.
     """
     import lightning
     from lightning.pytorch import LightningDataModule, LightningModule
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-    # Classes can then be given by their names alone.
+    # jsonargparse accepts a class by its name alone once its module is imported.
     import lit_compress.callbacks
     import lit_compress.datamodules
     import lit_compress.modules  # noqa: F401
@@ -122,6 +146,7 @@ def run(verb: str, words: list[str]) -> LightningCLI:
     class CLI(LightningCLI):
         @staticmethod
         def subcommands() -> dict[str, set[str]]:
+            # Only the parser of this verb: building the parser of a verb takes a second.
             return {verb: LightningCLI.subcommands().get(verb, GIVEN)}
 
         def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -130,7 +155,7 @@ def run(verb: str, words: list[str]) -> LightningCLI:
 
     header = [f"lit-compress=={__version__}", f"lightning=={lightning.__version__}"]
     options = {"exit_on_error": False, "dump_header": header}
-    # The other processes of a strategy such as ddp are started with sys.argv.
+    # Strategies such as ddp start their other processes with sys.argv.
     saved, sys.argv = sys.argv, [sys.argv[0], *words]
     try:
         return CLI(
@@ -150,7 +175,7 @@ def run(verb: str, words: list[str]) -> LightningCLI:
 
 
 def _with_packaged_configs(words: list[str]) -> list[str]:
-    """Return the words with configs that are not in this folder taken from the package."""
+    """Return the words with the full path of each config that only the package has."""
     found = list(words)
     for index, word in enumerate(words):
         name, equals, value = word.partition("=")
@@ -163,13 +188,15 @@ def _with_packaged_configs(words: list[str]) -> list[str]:
 
 
 def _config(given: str) -> str:
+    """Return the path of a config: the user's own file first, then the one of the package."""
     path = Path(given)
     packaged = PACKAGED / path.name
-    local = path.exists() or path.parent.name not in ("", "configs")
-    return given if local or not packaged.is_file() else str(packaged)
+    is_users = path.exists() or path.parent.name not in ("", "configs")
+    return given if is_users or not packaged.is_file() else str(packaged)
 
 
 def _packaged_configs() -> list[str]:
+    """Return a line for each config of the package: its name and its first comment."""
     lines = []
     for path in sorted(PACKAGED.glob("*.yaml")):
         first = path.read_text("utf-8").partition("\n")[0]

@@ -1,67 +1,71 @@
-"""Errors that say what was expected, what came, and what to do."""
+"""The errors that this package raises on purpose.
+
+Each message says what was expected, what was given instead, and what to do. All of them derive from
+:class:`LitCompressError`, and from the built-in error that fits best.
+"""
 
 from __future__ import annotations
 
 
 class LitCompressError(Exception):
-    """Base of every error this package raises; the command line prints its message as one line."""
+    """Base class of all errors of this package; the command line prints its message as one line."""
 
 
 class InvalidArgumentError(LitCompressError, ValueError):
-    """An argument of a callback, module, datamodule or function that cannot be right."""
+    """An argument of a callback, module, datamodule or function has an impossible value."""
 
 
 class ScheduleError(LitCompressError, ValueError):
-    """A pruning schedule that is malformed or does not fit the run."""
+    """A pruning schedule is malformed, or does not suit the length of the run."""
 
 
 class PatternError(LitCompressError, ValueError):
-    """A layer pattern that matches nothing, or layers that cannot be pruned."""
+    """A layer pattern matches no layer, or the matched layers cannot be pruned."""
 
 
 class DataNotFoundError(LitCompressError, FileNotFoundError):
-    """A data set whose files are missing and cannot be downloaded."""
+    """The files of a data set are missing and cannot be downloaded."""
 
 
 class CorruptDataError(LitCompressError, ValueError):
-    """A data file that is there but cannot be read."""
+    """A data file exists but cannot be read."""
 
 
 class CheckpointError(LitCompressError, ValueError):
-    """A checkpoint whose weights do not fit the module."""
+    """A checkpoint cannot be read, or its weights do not match the module."""
 
 
 class RuleError(LitCompressError, ValueError):
-    """A rule file that cannot be read, or a rule that matches nothing."""
+    """A rule file cannot be read, or a rule matches nothing."""
 
 
 class ChannelError(LitCompressError, ValueError):
-    """A network whose channels cannot be found, or none of which can go."""
+    """The channels of a network cannot be found, or none of them can be removed."""
 
 
 class PlanError(LitCompressError, ValueError):
-    """A pruning plan that is damaged, or for another network or optimizer."""
+    """A pruning plan is damaged, or was made for another network or optimizer."""
 
 
 class CalibrationError(LitCompressError, ValueError):
-    """Calibration data that is missing or not finite."""
+    """Calibration data is missing, or holds NaN or infinity."""
 
 
 class ExportError(LitCompressError, ValueError):
-    """A forward that cannot be turned into a graph or an ONNX file."""
+    """A forward cannot be turned into a graph or an ONNX file."""
 
 
 class AccuracyError(LitCompressError, ValueError):
-    """A converted file that loses more than was allowed."""
+    """A converted file loses more of the metric than is allowed."""
 
 
 class ArtifactError(LitCompressError, ValueError):
-    """A folder that is not an artefact, or one that cannot be written."""
+    """A folder is not an artefact, or an artefact cannot be written."""
 
 
 class ReplayError(LitCompressError, ValueError):
-    """A function that cannot be run again from the middle, as it makes other calls each time."""
+    """A function cannot be run again from the middle, because its torch calls differ each time."""
 
 
 class ScanError(LitCompressError, ValueError):
-    """A sensitivity scan that cannot be made, or does not fit the one it should go on from."""
+    """A sensitivity scan cannot be done, or cannot continue the scan in its folder."""

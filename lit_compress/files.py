@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all: temporary name, fsync, rename."""
+"""Write a file completely or not at all: temporary name, fsync, rename."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pathlib import Path
 
 
 def write_whole(path: str | Path, content: str | bytes) -> Path:
-    """Write a file in one step: a reader sees the old content or the new, never a part.
+    """Write a file in one step: a reader sees the old content or the new, never a part of it.
 
     Args:
-        path: The file; its folder is made where it is missing.
-        content: Text (as UTF-8) or bytes.
+        path: The file. Its folder is created if it does not exist.
+        content: The whole content, as text (saved as UTF-8) or bytes.
 
     Returns:
         The path.
 
     Raises:
-        OSError: If it cannot be written; what was there before stays.
+        OSError: If the file cannot be written. The old content is kept then.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,7 +29,7 @@ def write_whole(path: str | Path, content: str | bytes) -> Path:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except BaseException:  # Ctrl-C leaves no part either
+    except BaseException:  # also after Ctrl-C, no partial file may stay
         with suppress(OSError):
             partial.unlink()
         raise

@@ -125,7 +125,7 @@ def test_checkpoint_that_is_missing_or_cut_off_is_named(
     """One cut off was told as 'Invalid argument'."""
     cut = tmp_path / "cut.ckpt"
     cut.write_bytes(b"PK\x03\x04" + bytes(5000))
-    for path, message in ((cut, "was not written to its end"), ("no.ckpt", "is no checkpoint")):
+    for path, message in ((cut, "is not complete"), ("no.ckpt", "is not a checkpoint")):
         assert main(["fit", "--config", str(config), f"--ckpt_path={path}"]) == 2
         assert message in capsys.readouterr().err
 
@@ -173,7 +173,7 @@ def test_packaged_configs_are_found_by_name(config: Path) -> None:
             ["--model.in_channels=3"],
             "takes images of 3 channels, got 1: set model.in",
         ),
-        (["--model.num_classes=4"], "has 4 classes, but the data 10: set model.num_classes to 10"),
+        (["--model.num_classes=4"], "has 4 classes, but the data has 10: set model.num_classes to 10"),
         (["--model.init_from=none.ckpt"], "init_from: there is no file"),
         (["--config=none.yaml"], "config: File does not exist: '"),
         (["--nonsense=1"], "unrecognized arguments: --nonsense=1"),
@@ -271,7 +271,7 @@ def test_scan_takes_its_options_from_yaml(tmp_path: Path, monkeypatch: pytest.Mo
         (["--ckpt_path=none.ckpt"], "there is no checkpoint"),
         (["--data.val_fraction=0"], "there is no validation data to scan on"),
         (["--images=0"], "images must be a whole number of at least 1"),
-        (["--dirpath=file/scan"], "dirpath file/scan cannot be made"),
+        (["--dirpath=file/scan"], "dirpath file/scan cannot be created"),
     ],
 )
 def test_a_scan_that_cannot_be_made_is_one_clear_line(
@@ -298,9 +298,9 @@ def test_ctrl_c_in_a_scan_says_how_to_go_on(
 
     monkeypatch.setattr("lit_compress.cli._dispatch", stopped)
     assert main(SCAN) == 130
-    assert "error: interrupted; the rows so far stay" in capsys.readouterr().err
+    assert "error: interrupted; the rows so far are kept" in capsys.readouterr().err
     assert main(["fit"]) == 130
-    assert "the last checkpoint stays" in capsys.readouterr().err
+    assert "the last checkpoint is kept" in capsys.readouterr().err
 
 
 def test_a_broken_config_names_the_line(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -337,7 +337,7 @@ def test_ctrl_c_leaves_the_last_checkpoint_and_no_half_artefact(config: Path) ->
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
-    assert "error: interrupted; the last checkpoint stays" in output
+    assert "error: interrupted; the last checkpoint is kept" in output
     (path,) = checkpoints.glob("*.ckpt")
     assert torch.load(path, weights_only=True)["state_dict"]
     assert "of 0.50: the run ended before its schedule did" in output

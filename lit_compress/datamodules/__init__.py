@@ -1,4 +1,8 @@
-"""LightningDataModules that keep uint8 pixels in memory and transform whole batches."""
+"""LightningDataModules that keep images as uint8 in memory and transform whole batches.
+
+All of them offer ``pixels``, ``preprocess``, ``classes``, ``num_classes``, ``image_shape`` and
+``augment``, see :mod:`lit_compress.evaluation.data_protocols`.
+"""
 
 from lit_compress.datamodules.cifar10 import CIFAR10DataModule
 from lit_compress.datamodules.digits import DigitsDataModule

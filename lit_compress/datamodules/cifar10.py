@@ -1,4 +1,4 @@
-"""CIFAR-10 (Krizhevsky 2009)."""
+"""CIFAR-10 (Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images")."""
 
 from __future__ import annotations
 
@@ -16,19 +16,36 @@ if TYPE_CHECKING:
 
 
 class CIFAR10DataModule(ImageDataModule):
-    """60,000 photographs (3 channels, 32 pixels, 10 classes).
+    """CIFAR-10: 60,000 colour photographs of 32 x 32 pixels in 10 classes.
+
+    50,000 images are for training and 10,000 for testing.
+
+    Source: Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images".
 
     Args:
-        data_dir: Root that holds, or will hold, ``cifar-10-batches-py``.
-        batch_size: Images a batch.
-        val_fraction: Share of the 50,000 training images held out for validation, in [0, 1).
-        split: Hold out the first images (``index``, as the paper) or seeded random ones.
-        flip: Mirror training images at random.
-        crop: Shift training images by up to this many pixels.
-        image_size: Side length to resize to; None keeps 32. AlexNet needs 63 or more.
-        download: Fetch missing files, where there is a network.
-        seed: Seed of the random split.
-        num_workers: Loader processes.
+        data_dir: Folder that contains, or will contain, ``cifar-10-batches-py``.
+        batch_size: Number of images in a batch, at least 1.
+        val_fraction: Share of the 50,000 training images to hold out for validation, in [0, 1).
+        split: Hold out the first images (``index``, as in the paper) or random ones (``random``).
+        flip: Whether to mirror training images left to right at random.
+        crop: Largest random shift of training images, in pixels; 0 switches it off.
+        image_size: Side length to resize to, in pixels; None keeps 32. AlexNet needs 63 or more.
+        download: Whether to download missing files.
+        seed: Random seed of the split; not used with ``split="index"``.
+        num_workers: Number of loader processes; 0 loads in the main process.
+
+    Attributes:
+        preprocess: Turns raw pixels into network input, as the artefact's file does.
+        augment: Changes training images at random; None switches it off.
+
+    Raises:
+        InvalidArgumentError: If an argument is out of its range.
+
+    Example:
+        >>> from lit_compress.datamodules import CIFAR10DataModule
+        >>> data = CIFAR10DataModule(data_dir="data", batch_size=128, image_size=64)
+        >>> data.num_classes
+        10
     """
 
     classes = (
@@ -65,12 +82,21 @@ class CIFAR10DataModule(ImageDataModule):
         self.augment = Augment(flip, crop)
 
     def prepare_data(self) -> None:
-        """Download what is missing, in one process."""
+        """Download missing files; Lightning calls it in one process only.
+
+        Raises:
+            DataNotFoundError: If files are missing and cannot be downloaded.
+            CorruptDataError: If a file cannot be read.
+        """
         for train in (True, False):
             self._open(train, self.download)
 
     def read(self, train: bool) -> PixelDataset:
-        """Return the 50,000 training or 10,000 test images."""
+        """Return the 50,000 training or 10,000 test images.
+
+        Args:
+            train: Whether to return the training images.
+        """
         dataset = self._open(train, download=False)
         images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
         return PixelDataset(images, torch.tensor(dataset.targets))

@@ -14,20 +14,38 @@ if TYPE_CHECKING:
 
 
 class FashionMNISTDataModule(ImageDataModule):
-    """70,000 images of clothes (1 channel, 28 pixels, 10 classes), padded to 32 pixels.
+    """FashionMNIST: 70,000 grey images of clothes in 10 classes, padded from 28 to 32 pixels.
+
+    60,000 images are for training and 10,000 for testing.
+
+    Source: Xiao et al. 2017, arXiv 1708.07747.
 
     Args:
-        data_dir: Root that holds, or will hold, ``FashionMNIST/raw``.
-        batch_size: Images a batch.
-        val_fraction: Share of the 60,000 training images held out for validation, in [0, 1).
-        split: Hold out the first images (``index``, as the paper) or seeded random ones.
-        flip: Mirror training images at random.
-        crop: Shift training images by up to this many pixels.
-        pad: Black pixels added on each side: 2 makes 28 pixels 32.
-        image_size: Side length to resize to after padding; None keeps it. AlexNet needs 63 or more.
-        download: Fetch missing files, where there is a network.
-        seed: Seed of the random split.
-        num_workers: Loader processes.
+        data_dir: Folder that contains, or will contain, ``FashionMNIST/raw``.
+        batch_size: Number of images in a batch, at least 1.
+        val_fraction: Share of the 60,000 training images to hold out for validation, in [0, 1).
+        split: Hold out the first images (``index``, as in the paper) or random ones (``random``).
+        flip: Whether to mirror training images left to right at random.
+        crop: Largest random shift of training images, in pixels; 0 switches it off.
+        pad: Black pixels to add on each side, at least 0: 2 makes 28 pixels 32.
+        image_size: Side length to resize to after padding, in pixels; None keeps it. AlexNet needs
+            63 or more.
+        download: Whether to download missing files.
+        seed: Random seed of the split; not used with ``split="index"``.
+        num_workers: Number of loader processes; 0 loads in the main process.
+
+    Attributes:
+        preprocess: Turns raw pixels into network input, as the artefact's file does.
+        augment: Changes training images at random; None switches it off.
+
+    Raises:
+        InvalidArgumentError: If an argument is out of its range.
+
+    Example:
+        >>> from lit_compress.datamodules import FashionMNISTDataModule
+        >>> data = FashionMNISTDataModule(data_dir="data")
+        >>> data.classes[0], data.num_classes
+        ('T-shirt/top', 10)
     """
 
     classes = (
@@ -64,12 +82,21 @@ class FashionMNISTDataModule(ImageDataModule):
         self.augment = Augment(flip, crop)
 
     def prepare_data(self) -> None:
-        """Download what is missing, in one process."""
+        """Download missing files; Lightning calls it in one process only.
+
+        Raises:
+            DataNotFoundError: If files are missing and cannot be downloaded.
+            CorruptDataError: If a file cannot be read.
+        """
         for train in (True, False):
             self._open(train, self.download)
 
     def read(self, train: bool) -> PixelDataset:
-        """Return the 60,000 training or 10,000 test images."""
+        """Return the 60,000 training or 10,000 test images.
+
+        Args:
+            train: Whether to return the training images.
+        """
         dataset = self._open(train, download=False)
         return PixelDataset(dataset.data[:, None], dataset.targets.long())
 
@@ -77,7 +104,7 @@ class FashionMNISTDataModule(ImageDataModule):
         from torchvision.datasets import FashionMNIST
 
         raw = Path(self.data_dir) / "FashionMNIST" / "raw"
-        # torchvision wants all four files for either split.
+        # torchvision looks for all four files, whichever split it reads.
         wanted = [
             raw / f"{prefix}-{part}-ubyte"
             for prefix in ("train", "t10k")

@@ -1,4 +1,4 @@
-"""The user's own pictures, one folder a class."""
+"""The user's own pictures, with one folder for each class."""
 
 from __future__ import annotations
 
@@ -14,24 +14,34 @@ from lit_compress.errors import CorruptDataError, DataNotFoundError, InvalidArgu
 
 
 class ImageFolderDataModule(ImageDataModule):
-    """Your own pictures: ``data_dir/train/<class>/*.png``, and ``val/`` and ``test/`` likewise.
+    """Your own pictures in ``data_dir/train/<class>/*.png``, and likewise ``val`` and ``test``.
 
-    Each picture is scaled to cover a square, and its centre kept, when it is read. Without ``val/``
-    a share of the training pictures is held out.
+    The folder names in ``train`` are the class names. When a picture is read, it is scaled to cover
+    a square and cropped to its centre. All pictures are kept in memory. ``val`` is optional: if it
+    does not exist, some of the training pictures are held out. Only testing needs ``test``.
 
     Args:
-        data_dir: Folder with ``train``, and if wanted ``val`` and ``test``.
-        image_size: Side length of the squares, in pixels.
-        in_channels: 3 for colour, 1 for grey.
-        batch_size: Images a batch.
-        val_fraction: Share held out for validation where there is no ``val/``, in [0, 1).
-        split: Hold out seeded random pictures, or the first by name (``index``).
-        flip: Mirror training images at random.
-        crop: Shift training images by up to this many pixels.
-        mean: Mean of each channel, in [0, 1].
-        std: Standard deviation of each channel.
-        seed: Seed of the random split.
-        num_workers: Loader processes.
+        data_dir: Folder that contains ``train``, and optionally ``val`` and ``test``.
+        image_size: Side length of the squares, in pixels, at least 1.
+        in_channels: 3 reads the pictures in colour, 1 in grey.
+        batch_size: Number of images in a batch, at least 1.
+        val_fraction: Share of the training pictures to hold out for validation if there is no
+            ``val``, in [0, 1).
+        split: Hold out random pictures (``random``), or the first ones by class and name
+            (``index``), which are of few classes.
+        flip: Whether to mirror training images left to right at random.
+        crop: Largest random shift of training images, in pixels; 0 switches it off.
+        mean: Mean of each channel, or one for all, of pixels scaled to [0, 1].
+        std: Standard deviation of each channel, or one for all, of pixels scaled to [0, 1].
+        seed: Random seed of the split; not used with ``split="index"``.
+        num_workers: Number of loader processes; 0 loads in the main process.
+
+    Attributes:
+        preprocess: Turns raw pixels into network input, as the artefact's file does.
+        augment: Changes training images at random; None switches it off.
+
+    Raises:
+        InvalidArgumentError: If an argument is out of its range.
     """
 
     def __init__(
@@ -64,25 +74,33 @@ class ImageFolderDataModule(ImageDataModule):
         self.augment = Augment(flip, crop)
 
     @property
-    def classes(self) -> tuple[str, ...]:  # type: ignore[override]
-        """Names of the folders in ``train``, sorted."""
+    def classes(self) -> tuple[str, ...]:  # type: ignore[override]  # only the folder knows them
+        """Class names by label: the names of the folders in ``train``, sorted."""
         folder = self._folder("train")
         return tuple(sorted(child.name for child in folder.iterdir() if child.is_dir()))
 
     def read(self, train: bool) -> PixelDataset:
-        """Return the pictures of ``train`` or ``test``."""
+        """Return the pictures of ``train`` or ``test``.
+
+        Args:
+            train: Whether to return the training pictures.
+
+        Raises:
+            DataNotFoundError: If the folder does not exist or has no pictures.
+            CorruptDataError: If a picture cannot be read.
+        """
         return self._read("train" if train else "test")
 
     def read_val(self) -> PixelDataset | None:
-        """Return the pictures of ``val``, where there is one."""
+        """Return the pictures of ``val``; None if there is no such folder."""
         return self._read("val") if (Path(self.data_dir) / "val").is_dir() else None
 
     def _folder(self, split: str) -> Path:
         folder = Path(self.data_dir) / split
         if not folder.is_dir():
             raise DataNotFoundError(
-                f"ImageFolderDataModule looked for {folder.resolve()}, which is not there: lay the "
-                f"pictures out as {split}/<class>/*.png under --data.data_dir"
+                f"ImageFolderDataModule needs the folder {folder.resolve()}, which does not exist: "
+                f"put the pictures in {split}/<class>/*.png under --data.data_dir"
             )
         return folder
 
@@ -102,13 +120,13 @@ class ImageFolderDataModule(ImageDataModule):
                         square = ImageOps.fit(file.convert(mode), (self.image_size,) * 2)
                 except (OSError, ValueError, Image.DecompressionBombError) as error:
                     raise CorruptDataError(
-                        f"{path} cannot be read as a picture ({error}): mend or remove it"
+                        f"{path} cannot be read as a picture ({error}): fix or delete it"
                     ) from error
                 images.append(pil_to_tensor(square))
                 labels.append(label)
         if not images:
             raise DataNotFoundError(
-                f"{folder} holds no pictures: lay them out as {split}/<class>/*.png "
+                f"{folder} has no pictures: put them in {split}/<class>/*.png "
                 f"({', '.join(IMG_EXTENSIONS)})"
             )
         return PixelDataset(torch.stack(images), torch.tensor(labels))

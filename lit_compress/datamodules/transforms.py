@@ -1,4 +1,4 @@
-"""Transforms of whole batches of uint8 pixels; each image of a batch gets its own draw."""
+"""Transforms of whole batches of uint8 pixels, with separate random numbers for each image."""
 
 from __future__ import annotations
 
@@ -10,13 +10,23 @@ from torch.nn import functional as F
 
 
 class Preprocess(nn.Module):
-    """Raw pixels to network input: pad, resize, normalise. Deterministic, and exported as it is.
+    """Turns raw pixels into network input: pad, resize, scale to [0, 1], normalise.
+
+    It has no random part, and can be part of an exported file.
 
     Args:
-        mean: Mean of each channel, in [0, 1].
-        std: Standard deviation of each channel.
-        pad: Black pixels added on each side.
-        image_size: Side length to resize to (bilinear); None keeps the size.
+        mean: Mean of each channel, or one for all, of pixels scaled to [0, 1].
+        std: Standard deviation of each channel, or one for all, of pixels scaled to [0, 1].
+        pad: Black pixels to add on each side.
+        image_size: Side length to resize to, bilinear, in pixels; None keeps the size.
+
+    Example:
+        >>> import torch
+        >>> preprocess = Preprocess(mean=[0.5], std=[0.5], pad=2)
+        >>> pixels = torch.full((8, 1, 28, 28), 255, dtype=torch.uint8)
+        >>> images = preprocess(pixels)
+        >>> images.shape, images.dtype, images.max()
+        (torch.Size([8, 1, 32, 32]), torch.float32, tensor(1.))
     """
 
     scale: Tensor
@@ -38,13 +48,13 @@ class Preprocess(nn.Module):
         self.register_buffer("shift", (-average / deviation).view(shape))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Return the network input for pixels.
+        """Return the network input for a batch of pixels.
 
         Args:
-            pixels: uint8, N x C x H x W.
+            pixels: uint8, N x C x H x W, values 0 to 255.
 
         Returns:
-            float32, N x C x S x S.
+            float32, N x C x S x S with S = ``image_size``; without it, H and W grow by ``2 * pad``.
         """
         images = pixels.float()
         if self.pad:
@@ -54,16 +64,16 @@ class Preprocess(nn.Module):
         return images * self.scale + self.shift
 
     def output_size(self, side: int) -> int:
-        """Return the side length that an image of ``side`` pixels comes out with."""
+        """Return the side length of the network input for images of ``side`` pixels."""
         return self.image_size or side + 2 * self.pad
 
 
 class Augment:
-    """Random flips and shifted crops, for training batches.
+    """Random flips and shifts of training images.
 
     Args:
-        flip: Mirror each image left to right, every second time.
-        crop: Shift each image by up to this many pixels in each direction, filling with black.
+        flip: Whether to mirror each image left to right with probability 0.5.
+        crop: Largest shift in each direction, in pixels; the border is filled with black.
     """
 
     def __init__(self, flip: bool = False, crop: int = 0) -> None:
@@ -71,7 +81,11 @@ class Augment:
         self.crop = crop
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Return the batch, each image with its own draw of torch's global generator."""
+        """Return the changed batch, with random numbers from torch's global generator.
+
+        Args:
+            pixels: N x C x H x W, any type.
+        """
         if self.flip:
             chosen = torch.rand(len(pixels), 1, 1, 1) < 0.5
             pixels = torch.where(chosen, pixels.flip(-1), pixels)
@@ -83,7 +97,24 @@ class Augment:
 
 
 def shifted(pixels: Tensor, offsets: Tensor, crop: int) -> Tensor:
-    """Return each image cut out of itself, padded by ``crop``, at its own offsets (2 x N)."""
+    """Shift each image by its own offsets, and fill with black.
+
+    Args:
+        pixels: N x C x H x W.
+        offsets: Whole numbers in [0, 2 * crop], 2 x N: vertical and horizontal place of the window
+            in the padded image. ``crop`` leaves the image as it is.
+        crop: Black pixels to pad each side with.
+
+    Returns:
+        N x C x H x W.
+
+    Example:
+        >>> import torch
+        >>> image = torch.tensor([[[[1, 2], [3, 4]]]])
+        >>> shifted(image, torch.tensor([[1], [2]]), crop=1)  # one pixel to the left
+        tensor([[[[2, 0],
+                  [4, 0]]]])
+    """
     height, width = pixels.shape[-2:]
     padded = F.pad(pixels, (crop,) * 4)
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)

@@ -2,6 +2,9 @@
 
 None of it is required: code that can use an offer looks for it with ``isinstance``. The
 datamodules of this package offer all of it, see :mod:`lit_compress.datamodules`.
+
+Annotate a datamodule that may be None as ``object`` before the ``isinstance``: mypy 2.4 believes
+that no optional object can have a protocol.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""LightningModules over torchvision's AlexNet, MobileNetV2 and ShuffleNetV2."""
+"""LightningModules that train torchvision's AlexNet, MobileNetV2 and ShuffleNetV2."""
 
 from lit_compress.modules.alexnet import AlexNet
 from lit_compress.modules.classifier import ImageClassifier

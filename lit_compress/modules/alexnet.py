@@ -1,4 +1,4 @@
-"""AlexNet (Krizhevsky 2014, arXiv 1404.5997), as torchvision has it."""
+"""AlexNet (Krizhevsky 2014, arXiv 1404.5997), as implemented in torchvision."""
 
 from __future__ import annotations
 
@@ -12,15 +12,31 @@ from lit_compress.modules.classifier import NOT_SAVED, ImageClassifier, check_co
 class AlexNet(ImageClassifier):
     """AlexNet: 57 million weights, 54.5 million of them in two linear layers.
 
+    Source: Krizhevsky 2014, arXiv 1404.5997, as implemented in torchvision.
+
     Args:
-        in_channels: Channels of the images.
-        num_classes: Number of classes.
-        dropout: Dropout before the two hidden linear layers, in [0, 1).
-        image_size: Side length of the example image, for the summary; at least 63.
-        optimizer: Given the parameters. Default: SGD of rate 0.01, momentum 0.9, decay 1e-5.
-        lr_scheduler: Given the optimizer; stepped each epoch. Default: none.
-        channels_last: Keep weights in channels-last order; slower here on most CPUs.
-        init_from: Starting weights: a checkpoint or ``.safetensors``; nothing else of it is used.
+        in_channels: Number of channels of the images, at least 1.
+        num_classes: Number of classes, at least 2.
+        dropout: Dropout rate before the two hidden linear layers, in [0, 1).
+        image_size: Side length in pixels of the example image for the model summary, at least 63.
+        optimizer: Function that creates the optimizer from the parameters. Default: SGD with
+            learning rate 0.01, momentum 0.9 and weight decay 1e-5, as in the paper.
+        lr_scheduler: Function that creates a scheduler from the optimizer, stepped each epoch.
+            Default: none.
+        channels_last: Whether to keep weights in channels-last memory format, which is slower for
+            this network on most CPUs.
+        init_from: Checkpoint or ``.safetensors`` file with starting weights; only the weights are
+            used. Default: random weights.
+
+    Raises:
+        InvalidArgumentError: If an argument is out of its range.
+        CheckpointError: If ``init_from`` cannot be read or does not match the network.
+
+    Example:
+        >>> import torch
+        >>> from lit_compress.modules import AlexNet
+        >>> AlexNet(in_channels=1, num_classes=4)(torch.zeros(2, 1, 64, 64)).shape
+        torch.Size([2, 4])
     """
 
     min_image_size = 63
@@ -45,12 +61,12 @@ class AlexNet(ImageClassifier):
         network.features[0] = nn.Conv2d(in_channels, 64, 11, stride=4, padding=2)
         super().__init__(
             network,
-            in_channels,
-            num_classes,
-            image_size,
-            optimizer,
-            lr_scheduler,
-            channels_last,
-            init_from,
+            in_channels=in_channels,
+            num_classes=num_classes,
+            image_size=image_size,
+            optimizer=optimizer,
+            lr_scheduler=lr_scheduler,
+            channels_last=channels_last,
+            init_from=init_from,
         )
         self.save_hyperparameters(ignore=NOT_SAVED)

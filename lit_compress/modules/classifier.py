@@ -1,4 +1,4 @@
-"""A network that classifies images, as a LightningModule."""
+"""A LightningModule that trains a network to classify images."""
 
 from __future__ import annotations
 
@@ -13,13 +13,19 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from lit_compress.checkpoints.weights import load_weights
 from lit_compress.errors import InvalidArgumentError
+from lit_compress.evaluation.data_protocols import HasImageShape, HasNumClasses
+from lit_compress.evaluation.trainer_access import datamodule
 
-#: Arguments that stay out of a checkpoint's hyperparameters: they are not needed to rebuild it.
+#: Arguments that are not saved as hyperparameters: a module can be rebuilt without them.
 NOT_SAVED = ("network", "optimizer", "lr_scheduler", "init_from")
 
 
 def check_counts(in_channels: int, num_classes: int) -> None:
-    """Make sure that a classifier can have these numbers of channels and classes.
+    """Check the numbers of channels and classes of a classifier.
+
+    Args:
+        in_channels: Number of channels of the images.
+        num_classes: Number of classes.
 
     Raises:
         InvalidArgumentError: If there are no channels, or fewer than 2 classes.
@@ -32,22 +38,40 @@ def check_counts(in_channels: int, num_classes: int) -> None:
 
 
 class ImageClassifier(LightningModule):
-    """Cross-entropy training of a network that turns images into class scores.
+    """Trains a network to classify images, with cross-entropy loss.
 
     Logs ``train_loss``, ``train_acc``, ``val_loss``, ``val_acc``, ``test_loss`` and ``test_acc``.
 
     Args:
-        network: Takes N x C x H x W floats, returns N x ``num_classes`` scores.
-        in_channels: Channels of the images.
-        num_classes: Number of classes.
-        image_size: Side length of the example image, for the summary.
-        optimizer: Given the parameters. Default: the paper's SGD.
-        lr_scheduler: Given the optimizer; stepped each epoch. Default: none.
-        channels_last: Keep weights in channels-last order, where the CPU is faster with it.
-        init_from: Starting weights: a checkpoint or ``.safetensors``; nothing else of it is used.
+        network: Takes images (float32, N x ``in_channels`` x H x W) and returns class scores
+            (N x ``num_classes``).
+        in_channels: Number of channels of the images, at least 1.
+        num_classes: Number of classes, at least 2.
+        image_size: Side length in pixels of the example image for the model summary.
+        optimizer: Function that creates the optimizer from the parameters. Default: SGD with
+            learning rate 0.01, momentum 0.9 and weight decay 1e-5, as in the paper.
+        lr_scheduler: Function that creates a scheduler from the optimizer, stepped each epoch.
+            Default: none.
+        channels_last: Whether to keep weights in channels-last memory format, which is faster for
+            most convolutional networks on a CPU.
+        init_from: Checkpoint or ``.safetensors`` file with starting weights; only the weights are
+            used. Default: random weights.
+
+    Raises:
+        InvalidArgumentError: If an argument is out of its range.
+        CheckpointError: If ``init_from`` cannot be read or does not match the network.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from lit_compress.modules import ImageClassifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+        >>> module = ImageClassifier(network, in_channels=1, num_classes=4, image_size=8)
+        >>> module(torch.zeros(2, 1, 8, 8)).shape
+        torch.Size([2, 4])
     """
 
-    #: Smallest image side that the network can take.
+    #: Smallest side length in pixels that the network can take.
     min_image_size = 1
 
     def __init__(
@@ -81,31 +105,44 @@ class ImageClassifier(LightningModule):
             load_weights(self, init_from)
 
     def setup(self, stage: str) -> None:
-        """Refuse data that does not fit the network, before anything is trained.
+        """Check that the datamodule's images and classes suit the network, before any training.
+
+        Args:
+            stage: ``fit``, ``validate``, ``test`` or ``predict``.
 
         Raises:
-            InvalidArgumentError: If channels, classes or image size do not fit.
+            InvalidArgumentError: If channels, image size or number of classes do not match.
         """
-        data = getattr(self.trainer, "datamodule", None)
-        shape = getattr(data, "image_shape", None)
+        data: object = datamodule(self.trainer)
+        shape = data.image_shape if isinstance(data, HasImageShape) else None
         if shape is not None:
             self._check_image(*shape)
             self.example_input_array = torch.zeros(2, *shape)
-        classes = getattr(data, "num_classes", None)
+        classes = data.num_classes if isinstance(data, HasNumClasses) else None
         if isinstance(classes, int) and classes > self.num_classes:
             raise InvalidArgumentError(
-                f"{type(self).__name__} has {self.num_classes} classes, but the data "
+                f"{type(self).__name__} has {self.num_classes} classes, but the data has "
                 f"{classes}: set model.num_classes to {classes}"
             )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the class scores of images, N x ``num_classes``."""
+        """Return the class scores of images.
+
+        Args:
+            images: float32, N x C x H x W.
+
+        Returns:
+            The scores before softmax, N x ``num_classes``.
+
+        Raises:
+            InvalidArgumentError: If the images have another number of channels, or are too small.
+        """
         self._check_image(*images.shape[1:])
         scores: Tensor = self.model(images)
         return scores
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Return the loss of a batch."""
+        """Return the loss of a batch, and log it with the accuracy."""
         images, labels = batch
         scores = self(images)
         loss: Tensor = self.loss(scores, labels)
@@ -123,12 +160,12 @@ class ImageClassifier(LightningModule):
         self._evaluate(batch, "test", self.test_acc)
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Return the class probabilities of a batch of images, with or without labels."""
+        """Return the class probabilities of a batch, N x ``num_classes``; labels are ignored."""
         images = batch[0] if isinstance(batch, (tuple, list)) else batch
         return torch.softmax(self(images), dim=-1)
 
     def configure_optimizers(self) -> Any:
-        """Return the optimizer and its scheduler, as given."""
+        """Return the optimizer and scheduler that the constructor's functions create."""
         optimizer = self.optimizer(self.parameters())
         if self.lr_scheduler is None:
             return optimizer
@@ -142,6 +179,7 @@ class ImageClassifier(LightningModule):
         self.log(f"{split}_acc", accuracy, prog_bar=True)
 
     def _check_image(self, channels: int, height: int, width: int) -> None:
+        """Refuse images that the network cannot take."""
         if channels != self.in_channels:
             raise InvalidArgumentError(
                 f"{type(self).__name__} takes images of {self.in_channels} channels, got "
@@ -149,7 +187,7 @@ class ImageClassifier(LightningModule):
             )
         if min(height, width) < self.min_image_size:
             raise InvalidArgumentError(
-                f"{type(self).__name__} needs images of at least {self.min_image_size} pixels (its "
-                f"pooling leaves nothing of smaller ones), got {height} x {width}: set "
+                f"{type(self).__name__} needs images of at least {self.min_image_size} pixels (the "
+                f"pooling makes smaller ones empty), got {height} x {width}: set "
                 f"data.image_size to {self.min_image_size} or more"
             )

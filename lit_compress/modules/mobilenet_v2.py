@@ -1,4 +1,4 @@
-"""MobileNetV2 (Sandler et al. 2018, arXiv 1801.04381), as torchvision has it."""
+"""MobileNetV2 (Sandler et al. 2018, arXiv 1801.04381), as implemented in torchvision."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from lit_compress.modules.classifier import NOT_SAVED, ImageClassifier, check_counts
 
-#: Expansion, channels, blocks and stride of each stage (table 2).
+#: Expansion, channels, number of blocks and stride of each stage (table 2 of the paper).
 STAGES = (
     (1, 16, 1, 1),
     (6, 24, 2, 2),
@@ -23,20 +23,36 @@ STAGES = (
 
 
 class MobileNetV2(ImageClassifier):
-    """MobileNetV2: 2.2 million weights, inverted residuals of depthwise convolutions.
+    """MobileNetV2: 2.2 million weights, inverted residuals with depthwise convolutions.
+
+    Source: Sandler et al. 2018, arXiv 1801.04381, as implemented in torchvision.
 
     Args:
-        in_channels: Channels of the images.
-        num_classes: Number of classes.
-        stem: ``imagenet`` shrinks the image 32 times in all, ``cifar`` 8 times: slower, and far
-            better on images of 32 pixels.
-        width: Multiplies the number of channels.
-        dropout: Dropout before the classifier, in [0, 1).
-        image_size: Side length of the example image, for the summary.
-        optimizer: Given the parameters. Default: SGD of rate 0.01, momentum 0.9, decay 1e-5.
-        lr_scheduler: Given the optimizer; stepped each epoch. Default: none.
-        channels_last: Keep weights in channels-last order: up to twice as fast to train on a CPU.
-        init_from: Starting weights: a checkpoint or ``.safetensors``; nothing else of it is used.
+        in_channels: Number of channels of the images, at least 1.
+        num_classes: Number of classes, at least 2.
+        stem: ``imagenet`` makes the last feature map 32 times smaller than the image, ``cifar`` 8
+            times. ``cifar`` is slower, and far more accurate on images of 32 pixels.
+        width: Factor of the number of channels, above 0.
+        dropout: Dropout rate before the classifier, in [0, 1).
+        image_size: Side length in pixels of the example image for the model summary.
+        optimizer: Function that creates the optimizer from the parameters. Default: SGD with
+            learning rate 0.01, momentum 0.9 and weight decay 1e-5, as in the paper.
+        lr_scheduler: Function that creates a scheduler from the optimizer, stepped each epoch.
+            Default: none.
+        channels_last: Whether to keep weights in channels-last memory format, which trains up to
+            twice as fast on a CPU.
+        init_from: Checkpoint or ``.safetensors`` file with starting weights; only the weights are
+            used. Default: random weights.
+
+    Raises:
+        InvalidArgumentError: If an argument is out of its range.
+        CheckpointError: If ``init_from`` cannot be read or does not match the network.
+
+    Example:
+        >>> import torch
+        >>> from lit_compress.modules import MobileNetV2
+        >>> MobileNetV2(in_channels=1, width=0.5)(torch.zeros(2, 1, 32, 32)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(
@@ -68,12 +84,12 @@ class MobileNetV2(ImageClassifier):
         network.features[0][0] = new
         super().__init__(
             network,
-            in_channels,
-            num_classes,
-            image_size,
-            optimizer,
-            lr_scheduler,
-            channels_last,
-            init_from,
+            in_channels=in_channels,
+            num_classes=num_classes,
+            image_size=image_size,
+            optimizer=optimizer,
+            lr_scheduler=lr_scheduler,
+            channels_last=channels_last,
+            init_from=init_from,
         )
         self.save_hyperparameters(ignore=NOT_SAVED)

@@ -1,4 +1,4 @@
-"""ShuffleNetV2 (Ma et al. 2018, arXiv 1807.11164), as torchvision has it."""
+"""ShuffleNetV2 (Ma et al. 2018, arXiv 1807.11164), as implemented in torchvision."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.modules.classifier import NOT_SAVED, ImageClassifier, check_counts
 
-#: Channels of each stage by width (table 5).
+#: Channels of each stage, by width (table 5 of the paper).
 CHANNELS = {
     0.5: [24, 48, 96, 192, 1024],
     1.0: [24, 116, 232, 464, 1024],
@@ -21,19 +21,35 @@ CHANNELS = {
 
 
 class ShuffleNetV2(ImageClassifier):
-    """ShuffleNetV2: 1.3 million weights, split and shuffled channels.
+    """ShuffleNetV2: 1.3 million weights, channels that are split and shuffled.
+
+    Source: Ma et al. 2018, arXiv 1807.11164, as implemented in torchvision.
 
     Args:
-        in_channels: Channels of the images.
-        num_classes: Number of classes.
-        stem: ``imagenet`` shrinks the image 32 times in all, ``cifar`` 8 times: slower, and far
-            better on images of 32 pixels.
-        width: 0.5, 1.0, 1.5 or 2.0, the paper's four sizes.
-        image_size: Side length of the example image, for the summary.
-        optimizer: Given the parameters. Default: SGD of rate 0.01, momentum 0.9, decay 1e-5.
-        lr_scheduler: Given the optimizer; stepped each epoch. Default: none.
-        channels_last: Keep weights in channels-last order: half again as fast to train on a CPU.
-        init_from: Starting weights: a checkpoint or ``.safetensors``; nothing else of it is used.
+        in_channels: Number of channels of the images, at least 1.
+        num_classes: Number of classes, at least 2.
+        stem: ``imagenet`` makes the last feature map 32 times smaller than the image, ``cifar`` 8
+            times. ``cifar`` is slower, and far more accurate on images of 32 pixels.
+        width: Size of the network: 0.5, 1.0, 1.5 or 2.0, as in the paper.
+        image_size: Side length in pixels of the example image for the model summary.
+        optimizer: Function that creates the optimizer from the parameters. Default: SGD with
+            learning rate 0.01, momentum 0.9 and weight decay 1e-5, as in the paper.
+        lr_scheduler: Function that creates a scheduler from the optimizer, stepped each epoch.
+            Default: none.
+        channels_last: Whether to keep weights in channels-last memory format, which trains about
+            1.5 times as fast on a CPU.
+        init_from: Checkpoint or ``.safetensors`` file with starting weights; only the weights are
+            used. Default: random weights.
+
+    Raises:
+        InvalidArgumentError: If an argument is out of its range.
+        CheckpointError: If ``init_from`` cannot be read or does not match the network.
+
+    Example:
+        >>> import torch
+        >>> from lit_compress.modules import ShuffleNetV2
+        >>> ShuffleNetV2(in_channels=1, width=0.5)(torch.zeros(2, 1, 32, 32)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(
@@ -67,12 +83,12 @@ class ShuffleNetV2(ImageClassifier):
             network.maxpool = nn.Identity()
         super().__init__(
             network,
-            in_channels,
-            num_classes,
-            image_size,
-            optimizer,
-            lr_scheduler,
-            channels_last,
-            init_from,
+            in_channels=in_channels,
+            num_classes=num_classes,
+            image_size=image_size,
+            optimizer=optimizer,
+            lr_scheduler=lr_scheduler,
+            channels_last=channels_last,
+            init_from=init_from,
         )
         self.save_hyperparameters(ignore=NOT_SAVED)

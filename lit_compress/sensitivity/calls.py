@@ -1,4 +1,4 @@
-"""The torch calls of a run, and the tensors that they pass on to each other."""
+"""Find the torch calls of a run, and which tensors each call takes from earlier ones."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from torch.utils._pytree import tree_leaves
 
 from lit_compress.pruning.channels.trace import call_name, layer_calls
 
+#: A function whose torch calls are looked at, such as the validation step on one batch.
 Run = Callable[[], Any]
-#: Calls that set how others work, and are never skipped.
+#: Calls that change how later calls work. They are never skipped.
 MODES = ("set_grad_enabled", "inference_mode", "enter_autocast", "exit_autocast")
 
 
 @dataclass
 class Value:
-    """A tensor that a call made.
+    """A tensor that a call returned.
 
     Attributes:
-        born: Number of the call.
-        last: Number of the last call that took it; None if none did.
-        changed: Numbers of the calls that changed it in place.
-        size: Its bytes.
+        born: Number of the call that returned it.
+        last: Number of the last call that took it; None if no call did.
+        changed: Numbers of the calls that changed it in place, rising.
+        size: Its size in bytes.
     """
 
     born: int
@@ -36,7 +37,11 @@ class Value:
     size: int = 0
 
     def crosses(self, cut: int) -> bool:
-        """Tell whether it was made before a call and may be needed from there on."""
+        """Tell whether a run that starts at a call may need this tensor.
+
+        Args:
+            cut: Number of the first call of the run.
+        """
         return self.born < cut and (self.last is None or self.last >= cut)
 
 
@@ -45,9 +50,10 @@ class Call:
     """One torch call.
 
     Attributes:
-        name: What it is called.
-        leaves: For each leaf of its result: the number of the value, the position of the argument
-            that it is (``-1 - position``), or None for what is no tensor.
+        name: Name of the torch function.
+        leaves: One entry for each leaf of the result: the number of the value, or
+            ``-1 - position`` if the call returned the tensor argument at that position, or None if
+            the leaf is not a tensor.
     """
 
     name: str
@@ -56,13 +62,13 @@ class Call:
 
 @dataclass(frozen=True)
 class Span:
-    """The calls that a layer makes while it runs.
+    """The torch calls in one forward of a layer.
 
     Attributes:
         layer: The layer.
         start: Number of its first call.
-        end: Number of the first call after it.
-        result: The value that it returns, which one of its calls made.
+        end: Number of the first call after the layer.
+        result: Number of the value that the layer returns.
     """
 
     layer: nn.Module
@@ -73,15 +79,18 @@ class Span:
 
 @dataclass
 class Structure:
-    """The calls of a run, and which values they pass on.
+    """The calls of a run, and the tensors that they pass to each other.
 
     Attributes:
         calls: The calls in order.
-        values: The tensors that they made.
-        uses: By ``id`` of a tensor that was there before, the first call that took it.
-        first_change: The first call that changed a tensor that was there before; None if none did.
-        spans: Of the layers that pass no tensor on but what they return, inner ones first.
-        intercepted: Whether others look at the calls too: tensors of a subclass, or another mode.
+        values: The tensors that the calls returned.
+        uses: The first call that took each tensor from outside the run, by the tensor's ``id``.
+        first_change: The first call that changed a tensor from outside the run in place; None if
+            no call did.
+        spans: Forwards of layers that can be skipped as a whole: later calls use no tensor of
+            theirs but the returned one. Inner layers come first.
+        intercepted: Whether other code sees the calls too: a tensor subclass, or another
+            ``TorchFunctionMode``.
     """
 
     calls: list[Call]
@@ -92,11 +101,17 @@ class Structure:
     intercepted: bool = False
 
     def cut(self, tensors: Iterable[Tensor]) -> int:
-        """Return the last call that all before which can be skipped when tensors have changed.
+        """Return the latest call from which a run with changed tensors can start.
 
-        It is the first that takes one of them, or an earlier one where a tensor that shares its
-        memory with another is changed in place later, or a tensor that was there before is changed
-        by a call that would be skipped. 0 stands for the whole run.
+        This is the first call that takes one of the tensors. It is an earlier one where the skipped
+        calls would change a tensor from outside the run, or where the start is in
+        :attr:`unsafe`.
+
+        Args:
+            tensors: The tensors from outside the run that get other values.
+
+        Returns:
+            The number of the call; 0 means that the whole run is needed.
         """
         cut = min((self.uses.get(id(tensor), 0) for tensor in tensors), default=0)
         if self.first_change is not None:
@@ -107,7 +122,10 @@ class Structure:
 
     @cached_property
     def unsafe(self) -> frozenset[int]:
-        """Calls that no run can start from: of two values in the same memory, one changes later."""
+        """Calls from which no run can start: two values share memory, and one changes later.
+
+        A recording keeps each value on its own, so a change of one would not reach the other.
+        """
         together: dict[int, list[Value]] = {}
         for value in self.values:
             for call in value.changed:
@@ -121,7 +139,7 @@ class Structure:
         )
 
     def outer_spans(self, cut: int) -> list[Span]:
-        """Return the spans that end before a call and lie in no other that does."""
+        """Return the outermost spans that end before a call, last one first."""
         found: list[Span] = []
         for span in reversed(self.spans):
             if span.end <= cut and (not found or span.end <= found[-1].start):
@@ -130,27 +148,36 @@ class Structure:
 
 
 def structure_of(run: Run) -> Structure:
-    """Run a function once and return the structure of its calls."""
+    """Run a function once and return the structure of its calls.
+
+    Args:
+        run: The function. Gradients are off while it runs.
+    """
     watch = _Watch()
     with torch.no_grad(), layer_calls(watch.enter, watch.leave), watch:
         run()
     return Structure(
-        watch.calls,
-        watch.values,
-        watch.uses,
-        watch.first_change,
-        watch.closed_spans(),
-        watch.intercepted,
+        calls=watch.calls,
+        values=watch.values,
+        uses=watch.uses,
+        first_change=watch.first_change,
+        spans=watch.closed_spans(),
+        intercepted=watch.intercepted,
     )
 
 
 def stored_bytes(structure: Structure, cuts: Sequence[int]) -> int:
-    """Return the bytes that a recording for some cuts holds."""
+    """Return the size in bytes of a recording of one run.
+
+    Args:
+        structure: The calls of the run.
+        cuts: The calls from which it is to be run again.
+    """
     return sum(v.size for v in structure.values if any(v.crosses(cut) for cut in cuts))
 
 
 class _Watch(TorchFunctionMode):
-    """Notes calls, values, and what is changed in place."""
+    """Records calls, values and in-place changes while a function runs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -173,7 +200,7 @@ class _Watch(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Make the call and note it."""
+        """Make the call and record it."""
         given = tensors_of((args, kwargs))
         index = len(self.calls)
         self.intercepted |= bool(types) or _modes() > 0
@@ -181,16 +208,16 @@ class _Watch(TorchFunctionMode):
             before = [t._version for t in given]
         out = func(*args, **(kwargs or {}))
         with torch._C.DisableTorchFunction():
-            self._note(index, call_name(func), given, before, out)
+            self._record(index, call_name(func), given, before, out)
         return out
 
     def enter(self, layer: nn.Module, _: Any) -> None:
-        """Note that a layer begins."""
+        """Record that the forward of a layer begins."""
         self.intercepted |= _modes() > 1
         self._entered.append((layer, len(self.calls), _attributes(layer)))
 
     def leave(self, layer: nn.Module, _: Any, out: Any) -> None:
-        """Note that a layer ends, and whether it could be skipped."""
+        """Record that the forward of a layer ends, with a span if it could be skipped."""
         while self._entered:
             entered, start, before = self._entered.pop()
             if entered is layer:
@@ -198,7 +225,8 @@ class _Watch(TorchFunctionMode):
         else:
             return
         if start == len(self.calls):
-            self._idle.add(layer)  # this run of it could not be told from the next
+            # A forward without calls: a replay could not tell it from the layer's next forward.
+            self._idle.add(layer)
         number = self._numbers.get(id(out)) if isinstance(out, Tensor) else None
         if number is None or self.values[number].born < start or before != _attributes(layer):
             return
@@ -207,7 +235,7 @@ class _Watch(TorchFunctionMode):
             self._spans.append(Span(layer, start, len(self.calls), number))
 
     def closed_spans(self) -> list[Span]:
-        """Return the spans in which no other tensor is made that is taken later."""
+        """Return the spans of which later calls use nothing but the result."""
         return [
             span
             for span in self._spans
@@ -219,9 +247,18 @@ class _Watch(TorchFunctionMode):
             )
         ]
 
-    def _note(
+    def _record(
         self, index: int, name: str, given: list[Tensor], before: list[int], out: Any
     ) -> None:
+        """Record a call.
+
+        Args:
+            index: Number of the call.
+            name: Name of the torch function.
+            given: The tensors among its arguments.
+            before: Their versions before the call; torch counts in-place changes by them.
+            out: What it returned.
+        """
         for tensor, version in zip(given, before, strict=True):
             number = self._numbers.get(id(tensor))
             if number is None:
@@ -239,6 +276,7 @@ class _Watch(TorchFunctionMode):
         self.calls.append(Call(name, leaves))
 
     def _leaf(self, index: int, leaf: Any, positions: Mapping[int, int]) -> int | None:
+        """Return the entry in ``Call.leaves`` for a leaf of a result."""
         if not isinstance(leaf, Tensor):
             return None
         if id(leaf) in positions:
@@ -246,19 +284,22 @@ class _Watch(TorchFunctionMode):
         if id(leaf) not in self._numbers:
             self._numbers[id(leaf)] = len(self.values)
             self.values.append(Value(index, size=leaf.numel() * leaf.element_size()))
-            self._alive.append(leaf)  # so that its id is not given to another
+            self._alive.append(leaf)  # so that no other object gets its id
             self._versions.append(leaf._version)
         return self._numbers[id(leaf)]
 
 
 def _modes() -> int:
-    """Return how many modes see the next call; in the handler of one, how many others do."""
+    """Return how many TorchFunctionModes see the next call; within a mode, how many others do."""
     count: int = torch._C._len_torch_function_stack()
     return count
 
 
 def _attributes(layer: nn.Module) -> list[dict[str, tuple[int, int]]]:
-    """Return which objects a layer and those in it hold: a new one would be missed by a skip."""
+    """Return the identities and lengths of the attributes of a layer and its children.
+
+    If a forward changes them, it has an effect that a skip would lose.
+    """
     return [
         {
             n: (id(held), len(held) if isinstance(held, (list, dict, set)) else 0)
@@ -269,5 +310,11 @@ def _attributes(layer: nn.Module) -> list[dict[str, tuple[int, int]]]:
 
 
 def tensors_of(value: Any) -> list[Tensor]:
-    """Return the tensors in nested containers, in order."""
+    """Return the tensors in nested containers, in order.
+
+    Example:
+        >>> import torch
+        >>> [tuple(t.shape) for t in tensors_of({"a": [torch.zeros(2), "no"], "b": torch.ones(3)})]
+        [(2,), (3,)]
+    """
     return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]

@@ -1,4 +1,4 @@
-"""The curves of a scan as a picture."""
+"""Draw the curves of a scan: the metric of each layer over the pruned share."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from lit_compress.sensitivity.targets import WHOLE
 if TYPE_CHECKING:
     from pathlib import Path
 
+#: The metric at each ratio.
 Curve = Mapping[Fraction, float]
 
 
 def can_draw() -> bool:
-    """Tell whether matplotlib is there."""
+    """Tell whether matplotlib is installed."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:
@@ -26,13 +27,17 @@ def can_draw() -> bool:
 
 
 def draw(curves: Mapping[str, Curve], monitor: str, title: str, limit: float | None = None) -> Any:
-    """Return a matplotlib figure: a thin line a layer, a thick one for all layers at once.
+    """Return a matplotlib figure: a thin line for each layer, a thick one for all layers at once.
 
     Args:
-        curves: By layer, the metric at each ratio.
-        monitor: Name of the metric.
-        title: What stands above.
-        limit: Metric at which the tolerance ends, for a dotted line.
+        curves: The metric at each ratio, by name of the layer's weight.
+        monitor: Name of the metric, for the vertical axis.
+        title: Title of the figure.
+        limit: Value of the metric at which the tolerance ends, drawn as a dotted line. Default: no
+            line.
+
+    Returns:
+        The ``matplotlib.figure.Figure``.
     """
     from matplotlib.figure import Figure
 
@@ -40,15 +45,13 @@ def draw(curves: Mapping[str, Curve], monitor: str, title: str, limit: float | N
     axes = figure.subplots()
     layers = [name for name in curves if name != WHOLE]
     for number, name in enumerate(layers):
-        shade = number / max(1, len(layers) - 1)
-        colour = (0.15 + 0.75 * shade, 0.35, 0.85 - 0.7 * shade, 0.55)
+        colour = (*_colour(number, len(layers)), 0.55)
         _line(axes, curves[name], color=colour, linewidth=1)
     if WHOLE in curves:
         _line(axes, curves[WHOLE], color="black", linewidth=2.5, label="all layers at this ratio")
     ends = {"first layer": 0, "last layer": len(layers) - 1} if layers else {}
-    for word, number in ends.items():
-        shade = number / max(1, len(layers) - 1)
-        axes.plot([], [], color=(0.15 + 0.75 * shade, 0.35, 0.85 - 0.7 * shade), label=word)
+    for label, number in ends.items():
+        axes.plot([], [], color=_colour(number, len(layers)), label=label)
     if limit is not None:
         axes.axhline(limit, color="grey", linestyle=":", linewidth=1, label="tolerance")
     axes.set(xlabel="share pruned, without training", ylabel=monitor, title=title)
@@ -60,22 +63,28 @@ def draw(curves: Mapping[str, Curve], monitor: str, title: str, limit: float | N
 
 
 def save(figure: Any, folder: Path, name: str, formats: Sequence[str] = ("png", "svg")) -> None:
-    """Write a figure in some formats, each file in one step.
+    """Write a figure in several formats, each file in one step.
 
     Args:
-        figure: The figure.
-        folder: Where to.
+        figure: The ``matplotlib.figure.Figure``.
+        folder: Folder of the files.
         name: Name of the files, without ending.
-        formats: Their endings.
+        formats: Endings of the files, which are also matplotlib's names of the formats.
     """
     from matplotlib import rc_context
 
     for ending in formats:
         content = io.BytesIO()
         metadata = {"Date": None} if ending == "svg" else None
-        with rc_context({"svg.hashsalt": name}):  # the same scan, the same file
+        with rc_context({"svg.hashsalt": name}):  # the same scan gives the same bytes
             figure.savefig(content, format=ending, dpi=110, metadata=metadata)
         write_whole(folder / f"{name}.{ending}", content.getvalue())
+
+
+def _colour(number: int, count: int) -> tuple[float, float, float]:
+    """Return the colour of a layer: from blue for the first to red for the last."""
+    shade = number / max(1, count - 1)
+    return 0.15 + 0.75 * shade, 0.35, 0.85 - 0.7 * shade
 
 
 def _line(axes: Any, curve: Curve, **style: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a validation_step logs, collected without a Trainer's loops around it."""
+"""Run a validation_step without a Trainer's loops, and collect the metrics that it logs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torchmetrics import Metric, MetricCollection
 from lit_compress.attributes import replaced_attributes
 from lit_compress.errors import ReplayError, ScanError
 
-#: Hooks beside validation_step in which a module may do part of its measuring.
+#: Other hooks than validation_step in which a module may compute or log metrics.
 HOOKS = (
     "on_validation_start",
     "on_validation_epoch_start",
@@ -27,9 +27,9 @@ HOOKS = (
 
 
 class LoggedMetrics:
-    """Sums up what is logged over batches, in the precision in which Lightning does.
+    """Averages logged values over batches, in the same float precision as Lightning.
 
-    The metrics of the module start anew: there is one tally at a time.
+    The torchmetrics of the module are reset, so use one instance at a time.
 
     Args:
         module: The module whose validation_step logs.
@@ -43,12 +43,12 @@ class LoggedMetrics:
                 child.reset()
 
     def add(self, name: str, value: Any, weight: int) -> None:
-        """Add what was logged for a batch.
+        """Add a value that was logged for a batch.
 
         Args:
-            name: The key.
+            name: The key, such as ``val_loss``.
             value: A number, a tensor of one element, or a torchmetrics metric.
-            weight: Examples in the batch.
+            weight: Number of examples in the batch; not used for a torchmetrics metric.
         """
         if isinstance(value, Metric):
             self._logged[name] = value
@@ -56,15 +56,17 @@ class LoggedMetrics:
         double = isinstance(value, Tensor) and value.dtype == torch.float64
         kind = np.float64 if double else np.float32
         total, count = self._sums.get(name, (np.float32(0), 0))
-        # float() is a call that a replay remembers; sums of tensors would be taken from it too.
+        # A sum of tensors would be a torch call, and a replay would return its recorded result. So
+        # the sum is of numbers.
         with np.errstate(all="ignore"):
             self._sums[name] = (total + kind(float(value)) * kind(weight), count + weight)
 
     def scores(self) -> dict[str, float]:
-        """Return the mean over examples of each key, and what the metrics compute.
+        """Return a number for each key: the mean over examples, or the value of the torchmetric.
 
         Raises:
-            ReplayError: If a metric holds what was not kept of a run.
+            ReplayError: If the state of a torchmetric depends on a tensor that a replay did not
+                keep.
         """
         found: dict[str, float] = {}
         for name, (total, count) in self._sums.items():
@@ -74,28 +76,30 @@ class LoggedMetrics:
             for state in metric._defaults:
                 held = getattr(metric, state)
                 if any(part.is_meta for part in (held if isinstance(held, list) else [held])):
-                    raise ReplayError(f"the metric of {name} holds what was not kept")
-            metric._computed = None  # it may have been asked before, in a part that is not run
+                    raise ReplayError(f"the metric of {name} depends on a tensor that was not kept")
+            # Its cached value may be from the recording, if the replay skipped the update.
+            metric._computed = None
             found[name] = float(metric.compute())
         return found
 
 
 def plain_hooks(module: LightningModule) -> bool:
-    """Tell whether a module does all its measuring in validation_step."""
+    """Tell whether a module overrides no validation hook except validation_step."""
     return not any(is_overridden(hook, module, LightningModule) for hook in HOOKS)
 
 
 def step(module: LightningModule, batch: Any, index: int, tally: LoggedMetrics) -> None:
-    """Run a module's validation_step on a batch, and add what it logs to a tally.
+    """Run the validation_step of a module on a batch, and collect the values that it logs.
 
     Args:
         module: A copy of the user's module, in eval mode.
-        batch: As the loader gives it.
-        index: Its number.
-        tally: Where to add.
+        batch: The batch as the loader returns it.
+        index: Number of the batch.
+        tally: Collects the values.
 
     Raises:
-        ScanError: If it logs in a way that cannot be summed up here.
+        ScanError: If a value is logged with a ``reduce_fx`` other than the mean, or with
+            ``on_epoch=False``.
     """
     batch = module.on_before_batch_transfer(batch, 0)
     batch = module.transfer_batch_to_device(batch, module.device, 0)
@@ -105,7 +109,7 @@ def step(module: LightningModule, batch: Any, index: int, tally: LoggedMetrics) 
     def log(name: str, value: Any, *_: Any, **options: Any) -> None:
         reduce = options.get("reduce_fx", "mean")
         if reduce not in ("mean", torch.mean) or options.get("on_epoch") is False:
-            raise ScanError(f"{name} is logged with reduce_fx={reduce!r} or not by the epoch")
+            raise ScanError(f"{name} is logged with reduce_fx={reduce!r} or on_epoch=False")
         given = options.get("batch_size")
         if given is None and not isinstance(value, Metric):
             if not size:

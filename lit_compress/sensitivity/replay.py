@@ -1,4 +1,4 @@
-"""Running a function again from one of its torch calls on: what came before is remembered."""
+"""Run a function again from one of its torch calls; recorded results stand in for earlier calls."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from lit_compress.errors import ReplayError
 from lit_compress.pruning.channels.trace import call_name
 from lit_compress.sensitivity.calls import MODES, Call, Run, Span, Structure, tensors_of
 
+#: Tensors by the number of the value, and by how often it was changed in place before.
 Stored = dict[tuple[int, int], Tensor]
 
 
 @dataclass
 class Recording:
-    """What a run's calls gave, as far as it is needed later.
+    """The results of a run's calls that later runs need.
 
     Attributes:
-        results: For each call, its result, with None for tensors.
-        states: By value and number of changes so far, the tensor.
-        stand_ins: By value, a tensor of its shape.
+        results: The result of each call, with None in place of tensors.
+        states: The kept tensors, by value and number of in-place changes before.
+        stand_ins: For each value, a tensor of its shape and type, in case that code asks for them.
     """
 
     results: list[Any]
@@ -37,15 +38,15 @@ class Recording:
 
 
 def record(run: Run, structure: Structure, cuts: Sequence[int]) -> Recording:
-    """Run a function once and keep what is needed to run it again from some of its calls.
+    """Run a function once and keep the tensors that a run from some of its calls needs.
 
     Args:
-        run: The function; it must make the calls of the structure.
-        structure: Of a run of the same function, perhaps on other data.
-        cuts: The calls from which it is to be run again.
+        run: The function. It must make the calls of ``structure``.
+        structure: The structure of the same function, perhaps found on other data.
+        cuts: Numbers of the calls from which :func:`replay` is to start.
 
     Raises:
-        ReplayError: If it makes other calls.
+        ReplayError: If the function makes other calls than ``structure`` has.
     """
     keeper = _Record(structure, cuts)
     with torch.no_grad(), keeper:
@@ -54,35 +55,36 @@ def record(run: Run, structure: Structure, cuts: Sequence[int]) -> Recording:
 
 
 def replay(run: Run, structure: Structure, recording: Recording, cut: int) -> Any:
-    """Run a function, skipping all calls before one of them.
+    """Run a function with recorded results in place of all calls before one of them.
 
     Args:
-        run: The function, of which only what comes from that call on may give something else.
-        structure: Its calls.
-        recording: What they gave.
-        cut: The call from which it is run.
+        run: The function. Only calls from ``cut`` on may give other results than when recorded.
+        structure: The calls of the function.
+        recording: Their results, recorded with ``cut`` among the cuts.
+        cut: Number of the first call that is made.
 
     Returns:
-        What it returns.
+        What the function returns.
 
     Raises:
-        ReplayError: If it makes other calls, or fails.
+        ReplayError: If the function makes other calls, fails, or returns a tensor that was not
+            kept. A run of the whole function shows whether the function itself is at fault.
     """
     mode = _Replay(structure, recording, cut)
     try:
-        with torch.no_grad(), mode.passing_over(), mode:
+        with torch.no_grad(), mode.skipped_layers(), mode:
             out = run()
     except ReplayError:
         raise
-    except Exception as error:  # with what was not kept, anything may fail: a whole run will tell
+    except Exception as error:  # the stand-ins of tensors that were not kept can fail in any way
         raise ReplayError(f"a run from call {cut} on fails ({error})") from error
     if any(tensor.is_meta for tensor in tensors_of(out)):
-        raise ReplayError("it returns a tensor that no call took before")
+        raise ReplayError("it returns a tensor that was not kept, as no call took it")
     return out
 
 
 class _Follow(TorchFunctionMode):
-    """Counts calls, and makes sure that they are those of a structure."""
+    """Counts the calls of a run and checks them against a structure."""
 
     def __init__(self, structure: Structure) -> None:
         super().__init__()
@@ -90,20 +92,25 @@ class _Follow(TorchFunctionMode):
         self.index = -1
 
     def step(self, func: Callable[..., Any]) -> Call:
+        """Count a call and return its record.
+
+        Raises:
+            ReplayError: If the structure has another call at this place.
+        """
         self.index += 1
         name = _name(func)
         calls = self.structure.calls
         if self.index >= len(calls) or calls[self.index].name != name:
             raise ReplayError(
-                f"call {self.index} is {name}, and was "
+                f"call {self.index} is {name}, but was "
                 f"{calls[self.index].name if self.index < len(calls) else 'none'} before: the "
-                "forward makes other calls each time"
+                "forward makes other torch calls each time"
             )
         return calls[self.index]
 
 
 class _Record(_Follow):
-    """Keeps the results of calls that are needed later."""
+    """Keeps the results of calls that later runs need."""
 
     def __init__(self, structure: Structure, cuts: Sequence[int]) -> None:
         super().__init__(structure)
@@ -124,13 +131,13 @@ class _Record(_Follow):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Make the call and keep what is needed of its result."""
+        """Make the call and keep the part of its result that later runs need."""
         call = self.step(func)
         out = func(*args, **(kwargs or {}))
         with torch._C.DisableTorchFunction():
             leaves, spec = tree_flatten(out)
             if len(leaves) != len(call.leaves):
-                raise ReplayError(f"{call.name} gives another number of tensors each time")
+                raise ReplayError(f"{call.name} returns another number of tensors each time")
             kept = [
                 self._keep(leaf, number) for leaf, number in zip(leaves, call.leaves, strict=True)
             ]
@@ -140,6 +147,7 @@ class _Record(_Follow):
         return out
 
     def _keep(self, leaf: Any, number: int | None) -> Any:
+        """Store a tensor if a run from a cut needs it; return other leaves for ``results``."""
         if not isinstance(leaf, Tensor):
             return leaf
         if number is not None and number >= 0 and number not in self.stand_ins:
@@ -150,7 +158,7 @@ class _Record(_Follow):
         return None
 
     def _store(self, number: int) -> None:
-        """Keep the state that a value has now, if a run may start before its next change."""
+        """Store the present content of a value, if a run may start before its next change."""
         if number not in self._held:
             return
         value = self.structure.values[number]
@@ -163,7 +171,7 @@ class _Record(_Follow):
 
 
 class _Replay(_Follow):
-    """Gives recorded results for the calls before a cut."""
+    """Returns recorded results for the calls before a cut."""
 
     def __init__(self, structure: Structure, recording: Recording, cut: int) -> None:
         super().__init__(structure)
@@ -178,9 +186,9 @@ class _Replay(_Follow):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Make the call, or return what it gave before."""
+        """Make the call, or return its recorded result."""
         if self.index + 1 >= self._cut:
-            if not self.structure.intercepted:  # from here on, no call need come by
+            if not self.structure.intercepted:  # nobody needs to see the calls from here on
                 self._off.enter_context(torch._C.DisableTorchFunction())
             return func(*args, **(kwargs or {}))
         call = self.step(func)
@@ -204,30 +212,33 @@ class _Replay(_Follow):
         super().__exit__(*given)  # type: ignore[no-untyped-call]
 
     @contextmanager
-    def passing_over(self) -> Iterator[None]:
-        """Have the layers that are done before the cut return what they gave, within the block."""
+    def skipped_layers(self) -> Iterator[None]:
+        """Skip the whole forward of layers that end before the cut, until the end of the block."""
         spans: dict[nn.Module, dict[int, Span]] = {}
         for span in self.structure.outer_spans(self._cut):
             spans.setdefault(span.layer, {})[span.start] = span
         with ExitStack() as stack:
             for layer, own in spans.items():
-                forward = self._passing(layer.forward, own)
+                forward = self._skipping(layer.forward, own)
                 stack.enter_context(replaced_attributes(layer, forward=forward))
             yield
 
-    def _passing(
+    def _skipping(
         self, forward: Callable[..., Any], spans: Mapping[int, Span]
     ) -> Callable[..., Any]:
-        def passed(*args: Any, **kwargs: Any) -> Any:
+        """Return a forward that returns the recorded result where a span of the layer starts."""
+
+        def skipping(*args: Any, **kwargs: Any) -> Any:
             span = spans.get(self.index + 1)
             if span is None:
                 return forward(*args, **kwargs)
             self.index = span.end - 1
             return self._value(span.result)
 
-        return passed
+        return skipping
 
     def _leaf(self, number: int | None, leaf: Any, args: Any, kwargs: Any) -> Any:
+        """Return a leaf of a recorded result: a value, one of the arguments, or the leaf itself."""
         if number is None:
             return leaf
         if number >= 0:
@@ -235,6 +246,7 @@ class _Replay(_Follow):
         return tensors_of((args, kwargs))[-1 - number]
 
     def _value(self, number: int) -> Tensor:
+        """Return a value as it was when the call of the cut began, or its stand-in."""
         value = self.structure.values[number]
         state = sum(call < self._cut for call in value.changed)
         tensor = self._recording.states.get((number, state))
@@ -243,14 +255,14 @@ class _Replay(_Follow):
         if state == len(value.changed):
             return tensor
         with torch._C.DisableTorchFunction():
-            return tensor.clone()  # it is changed later
+            return tensor.clone()  # calls after the cut change it in place
 
 
 _name = lru_cache(maxsize=4096)(call_name)
 
 
 def _stand_in(tensor: Tensor) -> Tensor:
-    """Return a tensor of the same shape and type that holds nothing, so that no sum takes it."""
+    """Return a tensor of the same shape and type without data: nothing can be computed from it."""
     if not tensor.is_floating_point() and tensor.numel() <= 64:
-        return tensor  # the code may look at single numbers
+        return tensor  # code may read small whole numbers, such as a length
     return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")

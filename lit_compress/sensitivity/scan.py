@@ -1,4 +1,8 @@
-"""Sensitivity scans: how much each layer can lose before the user's own metric drops."""
+"""Sensitivity scan: how much of each layer can be pruned before the user's own metric drops.
+
+Each layer is pruned on its own, without training, at rising ratios (Li et al. 2017, arXiv
+1608.08710, section 3.2).
+"""
 
 from __future__ import annotations
 
@@ -18,13 +22,14 @@ from tqdm import tqdm
 from lit_compress.errors import InvalidArgumentError, ScanError
 from lit_compress.evaluation.example_inputs import find_example_inputs
 from lit_compress.evaluation.loaders import validation_loaders
-from lit_compress.evaluation.validate import check_monitor, clone
+from lit_compress.evaluation.metric import check_monitor, lower_is_better
+from lit_compress.evaluation.validate import clone
 from lit_compress.pruning.importance import importance_of, refuse_nan
 from lit_compress.pruning.rules.files import write_rules
 from lit_compress.sensitivity import figure
 from lit_compress.sensitivity.calls import tensors_of
 from lit_compress.sensitivity.options import ScanOptions
-from lit_compress.sensitivity.sample import Sample, draw
+from lit_compress.sensitivity.sample import NO_DATA, Sample, draw
 from lit_compress.sensitivity.table import Row, Table
 from lit_compress.sensitivity.targets import (
     WHOLE,
@@ -38,21 +43,23 @@ from lit_compress.sensitivity.targets import (
 )
 from lit_compress.sensitivity.trials import TrialRunner
 
-HANDLERS = "rules.yaml"
+#: Name of the rule file in the folder of a scan.
+RULES = "rules.yaml"
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What a scan found; print it as a table.
+    """The result of a scan; ``print`` shows it as a table.
 
     Attributes:
-        rows: What was tried, in order.
-        baseline: What validation logs of the network as it is.
-        chosen: By weight, the largest ratio that the tolerance allows.
-        drops: By weight, how much the metric loses at that ratio.
+        rows: The trials, in order.
+        baseline: The metrics of the network before pruning, by key.
+        chosen: The largest ratio within the tolerance, by name of the layer's weight; ``*`` stands
+            for all layers at once.
+        drops: The drop of the metric at that ratio, by the same names.
         monitor: Name of the metric.
-        folder: Where the files are.
-        how: The sample, in words.
+        folder: Folder of the files.
+        how: How the validation sample was drawn, in words.
     """
 
     rows: tuple[Row, ...]
@@ -67,10 +74,10 @@ class Scan:
         width = max([5, *(len(name) for name in self.chosen)])
         lines = [f"{'layer':{width}}  largest ratio    drop"]
         for name, ratio in self.chosen.items():
-            shown = "all layers" if name == WHOLE else name
-            lines.append(f"{shown:{width}}  {float(ratio):13g}  {self.drops[name]:6.4f}")
+            label = "all layers" if name == WHOLE else name
+            lines.append(f"{label:{width}}  {float(ratio):13g}  {self.drops[name]:6.4f}")
         lines.append(f"{self.monitor} {self.baseline[self.monitor]:.4f} on {self.how}")
-        lines.append(f"rules: {self.folder / HANDLERS}")
+        lines.append(f"rules: {self.folder / RULES}")
         return "\n".join(lines)
 
 
@@ -81,36 +88,71 @@ def scan_network(
     folder: Path,
     progress: bool = True,
 ) -> Scan:
-    """Scan the network of a Trainer that has just validated it; nothing is changed in it.
+    """Scan the network of a Trainer that has just validated it.
 
     Args:
-        trainer: Knows the data.
-        module: The user's module.
-        options: What to scan.
-        folder: Where the table, the rules and the curves go; a scan that was stopped goes on there.
-        progress: Whether to show a bar.
+        trainer: The Trainer, with its data set up.
+        module: The user's module. It is not changed.
+        options: The options of the scan.
+        folder: Folder of the table, the rules and the curves. A stopped scan continues from the
+            table in it.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The result, also written to ``folder``.
 
     Raises:
-        ScanError: If there is no validation data, or the folder holds another scan.
-        InvalidArgumentError: If the metric is not logged.
-        PatternError: If a pattern matches nothing, or a weight holds NaN.
+        ScanError: If there is no validation data, the metric is NaN before pruning, or the folder
+            has a scan with other settings.
+        InvalidArgumentError: If validation does not log the metric.
+        PatternError: If a pattern matches no layer, or a weight holds NaN.
     """
     loaders = validation_loaders(trainer)
     if not loaders:
-        raise ScanError("there is no validation data to scan on: give the datamodule some")
+        raise ScanError(NO_DATA)
     if len(loaders) > 1:
-        rank_zero_warn(f"scan: of {len(loaders)} validation loaders, the first is used")
+        rank_zero_warn(f"scan: of {len(loaders)} validation loaders, only the first is used")
     refuse_nan({n: p for n, p in module.named_parameters() if p.is_floating_point()})
     sample = draw(loaders[0], options.images, options.seed)
     targets = _targets(trainer, module, options)
     measure = TrialRunner(trainer, module, sample, [target.tensors for target in targets])
     monitor = _monitor(options.monitor, measure.baseline)
     if measure.baseline[monitor] != measure.baseline[monitor]:
-        raise ScanError(f"{monitor} is NaN of the network as it is: there is nothing to lose")
+        raise ScanError(
+            f"{monitor} is NaN before anything is pruned, so no drop can be measured: scan a "
+            "network whose metric is a number, or give another monitor"
+        )
     table = Table.opened(folder, _settings(module, options, sample))
     judge = MetricDrop(monitor, options, measure.baseline[monitor])
     rank_zero_info(f"scan: {len(targets) - 1} layers, {sample.how}")
-    trials = _curves if options.curves else _bisected
+    _try_all(measure, targets, options, table, judge, progress=progress)
+    chosen, drops = _choose(targets, options, table, judge)
+    scan = Scan(
+        rows=tuple(table.rows.values()),
+        baseline=measure.baseline,
+        chosen=chosen,
+        drops=drops,
+        monitor=monitor,
+        folder=folder,
+        how=sample.how,
+    )
+    _write_rules(scan, options, targets)
+    if options.curves:
+        _draw_curves(trainer, module, scan, judge.limit)
+    return scan
+
+
+def _try_all(
+    measure: TrialRunner,
+    targets: Sequence[Target],
+    options: ScanOptions,
+    table: Table,
+    judge: MetricDrop,
+    *,
+    progress: bool,
+) -> None:
+    """Make the trials that the table does not have yet; it is written also if they are stopped."""
+    trials = _every_level if options.curves else _bisection
     try:
         with _bar(trials, targets, options, table, progress) as bar:
             for target, ratio in trials(targets, options, table, judge):
@@ -119,10 +161,10 @@ def scan_network(
     finally:
         if table.rows:
             table.write()
-    return _finished(trainer, module, options, targets, table, measure.baseline, judge, sample.how)
 
 
 def _try(measure: TrialRunner, table: Table, target: Target, ratio: Fraction) -> None:
+    """Make one trial and add its row; the table is written once a layer."""
     if ratio == 0:
         table.add(Row(target.name, ratio, 0, target.units, measure.baseline))
         return
@@ -134,38 +176,51 @@ def _try(measure: TrialRunner, table: Table, target: Target, ratio: Fraction) ->
 
 
 class MetricDrop:
-    """Tells how much of the metric a row loses."""
+    """Computes how much worse the metric of a row is than that of the unpruned network.
+
+    Args:
+        monitor: Key of the metric.
+        options: The options of the scan.
+        baseline: The metric of the unpruned network.
+
+    Attributes:
+        sign: 1 if a larger metric is better, -1 if a smaller one is.
+        limit: The metric at which the tolerance ends.
+    """
 
     def __init__(self, monitor: str, options: ScanOptions, baseline: float) -> None:
         self.monitor = monitor
-        lower = any(word in monitor.lower() for word in ("loss", "err", "mse", "mae", "perplex"))
+        lower = lower_is_better(monitor)
         self.sign = -1 if options.mode == "min" or (options.mode == "auto" and lower) else 1
         self.baseline = baseline
         self.limit = baseline - self.sign * options.tolerance
 
     def drop(self, row: Row) -> float:
-        """Return how much of the metric a row loses; infinity if the metric is NaN."""
+        """Return the drop of a row's metric: positive if it is worse, infinity if it is NaN."""
         value = row.scores.get(self.monitor, float("nan"))
         drop = self.sign * (self.baseline - value)
-        # Metrics are floats of 7 digits: 0.93 - 0.92 is not to be more than a tolerance of 0.01.
-        return round(drop, 6) if drop == drop else float("inf")  # a diverged one is a total loss
+        # Metrics are float32, of 7 digits. Rounding makes 0.93 - 0.92 equal to a tolerance of 0.01.
+        return round(drop, 6) if drop == drop else float("inf")
 
 
+#: The trials to make; a consumer adds the row of each to the table before it takes the next.
 Trials = Iterator[tuple[Target, Fraction]]
 
 
-def _curves(
+def _every_level(
     targets: Sequence[Target], options: ScanOptions, table: Table, judge: MetricDrop
 ) -> Trials:
+    """Yield every level of every layer that the table does not have."""
     for target in targets:
         for ratio in check_levels(options.levels):
             if (target.name, ratio) not in table.rows:
                 yield target, ratio
 
 
-def _bisected(
+def _bisection(
     targets: Sequence[Target], options: ScanOptions, table: Table, judge: MetricDrop
 ) -> Trials:
+    """Yield the few levels of every layer that find the largest ratio within the tolerance."""
     for target in targets:
         search = Bisection(check_levels(options.levels), options.tolerance)
         while (ratio := search.next) is not None:
@@ -181,9 +236,10 @@ def _bar(
     table: Table,
     shown: bool,
 ) -> Any:
+    """Return a progress bar over the trials that the table does not have."""
     levels = check_levels(options.levels)
     each = len(levels)
-    if trials is _bisected:
+    if trials is _bisection:
         each = max(1, each.bit_length() - 1)
     done = sum((target.name, level) in table.rows for target in targets for level in levels)
     total = max(each * len(targets) - done, 1)
@@ -191,6 +247,7 @@ def _bar(
 
 
 def _targets(trainer: Trainer, module: LightningModule, options: ScanOptions) -> list[Target]:
+    """Return the targets of a scan, with all layers at once first."""
     copy = clone(trainer, module)
     if options.granularity == "filter":
         example = find_example_inputs(trainer, copy, None)
@@ -198,10 +255,10 @@ def _targets(trainer: Trainer, module: LightningModule, options: ScanOptions) ->
             copy,
             example.inputs,
             example.submodule,
-            importance_of(options.importance),
-            options.importance,
-            options.include,
-            options.exclude,
+            importance=importance_of(options.importance),
+            name=options.importance,
+            include=options.include,
+            exclude=options.exclude,
         )
     else:
         found = weight_targets(copy, options.granularity, options.include, options.exclude)
@@ -209,13 +266,18 @@ def _targets(trainer: Trainer, module: LightningModule, options: ScanOptions) ->
 
 
 def _monitor(given: str | None, baseline: Mapping[str, float]) -> str:
+    """Return the key of the metric: the given one, or the first that looks like a metric.
+
+    Raises:
+        InvalidArgumentError: If the given key is not logged, or none looks like a metric.
+    """
     if given is not None:
         check_monitor(given, baseline)
         return given
     for word in ("acc", "f1", "auroc", "iou", "loss"):
         for name in baseline:
             if word in name.lower():
-                rank_zero_info(f"scan: judged by {name}, the first key that looks like a metric")
+                rank_zero_info(f"scan: the metric is {name}, the first key that looks like one")
                 return name
     raise InvalidArgumentError(
         "give a monitor: none of the keys that validation_step logs looks like a metric "
@@ -224,7 +286,7 @@ def _monitor(given: str | None, baseline: Mapping[str, float]) -> str:
 
 
 def _settings(module: LightningModule, options: ScanOptions, sample: Sample) -> dict[str, Any]:
-    """Return what the rows of a scan depend on."""
+    """Return everything that the metrics in the rows of a scan depend on."""
     return {
         "format": 1,
         "granularity": options.granularity,
@@ -236,6 +298,7 @@ def _settings(module: LightningModule, options: ScanOptions, sample: Sample) -> 
 
 
 def _digest(tensors: Iterable[torch.Tensor]) -> str:
+    """Return the SHA-256 of the shapes and bytes of tensors."""
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(str(tuple(tensor.shape)).encode())
@@ -244,41 +307,37 @@ def _digest(tensors: Iterable[torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _finished(
-    trainer: Trainer,
-    module: LightningModule,
-    options: ScanOptions,
-    targets: Sequence[Target],
-    table: Table,
-    baseline: Mapping[str, float],
-    judge: MetricDrop,
-    how: str,
-) -> Scan:
-    """Choose the ratios, and write rules and curves."""
+def _choose(
+    targets: Sequence[Target], options: ScanOptions, table: Table, judge: MetricDrop
+) -> tuple[dict[str, Fraction], dict[str, float]]:
+    """Return the largest ratio within the tolerance of each layer, and the drop at that ratio."""
     chosen: dict[str, Fraction] = {}
-    losses: dict[str, float] = {}
+    drops: dict[str, float] = {}
     levels = check_levels(options.levels)
     for target in targets:
-        drops = {
+        own = {
             ratio: judge.drop(row)
             for (layer, ratio), row in table.rows.items()
             if layer == target.name and ratio in levels
         }
-        chosen[target.name] = largest_tolerated(drops, options.tolerance)
-        losses[target.name] = drops.get(chosen[target.name], 0.0)
-    scan = Scan(
-        tuple(table.rows.values()), baseline, chosen, losses, judge.monitor, table.folder, how
-    )
-    notes = {n: f"{judge.monitor} loses {losses[n]:.4f}" for n in chosen if chosen[n]}
-    write_rules(
-        rules_of(chosen, targets), table.folder / HANDLERS, {**notes, "": _head(scan, options)}
-    )
-    if options.curves:
-        _drawn(trainer, module, scan, judge.limit)
-    return scan
+        chosen[target.name] = largest_tolerated(own, options.tolerance)
+        drops[target.name] = own.get(chosen[target.name], 0.0)
+    return chosen, drops
+
+
+def _write_rules(scan: Scan, options: ScanOptions, targets: Sequence[Target]) -> None:
+    """Write the rule file, with the drop of each layer as a comment."""
+    notes = {
+        name: f"{scan.monitor} loses {scan.drops[name]:.4f}"
+        for name, ratio in scan.chosen.items()
+        if ratio
+    }
+    path = scan.folder / RULES
+    write_rules(rules_of(scan.chosen, targets), path, {**notes, "": _head(scan, options)})
 
 
 def _head(scan: Scan, options: ScanOptions) -> str:
+    """Return the comment at the head of the rule file."""
     return (
         f"The largest share that each layer alone can lose while {scan.monitor} loses at most "
         f"{options.tolerance:g}, without training; edit it as you like.\n"
@@ -286,10 +345,11 @@ def _head(scan: Scan, options: ScanOptions) -> str:
     )
 
 
-def _drawn(trainer: Trainer, module: LightningModule, scan: Scan, limit: float) -> None:
+def _draw_curves(trainer: Trainer, module: LightningModule, scan: Scan, limit: float) -> None:
+    """Draw the curves into files and into TensorBoard, if matplotlib is installed."""
     if not figure.can_draw():
         rank_zero_warn(
-            "scan: there are no curves, since matplotlib is not installed "
+            "scan: no curves are drawn, because matplotlib is not installed "
             "(pip install 'lit-compress[plots]')"
         )
         return

@@ -1,4 +1,4 @@
-"""The rows of a scan, kept in a CSV file from which it can go on."""
+"""Keep the rows of a scan in a CSV file, so that a stopped scan can continue."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ from typing import Any
 from lit_compress.errors import ScanError
 from lit_compress.files import write_whole
 
+#: Names of the files in the folder of a scan.
 TABLE, SETTINGS = "scan.csv", "scan.json"
+#: Columns of every table; the keys that validation logs follow.
 FIXED = ("layer", "ratio", "pruned", "of")
 
 
 @dataclass(frozen=True)
 class Row:
-    """What a layer's pruning costs.
+    """One trial: a layer pruned by a ratio, and the metrics of the network then.
 
     Attributes:
-        layer: Name of the weight, or ``*`` for all layers.
-        ratio: Share that was pruned.
-        pruned: How many elements or channels that was.
-        of: How many there are.
-        scores: What validation logged.
+        layer: Name of the layer's weight, or ``*`` for all layers at once.
+        ratio: Share that was pruned, in [0, 1].
+        pruned: Number of elements or channels that were pruned.
+        of: Number of elements or channels that the layer has.
+        scores: The metrics that validation logged, by key.
     """
 
     layer: str
@@ -39,12 +41,13 @@ class Row:
 
 @dataclass
 class Table:
-    """The rows so far, and the file that they are kept in.
+    """The rows of a scan so far, and the folder of their file.
 
     Attributes:
-        folder: Where the file is.
-        settings: What the scan depends on; rows of other settings are not mixed in.
-        rows: By layer and ratio.
+        folder: Folder of ``scan.csv`` and ``scan.json``.
+        settings: Everything that the metrics in the rows depend on. A folder with other settings
+            cannot be continued.
+        rows: The rows by layer and ratio, in the order of the trials.
     """
 
     folder: Path
@@ -53,24 +56,30 @@ class Table:
 
     @classmethod
     def opened(cls, folder: Path, settings: Mapping[str, Any]) -> Table:
-        """Return the table of a folder: with the rows of an earlier scan of the same settings.
+        """Return the table of a folder, with the rows of an earlier scan with the same settings.
+
+        Args:
+            folder: The folder. It is created if it does not exist.
+            settings: The settings of the scan, which JSON can hold.
 
         Raises:
-            ScanError: If the folder holds another scan, or its files are damaged.
+            ScanError: If the folder has a scan with other settings, a file in it is damaged, or it
+                cannot be created.
         """
         table = cls(folder, settings)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ScanError(f"dirpath {folder} cannot be made: {error.strerror}") from error
+            raise ScanError(f"dirpath {folder} cannot be created: {error.strerror}") from error
         before = folder / SETTINGS
         if before.is_file():
             found = _json(before)
-            other = [key for key in settings if _text(found.get(key)) != _text(settings[key])]
-            if other:
+            differing = [key for key in settings if _text(found.get(key)) != _text(settings[key])]
+            if differing:
+                key = differing[0]
                 raise ScanError(
-                    f"{folder} holds a scan with another {other[0]} ({_short(found.get(other[0]))}"
-                    f", now {_short(settings[other[0]])}): give another dirpath, or remove it"
+                    f"{folder} has a scan with other settings ({key} was {_short(found.get(key))}, "
+                    f"now {_short(settings[key])}): give another dirpath, or delete the folder"
                 )
             if (folder / TABLE).is_file():
                 table.rows = {(row.layer, row.ratio): row for row in cls.read(folder / TABLE)}
@@ -78,31 +87,31 @@ class Table:
 
     @staticmethod
     def read(path: Path) -> list[Row]:
-        """Return the rows of a file.
+        """Return the rows of a CSV file.
 
         Raises:
-            ScanError: If it is damaged.
+            ScanError: If the file is damaged.
         """
         rows = []
         try:
             with path.open(newline="", encoding="utf-8") as file:
                 reader = csv.reader(file)
-                _, _, _, _, *keys = next(reader)  # a metric may be called as these are
+                _, _, _, _, *keys = next(reader)  # by place, as a metric may be called "ratio" too
                 for layer, ratio, pruned, of, *values in reader:
                     pairs = zip(keys, values, strict=True)
                     scores = {key: float(value) for key, value in pairs if value != ""}
                     share = Fraction(repr(float(ratio)))
                     rows.append(Row(layer, share, int(pruned), int(of), scores))
         except (StopIteration, ValueError, UnicodeDecodeError, csv.Error) as error:
-            raise ScanError(f"{path} is damaged ({error}): remove it to scan anew") from error
+            raise ScanError(f"{path} is damaged ({error}): delete it to scan again") from error
         return rows
 
     def add(self, row: Row) -> None:
-        """Add a row."""
+        """Add a row, or replace the one of the same layer and ratio."""
         self.rows[row.layer, row.ratio] = row
 
     def write(self) -> None:
-        """Write the rows, and the settings beside them, each in one step."""
+        """Write the rows and the settings to the folder, each file in one step."""
         keys = sorted({key for row in self.rows.values() for key in row.scores})
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
@@ -118,14 +127,14 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text("utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
-        raise ScanError(f"{path} is damaged ({error}): remove it to scan anew") from error
+        raise ScanError(f"{path} is damaged ({error}): delete it to scan again") from error
     if not isinstance(content, dict):
-        raise ScanError(f"{path} is damaged: remove it to scan anew")
+        raise ScanError(f"{path} is damaged (no JSON object): delete it to scan again")
     return content
 
 
 def _text(value: object) -> str:
-    return json.dumps(value)  # NaN is NaN then
+    return json.dumps(value)  # as text, NaN equals NaN
 
 
 def _short(value: object) -> str:

@@ -1,4 +1,4 @@
-"""What to prune on trial, layer by layer, and how much of it a tolerance allows."""
+"""The layers and ratios that a scan tries, and the largest ratio that a tolerance allows."""
 
 from __future__ import annotations
 
@@ -29,26 +29,29 @@ from lit_compress.pruning.rules.masks import check_filters, filter_dims, rule_ma
 from lit_compress.pruning.rules.rule import ElementImportance, Granularity, Rule, default_rules
 from lit_compress.pruning.selection.eligible import eligible_groups
 
-#: What a scan prunes: single weights, channels, or what the paper's original code does.
+#: What a scan prunes: single weights, channels, or the same as the paper's original code.
 Unit = Literal["element", "filter", "original"]
-#: Name of the whole network among the layers of a scan.
+#: Name that stands for all layers together in a scan.
 WHOLE = "*"
 
+#: New values of tensors, by name.
 Values = Mapping[str, Tensor]
+#: Given a ratio: the changed tensors, and the number of pruned elements or channels.
+Prune = Callable[[Fraction], tuple[Values, int]]
 Ranking = ImportanceName | ElementImportance
 
 
 @dataclass(frozen=True)
 class Target:
-    """Something that is pruned on trial.
+    """A layer to try, or all layers at once.
 
     Attributes:
         name: Name of the layer's weight, or :data:`WHOLE`.
-        tensors: Names of the tensors that change.
-        units: How many elements or channels may go.
-        granularity: What a rule for it prunes.
-        importance: How they are ranked, for a rule.
-        pruned: Given a ratio, the changed tensors and how many units are gone.
+        tensors: Names of the tensors that pruning changes.
+        units: Number of elements or channels that it has.
+        granularity: ``granularity`` of a rule for it; None for :data:`WHOLE`.
+        importance: ``importance`` of a rule for it; None for :data:`WHOLE`.
+        pruned: Given a ratio, returns the changed tensors and the number of pruned units.
     """
 
     name: str
@@ -56,7 +59,7 @@ class Target:
     units: int
     granularity: Granularity | None
     importance: Ranking | None
-    pruned: Callable[[Fraction], tuple[Values, int]]
+    pruned: Prune
 
 
 def weight_targets(
@@ -65,17 +68,29 @@ def weight_targets(
     include: Sequence[str] = ("*",),
     exclude: Sequence[str] = (),
 ) -> list[Target]:
-    """Return the weights whose elements, or filters as the original code has it, go on trial.
+    """Return the weights to zero on trial: single elements, or filters as in the original code.
 
     Args:
-        module: The network; nothing is changed in it.
-        unit: ``element``, or ``original``: filters of convolutions by their Euclidean norm, and
-            elements of linear layers, set to zero.
-        include: Patterns of layer names.
-        exclude: Patterns of layer names.
+        module: The network. It is not changed.
+        unit: ``element`` zeroes elements by magnitude. ``original`` zeroes filters of convolutions
+            by their Euclidean norm and elements of linear layers by magnitude.
+        include: Patterns of the layers to try.
+        exclude: Patterns of the layers not to try.
+
+    Returns:
+        A target for each weight, and :data:`WHOLE` last.
 
     Raises:
-        PatternError: If a pattern matches nothing, or a layer has no plain weight.
+        PatternError: If a pattern matches no layer, or a layer has no plain weight.
+
+    Example:
+        >>> from fractions import Fraction
+        >>> import torch
+        >>> layer = torch.nn.Linear(4, 1, bias=False)
+        >>> layer.weight.data = torch.tensor([[3.0, -1.0, 2.0, -4.0]])
+        >>> target, whole = weight_targets(layer, "element")
+        >>> target.pruned(Fraction(1, 2))
+        ({'weight': tensor([[ 3., -0.,  0., -4.]])}, 2)
     """
     weights = prunable_weights(module, include, exclude)
     rules = {rule.pattern: rule for rule in default_rules(module, Fraction(1))}
@@ -89,13 +104,13 @@ def weight_targets(
         else:
             check_filters({name: rule} if weight.dim() > 2 else {}, dims)
         units = weight.numel() if rule.granularity == "element" else weight.shape[dims[name]]
-        pruned = _masked(module, {name: rule})
+        pruned = _masking(module, {name: rule})
         tensors = (first[id(weight)],)
         found.append(Target(name, tensors, units, rule.granularity, rule.importance, pruned))
         ruled[name] = rule
     units = sum(target.units for target in found)
     every = tuple(first[id(weight)] for weight in weights.values())
-    return [*found, Target(WHOLE, every, units, None, None, _masked(module, ruled))]
+    return [*found, Target(WHOLE, every, units, None, None, _masking(module, ruled))]
 
 
 def channel_targets(
@@ -107,20 +122,27 @@ def channel_targets(
     include: Sequence[str] = ("*",),
     exclude: Sequence[str] = (),
 ) -> list[Target]:
-    """Return the groups of channels that go on trial: what reads them sees zeros instead.
+    """Return the groups of channels to prune on trial.
+
+    A trial does not remove a channel. It zeroes the weights that read it, which has the same
+    effect on the outputs, and keeps the shapes.
 
     Args:
-        module: The network; nothing is changed in it.
-        example: What its forward takes.
-        submodule: Name of the part of it that takes it.
+        module: The network. It is not changed.
+        example: Example inputs of its forward.
+        submodule: Name of the part of ``module`` that takes ``example``; empty for all of it.
         importance: How channels are ranked.
-        name: What rules call it.
-        include: Patterns of layer names.
-        exclude: Patterns of layer names.
+        name: Name of ``importance`` in rules.
+        include: Patterns of the layers to try.
+        exclude: Patterns of the layers not to try.
+
+    Returns:
+        A target for each group, named by the first weight that computes its channels, and
+        :data:`WHOLE` last.
 
     Raises:
-        ChannelError: If no channel can go.
-        PatternError: If a pattern matches nothing.
+        ChannelError: If no channel can be removed.
+        PatternError: If a pattern matches no layer.
     """
     graph = analyse(module, example, submodule)
     indices = eligible_groups(module, graph, importance, include, exclude).groups
@@ -132,22 +154,29 @@ def channel_targets(
     tensors = named_tensors(module)
     found = []
     for group in groups:
-        maker = _maker(graph, group)
-        kind: Granularity = "filter" if tensors[maker].dim() > 2 else "neuron"
-        pruned = _unread(module, graph, [group], scores)
+        weight = _filter_weight(graph, group)
+        kind: Granularity = "filter" if tensors[weight].dim() > 2 else "neuron"
+        pruned = _zeroing_readers(module, graph, [group], scores)
         names = _readers(graph, [group])
-        found.append(Target(maker, names, len(group.channels), kind, name, pruned))
+        found.append(Target(weight, names, len(group.channels), kind, name, pruned))
     units = sum(target.units for target in found)
     readers = _readers(graph, groups)
-    pruned = _unread(module, graph, groups, scores)
+    pruned = _zeroing_readers(module, graph, groups, scores)
     return [*found, Target(WHOLE, readers, units, None, None, pruned)]
 
 
 def check_levels(levels: Sequence[float]) -> tuple[Fraction, ...]:
-    """Return the ratios of a scan as the decimals that were written, rising.
+    """Return the ratios of a scan as exact decimals, rising and each once.
+
+    Args:
+        levels: The ratios, in [0, 1].
 
     Raises:
-        InvalidArgumentError: If there are none, or one is no number in [0, 1].
+        InvalidArgumentError: If there are none, or one is not a number in [0, 1].
+
+    Example:
+        >>> check_levels([0.5, 0.1])
+        (Fraction(1, 10), Fraction(1, 2))
     """
     if not isinstance(levels, (list, tuple)) or not levels:
         raise InvalidArgumentError(f"levels must be a list of ratios, got {levels!r}")
@@ -159,11 +188,19 @@ def check_levels(levels: Sequence[float]) -> tuple[Fraction, ...]:
 
 
 def largest_tolerated(drops: Mapping[Fraction, float], tolerance: float) -> Fraction:
-    """Return the largest ratio up to which no drop is above a tolerance; 1 is never returned.
+    """Return the largest ratio up to which every drop is within the tolerance.
 
     Args:
-        drops: By ratio, how much is lost.
-        tolerance: How much may be.
+        drops: Drop of the metric at each ratio; NaN counts as too much.
+        tolerance: Largest drop that is accepted.
+
+    Returns:
+        The ratio, below 1; 0 if none is accepted.
+
+    Example:
+        >>> drops = {Fraction(1, 4): 0.0, Fraction(1, 2): 0.01, Fraction(3, 4): 0.2}
+        >>> largest_tolerated(drops, tolerance=0.05)
+        Fraction(1, 2)
     """
     best = Fraction(0)
     for ratio in sorted(drops):
@@ -175,11 +212,18 @@ def largest_tolerated(drops: Mapping[Fraction, float], tolerance: float) -> Frac
 
 
 class Bisection:
-    """Looks for the largest ratio that a tolerance allows with few trials, as if drops only rose.
+    """Finds the largest ratio within a tolerance by bisection, assuming that drops only rise.
 
     Args:
-        levels: The ratios to choose from, rising.
-        tolerance: How much may be lost.
+        levels: The ratios to choose from, rising. 0 and 1 are not tried.
+        tolerance: Largest drop that is accepted.
+
+    Example:
+        >>> search = Bisection([Fraction(n, 8) for n in range(8)], tolerance=0.05)
+        >>> while (ratio := search.next) is not None:
+        ...     search.tell(0.0 if ratio <= Fraction(3, 8) else 0.2)
+        >>> search.found
+        Fraction(3, 8)
     """
 
     def __init__(self, levels: Sequence[Fraction], tolerance: float) -> None:
@@ -189,13 +233,17 @@ class Bisection:
 
     @property
     def next(self) -> Fraction | None:
-        """The ratio to try, None when it is found."""
+        """The next ratio to try; None when the search is done."""
         if self._low >= self._high:
             return None
         return self._levels[(self._low + self._high) // 2]
 
     def tell(self, drop: float) -> None:
-        """Take note of what is lost at the ratio that was tried."""
+        """Record the drop at the ratio :attr:`next`, and choose another one.
+
+        Args:
+            drop: Drop of the metric.
+        """
         middle = (self._low + self._high) // 2
         if drop <= self._tolerance:
             self._low = middle + 1
@@ -204,24 +252,38 @@ class Bisection:
 
     @property
     def found(self) -> Fraction:
-        """The largest ratio that is allowed, of those tried; 0 if none is."""
+        """The largest of the tried ratios that is within the tolerance; 0 if none is."""
         return self._levels[self._low - 1] if self._low else Fraction(0)
 
 
 def rules_of(chosen: Mapping[str, Fraction], targets: Sequence[Target]) -> tuple[Rule, ...]:
-    """Return rules that prune each layer by its ratio; layers that lose nothing are skipped."""
+    """Return a rule for each layer.
+
+    Args:
+        chosen: Ratio of each layer, by name of its weight. A ratio of 0 gives a rule that skips the
+            layer.
+        targets: The targets of the scan; those without a ratio, and :data:`WHOLE`, get no rule.
+    """
     return tuple(
         Rule(
-            target.name, chosen[target.name] or None, "scan", target.granularity, target.importance
+            pattern=target.name,
+            ratio=chosen[target.name] or None,
+            place="scan",
+            granularity=target.granularity,
+            importance=target.importance,
         )
         for target in targets
         if target.name in chosen and target.name != WHOLE
     )
 
 
-def _masked(
-    module: nn.Module, ruled: Mapping[str, Rule]
-) -> Callable[[Fraction], tuple[Values, int]]:
+def _masking(module: nn.Module, ruled: Mapping[str, Rule]) -> Prune:
+    """Return a function that zeroes elements or filters of weights.
+
+    Args:
+        module: The network.
+        ruled: The rule of each weight; its ratio is replaced by that of the trial.
+    """
     first = {id(parameter): name for name, parameter in module.named_parameters()}
     dims = filter_dims(module)
 
@@ -244,9 +306,17 @@ def _masked(
     return pruned
 
 
-def _unread(
+def _zeroing_readers(
     module: nn.Module, graph: ChannelGraph, groups: Sequence[Group], scores: np.ndarray
-) -> Callable[[Fraction], tuple[Values, int]]:
+) -> Prune:
+    """Return a function that zeroes the weights that read the lowest-ranked channels of groups.
+
+    Args:
+        module: The network.
+        graph: Its channels.
+        groups: The groups; the ratio counts in each of them.
+        scores: Score of each channel.
+    """
     orders = []
     for group in groups:
         numbers = np.array(group.channels)
@@ -272,7 +342,7 @@ def _unread(
 
 
 def _readers(graph: ChannelGraph, groups: Sequence[Group]) -> tuple[str, ...]:
-    """Return the names of the tensors that read channels of groups."""
+    """Return the names of the weights that take channels of groups as input."""
     return tuple(
         dict.fromkeys(
             name for g in groups for name, dim in g.keys if graph.roles[name, dim] == "input"
@@ -280,6 +350,7 @@ def _readers(graph: ChannelGraph, groups: Sequence[Group]) -> tuple[str, ...]:
     )
 
 
-def _maker(graph: ChannelGraph, group: Group) -> str:
-    makers = [n for n, dim in group.keys if graph.roles[n, dim] == "filter"]
-    return makers[0] if makers else group.keys[0][0]
+def _filter_weight(graph: ChannelGraph, group: Group) -> str:
+    """Return the name of the first weight that computes the channels of a group."""
+    weights = [n for n, dim in group.keys if graph.roles[n, dim] == "filter"]
+    return weights[0] if weights else group.keys[0][0]

@@ -97,7 +97,7 @@ def test_a_truncated_file(cifar10_dir: Path, name: str, keep: int) -> None:
     path.write_bytes(path.read_bytes()[:keep])
     data = CIFAR10DataModule(str(cifar10_dir), download=False)
     with pytest.raises(
-        CorruptDataError, match=rf"CIFAR-10 under {cifar10_dir} are there but cannot be read"
+        CorruptDataError, match=rf"CIFAR-10 under {cifar10_dir} exist but cannot be read"
     ):
         data.setup("test" if name == "test_batch" else "fit")
 

@@ -135,7 +135,7 @@ def test_a_truncated_file(fashion_mnist_dir: Path, name: str, keep: int) -> None
     path.write_bytes(path.read_bytes()[:keep])
     data = FashionMNISTDataModule(str(fashion_mnist_dir), download=False)
     with pytest.raises(
-        CorruptDataError, match=rf"under {fashion_mnist_dir} are there but cannot be read .*delete"
+        CorruptDataError, match=rf"under {fashion_mnist_dir} exist but cannot be read .*delete"
     ):
         data.prepare_data()
 

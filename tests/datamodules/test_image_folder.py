@@ -139,14 +139,14 @@ def test_missing_folders(tmp_path: Path, save: Saver, stage: str) -> None:
     split = "train" if stage == "fit" else "test"
     with pytest.raises(
         DataNotFoundError,
-        match=rf"looked for {tmp_path}/{split}, which is not there: .* under --data\.data_dir",
+        match=rf"the folder {tmp_path}/{split}, which does not exist: .* under --data\.data_dir",
     ):
         module(tmp_path).setup(stage)
 
 
 def test_the_folder_is_named_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataNotFoundError, match=rf"looked for {tmp_path}/nowhere/train"):
+    with pytest.raises(DataNotFoundError, match=rf"needs the folder {tmp_path}/nowhere/train"):
         module(Path("nowhere")).num_classes  # noqa: B018
 
 
@@ -157,7 +157,7 @@ def test_folders_without_pictures(tmp_path: Path, save: Saver, split: str) -> No
     (tmp_path / split / "a").mkdir(parents=True)
     (tmp_path / split / "a" / "notes.txt").write_text("no picture")
     data = module(tmp_path)
-    with pytest.raises(DataNotFoundError, match=rf"{split} holds no pictures: .*\.png"):
+    with pytest.raises(DataNotFoundError, match=rf"{split} has no pictures: .*\.png"):
         data.setup("test" if split == "test" else "fit")
 
 
@@ -169,7 +169,7 @@ def test_a_truncated_picture(tmp_path: Path, save: Saver, kind: str, keep: float
     path = tmp_path / "train" / "a" / f"1.{kind}"
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * keep)])
-    with pytest.raises(CorruptDataError, match=rf"{path} cannot be read as a picture .*mend or"):
+    with pytest.raises(CorruptDataError, match=rf"{path} cannot be read as a picture .*fix or"):
         module(tmp_path).setup("fit")
 
 

@@ -45,17 +45,17 @@ def test_files_that_are_missing_are_fetched(tmp_path: Path, wanted: list[Path]) 
     assert make.calls == [True]
 
 
-def test_nothing_is_made_without_leave_to_download(tmp_path: Path, wanted: list[Path]) -> None:
+def test_nothing_is_downloaded_if_that_is_not_allowed(tmp_path: Path, wanted: list[Path]) -> None:
     make = Maker()
     wanted[1].unlink()
-    wanted[1].mkdir()  # a folder is no file
+    wanted[1].mkdir()  # a folder is not a file
     with pytest.raises(DataNotFoundError) as caught:
         open_dataset("Set", str(tmp_path), wanted, False, make)
     assert make.calls == []
     assert str(caught.value) == (
         f"Set is not under {tmp_path} (looked for folder/b), and data.download is false. Either "
-        "point --data.data_dir at a folder that has it in torchvision's layout, or run once where "
-        "there is a network with --data.download true"
+        "set --data.data_dir to a folder that has it in torchvision's layout, or run once with a "
+        "network connection and --data.download true"
     )
 
 

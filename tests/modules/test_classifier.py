@@ -142,7 +142,7 @@ def test_wrong_channels_in_forward() -> None:
     ("data", "message"),
     [
         (Pixels(channels=3), r"images of 1 channels, got 3: set model\.in_channels to 3"),
-        (Pixels(classes=7), r"has 3 classes, but the data 7: set model\.num_classes to 7"),
+        (Pixels(classes=7), r"has 3 classes, but the data has 7: set model\.num_classes to 7"),
     ],
     ids=["channels", "classes"],
 )

@@ -139,7 +139,7 @@ def test_a_function_that_makes_other_calls_is_refused() -> None:
 
     structure = structure_of(run)
     recording = record(run, structure, [2])
-    with pytest.raises(ReplayError, match=r"is tanh, and was relu before"):
+    with pytest.raises(ReplayError, match=r"is tanh, but was relu before"):
         replay(run, structure, recording, 2)
 
 
@@ -382,5 +382,5 @@ def test_a_value_that_was_not_kept_is_never_returned() -> None:
     cut = structure.cut([c.weight])
     recording = record(run, structure, [cut])
     c.bias.data.fill_(-99)
-    with pytest.raises(ReplayError, match="returns a tensor that no call took before"):
+    with pytest.raises(ReplayError, match="returns a tensor that was not kept"):
         replay(run, structure, recording, cut)

@@ -182,7 +182,7 @@ def test_without_matplotlib_the_rest_is_written(
     foreign: ForeignModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(figure, "can_draw", lambda: False)
-    with pytest.warns(UserWarning, match=r"no curves, since matplotlib is not installed .*plots"):
+    with pytest.warns(UserWarning, match=r"no curves are drawn, because matplotlib .*plots"):
         run(foreign, loader(), tmp_path, levels=[0, 0.5])
     assert {path.name for path in tmp_path.iterdir()} == {"scan.csv", "scan.json", "rules.yaml"}
 
@@ -222,10 +222,12 @@ def test_a_folder_of_other_weights_is_refused(foreign: ForeignModule, tmp_path: 
     kept = (tmp_path / "scan.csv").read_bytes()
     with torch.no_grad():
         foreign.net[0].weight[0, 0, 0, 0] += 1
-    with pytest.raises(ScanError, match=r"holds a scan with another weights .*: give another dirp"):
+    with pytest.raises(
+        ScanError, match=r"a scan with other settings \(weights was .*: give another dirp"
+    ):
         run(foreign, loader(), tmp_path, levels=[0, 0.5])
     assert (tmp_path / "scan.csv").read_bytes() == kept
-    with pytest.raises(ScanError, match="another granularity"):
+    with pytest.raises(ScanError, match=r"other settings \(granularity was element, now original"):
         run(foreign, loader(), tmp_path, granularity="original")
 
 
@@ -312,7 +314,7 @@ class Unmeasured(LightningModule):
         ),
         (Silent, {}, InvalidArgumentError, "give a monitor: .*it logs nothing"),
         (Odd, {}, InvalidArgumentError, r"give a monitor: .*\(value\)"),
-        (Diverged, {}, ScanError, "my_acc is NaN of the network as it is"),
+        (Diverged, {}, ScanError, "my_acc is NaN before anything is pruned"),
         (Unmeasured, {}, ScanError, "a scan measures by validation_step, and Unmeasured has none"),
     ],
 )
@@ -344,7 +346,7 @@ def test_of_several_loaders_the_first_is_used(tmp_path: Path) -> None:
 
     torch.manual_seed(0)
     module = Several()
-    with pytest.warns(UserWarning, match="of 2 validation loaders, the first is used"):
+    with pytest.warns(UserWarning, match="of 2 validation loaders, only the first is used"):
         two = run(module, [loader(32), loader(64)], tmp_path / "two", levels=[0.5])
     one = run(module, loader(32), tmp_path / "one", levels=[0.5])
     assert two.rows == one.rows

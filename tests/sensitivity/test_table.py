@@ -46,7 +46,9 @@ def test_metrics_may_be_called_as_the_tables_own_columns_are(tmp_path: Path) -> 
 @pytest.mark.parametrize("change", [{"weights": "cd"}, {"scores": {"acc": 0.3}}])
 def test_another_scan_is_not_mixed_in(tmp_path: Path, change: dict[str, Any]) -> None:
     written(tmp_path)
-    with pytest.raises(ScanError, match=f"holds a scan with another {next(iter(change))}.*dirpath"):
+    with pytest.raises(
+        ScanError, match=rf"a scan with other settings \({next(iter(change))} was .*dirpath"
+    ):
         Table.opened(tmp_path, WITH | change)
 
 
@@ -68,14 +70,14 @@ def test_another_scan_is_not_mixed_in(tmp_path: Path, change: dict[str, Any]) ->
 def test_a_damaged_table_is_told(tmp_path: Path, text: str | bytes) -> None:
     written(tmp_path)
     (tmp_path / TABLE).write_bytes(text.encode() if isinstance(text, str) else text)
-    with pytest.raises(ScanError, match=r"scan\.csv is damaged \(.*\): remove it to scan anew"):
+    with pytest.raises(ScanError, match=r"scan\.csv is damaged \(.*\): delete it to scan again"):
         Table.opened(tmp_path, WITH)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3"])
 def test_damaged_settings_are_told(tmp_path: Path, text: str) -> None:
     (tmp_path / SETTINGS).write_text(text)
-    with pytest.raises(ScanError, match=r"scan\.json is damaged.*: remove it to scan anew"):
+    with pytest.raises(ScanError, match=r"scan\.json is damaged.*: delete it to scan again"):
         Table.opened(tmp_path, WITH)
 
 
@@ -87,5 +89,5 @@ def test_settings_alone_are_an_empty_scan(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_told_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "scan"):
-        with pytest.raises(ScanError, match=f"dirpath {path} cannot be made: "):
+        with pytest.raises(ScanError, match=f"dirpath {path} cannot be created: "):
             Table.opened(path, WITH)
