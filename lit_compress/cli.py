@@ -1,7 +1,7 @@
 """The command line ``lit-compress``: LightningCLI for any LightningModule and LightningDataModule.
 
-The options of each verb are the arguments of the Trainer's method of that name, and its docstring is
-the text of ``lit-compress VERB --help``.
+The options of each verb are the arguments of the Trainer's method of that name. The docstring of
+the method is the text of ``lit-compress VERB --help``.
 """
 
 from __future__ import annotations

@@ -90,8 +90,8 @@ def _unknown_class(owner: str, keys: list[str], text: str) -> str:
     choices = re.search(r"Expected a typing\.Literal\[(.*?)\]", text)
     if choices and len(keys) > 1:
         return (
-            f"{owner}.{keys[-1]}: {found[1]!r} is not one of {choices[1]}, and not the full path of "
-            "a class of your own (package.module.Class)"
+            f"{owner}.{keys[-1]}: {found[1]!r} is not one of {choices[1]}, and not the full path "
+            "of a class of your own (package.module.Class)"
         )
     key = keys[0] if keys else ""
     return f"{key}: there is no class {found[1]!r}; {_classes(key, found[1])}"

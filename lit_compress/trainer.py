@@ -1,4 +1,4 @@
-"""Lightning's Trainer with the verbs of compression that need a model and data."""
+"""Lightning's Trainer with the verbs ``scan``, ``quantize`` and ``test --artifact``."""
 
 from __future__ import annotations
 
@@ -17,16 +17,23 @@ from lit_compress.callbacks.post_training_quantization import PostTrainingQuanti
 from lit_compress.checkpoints.weights import load_weights
 from lit_compress.errors import InvalidArgumentError, ScanError
 from lit_compress.evaluation.artifact_forward import artifact_forward, raw_test_data
+from lit_compress.evaluation.data_protocols import HasPixels
+from lit_compress.evaluation.trainer_access import callbacks_of_type
 from lit_compress.pruning.channels.resize import UnprunedShapes
 from lit_compress.pruning.importance import ImportanceName
 from lit_compress.report import card_table
 from lit_compress.sensitivity.options import LEVELS, Mode, ScanOptions
+from lit_compress.sensitivity.sample import NO_DATA
 from lit_compress.sensitivity.scan import Scan, scan_network
 from lit_compress.sensitivity.targets import Unit
 
 
 class Trainer(pl.Trainer):
-    """Lightning's Trainer, and verbs beside ``fit``, ``validate``, ``test`` and ``predict``."""
+    """Lightning's Trainer with the additional verbs ``scan`` and ``quantize``.
+
+    ``test`` can measure the int8 file of an artefact, too. All arguments are those of Lightning's
+    Trainer.
+    """
 
     def scan(
         self,
@@ -47,51 +54,62 @@ class Trainer(pl.Trainer):
         dirpath: str = "scan",
         seed: int = 0,
     ) -> Scan:
-        """Find how much each layer can lose, without training, before the metric drops.
+        """Find how much of each layer can be pruned, without training, before the metric drops.
 
-        Prunes each layer on trial, and all at one ratio, and measures by the model's own
+        Prunes each layer on its own, and all layers at one ratio, and measures with the model's own
         ``validation_step``. Writes ``rules.yaml`` (for ``RulePruning``), ``scan.csv`` and the
-        curves; a scan that was stopped goes on where it was. The model is left as it is.
+        curves. A stopped scan continues. The model is not changed. See :func:`scan` for more.
 
         Args:
             model: Any LightningModule.
-            dataloaders: A validation loader, where there is no datamodule.
+            dataloaders: Validation loader; not needed with a datamodule.
             datamodule: Any LightningDataModule with validation data.
-            ckpt_path: Checkpoint with the weights to scan. Default: the model's own.
-            granularity: ``element`` prunes single weights by their magnitude, ``filter`` channels
-                with all that is tied to them, ``original`` what the paper's code does: filters of
-                convolutions by themselves, elements of linear layers.
+            ckpt_path: Checkpoint with the weights to scan. Default: the model's own weights.
+            granularity: ``element`` prunes single weights, ``filter`` coupled channels,
+                ``original`` filters of convolutions and elements of linear layers.
             levels: Ratios to try, in [0, 1].
-            tolerance: How much of the metric may be lost for a ratio to get into the rules.
+            tolerance: Largest drop of the metric at which a ratio gets into the rules.
             monitor: Key that ``validation_step`` logs. Default: the first that looks like a metric.
-            mode: Whether more of it is better (``max``) or less; ``auto`` tells by its name.
-            images: Validation examples to measure on, each class in its proportion; none for all.
-            include: Globs of the layers to try, or ``regex:`` and a regular expression.
-            exclude: Patterns of the layers to leave out.
-            importance: How channels are ranked, with ``granularity: filter``.
-            curves: Try every level and draw the curves; false tries the few levels that tell which
-                ratio the tolerance allows, and writes the rules alone.
+            mode: ``max`` if a larger metric is better, else ``min``; ``auto`` tells by its name.
+            images: Number of validation examples, each class in its proportion; null takes all.
+            include: Patterns of the layers to try: globs, or ``regex:`` and a regular expression.
+            exclude: Patterns of the layers not to try.
+            importance: How channels are ranked with ``granularity: filter``.
+            curves: Whether to try every level and draw curves, or only find the largest ratios.
             dirpath: Folder of the files.
-            seed: Of the sample; another one draws other examples.
+            seed: Random seed of the validation sample.
         """
         options = ScanOptions(
-            granularity,
-            tuple(levels) if isinstance(levels, (list, tuple)) else levels,
-            tolerance,
-            monitor,
-            mode,
-            images,
-            include if isinstance(include, str) else tuple(include),
-            exclude if isinstance(exclude, str) else tuple(exclude),
-            importance,
-            curves,
-            seed,
+            granularity=granularity,
+            levels=levels,
+            tolerance=tolerance,
+            monitor=monitor,
+            mode=mode,
+            images=images,
+            include=include,
+            exclude=exclude,
+            importance=importance,
+            curves=curves,
+            seed=seed,
         )
+        return self._scan(options, dirpath, model, dataloaders, datamodule, ckpt_path=ckpt_path)
+
+    def _scan(
+        self,
+        options: ScanOptions,
+        dirpath: str,
+        model: LightningModule,
+        dataloaders: Any,
+        datamodule: LightningDataModule | None,
+        *,
+        ckpt_path: str | None,
+    ) -> Scan:
+        """Load weights and data, scan, and print the result."""
         _refuse(self, model, dataloaders, datamodule)
         with isolate_rng():
             self._set_up(model, dataloaders, datamodule, ckpt_path)
-            bar = self.progress_bar_callback is not None
-            found = scan_network(self, model, options, Path(dirpath), bar)
+            progress = self.progress_bar_callback is not None
+            found = scan_network(self, model, options, Path(dirpath), progress)
         print(found)
         return found
 
@@ -106,24 +124,35 @@ class Trainer(pl.Trainer):
         opset: int | None = None,
         dirpath: str | None = None,
     ) -> Path:
-        """Turn a trained network into a checked int8 ONNX file, without training.
+        """Convert a trained network into a checked int8 ONNX file, without training.
 
-        Does what PostTrainingQuantization does at the end of a fit, with the settings of the one
-        among the callbacks where there is one; what is given here comes first. The model is left
-        as it is.
+        Does the same as PostTrainingQuantization at the end of a fit. If that callback is among the
+        Trainer's callbacks, its settings are used; arguments given here replace them. The model is
+        not changed.
 
         Args:
             model: Any LightningModule.
-            dataloaders: A validation loader, where there is no datamodule.
+            dataloaders: Validation loader; not needed with a datamodule.
             datamodule: Any LightningDataModule with validation data.
             ckpt_path: Checkpoint with the weights to convert, pruned or not. Default: the model's
-                own.
-            monitor: Key that ``validation_step`` logs, measured of the file too.
-            max_drop: How much of ``monitor`` the file may lose.
-            opset: Version of ONNX's operations in the file, 18 to 23.
+                own weights.
+            monitor: Key that ``validation_step`` logs; it is measured with the file, too. Default:
+                the callback's setting, or not measured.
+            max_drop: Largest drop of ``monitor`` that is accepted. Default: the callback's setting,
+                or any drop.
+            opset: Version of the ONNX operations in the file, 18 to 23. Default: the callback's.
             dirpath: The artefact folder. Default: ``artifact`` in the log folder.
+
+        Returns:
+            The artefact folder.
+
+        Raises:
+            CheckpointError: If the checkpoint cannot be read or does not match the model.
+            CalibrationError: If there is no data to calibrate with.
+            ExportError: If the network cannot be converted.
+            AccuracyError: If the file loses more than ``max_drop``.
         """
-        found = [c for c in self.callbacks if isinstance(c, PostTrainingQuantization)]  # type: ignore[attr-defined]
+        found = callbacks_of_type(self, PostTrainingQuantization)
         configured = found[0] if found else PostTrainingQuantization()
         given = {"monitor": monitor, "max_drop": max_drop, "opset": opset}
         before = self._set_up(model, dataloaders, datamodule, ckpt_path)
@@ -147,28 +176,45 @@ class Trainer(pl.Trainer):
         runtime: Literal["onnxruntime", "openvino", "fastest"] = "onnxruntime",
         threads: int = 1,
     ) -> list[Mapping[str, float]]:
-        """Measure a network, or the int8 file of an artefact in its place, on the test data.
+        """Measure a network on the test data, or the int8 file of an artefact in its place.
 
         Args:
-            model: The LightningModule.
-            dataloaders: A test loader, where there is no datamodule.
-            ckpt_path: Checkpoint with the weights to measure.
-            verbose: Whether to print what was logged.
+            model: The LightningModule. Default: the one of the last fit.
+            dataloaders: Test loader; not needed with a datamodule.
+            ckpt_path: Checkpoint with the weights to measure; see Lightning for special values.
+            verbose: Whether to print the logged metrics.
             datamodule: The LightningDataModule.
-            weights_only: Whether to refuse a checkpoint that holds more than plain values.
-            artifact: Artefact folder whose ``model.onnx`` takes the network's place.
-            runtime: What runs it.
-            threads: Threads it may use; 0 takes one a core.
+            weights_only: Whether to refuse a checkpoint with more than tensors and plain values.
+            artifact: Artefact folder; its ``model.onnx`` computes instead of the network. Default:
+                the network itself is measured.
+            runtime: Runtime of the file; ``fastest`` times the installed ones and takes the
+                fastest.
+            threads: Number of threads of the runtime; 0 takes one for each core.
+
+        Returns:
+            The logged metrics of each test loader.
+
+        Raises:
+            InvalidArgumentError: If ``artifact`` is given without a model, or with a checkpoint.
+            ArtifactError: If the folder is not an artefact.
         """
         if artifact is None:
-            return super().test(model, dataloaders, ckpt_path, verbose, datamodule, weights_only)
+            return super().test(
+                model=model,
+                dataloaders=dataloaders,
+                ckpt_path=ckpt_path,
+                verbose=verbose,
+                datamodule=datamodule,
+                weights_only=weights_only,
+            )
         if model is None or ckpt_path is not None:
             raise InvalidArgumentError(
-                "artifact takes the network's place in a model, and so needs one, and no ckpt_path"
+                "artifact replaces the network in a model: give the model, and no ckpt_path"
             )
         loaded = load(artifact, threads, runtime)
         with artifact_forward(model, loaded):
-            if str(loaded.input_dtype) == "uint8" and hasattr(datamodule, "pixels"):
+            data: object = datamodule
+            if str(loaded.input_dtype) == "uint8" and isinstance(data, HasPixels):
                 pixels = raw_test_data(datamodule)
                 return super().test(model, pixels, verbose=verbose)
             return super().test(model, dataloaders, verbose=verbose, datamodule=datamodule)
@@ -180,10 +226,10 @@ class Trainer(pl.Trainer):
         datamodule: LightningDataModule | None,
         ckpt_path: str | None,
     ) -> UnprunedShapes | None:
-        """Load weights in the shapes they have, and validate once: data and model are set up.
+        """Load a checkpoint's weights in their own shapes, and validate once to set up the data.
 
         Returns:
-            What the network was before it was pruned, if the checkpoint says so.
+            The shapes of the network before pruning, if the checkpoint has them.
         """
         before = None
         if ckpt_path is not None:
@@ -193,18 +239,51 @@ class Trainer(pl.Trainer):
 
 
 def scan(module: LightningModule, data: Any, *, progress: bool = True, **options: Any) -> Scan:
-    """Find how much each layer can lose, without training, before the metric drops.
+    """Find how much of each layer can be pruned, without training, before the metric drops.
+
+    Prunes each layer on its own at rising ratios (Li et al. 2017, arXiv 1608.08710, section 3.2),
+    and all layers at one ratio, and runs the module's own ``validation_step`` on a part of the
+    validation data. Runs on the CPU, and prints the largest ratio of each layer.
 
     Args:
-        module: Any LightningModule; it is left as it is.
-        data: A LightningDataModule, or a validation loader.
-        progress: Whether to show a bar.
-        options: As for :meth:`Trainer.scan`: ``granularity``, ``levels``,
-            ``tolerance``, ``monitor``, ``images``, ``include``, ``exclude``, ``curves``,
-            ``dirpath`` ...
+        module: Any LightningModule that logs a metric in ``validation_step``. It is not changed.
+        data: A LightningDataModule with validation data, or a validation loader.
+        progress: Whether to show a progress bar.
+        **options: Arguments of :meth:`Trainer.scan`: ``ckpt_path``, ``granularity``, ``levels``,
+            ``tolerance``, ``monitor``, ``mode``, ``images``, ``include``, ``exclude``,
+            ``importance``, ``curves``, ``dirpath`` and ``seed``.
 
     Returns:
-        The rows, and the largest ratio of each layer; its files are in ``dirpath``.
+        The trials, the largest ratio of each layer within ``tolerance``, and the drop of the metric
+        at it. The folder ``dirpath`` has the same in ``rules.yaml`` (for ``RulePruning``),
+        ``scan.csv`` and, with ``curves``, ``scan.png`` and ``scan.svg``.
+
+    Raises:
+        ScanError: If there is no validation data or no ``validation_step``, the metric is NaN, or
+            ``dirpath`` has a scan with other settings.
+        InvalidArgumentError: If an option is out of its range, or the metric is not logged.
+        PatternError: If a pattern matches no layer.
+        ChannelError: If ``granularity`` is ``filter`` and no channel can be removed.
+
+    Example:
+        >>> import torch
+        >>> from tempfile import TemporaryDirectory
+        >>> from torch import nn
+        >>> from lit_compress.datamodules import DigitsDataModule
+        >>> from lit_compress.modules import ImageClassifier
+        >>> layer = nn.Linear(32 * 32, 10)
+        >>> layer.weight.data[:, ::2] = 0  # so half of the weights can be pruned at no loss
+        >>> module = ImageClassifier(nn.Sequential(nn.Flatten(), layer), in_channels=1)
+        >>> with TemporaryDirectory() as folder:
+        ...     found = scan(module, DigitsDataModule(), levels=[0.5], progress=False, curves=False,
+        ...                  images=100, dirpath=folder)  # doctest: +ELLIPSIS
+        layer           largest ratio    drop
+        all layers                0.5  0.0000
+        model.1.weight            0.5  0.0000
+        val_acc 0... on 100 of 287 validation examples, each class in its proportion (seed 0)
+        rules: ...rules.yaml
+        >>> found.chosen["model.1.weight"]
+        Fraction(1, 2)
     """
     trainer = Trainer(
         accelerator="cpu",
@@ -212,7 +291,7 @@ def scan(module: LightningModule, data: Any, *, progress: bool = True, **options
         enable_checkpointing=False,
         enable_progress_bar=progress,
         enable_model_summary=False,
-        inference_mode=False,  # what the module keeps of it can be trained on later
+        inference_mode=False,  # tensors that the module keeps from validation must stay trainable
     )
     kind = "datamodule" if isinstance(data, LightningDataModule) else "dataloaders"
     return trainer.scan(module, **{kind: data}, **options)
@@ -224,23 +303,28 @@ def _refuse(
     dataloaders: Any,
     datamodule: LightningDataModule | None,
 ) -> None:
-    """Make sure that there is something to scan on, before Lightning looks for it."""
+    """Refuse several processes, and a model or data that cannot be validated.
+
+    Raises:
+        ScanError: With the reason.
+    """
     if trainer.world_size > 1:
-        raise ScanError("a scan runs in one process: set trainer.devices to 1")
+        raise ScanError(
+            f"a scan runs in one process, but the Trainer has {trainer.world_size}: set "
+            "trainer.devices to 1"
+        )
     if not is_overridden("validation_step", model, LightningModule):
         raise ScanError(
-            f"a scan measures by validation_step, and {type(model).__name__} has none: give it one "
+            f"a scan measures with validation_step, but {type(model).__name__} has none: add one "
             "that logs a metric"
         )
-    sources = [s for s in (datamodule, model) if s is not None]
-    kinds = (LightningDataModule, LightningModule)
-    if trainer.limit_val_batches == 0 or (
-        dataloaders is None
-        and not any(
-            is_overridden("val_dataloader", s, k)
-            for s in sources
-            for k in kinds
-            if isinstance(s, k)
+    has_data = (
+        dataloaders is not None
+        or is_overridden("val_dataloader", model, LightningModule)
+        or (
+            datamodule is not None
+            and is_overridden("val_dataloader", datamodule, LightningDataModule)
         )
-    ):
-        raise ScanError("there is no validation data to scan on: give the datamodule some")
+    )
+    if trainer.limit_val_batches == 0 or not has_data:
+        raise ScanError(NO_DATA)

@@ -173,7 +173,10 @@ def test_packaged_configs_are_found_by_name(config: Path) -> None:
             ["--model.in_channels=3"],
             "takes images of 3 channels, got 1: set model.in",
         ),
-        (["--model.num_classes=4"], "has 4 classes, but the data has 10: set model.num_classes to 10"),
+        (
+            ["--model.num_classes=4"],
+            "has 4 classes, but the data has 10: set model.num_classes to 10",
+        ),
         (["--model.init_from=none.ckpt"], "init_from: there is no file"),
         (["--config=none.yaml"], "config: File does not exist: '"),
         (["--nonsense=1"], "unrecognized arguments: --nonsense=1"),

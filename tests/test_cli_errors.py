@@ -55,8 +55,8 @@ def test_a_file_error_names_the_file() -> None:
             "Parser key \"importance\": Expected a typing.Literal['l1', 'l2']\n"
             "Expected a dot import path string: l7",
             "Expected a dot import path string: l7",
-            "trainer.callbacks: FilterPruning.importance: 'l7' is not one of 'l1', 'l2', and not the "
-            "full path of a class of your own (package.module.Class)",
+            "trainer.callbacks: FilterPruning.importance: 'l7' is not one of 'l1', 'l2', and not "
+            "the full path of a class of your own (package.module.Class)",
         ),
         (
             "Problem with given class_path 'no.such.Thing':",

@@ -315,7 +315,7 @@ class Unmeasured(LightningModule):
         (Silent, {}, InvalidArgumentError, "give a monitor: .*it logs nothing"),
         (Odd, {}, InvalidArgumentError, r"give a monitor: .*\(value\)"),
         (Diverged, {}, ScanError, "my_acc is NaN before anything is pruned"),
-        (Unmeasured, {}, ScanError, "a scan measures by validation_step, and Unmeasured has none"),
+        (Unmeasured, {}, ScanError, "measures with validation_step, but Unmeasured has none"),
     ],
 )
 def test_what_cannot_be_scanned_is_told(
