@@ -72,7 +72,9 @@ def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     made = trainer()
     monkeypatch.setattr(type(made.strategy), "world_size", 2, raising=False)
     monkeypatch.setattr(type(made), "world_size", 2)
-    with pytest.raises(ScanError, match=r"runs in one process, .* has 2: set trainer\.devices to 1"):
+    with pytest.raises(
+        ScanError, match=r"runs in one process, .* has 2: set trainer\.devices to 1"
+    ):
         made.scan(ForeignModule(), loader(64))
 
 
