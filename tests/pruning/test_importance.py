@@ -74,7 +74,7 @@ def test_scores_are_those_of_a_naive_loop(name: Any, net: Net, graph: ChannelGra
     expected = {
         layer: [NAIVE[name](own, rows) for own in rows] for layer, rows in filters(net).items()
     }
-    assert scores.keys() == expected.keys()  # the head's filters cannot go
+    assert scores.keys() == expected.keys()  # the head's filters cannot be removed
     for layer, score in scores.items():
         assert score.dtype == torch.float64
         assert score.tolist() == pytest.approx(expected[layer], rel=1e-4)
@@ -129,7 +129,7 @@ def test_random_is_fixed_by_its_seed() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_class_has_the_mean_of_its_layers_scores_each_divided_by_its_mean(
+def test_a_channel_has_the_mean_of_its_layers_scores_each_divided_by_its_mean(
     net: Net, graph: ChannelGraph
 ) -> None:
     scores = layer_scores(net, graph, L2())
@@ -142,7 +142,7 @@ def test_a_class_has_the_mean_of_its_layers_scores_each_divided_by_its_mean(
     assert ranked[graph.channel_of["up.weight", 1]].tolist() == pytest.approx(up.tolist())
 
 
-def test_absolute_scores_add_up_over_the_filters_of_a_class(net: Net, graph: ChannelGraph) -> None:
+def test_absolute_scores_add_up_over_filters_of_a_channel(net: Net, graph: ChannelGraph) -> None:
     net(torch.randn(4, 3, 6, 6)).square().sum().backward()
     scores = layer_scores(net, graph, Taylor())
     ranked = scores_by_channel(graph, scores, Taylor())

@@ -55,7 +55,7 @@ def test_a_pattern_that_lacks_the_prefix_is_told() -> None:
 
 
 def test_nothing_left_is_refused() -> None:
-    with pytest.raises(PatternError, match="no conv or linear layer is left"):
+    with pytest.raises(PatternError, match="has no conv or linear layer to prune"):
         prunable_weights(Net(), exclude=["*"])
     with pytest.raises(PatternError, match="has no conv or linear layer"):
         prunable_weights(nn.ReLU())

@@ -1,8 +1,8 @@
-"""Channel analysis: what can go from a network, found by running it, and tried out first.
+"""Channel analysis: run a network to find the channels that can be removed, and try to remove them.
 
-The network runs once while labels follow its channels. Then a part of every group is removed on
-trial, and the result compared with the network in which the layers that read those channels see
-zeros: what raises, or differs, is frozen, and named.
+The network runs once while labels follow its channels. Then a part of each group is removed on
+trial, and the outputs are compared with those of the network that reads zeros in these channels.
+Channels whose removal raises an error or changes the outputs are frozen, with the reason.
 """
 
 from __future__ import annotations
@@ -33,28 +33,39 @@ Blocked = dict[int | tuple[str, str, int], Reason]
 
 #: Where the modules of quantised networks are defined.
 QUANTISED = ("torch.ao.nn.quantized", "torch.nn.quantized", "torch.ao.nn.intrinsic.quantized")
-#: Trials before what is left in doubt is frozen group by group.
+#: Largest number of trials for one network.
 RETRIES = 60
 
 
 def analyse(model: nn.Module, example_inputs: Inputs, submodule: str = "") -> ChannelGraph:
-    """Find which channels of a network can be removed together, and which cannot and why.
+    """Find the channels of a network that can be removed, and why the others cannot.
 
-    The model runs a few times in eval mode; its weights, buffers, mode and the random state are as
-    before afterwards. Where layers are left out in eval mode (auxiliary heads), it runs in training
-    mode too.
+    The model runs a few times in eval mode, without gradients. Its weights, buffers and mode, and
+    the random state, are restored. If layers are not used in eval mode (auxiliary heads), the model
+    also runs in training mode.
 
     Args:
-        model: Any module. Its code is not traced: what matters is the torch calls it makes.
-        example_inputs: What its forward takes: a tensor, a tuple of arguments, or a mapping of
-            keyword arguments, on the model's device. Small ones do.
-        submodule: Name of the part of the model that takes them; the model itself by default.
+        model: Any module. Its code is not parsed: the analysis follows the torch calls of the run.
+        example_inputs: Arguments of the forward: a tensor, a tuple of arguments, or a mapping of
+            keyword arguments, on the model's device. Small inputs are enough: a batch of one image.
+        submodule: Name of the part of the model that takes the inputs. Default: the model itself.
 
     Returns:
-        The groups of channels that can go, and the others with the reason.
+        The channels that can be removed in groups, and the frozen channels with the reason.
 
     Raises:
-        ChannelError: If the forward fails on the example, or the model is lazy or quantised.
+        ChannelError: If the forward fails on the example inputs, or the model is lazy, quantised,
+            exported or on the meta device.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 3))
+        >>> graph = analyse(net, torch.ones(1, 3, 8, 8))
+        >>> for group in graph.groups:
+        ...     print(group.name, group.channels)
+        0 (0, 1, 2, 3)
+        >>> for part in graph.frozen:
+        ...     print(f"{part.tensor}: {part.reason}")
+        2.weight: is an output of the network
     """
     _refuse(model, submodule)
     args, kwargs = forward_arguments(example_inputs)
@@ -64,7 +75,7 @@ def analyse(model: nn.Module, example_inputs: Inputs, submodule: str = "") -> Ch
         trace = _traced(model, runs, {})
         if set(trace.tensors) - trace.recording.seen - _scalars(trace.tensors):
             runs += _training_run(model, called, args, kwargs)
-        return _settled(model, runs, trace if len(runs) == 1 else _traced(model, runs, {}))
+        return _verified_graph(model, runs, trace if len(runs) == 1 else _traced(model, runs, {}))
 
 
 def verify(
@@ -74,17 +85,17 @@ def verify(
     plan: Plan,
     submodule: str = "",
 ) -> None:
-    """Make sure that a network without a plan's channels computes what it does with them unread.
+    """Check that a network without a plan's channels computes the same as one that ignores them.
 
     Args:
-        model: The module; nothing is changed in it.
+        model: The module; it is not changed.
         example_inputs: As for :func:`analyse`.
-        graph: Its channels, as they are now.
-        plan: What is to go.
+        graph: Channels of the module as it is now.
+        plan: The channels to remove.
         submodule: As for :func:`analyse`.
 
     Raises:
-        ChannelError: If it does not.
+        ChannelError: If the outputs differ, or the forward fails without the channels.
     """
     args, kwargs = forward_arguments(example_inputs)
     called = model.get_submodule(submodule) if submodule else model
@@ -93,12 +104,12 @@ def verify(
     if failure is not None:
         raise ChannelError(
             f"removing channels of {type(model).__name__} would break it, so nothing was removed: "
-            f"{failure.reason}; exclude the layers concerned"
+            f"{failure.reason}; exclude these layers"
         )
 
 
-def _settled(model: nn.Module, runs: list[Run], trace: Trace) -> ChannelGraph:
-    """Try the graph out, freezing what fails, until it holds."""
+def _verified_graph(model: nn.Module, runs: list[Run], trace: Trace) -> ChannelGraph:
+    """Freeze the channels whose removal fails, until the trials of all others succeed."""
     blocked: Blocked = {}
     closed: dict[Key, Reason] = {}
     graph = build(trace, closed)
@@ -114,14 +125,15 @@ def _settled(model: nn.Module, runs: list[Run], trace: Trace) -> ChannelGraph:
                 closed.update(dict.fromkeys(group.keys, reason))
             graph = build(_traced(model, runs, blocked), closed)
     raise ChannelError(
-        f"no sound way to remove channels from {type(model).__name__} was found in {RETRIES} trials"
+        f"removing channels from {type(model).__name__} still failed after {RETRIES} trials: prune "
+        "single weights instead"
     )
 
 
 def _block(blocked: Blocked, failure: Failure) -> None:
-    """Freeze what goes into the call that failed; where a line fails again, all that goes there."""
-    again = [key for key, reason in blocked.items() if _same_line(reason, failure.place)]
-    blocked[failure.place if again else failure.index] = failure.reason
+    """Freeze the tensors of the call that failed; if its line failed before, of all its calls."""
+    repeated = any(_same_line(reason, failure.place) for reason in blocked.values())
+    blocked[failure.place if repeated else failure.index] = failure.reason
 
 
 def _same_line(reason: Reason, place: tuple[str, str, int]) -> bool:
@@ -131,16 +143,16 @@ def _same_line(reason: Reason, place: tuple[str, str, int]) -> bool:
 def _failing_groups(
     model: nn.Module, runs: list[Run], graph: ChannelGraph, groups: tuple[Group, ...]
 ) -> list[tuple[Group, Reason]]:
-    """Return the groups whose removal fails, found by halves."""
+    """Return the groups whose removal fails, by bisection."""
     failure = try_out(model, runs, graph, groups, 0)
     if failure is None:
         return []
     if len(groups) == 1:
         return [(groups[0], failure.reason)]
     half = len(groups) // 2
-    found = _failing_groups(model, runs, graph, groups[:half])
-    found += _failing_groups(model, runs, graph, groups[half:])
-    return found or [(group, failure.reason) for group in groups[:half]]
+    failing = _failing_groups(model, runs, graph, groups[:half])
+    failing += _failing_groups(model, runs, graph, groups[half:])
+    return failing or [(group, failure.reason) for group in groups[:half]]
 
 
 # --- runs --------------------------------------------------------------------------------------
@@ -157,19 +169,19 @@ def _traced(model: nn.Module, runs: list[Run], blocked: Blocked) -> Trace:
             f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         ) from error
     for name in _unsaved(model):
-        reason = Reason(f"goes with {name}, which checkpoints do not hold (persistent=False)")
+        reason = Reason(f"depends on {name}, which checkpoints do not store (persistent=False)")
         trace.recording.opaque.setdefault(name, reason)
     tensors = [tensor for output in outputs for tensor in tensors_in(output)]
     if not tensors:
         raise ChannelError(
-            f"the forward of {type(model).__name__} returns no tensor, so what it computes cannot "
-            "be followed: give a module that does"
+            f"the forward of {type(model).__name__} returns no tensor, so its outputs cannot be "
+            "compared: give a module whose forward returns tensors"
         )
     for tensor in tensors:
         if tensor.numel() and not tensor.isfinite().any():
             raise ChannelError(
                 f"an output of {type(model).__name__} on the example inputs has no finite value, "
-                "so a removal cannot be tried: look for NaN or infinity in the weights, or give "
+                "so a removal cannot be tried: check the weights for NaN and infinity, or give "
                 "other example inputs"
             )
         trace.freeze(tensor, Reason("is an output of the network"))
@@ -179,10 +191,10 @@ def _traced(model: nn.Module, runs: list[Run], blocked: Blocked) -> Trace:
 def _run(
     model: nn.Module, called: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Run:
-    """Return a run that starts from the same attributes and buffers each time."""
+    """Return a run of the model that restores its attributes and buffers each time."""
 
     def run() -> Any:
-        with _kept(model, model.buffers()):
+        with _restored(model, model.buffers()):
             return called(*args, **kwargs)
 
     return run
@@ -191,17 +203,20 @@ def _run(
 def _training_run(
     model: nn.Module, called: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> list[Run]:
-    """Return a run with the model's own code in training mode, and torch's layers in eval mode."""
+    """Return a run with the model's own code in training mode, and torch's layers in eval mode.
+
+    The list is empty if the forward fails in training mode.
+    """
 
     def run() -> Any:
-        with _kept(model, model.buffers()), evaluating(called):
+        with _restored(model, model.buffers()), evaluating(called):
             for module in called.modules():
                 module.training = not type(module).__module__.startswith("torch.nn.")
             return called(*args, **kwargs)
 
     try:
         run()
-    except Exception:  # a forward that asks for targets in training: eval mode has to do
+    except Exception:  # for example, the forward needs targets in training mode
         return []
     return [run]
 
@@ -211,7 +226,7 @@ def _scalars(tensors: Mapping[str, Tensor]) -> set[str]:
 
 
 def _unsaved(model: nn.Module) -> set[str]:
-    """Return the names of buffers whose shape no checkpoint could tell."""
+    """Return the names of the buffers that checkpoints do not store."""
     return {
         f"{path}.{name}" if path else name
         for path, module in model.named_modules()
@@ -222,12 +237,15 @@ def _unsaved(model: nn.Module) -> set[str]:
 def _refuse(model: nn.Module, submodule: str) -> None:
     check_module(model)
     if submodule not in dict(model.named_modules()):
-        raise ChannelError(f"submodule: {type(model).__name__} has no module {submodule!r}")
+        raise ChannelError(
+            f"submodule: {type(model).__name__} has no module {submodule!r}: give a name from "
+            "named_modules()"
+        )
     for name, module in model.named_modules():
         if type(module).__module__.startswith(QUANTISED):
             raise ChannelError(
-                f"{name} is quantised ({type(module).__name__}), and channels are removed from "
-                "float networks only: prune first, quantise after"
+                f"{name} is quantised ({type(module).__name__}), and channels can be removed from "
+                "float networks only: prune first, then quantise"
             )
         if "eval" in vars(module):
             raise ChannelError(
@@ -241,30 +259,30 @@ def _refuse(model: nn.Module, submodule: str) -> None:
             )
         if parameter.is_meta:
             raise ChannelError(
-                f"{name} is on the meta device, where nothing is computed that a removal could be "
-                "tried on: give it values first"
+                f"{name} is on the meta device, where a removal cannot be tried: load its values "
+                "first"
             )
 
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Run a model in eval mode without lasting effect on it or the random state."""
+    """Set a model to eval mode without gradients; restore it and the random state at the end."""
     devices = [tensor.device for tensor in model.parameters() if tensor.is_cuda][:1]
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices))
         stack.enter_context(evaluating(model))
         stack.enter_context(attention_unfused())
         stack.enter_context(torch.no_grad())
-        stack.enter_context(_eagerly())
-        stack.enter_context(_kept(model, (*model.parameters(), *model.buffers())))
+        stack.enter_context(_uncompiled())
+        stack.enter_context(_restored(model, (*model.parameters(), *model.buffers())))
         stack.callback(random.setstate, random.getstate())
         stack.callback(np.random.set_state, np.random.get_state())
         yield
 
 
 @contextmanager
-def _kept(model: nn.Module, tensors: Iterable[Tensor]) -> Iterator[None]:
-    """Put back what a forward does to its modules' attributes and to these tensors."""
+def _restored(model: nn.Module, tensors: Iterable[Tensor]) -> Iterator[None]:
+    """Restore the attributes of all modules, and the given tensors, at the end of the block."""
     tables = [table for module in model.modules() for table in _tables(module)]
     attributes = [(table, dict(table)) for table in tables]
     with torch._C.DisableTorchFunction():
@@ -276,7 +294,7 @@ def _kept(model: nn.Module, tensors: Iterable[Tensor]) -> Iterator[None]:
             if table.keys() != before.keys() or _ids(table) != _ids(before):
                 table.clear()
                 table.update(before)
-        with torch._C.DisableTorchFunction():  # none of the model's calls, which are watched
+        with torch._C.DisableTorchFunction():  # these calls are not the model's, so not traced
             for tensor, value in values:
                 if tensor.shape != value.shape:
                     tensor.data = value
@@ -285,6 +303,7 @@ def _kept(model: nn.Module, tensors: Iterable[Tensor]) -> Iterator[None]:
 
 
 def _tables(module: nn.Module) -> list[dict[str, Any]]:
+    """Return the dictionaries that store the attributes of a module."""
     own = vars(module)
     nested = [own.get(name) for name in ("_parameters", "_buffers", "_modules")]
     return [own, *(table for table in nested if isinstance(table, dict))]
@@ -295,8 +314,8 @@ def _ids(table: Mapping[str, Any]) -> list[int]:
 
 
 @contextmanager
-def _eagerly() -> Iterator[None]:
-    """Let compiled modules run as they are written, where their calls can be seen."""
+def _uncompiled() -> Iterator[None]:
+    """Run compiled modules uncompiled, so that their calls can be traced."""
     stance = torch.compiler.set_stance("force_eager")
     with stance:
         yield

@@ -1,4 +1,4 @@
-"""Whether a plan can be applied: all is looked at before anything is cut."""
+"""Checks that a plan can be applied, made before anything is cut."""
 
 from __future__ import annotations
 
@@ -13,28 +13,32 @@ from lit_compress.pruning.channels.plan import Plan
 
 
 def check_tensors(plan: Plan, tensors: Mapping[str, Tensor]) -> None:
-    """Make sure that a plan fits tensors.
+    """Check that a plan matches the shapes of a module's tensors.
+
+    Args:
+        plan: The plan.
+        tensors: Parameters and buffers of the module by name.
 
     Raises:
-        PlanError: If it does not.
+        PlanError: If it does not match.
     """
     for cut in plan.cuts:
         tensor = tensors.get(cut.tensor)
         if tensor is None:
             raise PlanError(
-                f"the plan cuts {cut.tensor}, which the module does not have: it is a plan for "
-                "another network"
+                f"the plan cuts {cut.tensor}, which the module does not have: make a plan for "
+                "this network, since this one is for another network"
             )
         if cut.dim >= tensor.dim() or tensor.shape[cut.dim] != cut.size:
             raise PlanError(
                 f"the plan expects {cut.size} indices in dimension {cut.dim} of {cut.tensor}, "
-                f"whose shape is {tuple(tensor.shape)}: it is a plan for other shapes, or was "
+                f"whose shape is {tuple(tensor.shape)}: the plan is for another network, or was "
                 "applied already"
             )
 
 
 def check_module(module: object) -> None:
-    """Make sure that a module is one.
+    """Check that a value is a torch module.
 
     Raises:
         ChannelError: If it is not.
@@ -44,27 +48,27 @@ def check_module(module: object) -> None:
 
 
 def check_types(plan: object, target: object, optimizers: Iterable[object]) -> None:
-    """Make sure that a plan is given, and what it can be applied to.
+    """Check the types of the arguments of :func:`lit_compress.pruning.apply`.
 
     Raises:
-        PlanError: If not.
+        PlanError: If one has another type.
     """
     if not isinstance(plan, Plan):
         raise PlanError(
-            f"expected a Plan, got {type(plan).__name__}: Plan.from_dict makes one of to_dict's"
+            f"expected a Plan, got {type(plan).__name__}: make one with make_plan or Plan.from_dict"
         )
     if not isinstance(target, (nn.Module, Optimizer)):
-        raise PlanError(f"a plan is applied to a module or optimizer, got {type(target).__name__}")
+        raise PlanError(f"expected a module or an optimizer, got {type(target).__name__}")
     for optimizer in optimizers:
         if not isinstance(optimizer, Optimizer):
             raise PlanError(f"expected a torch optimizer, got {type(optimizer).__name__}")
 
 
 def check_norms(plan: Plan, module: nn.Module) -> None:
-    """Make sure that the norm layers without tensors that a plan names are there, and no smaller.
+    """Check that a module has the norm layers that a plan names, with enough channels.
 
     Raises:
-        PlanError: If one is not.
+        PlanError: If a layer is missing, or has fewer channels than the plan keeps.
     """
     layers = dict(module.named_modules())
     for name, width in plan.norms.items():
@@ -73,23 +77,27 @@ def check_norms(plan: Plan, module: nn.Module) -> None:
         own = layer.num_features if isinstance(layer, _NormBase) else own
         if own is None or not 0 < width <= own:
             raise PlanError(
-                f"the plan leaves {width} channels in the norm layer {name}, which "
-                + ("is not there" if own is None else f"has {own}")
-                + ": it is a plan for another network"
+                f"the plan keeps {width} channels in the norm layer {name}, which "
+                + ("does not exist" if own is None else f"has {own}")
+                + ": make a plan for this network, since this one is for another network"
             )
 
 
 def check_owned(optimizers: Iterable[Optimizer], tensors: Mapping[str, Tensor]) -> None:
-    """Make sure that optimizers hold parameters of a module, given its tensors by name.
+    """Check that each optimizer holds parameters of a module.
+
+    Args:
+        optimizers: The optimizers.
+        tensors: Parameters and buffers of the module by name.
 
     Raises:
-        PlanError: If one holds none.
+        PlanError: If an optimizer holds only other parameters.
     """
     own = {id(tensor) for tensor in tensors.values()}
     for optimizer in optimizers:
         held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         if held and not any(id(parameter) in own for parameter in held):
             raise PlanError(
-                f"{type(optimizer).__name__} holds no parameter of the module: it is the optimizer "
-                "of another one, or of copies of its weights"
+                f"{type(optimizer).__name__} holds no parameter of the module, but of another "
+                "module or of copies of its weights: pass the optimizer of this module"
             )

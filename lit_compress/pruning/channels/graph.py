@@ -195,7 +195,7 @@ class ChannelGraph:
             return graph
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise PlanError(
-                f"the channels stored in the checkpoint are damaged ({type(error).__name__}: {error}): "
+                f"the channels in the checkpoint are damaged ({type(error).__name__}: {error}): "
                 "load another checkpoint"
             ) from error
 
@@ -267,7 +267,7 @@ def _check(graph: ChannelGraph) -> None:
     for (name, dim), channels in graph.channel_of.items():
         shape = graph.shapes[name]
         if not 0 <= dim < len(shape) or shape[dim] != len(channels):
-            raise ValueError(f"{len(channels)} channels for dimension {dim} of {name}, of shape {shape}")
+            raise ValueError(f"{len(channels)} channels for dimension {dim} of {name} {shape}")
         if graph.roles[name, dim] not in ROLES:
             raise ValueError(f"{name} has the role {graph.roles[name, dim]!r}")
     if any(channels.max(initial=FIXED) >= graph.channel_count for channels in graph.norms.values()):

@@ -78,7 +78,7 @@ class Labels:
         if incomplete.any():
             self.freeze(pairs[:, incomplete].amax(0), reason)
             pairs = pairs[:, ~incomplete]
-        # One number for each pair, as unique is much faster on vectors than on columns.
+        # Encode each pair as one number, so that unique compares numbers.
         encoded = torch.unique(pairs[0] * self.count + pairs[1])
         distinct = torch.stack([encoded // self.count, encoded % self.count])
         self._ties.append((distinct, reason))

@@ -1,4 +1,4 @@
-"""What to cut out of which tensor, as plain data."""
+"""Pruning plans as plain data: which indices of which tensors remain."""
 
 from __future__ import annotations
 
@@ -17,13 +17,20 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Cut:
-    """What stays of one dimension of a tensor.
+    """The indices that remain in one dimension of a tensor.
 
     Attributes:
         tensor: Name of the parameter or buffer.
-        dim: The dimension that is cut.
-        size: Its size before the cut.
-        keep: The indices that stay, rising.
+        dim: Dimension that is cut, from 0.
+        size: Size of the dimension before the cut.
+        keep: Indices that remain, rising; at least one.
+
+    Raises:
+        PlanError: If ``dim`` is negative, or ``keep`` is empty, not rising or out of range.
+
+    Example:
+        >>> Cut("conv.weight", dim=0, size=4, keep=(0, 2)).keep
+        (0, 2)
     """
 
     tensor: str
@@ -38,18 +45,29 @@ class Cut:
         if not self.keep or not rising or self.keep[0] < 0 or self.keep[-1] >= self.size:
             raise PlanError(
                 f"the plan keeps {len(self.keep)} of {self.size} indices of {self.tensor} "
-                f"(dimension {self.dim}): they must rise from 0 to {self.size - 1} at most, and "
-                "one must stay"
+                f"(dimension {self.dim}): the indices must rise, within 0 to {self.size - 1}, and "
+                "at least one must remain"
             )
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which channels to remove from a network; apply it with :func:`lit_compress.pruning.apply`.
+    """A plan to remove channels from a network, for :func:`lit_compress.pruning.apply`.
+
+    :func:`make_plan` makes a plan from channel numbers.
 
     Attributes:
-        cuts: What stays of each tensor that loses something.
-        norms: Channels that stay in norm modules that have no tensor to tell it by.
+        cuts: The indices that remain, one :class:`Cut` for each dimension that is cut.
+        norms: By name of a norm module without parameters and buffers, the number of channels that
+            remain in it.
+
+    Raises:
+        PlanError: If one dimension of a tensor is cut twice.
+
+    Example:
+        >>> plan = Plan((Cut("conv.weight", dim=0, size=4, keep=(0, 2)),))
+        >>> Plan.from_dict(plan.to_dict()) == plan
+        True
     """
 
     cuts: tuple[Cut, ...] = ()
@@ -72,15 +90,16 @@ class Plan:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Plan:
-        """Return the plan that :meth:`to_dict` gave.
+        """Return the plan that :meth:`to_dict` stored.
 
         Raises:
-            PlanError: If it is not one.
+            PlanError: If the content is damaged, or of another format.
         """
         try:
             if content["format"] != FORMAT:
                 raise PlanError(
-                    f"the plan has format {content['format']!r}, this version reads {FORMAT}"
+                    f"the plan has format {content['format']!r}, this version reads {FORMAT}: use "
+                    "the version of lit_compress that wrote it"
                 )
             cuts = tuple(
                 Cut(
@@ -96,36 +115,46 @@ class Plan:
             if isinstance(error, PlanError):
                 raise
             raise PlanError(
-                f"this is no pruning plan ({type(error).__name__}: {error}): expected format, cuts "
-                "and norms, as Plan.to_dict gives them"
+                f"this is not a pruning plan ({type(error).__name__}: {error}): expected the keys "
+                "format, cuts and norms, as Plan.to_dict writes them"
             ) from error
 
     def by_tensor(self) -> dict[str, dict[int, Cut]]:
         """Return the cuts of each tensor by dimension."""
-        found: dict[str, dict[int, Cut]] = {}
+        cuts: dict[str, dict[int, Cut]] = {}
         for cut in self.cuts:
-            found.setdefault(cut.tensor, {})[cut.dim] = cut
-        return found
+            cuts.setdefault(cut.tensor, {})[cut.dim] = cut
+        return cuts
 
 
 def make_plan(graph: ChannelGraph, removed: Iterable[int]) -> Plan:
-    """Return the plan that removes channel classes.
+    """Return the plan that removes the given channels.
 
     Args:
-        graph: The network's channels.
-        removed: Numbers of the channels to remove.
+        graph: Channels of the network.
+        removed: Numbers of the channels to remove, from ``graph.channels``.
 
     Raises:
-        PlanError: If one is no number of a class, or all channels of a tensor would go.
+        PlanError: If a number is not the number of a channel, or a tensor would lose all indices.
+
+    Example:
+        >>> from torch import nn, ones
+        >>> from lit_compress.pruning import analyse
+        >>> graph = analyse(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), ones(1, 3))
+        >>> for cut in make_plan(graph, removed=[1]).cuts:
+        ...     print(cut)
+        Cut(tensor='0.weight', dim=0, size=4, keep=(0, 2, 3))
+        Cut(tensor='0.bias', dim=0, size=4, keep=(0, 2, 3))
+        Cut(tensor='1.weight', dim=1, size=4, keep=(0, 2, 3))
     """
     removed = list(removed)
     for number in removed:
         if not isinstance(number, (int, np.integer)) or not 0 <= number < graph.channel_count:
             raise PlanError(
-                f"there is no channel class {number!r}: their numbers are in graph.groups, from 0 "
-                f"to {graph.channel_count - 1}"
+                f"there is no channel {number!r}: graph.channels lists the numbers, from 0 to "
+                f"{graph.channel_count - 1}"
             )
-    dropped = np.zeros(graph.channel_count + 1, bool)  # the last is looked up by FIXED
+    dropped = np.zeros(graph.channel_count + 1, bool)  # FIXED is the index of the last entry
     dropped[removed] = True
     dropped[FIXED] = False
     cuts = []
@@ -142,10 +171,23 @@ def make_plan(graph: ChannelGraph, removed: Iterable[int]) -> Plan:
 
 
 def restrict(graph: ChannelGraph, plan: Plan) -> ChannelGraph:
-    """Return the graph of the network that a plan leaves; classes keep their numbers.
+    """Return the channel graph of a network after a plan was applied to it.
+
+    The remaining channels keep their numbers.
+
+    Args:
+        graph: Channels of the network before the plan was applied.
+        plan: The plan.
 
     Raises:
-        PlanError: If the plan is for a network of other shapes.
+        PlanError: If the plan was made for a network with other shapes.
+
+    Example:
+        >>> from torch import nn, ones
+        >>> from lit_compress.pruning import analyse
+        >>> graph = analyse(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), ones(1, 3))
+        >>> restrict(graph, make_plan(graph, removed=[1])).channels
+        (0, 2, 3)
     """
     channel_of, shapes = dict(graph.channel_of), dict(graph.shapes)
     removed: set[int] = set()
@@ -153,8 +195,9 @@ def restrict(graph: ChannelGraph, plan: Plan) -> ChannelGraph:
         key: Key = (cut.tensor, cut.dim)
         if key not in channel_of or len(channel_of[key]) != cut.size:
             raise PlanError(
-                f"the plan cuts {cut.tensor} (dimension {cut.dim}) of size {cut.size}, which this "
-                "network does not have: it is a plan for another network"
+                f"the plan cuts {cut.tensor} (dimension {cut.dim}, size {cut.size}), which this "
+                "network does not have: make a plan for this network, since this one is for "
+                "another network"
             )
         kept = channel_of[key][list(cut.keep)]
         removed |= set(channel_of[key].tolist()) - set(kept.tolist())

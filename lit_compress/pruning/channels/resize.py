@@ -1,4 +1,4 @@
-"""Making a module's tensors as large or small as those of the weights it is about to load."""
+"""Resize a module's tensors to the shapes in a checkpoint, before the checkpoint is loaded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lit_compress.pruning.channels.graph import ChannelGraph
 from lit_compress.pruning.channels.surgery import in_layout_of, set_widths, swap_data
 from lit_compress.pruning.channels.trace import named_tensors
 
-#: Key of the record in the metadata of a safetensors file.
+#: Key of :class:`UnprunedShapes` in the metadata of a safetensors file.
 ORIGINAL = "lit_compress.original"
 
 Shapes = dict[str, tuple[int, ...]]
@@ -24,11 +24,12 @@ Shapes = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class UnprunedShapes:
-    """What a pruned network was like before: kept beside its weights.
+    """Shapes of a network before it was pruned, stored together with its weights.
 
     Attributes:
-        shapes: Shapes of the tensors that pruning may cut.
-        norms: Widths, now, of the norm layers that have no tensor to tell it by.
+        shapes: By tensor name, the unpruned shapes of the tensors that pruning can cut.
+        norms: By name of a norm layer without parameters and buffers, its number of channels after
+            pruning.
     """
 
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -36,7 +37,12 @@ class UnprunedShapes:
 
     @classmethod
     def of(cls, graph: ChannelGraph, selected: frozenset[int]) -> UnprunedShapes:
-        """Return the record of a network that lost channel classes."""
+        """Return the unpruned shapes of a network.
+
+        Args:
+            graph: Channels of the unpruned network.
+            selected: Numbers of the channels that were removed.
+        """
         norms = {
             name: sum(number not in selected for number in channels.tolist())
             for name, channels in graph.norms.items()
@@ -44,16 +50,16 @@ class UnprunedShapes:
         return cls(dict(graph.shapes), norms)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the record as lists, numbers and text."""
+        """Return the shapes as lists, numbers and text."""
         shapes = {name: list(shape) for name, shape in self.shapes.items()}
         return {"shapes": shapes, "norms": dict(self.norms)}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> UnprunedShapes:
-        """Return the record that :meth:`to_dict` gave.
+        """Return the shapes that :meth:`to_dict` stored.
 
         Raises:
-            PlanError: If it is not one.
+            PlanError: If the content is damaged.
         """
         try:
             return cls(
@@ -62,18 +68,19 @@ class UnprunedShapes:
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PlanError(
-                f"the record of the pruned network is damaged ({type(error).__name__}: {error})"
+                "the unpruned shapes in the checkpoint are damaged "
+                f"({type(error).__name__}: {error}): load another checkpoint"
             ) from error
 
 
 def _size(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{value!r} is no size")
+        raise ValueError(f"{value!r} is not a size")
     return value
 
 
 def differing(module: nn.Module, state: Mapping[str, Any]) -> list[str]:
-    """Return the names of a module's tensors whose shape is another in a state dict, each once."""
+    """Return the names of a module's tensors whose shapes differ from a state dict, each once."""
     return [
         name
         for name, tensor in named_tensors(module).items()
@@ -84,22 +91,22 @@ def differing(module: nn.Module, state: Mapping[str, Any]) -> list[str]:
 def resize_to(
     module: nn.Module, state: Mapping[str, Any], original: UnprunedShapes | None = None
 ) -> Shapes:
-    """Give a module's tensors the shapes that they have in a state dict; values are to be loaded.
+    """Resize a module's tensors to the shapes in a state dict; load the values afterwards.
 
-    Parameters keep their identity; module attributes such as ``out_channels`` follow. It works both
-    ways: an earlier, larger checkpoint makes the module grow.
+    Parameters keep their identity, and module attributes such as ``out_channels`` are updated. An
+    earlier, larger checkpoint makes the module grow.
 
     Args:
-        module: The module about to load.
+        module: The module; changed in place.
         state: The state dict.
-        original: What the network was before it was pruned, if known: only what pruning may have
-            cut is then fitted.
+        original: Unpruned shapes of the network. If given, only tensors that pruning can cut are
+            resized. Default: unknown.
 
     Returns:
-        The shapes before, of the tensors that changed.
+        By name, the former shapes of the tensors that changed.
 
     Raises:
-        CheckpointError: If a difference cannot come from removed channels; nothing has changed.
+        CheckpointError: If pruning cannot explain a difference; the module is unchanged then.
     """
     names = differing(module, state)
     own = named_tensors(module)
@@ -127,20 +134,20 @@ def _check(
     kernels = conv and here[2:] != there[2:]
     if len(here) != len(there) or kernels or not other.numel():
         raise CheckpointError(
-            f"{name} is {there} in the checkpoint and {here} here, which removed channels cannot "
-            f"explain: {remedy}"
+            f"{name} is {there} in the checkpoint and {here} here, and removed channels cannot "
+            f"explain the difference: {remedy}"
         )
     if original is None:
         return
-    whole = original.shapes.get(name, ())
-    if len(whole) != len(there) or _exceeds(there, whole):
+    unpruned = original.shapes.get(name, ())
+    if len(unpruned) != len(there) or _exceeds(there, unpruned):
         raise CheckpointError(
             f"{name} is {there} in the checkpoint and {here} here, and pruning did not cut it: "
             f"{remedy}"
         )
-    if _exceeds(here, whole):
+    if _exceeds(here, unpruned):
         raise CheckpointError(
-            f"the checkpoint was pruned from a network whose {name} is {whole}, and here it is "
+            f"the checkpoint was pruned from a network whose {name} is {unpruned}, and here it is "
             f"{here}: {remedy}"
         )
 
@@ -160,10 +167,10 @@ def _exceeds(shape: tuple[int, ...], limit: tuple[int, ...]) -> bool:
 
 
 def unpruned_shapes_of(checkpoint: Mapping[str, Any]) -> UnprunedShapes | None:
-    """Return the record that a filter-pruning callback left in a checkpoint, None if there is none.
+    """Return the unpruned shapes that a pruning callback stored in a checkpoint, or None.
 
     Raises:
-        PlanError: If it is damaged.
+        PlanError: If they are damaged.
     """
     states = checkpoint.get("callbacks")
     for state in states.values() if isinstance(states, dict) else ():
@@ -173,10 +180,10 @@ def unpruned_shapes_of(checkpoint: Mapping[str, Any]) -> UnprunedShapes | None:
 
 
 def check_full_size(module: nn.Module, original: UnprunedShapes) -> None:
-    """Make sure that a freshly built module is the one that a checkpoint was pruned from.
+    """Check that a newly built module has the unpruned shapes of a checkpoint.
 
     Raises:
-        CheckpointError: If it is not.
+        CheckpointError: If a shape differs, or a tensor is missing.
     """
     own = named_tensors(module)
     for name, shape in original.shapes.items():

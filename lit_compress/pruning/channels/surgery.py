@@ -1,4 +1,4 @@
-"""Cutting channels out of a module and its optimizers, in place, all or nothing."""
+"""Cut channels out of a module and its optimizers, in place, all or nothing."""
 
 from __future__ import annotations
 
@@ -30,26 +30,38 @@ from lit_compress.pruning.channels.trace import named_tensors
 #: Names of parameters that were cut, so that an optimizer can be cut after its module.
 _NAMES: Any = WeakTensorKeyDictionary()
 
-
-#: Optimizers whose state is not kept by parameter.
+#: Optimizers that do not keep a state for each parameter.
 WHOLE = ("LBFGS", "ZeroRedundancyOptimizer")
 
 
 def apply(plan: Plan, target: nn.Module | Optimizer, *optimizers: Optimizer) -> None:
-    """Cut a plan's channels out of a module, or an optimizer's state; in place, all or nothing.
+    """Remove a plan's channels from a module and its optimizers; in place, all or nothing.
 
-    Parameters keep their identity, so optimizers, schedulers and hooks go on; gradients are
-    dropped. Module attributes such as ``out_channels`` follow.
+    Parameters keep their identity, so optimizers, schedulers and hooks stay valid. The gradients of
+    parameters that are cut are dropped. Module attributes such as ``out_channels`` are updated.
 
     Args:
-        plan: What to cut.
-        target: A module (an ``AveragedModel`` is cut like what it averages), or an optimizer of a
-            module that this plan was applied to.
-        optimizers: Optimizers of the module, cut together with it.
+        plan: The channels to remove, from :func:`lit_compress.pruning.make_plan`.
+        target: A module, or an optimizer of a module that this plan was applied to before. Of an
+            ``AveragedModel``, the averaged module is cut.
+        optimizers: Optimizers of the module; their state is cut together with it.
 
     Raises:
-        PlanError: If the plan is for other shapes, or an optimizer's state cannot be cut; nothing
-            has been changed then.
+        PlanError: If the plan is for other shapes, or the state of an optimizer cannot be cut;
+            nothing is changed then.
+
+    Example:
+        >>> from lit_compress.pruning import analyse, make_plan
+        >>> net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+        >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+        >>> graph = analyse(net, torch.ones(1, 3))
+        >>> apply(make_plan(graph, removed=[0, 2]), net, optimizer)
+        >>> net
+        Sequential(
+          (0): Linear(in_features=3, out_features=2, bias=True)
+          (1): ReLU()
+          (2): Linear(in_features=2, out_features=2, bias=True)
+        )
     """
     check_types(plan, target, optimizers)
     if isinstance(target, Optimizer):
@@ -77,17 +89,22 @@ def apply(plan: Plan, target: nn.Module | Optimizer, *optimizers: Optimizer) -> 
 
 
 def swap_data(tensor: Tensor, value: Tensor) -> None:
-    """Give a tensor other data of another shape, and forget its gradient."""
+    """Replace the data of a tensor by data of another shape, and drop its gradient."""
     tensor.grad = None
-    # While the graph of an earlier loss lives, autograd holds on to the old shape; a change of type
-    # on the way makes it let go.
+    # While the graph of an earlier loss exists, autograd keeps the old shape. A change of type in
+    # between makes it drop that shape.
     other = torch.float32 if tensor.dtype == torch.float16 else torch.float16
     tensor.data = value.new_empty(0, dtype=other)
     tensor.data = value
 
 
 def cut_tensor(tensor: Tensor, dims: Mapping[int, Cut]) -> Tensor:
-    """Return what stays of a tensor, in its memory format."""
+    """Return the part of a tensor that cuts keep, in the tensor's memory format.
+
+    Args:
+        tensor: The tensor; it is not changed.
+        dims: Cuts by dimension.
+    """
     kept = tensor
     for dim, cut in dims.items():
         kept = kept.index_select(dim, torch.tensor(cut.keep, device=tensor.device))
@@ -97,16 +114,16 @@ def cut_tensor(tensor: Tensor, dims: Mapping[int, Cut]) -> Tensor:
 def in_layout_of(tensor: Tensor, value: Tensor) -> Tensor:
     """Return a value in the memory format of another tensor.
 
-    Strides decide, also where both formats hold the same bytes (a 1 x 1 convolution): by them torch
-    picks the format in which a layer computes.
+    The strides decide, even if both formats have the same bytes (a 1 x 1 convolution): torch uses
+    them to select the format in which a layer computes.
     """
-    if tensor.dim() == 4 and tensor.stride() != _plain(tensor.shape):
+    if tensor.dim() == 4 and tensor.stride() != _contiguous_strides(tensor.shape):
         return torch.empty_like(value, memory_format=torch.channels_last).copy_(value)
     return value.contiguous()
 
 
-def _plain(shape: torch.Size) -> tuple[int, ...]:
-    """Return the strides that torch gives a new tensor."""
+def _contiguous_strides(shape: torch.Size) -> tuple[int, ...]:
+    """Return the strides of a contiguous tensor; a dimension of size 0 counts as size 1."""
     sizes = [max(1, size) for size in shape[:0:-1]]
     return tuple(accumulate(sizes, mul, initial=1))[::-1]
 
@@ -115,65 +132,67 @@ def _plain(shape: torch.Size) -> tuple[int, ...]:
 
 
 def _known_names(optimizer: Optimizer) -> list[tuple[Tensor, str]]:
-    found = []
+    """Return the parameters of an optimizer with their names; a name may be empty."""
+    pairs = []
     for group in optimizer.param_groups:
-        given = group.get("param_names") or [""] * len(group["params"])
-        # A name noted at the cut is the plan's own; one given may have the prefix of a wrapper.
-        found += [(p, _NAMES.get(p, name)) for p, name in zip(group["params"], given, strict=True)]
-    if not any(name for _, name in found):
+        own = group.get("param_names") or [""] * len(group["params"])
+        # A name in _NAMES is the plan's name; the optimizer's own name may have a wrapper's prefix.
+        pairs += [(p, _NAMES.get(p, name)) for p, name in zip(group["params"], own, strict=True)]
+    if not any(name for _, name in pairs):
         raise PlanError(
             "the optimizer's parameters have no known names: apply the plan to its module first, "
-            "or to both at once, apply(plan, module, optimizer)"
+            "or to both together: apply(plan, module, optimizer)"
         )
-    return found
+    return pairs
 
 
 def _cut_states(
     optimizers: Iterable[Optimizer], cuts: Mapping[int, Mapping[int, Cut]]
 ) -> list[tuple[dict[Any, Any], Any, Tensor]]:
-    """Return what to write where in the optimizers' states."""
+    """Return the cut state of the optimizers, as (state, key, new value); nothing is written."""
     optimizers = tuple(optimizers)
     for optimizer in optimizers:
         if optimizer.state and type(optimizer).__name__ in WHOLE:
             raise PlanError(
-                f"the state of {type(optimizer).__name__} is of all parameters together, so it "
+                f"{type(optimizer).__name__} keeps one joint state for all parameters, which "
                 "cannot be cut: use SGD, Adam, AdamW, RMSprop or Adagrad, or remove channels at "
                 "the end of the fit"
             )
     return [
-        (state, key, cut_tensor(value, fitting))
+        (state, key, cut_tensor(value, matching))
         for optimizer in optimizers
         for parameter, state in optimizer.state.items()
         if id(parameter) in cuts
         for key, value in state.items()
-        if (fitting := _fitting(optimizer, key, value, cuts[id(parameter)]))
+        if (matching := _matching_cuts(optimizer, key, value, cuts[id(parameter)]))
     ]
 
 
-def _fitting(optimizer: Optimizer, key: Any, value: Any, cuts: Mapping[int, Cut]) -> dict[int, Cut]:
+def _matching_cuts(
+    optimizer: Optimizer, key: Any, value: Any, cuts: Mapping[int, Cut]
+) -> dict[int, Cut]:
     """Return the cuts that apply to a value of an optimizer's state.
 
-    A value of the parameter's shape is cut like it; one with size 1 in a dimension (a factored
-    moment) stays as it is there; a single number is left alone.
+    A value of the parameter's shape is cut like the parameter. A dimension of size 1 (a factored
+    moment) and a single number are not cut.
     """
-    holds = (list, tuple, dict)
-    if isinstance(value, holds) and value:
+    if isinstance(value, (list, tuple, dict)) and value:
         raise PlanError(_unknown_state(optimizer, key, "a collection"))
     if not isinstance(value, Tensor) or value.numel() <= 1:
         return {}
-    fitting = {}
+    matching = {}
     for dim, cut in cuts.items():
         size = value.shape[dim] if dim < value.dim() else None
         if size == cut.size:
-            fitting[dim] = cut
+            matching[dim] = cut
         elif size == len(cut.keep):
             raise PlanError(
-                f"the state {key!r} of {type(optimizer).__name__} has {size} indices left of "
-                f"{cut.size} of {cut.tensor}: the plan was applied to the optimizer already"
+                f"the state {key!r} of {type(optimizer).__name__} has {size} of {cut.size} indices "
+                f"of {cut.tensor}: the plan was applied to the optimizer already"
             )
         elif size != 1:
             raise PlanError(_unknown_state(optimizer, key, f"of shape {tuple(value.shape)}"))
-    return fitting
+    return matching
 
 
 def _unknown_state(optimizer: Optimizer, key: Any, what: str) -> str:
@@ -196,23 +215,23 @@ def _write(states: Iterable[tuple[dict[Any, Any], Any, Tensor]]) -> None:
 
 @singledispatch
 def widths(layer: nn.Module) -> dict[str, int]:
-    """Return the attributes of a layer that state its width, as its tensors' shapes have them."""
+    """Return the attributes of a layer that state its width, from the shapes of its tensors."""
     return {}
 
 
 @widths.register
 def _(layer: _ConvNd) -> dict[str, int]:
     weight = layer.weight
-    turned = isinstance(layer, _ConvTransposeNd)
+    transposed = isinstance(layer, _ConvTransposeNd)
     groups = layer.groups
-    # One input a group: the layer works on each channel alone, and groups go with channels.
-    if groups > 1 and not turned and weight.shape[1] == 1:
+    # One input for each group: the layer is depthwise, and loses a group with each channel.
+    if groups > 1 and not transposed and weight.shape[1] == 1:
         groups = weight.shape[0] * groups // layer.out_channels
-    elif groups > 1 and turned and layer.in_channels == groups:
+    elif groups > 1 and transposed and layer.in_channels == groups:
         groups = weight.shape[0]
     first, second = weight.shape[0], weight.shape[1] * groups
-    inside, outside = (first, second) if turned else (second, first)
-    return {"in_channels": inside, "out_channels": outside, "groups": groups}
+    inputs, outputs = (first, second) if transposed else (second, first)
+    return {"in_channels": inputs, "out_channels": outputs, "groups": groups}
 
 
 @widths.register
@@ -246,38 +265,38 @@ def _(layer: nn.PReLU) -> dict[str, int]:
 def set_widths(
     module: nn.Module, changed: Container[int], norms: Mapping[str, int] | None = None
 ) -> list[tuple[nn.Module, str, int]]:
-    """Make the attributes of layers agree with their tensors.
+    """Set the attributes that state the width of layers, from the shapes of their tensors.
 
     Args:
         module: The module.
-        changed: ``id`` of the tensors that changed; layers without any are left alone.
-        norms: Widths of norm layers that have no tensor to tell it by.
+        changed: ``id`` of the tensors that changed; other layers keep their attributes.
+        norms: Widths of norm layers without parameters and buffers, by name. Default: none.
 
     Returns:
-        What was there before.
+        The former values, as (layer, attribute, value).
     """
     before = []
     for name, layer in module.named_modules():
         own = (*layer._parameters.values(), *layer._buffers.values())
         if norms and name in norms:
             channels = norms[name]
-            found = (
+            attributes = (
                 _group_norm(layer, channels)
                 if isinstance(layer, nn.GroupNorm)
                 else {"num_features": channels}
             )
         elif any(id(tensor) in changed for tensor in own):
-            found = widths(layer)
+            attributes = widths(layer)
         else:
             continue
-        for attribute, value in found.items():
+        for attribute, value in attributes.items():
             before.append((layer, attribute, getattr(layer, attribute)))
             setattr(layer, attribute, value)
     return before
 
 
-def _at(module: nn.Module, name: str) -> Tensor | None:
-    """Return a parameter or buffer by its name, without a walk through all modules."""
+def _tensor_at(module: nn.Module, name: str) -> Tensor | None:
+    """Return a parameter or buffer by its name, without listing those of all modules."""
     path, _, leaf = name.rpartition(".")
     layer = module.get_submodule(path)
     return layer._parameters[leaf] if leaf in layer._parameters else layer._buffers[leaf]
@@ -287,15 +306,15 @@ def _at(module: nn.Module, name: str) -> Tensor | None:
 def replaced(
     module: nn.Module, values: Mapping[str, Tensor], norms: Mapping[str, int] | None = None
 ) -> Iterator[None]:
-    """Put other tensors in the place of a module's own, until the end of the block.
+    """Replace tensors of a module until the end of the block.
 
     Args:
-        module: The module; its own tensors are not touched, and come back.
-        values: New tensors by name; a tensor with several names is replaced under all.
-        norms: Widths of norm layers without tensors.
+        module: The module; its own tensors are not changed, and are restored at the end.
+        values: New tensors by name; a tensor with several names is replaced under all of them.
+        norms: Widths of norm layers without parameters and buffers, by name. Default: none.
     """
-    new = {id(_at(module, name)): value for name, value in values.items()}
-    held: list[tuple[dict[str, Any], str, Any]] = []
+    new = {id(_tensor_at(module, name)): value for name, value in values.items()}
+    replaced_tensors: list[tuple[dict[str, Any], str, Any]] = []
     before: list[tuple[nn.Module, str, int]] = []
     try:
         for layer in module.modules():
@@ -303,15 +322,19 @@ def replaced(
             for table in tables:
                 for name, tensor in list(table.items()):
                     if id(tensor) in new:
-                        held.append((table, name, tensor))
+                        replaced_tensors.append((table, name, tensor))
                         value = new[id(tensor)]
                         is_parameter = isinstance(tensor, nn.Parameter)
                         table[name] = nn.Parameter(value, False) if is_parameter else value
-        changed = {id(table[name]) for table, name, old in held if new[id(old)].shape != old.shape}
+        changed = {
+            id(table[name])
+            for table, name, old in replaced_tensors
+            if new[id(old)].shape != old.shape
+        }
         before = set_widths(module, changed, norms) if changed or norms else []
         yield
     finally:
-        for table, name, tensor in held:
+        for table, name, tensor in replaced_tensors:
             table[name] = tensor
         for layer, attribute, number in before:
             setattr(layer, attribute, number)

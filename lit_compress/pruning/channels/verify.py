@@ -1,4 +1,4 @@
-"""Trials: a network with channels removed, against the same network in which nothing reads them."""
+"""Trials: compare a network without some channels with one that reads zeros in their place."""
 
 from __future__ import annotations
 
@@ -21,15 +21,21 @@ from lit_compress.pruning.channels.trace import Count, named_tensors
 
 Run = Callable[[], Any]
 
-#: Relative difference above which removed and unread are called different.
+#: Largest relative difference between the two networks, by type.
 TOLERANCE = {torch.float64: 1e-6, torch.float16: 5e-2, torch.bfloat16: 1e-1}
-#: That of single precision, which a GPU may round to ten bits.
+#: Largest relative difference in single precision; a GPU may round to ten bits (TF32).
 ON_CPU, ON_GPU = 1e-4, 1e-3
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A trial that went wrong: the call it ended at, or none if only the result differs."""
+    """A failed trial.
+
+    Attributes:
+        index: Number of the call that raised, from 0; -1 if only the result differs.
+        place: Name, file and line of that call.
+        reason: Why the trial failed.
+    """
 
     index: int
     place: tuple[str, str, int]
@@ -37,20 +43,20 @@ class Failure:
 
 
 class ZeroedInputs(TorchFunctionMode):
-    """Puts zeros where a layer would read channels that a plan removes.
+    """Replaces by zeros the inputs that layers read from channels that a plan removes.
 
-    The activation is zeroed rather than the weight, which may be a thousand times larger.
+    It zeroes the activation and not the weight, which can be a thousand times larger.
 
     Args:
         model: The model that runs.
-        graph: Its channels.
-        plan: What is removed.
+        graph: Channels of the model.
+        plan: The channels to remove.
     """
 
     def __init__(self, model: nn.Module, graph: ChannelGraph, plan: Plan) -> None:
         super().__init__()
         tensors = named_tensors(model)
-        self._gone = {
+        self._removed = {
             id(tensors[cut.tensor]): (cut.size, np.setdiff1d(np.arange(cut.size), cut.keep))
             for cut in plan.cuts
             if graph.roles[cut.tensor, cut.dim] == "input"
@@ -63,10 +69,10 @@ class ZeroedInputs(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Make the call, with zeros in what it reads of removed channels."""
+        """Make the call, with zeros in the removed channels of its input."""
         kwargs = kwargs or {}
         weight = args[1] if len(args) > 1 else kwargs.get("weight")
-        if isinstance(weight, Tensor) and id(weight) in self._gone:
+        if isinstance(weight, Tensor) and id(weight) in self._removed:
             image = args[0] if args else kwargs["input"]
             image = self._zeroed(image, weight, linear=func.__name__ in ("linear", "matmul", "mm"))
             args, kwargs = (
@@ -75,22 +81,33 @@ class ZeroedInputs(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _zeroed(self, image: Tensor, weight: Tensor, linear: bool) -> Tensor:
-        size, removed = self._gone[id(weight)]
+        size, removed = self._removed[id(weight)]
         dim = image.dim() - 1 if linear else image.dim() - weight.dim() + 1
         groups = image.shape[dim] // size
-        every = (removed[None] + size * np.arange(groups)[:, None]).ravel()
-        return image.index_fill(dim, torch.from_numpy(every).to(image.device), 0)
+        indices = (removed[None] + size * np.arange(groups)[:, None]).ravel()
+        return image.index_fill(dim, torch.from_numpy(indices).to(image.device), 0)
 
 
 def try_out(
     model: nn.Module, runs: Sequence[Run], graph: ChannelGraph, groups: Iterable[Group], seed: int
 ) -> Failure | None:
-    """Remove a third of each group on trial, then all that may go; return what went wrong."""
+    """Try to remove a third of each group, then as many channels as possible.
+
+    Args:
+        model: The model; it is not changed.
+        runs: Runs of the model.
+        graph: Channels of the model.
+        groups: Groups to remove channels from.
+        seed: Random seed of the choice of channels.
+
+    Returns:
+        The first failure, or None if both trials succeed.
+    """
     random, groups = np.random.default_rng(seed), tuple(groups)
-    for part in (3, 1):  # code may branch on a width that only the second falls short of
+    for divisor in (3, 1):  # code may branch on a width that only the second trial goes below
         removed: list[int] = []
         for group in groups:
-            count = min(graph.removable(group), -(-len(group.channels) // part))
+            count = min(graph.removable(group), -(-len(group.channels) // divisor))
             removed += random.permutation(group.channels)[:count].tolist()
         failure = try_plan(model, runs, graph, make_plan(graph, removed)) if removed else None
         if failure is not None:
@@ -101,9 +118,18 @@ def try_out(
 def try_plan(
     model: nn.Module, runs: Sequence[Run], graph: ChannelGraph, plan: Plan
 ) -> Failure | None:
-    """Run a network with a plan's channels unread, and with them removed; return the difference.
+    """Compare the outputs of a model without a plan's channels with those where they read as zero.
 
     Parameters that could hide a difference, such as a scale of zero, are perturbed in both.
+
+    Args:
+        model: The model; it is not changed.
+        runs: Runs of the model.
+        graph: Channels of the model.
+        plan: The channels to remove.
+
+    Returns:
+        The failure, or None if the outputs agree.
     """
     own = named_tensors(model)
     perturbed = _perturbed(own)
@@ -116,29 +142,33 @@ def try_plan(
     count = Count()
     try:
         with replaced(model, perturbed | cut, plan.norms), count:
-            found = [_outputs(run) for run in runs]
+            actual = [_outputs(run) for run in runs]
     except Exception as error:  # whatever the model's own code raises
         op, file, line = count.place
         text = next(iter(f"{type(error).__name__}: {error}".splitlines())).rstrip(": ")
-        why = f"needs the width it has: {text}"
-        return Failure(count.calls - 1, count.place, Reason(why, op, "", basename(file), line))
-    if not all(map(_agree, expected, found)):
+        why = f"needs its present width: {text}"
+        reason = Reason(why, op=op, file=basename(file), line=line)
+        return Failure(count.calls - 1, count.place, reason)
+    if not all(map(_agree, expected, actual)):
         why = "the network computes something else without it"
         return Failure(-1, ("", "", 0), Reason(why))
     return None
 
 
 def _perturbed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return noisy copies of the parameters that could hide a difference."""
     generator = torch.Generator().manual_seed(0)
     return {
         name: tensor.detach() + _noise(tensor.shape, generator).to(tensor.device, tensor.dtype)
         for name, tensor in tensors.items()
-        if isinstance(tensor, nn.Parameter) and tensor.is_floating_point() and _hides(tensor)
+        if isinstance(tensor, nn.Parameter)
+        and tensor.is_floating_point()
+        and _can_hide_channels(tensor)
     }
 
 
-def _hides(tensor: Tensor) -> bool:
-    """Tell a vector, or a tensor of one value: a head of zeros, a layer scale of 1e-6."""
+def _can_hide_channels(tensor: Tensor) -> bool:
+    """Tell whether a tensor is a vector, or constant: a head of zeros, a layer scale of 1e-6."""
     if tensor.numel() <= max(tensor.shape, default=1):
         return True
     first = tensor[(0,) * tensor.dim()]
@@ -146,7 +176,7 @@ def _hides(tensor: Tensor) -> bool:
 
 
 def _noise(shape: torch.Size, generator: torch.Generator) -> Tensor:
-    """Return noise: for vectors positive, as roots are taken of some; for filters of sum one."""
+    """Return noise: positive for vectors, since some are under a root; of norm 1 by filter."""
     if shape.numel() <= max(shape, default=1):
         return 0.1 * torch.rand(shape, generator=generator)
     width: float = (shape[0] / shape.numel()) ** 0.5
@@ -158,35 +188,40 @@ def _outputs(run: Run) -> list[Tensor]:
     return [tensor.detach() for tensor in tensors_in(run())]
 
 
-def _agree(expected: list[Tensor], found: list[Tensor]) -> bool:
-    if len(expected) != len(found):
+def _agree(expected: list[Tensor], actual: list[Tensor]) -> bool:
+    if len(expected) != len(actual):
         return False
-    return all(_close(one, other) for one, other in zip(expected, found, strict=True))
+    return all(_close(one, other) for one, other in zip(expected, actual, strict=True))
 
 
-def _close(expected: Tensor, found: Tensor) -> bool:
-    if expected.shape != found.shape:
+def _close(expected: Tensor, actual: Tensor) -> bool:
+    if expected.shape != actual.shape:
         return False
     if not expected.is_floating_point() and not expected.is_complex():
-        # Some indices may differ where values are near.
-        return not expected.numel() or (expected != found).double().mean().item() <= 0.5
+        # Integers may be indices (argmax, sort), and some differ where values are almost equal.
+        return not expected.numel() or (expected != actual).double().mean().item() <= 0.5
     finite = expected.isfinite()
-    if not torch.equal(finite, found.isfinite()):
+    if not torch.equal(finite, actual.isfinite()):
         return False
     scale = expected[finite].abs().max().item() if finite.any() else 0.0
-    apart = (expected - found)[finite].abs().max().item() if finite.any() else 0.0
+    difference = (expected - actual)[finite].abs().max().item() if finite.any() else 0.0
     single = ON_CPU if expected.device.type == "cpu" else ON_GPU
-    return apart <= TOLERANCE.get(expected.dtype, single) * scale
+    return difference <= TOLERANCE.get(expected.dtype, single) * scale
 
 
 def tensors_in(value: Any, depth: int = 3) -> list[Tensor]:
-    """Return the tensors in nested containers, dataclasses and plain objects."""
-    found: list[Tensor] = []
+    """Return the tensors in nested containers, dataclasses and plain objects.
+
+    Args:
+        value: Any value.
+        depth: Number of levels of plain objects to look into.
+    """
+    tensors: list[Tensor] = []
     for leaf in tree_leaves(value):
         if isinstance(leaf, Tensor):
-            found.append(leaf)
+            tensors.append(leaf)
         elif depth and not isinstance(leaf, (nn.Module, type)):
             names = {*getattr(leaf, "__dict__", ()), *getattr(type(leaf), "__slots__", ())}
-            held = {name: getattr(leaf, name, None) for name in sorted(names)}
-            found += tensors_in(held, depth - 1) if held else []
-    return found
+            attributes = {name: getattr(leaf, name, None) for name in sorted(names)}
+            tensors += tensors_in(attributes, depth - 1) if attributes else []
+    return tensors

@@ -1,1 +1,1 @@
-"""Rules: what each layer loses, as a file says."""
+"""Pruning rules: read them from a file, and prune each layer by its rule."""

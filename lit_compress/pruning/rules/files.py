@@ -1,4 +1,4 @@
-"""Rule files, read and written: YAML, or the lines of the paper's original code."""
+"""Read and write rule files: YAML, or lines in the format of the paper's original code."""
 
 from __future__ import annotations
 
@@ -18,29 +18,33 @@ from lit_compress.pruning.rules.rule import Rule
 from lit_compress.pruning.rules.rule_lines import line_of, read_lines
 from lit_compress.pruning.rules.yaml_format import read_yaml
 
-#: Ending of files that hold lines rather than YAML.
+#: Suffix of files with lines of the original code instead of YAML.
 LINES = ".rule"
-#: A rule file of a megabyte would hold tens of thousands of layers.
+#: Largest size of a rule file in bytes: enough for tens of thousands of layers.
 LARGEST = 1 << 20
 
 
 def read_rules(path: str | Path, ratio: Fraction | None = None) -> tuple[Rule, ...]:
-    """Read a rule file: YAML, or the original code's lines where the name ends with ``.rule``.
+    """Read a rule file: YAML, or lines of the original code if the name ends with ``.rule``.
 
     Args:
-        path: The file. In YAML, such as::
+        path: The rule file. An example in YAML::
 
-            - {pattern: "model.features.*", ratio: 0.5}
-            - {pattern: "regex:model[.]head[.][0-9]", granularity: element, ratio: [0.3, 0.5]}
-            - {pattern: "model.classifier.*", skip: true}
+                - {pattern: "model.features.*", ratio: 0.5}
+                - {pattern: "regex:model[.]head[.][0-9]", granularity: element, ratio: [0.3, 0.5]}
+                - {pattern: "model.classifier.*", skip: true}
 
-            in lines, name, stages and importance (``abs`` for elements, ``l2norm`` for filters)::
+            A line has a name, ratios by stage and an importance (``abs`` for elements, ``l2norm``
+            for filters)::
 
-            features.0.weight,0.3;0.5,l2norm,
-        ratio: That of rules in YAML that state none; None asks each to state one.
+                features.0.weight,0.3;0.5,l2norm,
+        ratio: Ratio, in [0, 1], of YAML rules that give none; None: each rule must give one.
+
+    Returns:
+        The rules in the order of the file.
 
     Raises:
-        RuleError: If it is missing, or an entry is wrong; the message names file and line.
+        RuleError: If the file is missing, or an entry is wrong; the message names file and line.
     """
     if not isinstance(path, (str, Path)):
         raise RuleError(f"rules must be the path of a rule file, got {path!r}")
@@ -54,15 +58,19 @@ def read_rules(path: str | Path, ratio: Fraction | None = None) -> tuple[Rule, .
 def write_rules(
     rules: Sequence[Rule], path: str | Path, comments: Mapping[str, str] | None = None
 ) -> Path:
-    """Write a rule file that :func:`read_rules` reads, in one step.
+    """Write a rule file that :func:`read_rules` can read; a reader never sees half a file.
 
     Args:
         rules: The rules.
-        path: The file; lines of the original code are written where its name ends with ``.rule``.
-        comments: By pattern, what to note beside a rule (in YAML), and above all by ``""``.
+        path: The file; if its name ends with ``.rule``, lines of the original code are written.
+        comments: By pattern, a comment next to its rule; by ``""``, a comment at the top of the
+            file. Only for YAML. Default: none.
+
+    Returns:
+        Path of the file.
 
     Raises:
-        RuleError: If a rule cannot be put as a line of the original code.
+        RuleError: If a rule cannot be written as a line of the original code.
         OSError: If the file cannot be written.
     """
     path, notes = Path(path), comments or {}
@@ -70,11 +78,11 @@ def write_rules(
         lines = [line_of(rule) for rule in rules]
     else:
         lines = [f"# {line}" for line in notes.get("", "").splitlines()]
-        lines += [_yaml(rule) + _note(notes.get(rule.pattern)) for rule in rules]
+        lines += [_yaml_line(rule) + _comment(notes.get(rule.pattern)) for rule in rules]
     return write_whole(path, "".join(f"{line}\n" for line in lines))
 
 
-def _yaml(rule: Rule) -> str:
+def _yaml_line(rule: Rule) -> str:
     pattern = _anywhere(rule.pattern) if rule.anywhere else rule.pattern
     quoted = yaml.safe_dump(pattern, default_style='"', width=inf).rstrip("\n")
     parts = {"pattern": quoted}
@@ -91,24 +99,21 @@ def _yaml(rule: Rule) -> str:
 
 
 def _anywhere(pattern: str) -> str:
-    """Return a pattern that says by itself that it may start after any dot of a name."""
+    """Return a pattern that matches after any dot of a name, without ``Rule.anywhere``."""
     if pattern.startswith(REGEX):
         return pattern
-    return (
-        f"{REGEX}(.*[.])?{fnmatch.translate(pattern)}"
-        if set(pattern) & set("*?[")
-        else (f"{REGEX}(.*[.])?{re.escape(pattern)}")
-    )
+    is_glob = bool(set(pattern) & set("*?["))
+    return f"{REGEX}(.*[.])?{fnmatch.translate(pattern) if is_glob else re.escape(pattern)}"
 
 
 def _number(share: Fraction) -> str:
-    """Return a share as YAML takes it for a number: 1e-05 without a dot would be text."""
+    """Return a share as a YAML number; YAML reads 1e-05 without a dot as text."""
     text = repr(float(share))
     return text.replace("e", ".0e") if "e" in text and "." not in text else text
 
 
-def _note(comment: str | None) -> str:
-    return f"  # {' '.join(comment.split())}" if comment else ""
+def _comment(text: str | None) -> str:
+    return f"  # {' '.join(text.split())}" if text else ""
 
 
 def _bytes(path: Path) -> bytes:
@@ -120,5 +125,7 @@ def _bytes(path: Path) -> bytes:
     except OSError as error:
         raise RuleError(f"the rule file {path} cannot be read: {error.strerror}") from error
     if len(content) > LARGEST:
-        raise RuleError(f"{path} is larger than {LARGEST} bytes: it is no rule file")
+        raise RuleError(
+            f"{path} is larger than {LARGEST} bytes, so it is not a rule file: check the path"
+        )
     return content

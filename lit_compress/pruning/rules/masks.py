@@ -1,4 +1,4 @@
-"""Masks of weights by rules: single elements, or whole filters, that are set to zero."""
+"""Masks of weights by rules: they zero single elements or whole filters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lit_compress.pruning.layers import prunable_layers
 from lit_compress.pruning.masks import Masks, Scope, keep_largest, magnitudes
 from lit_compress.pruning.rules.rule import Rule
 
-#: Scores of filters that need nothing but the filters.
+#: Importances that need only the filters of one layer, and no norm or gradient.
 BY_WEIGHT = ("l1", "l2", "fpgm", "random")
 
 
@@ -30,28 +30,28 @@ def rule_masks(
     previous: Mapping[str, Tensor] | None = None,
     absent: Mapping[str, Tensor] | None = None,
 ) -> Masks:
-    """Return boolean masks (True: kept) of what rules set to zero.
+    """Return boolean masks (True: kept) that prune weights by rules.
 
-    Exactly ``ceil(n * ratio)`` of the ``n`` elements, or filters, of a weight go (``local``), or of
-    all weights of a rule together (``global``); ties go in index order, and what was dropped before
-    stays dropped. Filters are only set to zero: to remove them, see
-    :class:`lit_compress.pruning.selection.by_rules.RuleSelector`.
+    Exactly ``ceil(n * ratio)`` of the ``n`` elements or filters of each weight are pruned
+    (``local``), or of all weights of a rule together (``global``). Of equal scores, the lowest
+    index is pruned first. Weights that ``previous`` prunes stay pruned. Filters are only zeroed;
+    :class:`lit_compress.pruning.selection.by_rules.RuleSelector` selects filters to remove.
 
     Args:
         module: The network.
-        ruled: The weights to mask, by name, with their rules.
-        progress: How far the schedule is, from 0 to 1.
-        stage: Number of the event, from 0.
-        scope: Rank each weight alone, or all of a rule together.
-        previous: Masks of an earlier event.
-        absent: By name, False where elements are as good as removed: they do not count.
+        ruled: Rules by the name of the weight to prune, from :func:`assign`.
+        progress: Share of the target that the schedule has reached, in [0, 1]. Default: all of it.
+        stage: Number of the pruning step, from 0.
+        scope: ``local`` ranks each weight on its own, ``global`` all weights of a rule together.
+        previous: Masks of the pruning step before. Default: nothing is pruned.
+        absent: By name, False for elements of removed channels, which do not count. Default: none.
 
     Returns:
-        One mask a weight, of its shape, on the CPU.
+        By name, one mask for each weight, of its shape, on the CPU.
 
     Raises:
-        PatternError: If a weight is NaN, or a filter's score not finite.
-        RuleError: If filters cannot be ranked as the rule says.
+        PatternError: If a weight is NaN, or the score of a filter is not finite.
+        RuleError: If a rule's importance cannot rank filters, or its filters cannot be zeroed.
     """
     weights = dict(module.named_parameters(remove_duplicate=False))
     dims = filter_dims(module)
@@ -60,21 +60,30 @@ def rule_masks(
     for name, rule in ruled.items():
         rules.setdefault((rule.place, rule.due(progress, stage)), []).append(name)
     for (_, share), names in rules.items():
-        for element in (True, False):
-            chosen = {
-                name: weights[name]
-                for name in names
-                if (ruled[name].kind(weights[name].dim()) == "element") == element
-            }
-            if element:
-                masks |= _elements(chosen, ruled, share, scope, previous or {}, absent or {})
-            else:
-                masks |= _filters(chosen, ruled, share, scope, previous or {}, dims)
+        elements: dict[str, Tensor] = {}
+        filters: dict[str, Tensor] = {}
+        for name in names:
+            kind = ruled[name].kind(weights[name].dim())
+            (elements if kind == "element" else filters)[name] = weights[name]
+        masks |= _element_masks(
+            elements,
+            ruled=ruled,
+            share=share,
+            scope=scope,
+            previous=previous or {},
+            absent=absent or {},
+        )
+        masks |= _filter_masks(
+            filters, ruled=ruled, share=share, scope=scope, previous=previous or {}, dims=dims
+        )
     return {name: masks[name] for name in ruled}
 
 
 def filter_dims(module: nn.Module) -> dict[str, int]:
-    """Return, by weight, the dimension of its filters; -1 where an index is several filters."""
+    """Return the dimension of the filters of each conv and linear weight, by its name.
+
+    It is -1 for grouped transposed convolutions, where one index belongs to several filters.
+    """
     dims = {}
     for name, layer in prunable_layers(module).items():
         dim = 0
@@ -85,72 +94,78 @@ def filter_dims(module: nn.Module) -> dict[str, int]:
 
 
 def check_filters(ruled: Mapping[str, Rule], dims: Mapping[str, int]) -> None:
-    """Make sure that filters can be set to zero as their rules say.
+    """Check that filters can be zeroed by their rules.
 
     Args:
-        ruled: Weights whose filters or neurons are to be masked, by name.
-        dims: As :func:`filter_dims` gives them.
+        ruled: Rules by the name of the weight whose filters or neurons they prune.
+        dims: Dimensions of the filters, from :func:`filter_dims`.
 
     Raises:
-        RuleError: If one cannot.
+        RuleError: If a rule's importance cannot rank filters, or its filters cannot be zeroed.
     """
     for name, rule in ruled.items():
         if rule.importance not in (None, *BY_WEIGHT):
             raise RuleError(
                 f"{rule.place}: importance {rule.importance!r} does not rank filters that are only "
-                f"set to zero ({name}): use one of {', '.join(BY_WEIGHT)}, or remove them "
+                f"zeroed ({name}): use one of {', '.join(BY_WEIGHT)}, or remove them "
                 "(shrink: every)"
             )
         if dims.get(name, 0) < 0:
             raise RuleError(
-                f"{rule.place}: filters of the grouped transposed convolution {name} cannot be set "
-                "to zero one by one: use granularity element, or remove them (shrink: every)"
+                f"{rule.place}: filters of the grouped transposed convolution {name} cannot be "
+                "zeroed one by one: use granularity element, or remove them (shrink: every)"
             )
 
 
-def _elements(
+def _element_masks(
     weights: Mapping[str, Tensor],
+    *,
     ruled: Mapping[str, Rule],
     share: Fraction,
     scope: Scope,
     previous: Mapping[str, Tensor],
     absent: Mapping[str, Tensor],
 ) -> Masks:
-    scores, there = {}, {}
+    """Return masks of single elements."""
+    scores, present = {}, {}
     for name, weight in weights.items():
         score = magnitudes(name, weight)
         if ruled[name].importance == "random":
             score = np.random.default_rng(crc32(name.encode())).random(score.size)
         if name in previous:
             score = np.where(_flat(previous[name]), score, -1)
-        there[name] = _flat(absent[name]) if name in absent else np.ones(score.size, bool)
-        scores[name] = score[there[name]]
+        present[name] = _flat(absent[name]) if name in absent else np.ones(score.size, bool)
+        scores[name] = score[present[name]]
     masks: Masks = {}
     for name, kept in keep_largest(scores, share, scope).items():
-        whole = np.ones(there[name].size, bool)
-        whole[there[name]] = kept
-        masks[name] = torch.from_numpy(whole).view(weights[name].shape)
+        mask = np.ones(present[name].size, bool)
+        mask[present[name]] = kept
+        masks[name] = torch.from_numpy(mask).view(weights[name].shape)
     return masks
 
 
-def _filters(
+def _filter_masks(
     weights: Mapping[str, Tensor],
+    *,
     ruled: Mapping[str, Rule],
     share: Fraction,
     scope: Scope,
     previous: Mapping[str, Tensor],
     dims: Mapping[str, int],
 ) -> Masks:
+    """Return masks of whole filters."""
     check_filters({name: ruled[name] for name in weights}, dims)
     scores = {}
     for name, weight in weights.items():
         magnitudes(name, weight)  # refuses NaN
         moved = weight.detach().movedim(dims[name], 0).cpu()
         moved = moved.to(torch.promote_types(weight.dtype, torch.float32))
-        ranked = importance_of(ruled[name].importance or "l2")  # type: ignore[arg-type]
-        score = ranked.score(moved, None).double().numpy()
+        importance = importance_of(ruled[name].importance or "l2")  # type: ignore[arg-type]
+        score = importance.score(moved, None).double().numpy()
         if not np.isfinite(score).all():
-            raise PatternError(f"a filter of {name} has a score that is not finite")
+            raise PatternError(
+                f"a filter of {name} has a score that is not finite: check the weights for infinity"
+            )
         if scope == "global" and score.mean() > 0:
             score = score / score.mean()
         if name in previous:

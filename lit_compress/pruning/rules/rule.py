@@ -1,4 +1,4 @@
-"""Rules: what single layers lose, and by which measure, in place of a common share."""
+"""Pruning rules: a ratio and an importance for single layers, instead of one common target."""
 
 from __future__ import annotations
 
@@ -23,27 +23,28 @@ from lit_compress.pruning.layers import (
 Granularity = Literal["element", "filter", "neuron"]
 ElementImportance = Literal["abs", "l1", "l2", "random"]
 
-#: The rule set of the paper's original code, whose ratio is the callback's target.
+#: Name of the rules of the paper's original code; their ratio is the callback's target.
 DEFAULT = "default"
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What the layers of a pattern lose.
+    """Rule that prunes the layers whose names match a pattern.
 
     Attributes:
-        pattern: Glob of layer or weight names, or ``regex:`` and a regular expression of a whole
-            name.
-        ratio: Share removed in the end, in [0, 1]; None leaves the layers alone.
-        place: File and line, for messages.
-        granularity: ``element`` sets single weights to zero, ``filter`` takes filters of
-            convolutions, ``neuron`` outputs of linear layers. None: filters of convolutions, and
-            elements of linear layers.
-        importance: How they are ranked. None: magnitude of an element, Euclidean norm of a filter.
-        stages: Shares at the first, second, ... event, where they are listed; the last is
-            ``ratio``.
-        anywhere: The pattern may start inside the name, after any dot: names of a network that is
-            wrapped by now.
+        pattern: Glob on layer or weight names, or ``regex:`` and a regular expression that matches
+            a whole name.
+        ratio: Share of each layer to prune in the end, in [0, 1]; None does not prune the layers.
+        place: File and line of the rule, for messages.
+        granularity: ``element`` prunes single weights, ``filter`` filters of convolutions,
+            ``neuron`` outputs of linear layers. None: filters of convolutions, and elements of
+            linear layers.
+        importance: Score that ranks them. None: the magnitude of an element, the Euclidean norm of
+            a filter.
+        stages: Ratios at the first, second, ... pruning step; the last one equals ``ratio``.
+            Empty: the ratio follows the schedule.
+        anywhere: Whether the pattern may also start after any dot of a name, as in rules that were
+            written before the network was wrapped in another module.
     """
 
     pattern: str
@@ -55,42 +56,42 @@ class Rule:
     anywhere: bool = False
 
     def names(self, layer: str) -> bool:
-        """Tell whether the rule names a layer."""
+        """Tell whether the pattern matches a layer's name or its weight's name."""
         return matches(self.pattern, layer) or (
             self.anywhere and matches(f"*.{self.pattern}", layer)
         )
 
     def due(self, progress: Fraction, stage: int) -> Fraction:
-        """Return the share due at an event.
+        """Return the ratio that is due at a pruning step.
 
         Args:
-            progress: How far the schedule is, from 0 to 1.
-            stage: Number of the event, from 0.
+            progress: Share of the target that the schedule has reached, in [0, 1].
+            stage: Number of the pruning step, from 0.
         """
         if self.stages:
             return self.stages[min(stage, len(self.stages) - 1)]
         return (self.ratio or Fraction(0)) * progress
 
     def unreached(self, events: int) -> bool:
-        """Tell whether stages that prune more are left over after so many events."""
+        """Tell whether a schedule of ``events`` pruning steps is too short for all stages."""
         return any(share > self.stages[events - 1] for share in self.stages[events:])
 
     def kind(self, weight_dims: int) -> Granularity:
-        """Return the granularity for a weight of so many dimensions."""
+        """Return the granularity for a weight with ``weight_dims`` dimensions."""
         return self.granularity or ("filter" if weight_dims > 2 else "element")
 
 
 def first_match(rules: Sequence[Rule], layers: Iterable[str]) -> Rule | None:
-    """Return the first rule that names one of some layers."""
+    """Return the first rule that matches one of the layers, or None."""
     names = list(layers)
     return next((r for r in rules if any(r.names(name) for name in names)), None)
 
 
 def check_rules(rules: Sequence[Rule], layers: Iterable[str]) -> None:
-    """Make sure that each rule names a layer.
+    """Check that each rule matches a layer.
 
     Raises:
-        RuleError: If one does not.
+        RuleError: If a rule matches none.
     """
     names = list(layers)
     for rule in rules:
@@ -99,45 +100,52 @@ def check_rules(rules: Sequence[Rule], layers: Iterable[str]) -> None:
 
 
 def default_rules(module: nn.Module, ratio: Fraction) -> tuple[Rule, ...]:
-    """Return the rules that the paper's original code makes for a network.
+    """Return the default rules of the original code of arXiv 2001.04850, one for each weight.
 
-    Filters of convolutions by their Euclidean norm, elements of linear layers by their magnitude,
-    the same ratio everywhere; one rule a weight.
+    They prune filters of convolutions by their Euclidean norm and elements of linear layers by
+    their magnitude, with the same ratio for all layers.
 
     Args:
         module: The network.
-        ratio: Share that each layer loses.
+        ratio: Share of each layer to prune, in [0, 1].
     """
     return tuple(
-        Rule(name, ratio, "the default rule of convolutions", "filter", "l2")
+        Rule(name, ratio, "the default rule of convolutions", granularity="filter", importance="l2")
         if weight.dim() > 2
-        else Rule(name, ratio, "the default rule of linear layers", "element", "abs")
+        else Rule(
+            name,
+            ratio,
+            "the default rule of linear layers",
+            granularity="element",
+            importance="abs",
+        )
         for name, weight in plain_weights(module).items()
     )
 
 
 def assign(module: nn.Module, rules: Sequence[Rule]) -> dict[str, Rule]:
-    """Return, by name, the weights that lose something, with the rule that says so.
+    """Return the rule of each weight to prune, by the weight's name.
 
-    The first rule that names a weight counts; a weight that none names is left alone.
+    The first rule that matches a weight counts. Weights without a rule are not pruned.
 
     Args:
         module: The network.
-        rules: In order.
+        rules: The rules, in order of priority.
 
     Raises:
-        RuleError: If a pattern matches nothing, or a rule's granularity is not one of the weights
-            that it rules.
+        RuleError: If a pattern matches no layer, or a rule's granularity or importance does not
+            suit its weight.
+        PatternError: If a weight to prune is lazy or parametrised.
     """
-    holders = layers_by_weight(module)
+    layers_of = layers_by_weight(module)
     written = [rule for rule in rules if not _names_a_norm(module, rule)]
-    check_rules(written, [layer for layers in holders.values() for layer in layers])
+    check_rules(written, [layer for layers in layers_of.values() for layer in layers])
     ruled: dict[str, Rule] = {}
-    for weight, layers in holders.items():
+    for weight, layers in layers_of.items():
         rule = first_match(rules, layers)
         if rule is not None and rule.ratio is not None:
             ruled[weight] = rule
-    # Only what is pruned must have a plain weight.
+    # Only layers that are pruned must have a plain weight.
     weights = prunable_weights(module, include=list(ruled)) if ruled else {}
     for name, parameter in weights.items():
         _check_granularity(name, parameter.dim(), ruled[name])
@@ -146,18 +154,18 @@ def assign(module: nn.Module, rules: Sequence[Rule]) -> dict[str, Rule]:
 
 
 def overruled(module: nn.Module, rules: Sequence[Rule]) -> list[str]:
-    """Return a line for each weight that more than one rule names: which counts, over which."""
+    """Return a line of text for each weight that several rules match: which rule counts."""
     lines = []
     for weight, layers in layers_by_weight(module).items():
-        found = [rule for rule in rules if any(rule.names(layer) for layer in layers)]
-        if len(found) > 1:
-            others = ", ".join(rule.place for rule in found[1:])
-            lines.append(f"{weight}: {found[0].place} over {others}")
+        matching = [rule for rule in rules if any(rule.names(layer) for layer in layers)]
+        if len(matching) > 1:
+            others = ", ".join(rule.place for rule in matching[1:])
+            lines.append(f"{weight}: {matching[0].place} over {others}")
     return lines
 
 
 def _names_a_norm(module: nn.Module, rule: Rule) -> bool:
-    """Tell whether a line of the original code is one of a norm: it writes them, and skips them."""
+    """Tell whether a line of the original code names a norm; that code writes and ignores these."""
     return rule.anywhere and any(
         rule.names(name)
         for name, parameter in module.named_parameters()
@@ -169,12 +177,12 @@ def _check_granularity(name: str, dims: int, rule: Rule) -> None:
     if rule.granularity == "filter" and dims <= 2:
         raise RuleError(
             f"{rule.place}: {name} is the weight of a linear layer ({dims} dimensions) and has no "
-            "filters: use granularity element or neuron, or put another rule for it before this one"
+            "filters: use granularity element or neuron, or put another rule for it first"
         )
     if rule.granularity == "neuron" and dims > 2:
         raise RuleError(
             f"{rule.place}: {name} is the weight of a convolution ({dims} dimensions) and has no "
-            "neurons: use granularity filter or element, or put another rule for it before this one"
+            "neurons: use granularity filter or element, or put another rule for it first"
         )
 
 

@@ -48,7 +48,7 @@ def why(graph: ChannelGraph, tensor: str) -> str:
 
 
 def exact(model: nn.Module, inputs: Any) -> ChannelGraph:
-    """Analyse, remove all that may go, and compare with zeros in what would read it."""
+    """Remove all removable channels, and compare with zeros in the inputs that read them."""
     args = inputs if isinstance(inputs, tuple) else (inputs,)
     model.eval()
     graph = analyse(model, inputs)
@@ -70,7 +70,7 @@ def exact(model: nn.Module, inputs: Any) -> ChannelGraph:
     return graph
 
 
-# --- what goes ---------------------------------------------------------------------------------
+# --- channels that can be removed --------------------------------------------------------------
 
 
 def test_classes_couple_what_a_residual_adds(x: Tensor) -> None:
@@ -165,7 +165,7 @@ def test_network_without_layers_has_no_channels() -> None:
     assert (graph.channels, graph.frozen) == ((), ())
 
 
-# --- what stays, and why -----------------------------------------------------------------------
+# --- frozen channels and reasons ---------------------------------------------------------------
 
 FIXED_SIZES: dict[str, Callable[[Net, Tensor], Tensor]] = {
     "view at": lambda s, x: s.h(s.a(x).view(-1, 16, 6, 6)),
@@ -207,7 +207,7 @@ def test_assertion_on_the_width_is_named(x: Tensor) -> None:
         return s.h(x)
 
     text = why(analyse(Net(forward, **ends()), x), "a.weight")
-    assert text.startswith("needs the width it has: AssertionError (get shape at test_analysis.py")
+    assert text.startswith("needs its present width: AssertionError (get shape at test_analysis.py")
 
 
 def test_branch_on_a_small_width_freezes(x: Tensor) -> None:
@@ -224,7 +224,7 @@ def test_squeeze_keeps_two_channels(x: Tensor) -> None:
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1))
     graph = exact(Net(lambda s, x: s.l(s.n(x).squeeze()), n=net, l=nn.Linear(8, 2)), x)
     assert len(graph.channels) == 6
-    assert "two channels stay" in why(graph, "n.0.weight")
+    assert "two channels must remain" in why(graph, "n.0.weight")
 
 
 @pytest.mark.parametrize("scale", [torch.zeros(()), 1e-6 * torch.ones(16, 1, 1)], ids=["0", "1e-6"])
@@ -250,7 +250,7 @@ def test_weight_norm_is_frozen_and_listed(x: Tensor) -> None:
     # a weight that is computed was in no list
     layer = nn.utils.parametrizations.weight_norm(nn.Conv2d(16, 16, 1))
     graph = exact(Net(lambda s, x: s.h(s.b(s.a(x))), **ends(b=layer)), x)
-    assert "computed" in why(graph, "a.weight")
+    assert "is not a parameter or buffer" in why(graph, "a.weight")
     assert why(graph, "b.parametrizations.weight.original1")
 
 
@@ -261,7 +261,7 @@ def test_scripted_part_is_frozen_and_listed(x: Tensor) -> None:
     net = Net(lambda s, x: s.h(s.b(s.a(x))) + s.a(x).sum(), **ends(b=part))
     graph = analyse(net, x)
     assert not graph.channels
-    assert "can be seen" in why(graph, "b.weight")
+    assert "can be traced" in why(graph, "b.weight")
 
 
 def test_attention_keeps_its_width_and_the_rest_goes() -> None:
@@ -295,7 +295,7 @@ def test_nan_is_refused(x: Tensor) -> None:
     net = nn.Sequential(nn.Conv2d(3, 16, 3), head(16))
     with torch.no_grad():
         net[0].weight[0, 0] = torch.nan
-    assert "look for NaN" in refusal(net, x)
+    assert "check the weights for NaN" in refusal(net, x)
 
 
 def test_lazy_module_is_refused(x: Tensor) -> None:
@@ -415,7 +415,7 @@ def test_channels_with_a_buffer_that_no_checkpoint_holds_stay() -> None:
     """They were cut in the fit, and full again after loading."""
     graph = analyse(Unsaved(), torch.zeros(1, 3, 4, 4))
     assert not graph.groups
-    assert any("gain, which checkpoints do not hold" in str(f.reason) for f in graph.frozen)
+    assert any("gain, which checkpoints do not store" in str(f.reason) for f in graph.frozen)
 
 
 def test_what_is_no_module_and_what_it_has_not_are_named() -> None:

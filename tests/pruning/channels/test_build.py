@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor, nn
 
-from lit_compress.pruning.channels.build import UNMADE, UNUSED, build
+from lit_compress.pruning.channels.build import UNUSED, build
 from lit_compress.pruning.channels.graph import ChannelGraph, Key
 from lit_compress.pruning.channels.labels import Reason
 from lit_compress.pruning.channels.operations import HANDLERS, unknown
@@ -42,10 +42,10 @@ def test_channels_that_no_layer_makes_stay() -> None:
     model = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)).eval()
     graph = graph_of(model)
     assert ("0.weight", 0) not in graph.channel_of
-    assert UNMADE not in {frozen.reason for frozen in graph.frozen}
+    assert "0.weight" not in {frozen.tensor for frozen in graph.frozen}
 
 
-def test_channels_that_go_only_together_say_by_what() -> None:
+def test_channels_that_are_removed_only_together_say_by_what() -> None:
     class Sum(nn.Sequential):
         def forward(self, x: Tensor) -> Tensor:
             x = self[0](x)
@@ -55,8 +55,17 @@ def test_channels_that_go_only_together_say_by_what() -> None:
     graph = graph_of(model)
     assert not graph.groups
     (found,) = (frozen for frozen in graph.frozen if frozen.tensor == "0.weight")
-    assert "goes only together" in found.reason.why
+    assert "only be removed together" in found.reason.why
     assert found.reason.op == "conv1d"
+
+
+def test_two_inputs_of_each_group_stay_with_the_reason() -> None:
+    """A mutant of this reason was not noticed."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 6, 1, groups=2), nn.Conv2d(6, 2, 1))
+    graph = graph_of(model)
+    assert [group.name for group in graph.groups] == ["1"]
+    (frozen,) = (frozen for frozen in graph.frozen if frozen.tensor == "0.weight")
+    assert "the two inputs that each group of a grouped convolution must keep" in frozen.reason.why
 
 
 def test_closed_tensors_stay_for_the_reason_given() -> None:

@@ -24,10 +24,10 @@ CUT = Cut("0.weight", 0, 8, (0, 1, 2, 3))
 @pytest.mark.parametrize(
     ("norms", "message"),
     [
-        ({"7": 4}, "norm layer 7, which is not there"),
-        ({"0": 4}, "norm layer 0, which is not there"),
+        ({"7": 4}, "norm layer 7, which does not exist"),
+        ({"0": 4}, "norm layer 0, which does not exist"),
         ({"1": 9}, "which has 8"),
-        ({"2": -3}, "leaves -3 channels"),
+        ({"2": -3}, "keeps -3 channels"),
     ],
 )
 def test_norms_of_another_network_are_refused_before_anything_is_cut(
@@ -53,7 +53,7 @@ def test_optimizer_of_another_module_is_refused(net: nn.Sequential) -> None:
     ("arguments", "message"),
     [
         (({"format": 1}, nn.Linear(2, 2)), r"Plan\.from_dict"),
-        ((Plan(), "net"), "a module or optimizer, got str"),
+        ((Plan(), "net"), "a module or an optimizer, got str"),
         ((Plan(), nn.Linear(2, 2), "adam"), "a torch optimizer, got str"),
     ],
 )

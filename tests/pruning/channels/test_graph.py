@@ -22,7 +22,7 @@ def graph() -> ChannelGraph:
     return analyse(net, torch.randn(2, 3, 4, 4))
 
 
-def test_class_has_its_slices(graph: ChannelGraph) -> None:
+def test_channel_has_its_slices(graph: ChannelGraph) -> None:
     number = graph.channels[-1]
     slices = {(s.tensor, s.dim): s for s in graph.slices(number)}
     assert set(slices) == {
@@ -52,11 +52,11 @@ def test_outputs_are_frozen_with_the_reason(graph: ChannelGraph) -> None:
     assert str(frozen.reason) == "is an output of the network"
 
 
-def test_filters_are_counted_by_class(graph: ChannelGraph) -> None:
+def test_filters_are_counted_by_channel(graph: ChannelGraph) -> None:
     assert graph.filters().sum() == 8 + 12
 
 
-def test_graph_without_classes_has_none() -> None:
+def test_graph_without_channels_has_none() -> None:
     graph = analyse(nn.Linear(3, 2), torch.ones(1, 3))
     assert (graph.channel_count, graph.channels, make_plan(graph, ()).cuts) == (0, (), ())
 
@@ -85,8 +85,8 @@ def test_damaged_dict_is_refused(graph: ChannelGraph, key: str) -> None:
         ChannelGraph.from_dict({**content, key: 3})
 
 
-def test_a_class_takes_no_memory_of_the_size_of_its_number() -> None:
-    """A class number of 2^31 in a damaged checkpoint took 22 GB."""
+def test_a_channel_takes_no_memory_of_the_size_of_its_number() -> None:
+    """A channel number of 2^31 in a damaged checkpoint took 22 GB."""
     channel_of = {("weight", 0): np.array([2**40, 5])}
     (group,) = grouped(channel_of, {("weight", 0): "filter"})
     assert group.channels == (5, 2**40)

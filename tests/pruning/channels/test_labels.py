@@ -23,7 +23,7 @@ def test_reason_reads_as_a_sentence() -> None:
     assert str(Reason("stays")) == "stays"
 
 
-def test_tied_labels_are_one_class() -> None:
+def test_tied_labels_are_one_channel() -> None:
     labels = Labels()
     first, second = labels.fresh(3), labels.fresh(3)
     labels.tie(first, second, WHY)
@@ -39,7 +39,7 @@ def test_label_tied_to_none_is_frozen() -> None:
     assert labels.resolve()[1].tolist() == [-1, 0, -1]
 
 
-def test_first_reason_stays_for_the_whole_class() -> None:
+def test_first_reason_counts_for_the_whole_channel() -> None:
     labels = Labels()
     first, second = labels.fresh(2), labels.fresh(2)
     labels.freeze(second[:1], WHY)

@@ -473,7 +473,7 @@ def networks(draw: Draw) -> tuple[RandomNet, tuple[Tensor, ...], int]:
 
 
 def chosen(graph: ChannelGraph, seed: int) -> Plan:
-    """Remove some of each group; all that may go from some of them."""
+    """Remove some channels of each group; of some groups, as many as possible."""
     generator = torch.Generator().manual_seed(seed)
     removed: list[int] = []
     for group in graph.groups:
@@ -516,7 +516,7 @@ def check(case: tuple[RandomNet, tuple[Tensor, ...], int], counts: Counter[str])
     assert torch.equal(random, torch.get_rng_state())
     assert all(torch.equal(t, before[name]) for name, t in named_tensors(model).items())
     plan = chosen(graph, seed)
-    counts["nothing can go" if not any(map(graph.removable, graph.groups)) else "can"] += 1
+    counts["nothing removable" if not any(map(graph.removable, graph.groups)) else "can"] += 1
     if not plan.cuts:
         return
     counts["pruned"] += 1

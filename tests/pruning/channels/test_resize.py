@@ -132,7 +132,7 @@ def test_tied_weights_stay_tied() -> None:
 
 
 class Twice(nn.Module):
-    """A part that goes by two names, as its weights do in the state dict."""
+    """A part with two names, as its weights do in the state dict."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -164,7 +164,7 @@ def test_parts_with_two_names_are_fitted_by_the_first() -> None:
 )
 def test_kernels_of_another_size_are_refused(here: nn.Module, there: nn.Module) -> None:
     """Those of a convolution with one filter, or in one dimension, used to be made to fit."""
-    with pytest.raises(CheckpointError, match="which removed channels cannot explain"):
+    with pytest.raises(CheckpointError, match="removed channels cannot explain"):
         resize_to(here, there.state_dict())
 
 
@@ -269,7 +269,7 @@ def test_the_record_comes_back_from_json(small: tuple[Net, UnprunedShapes]) -> N
     ],
 )
 def test_a_damaged_record_is_refused(content: Any) -> None:
-    with pytest.raises(PlanError, match="the record of the pruned network is damaged"):
+    with pytest.raises(PlanError, match="the unpruned shapes in the checkpoint are damaged"):
         UnprunedShapes.from_dict(content)
 
 

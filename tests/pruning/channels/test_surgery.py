@@ -153,9 +153,7 @@ def assert_state_has_the_shapes_of_its_parameters(optimizer: torch.optim.Optimiz
     assert momenta == [parameter.shape for parameter in optimizer.state]
 
 
-def test_names_in_the_plan_have_priority_over_those_of_a_wrapper(
-    net: nn.Module, images: Tensor
-) -> None:
+def test_names_in_the_plan_come_before_names_of_a_wrapper(net: nn.Module, images: Tensor) -> None:
     # an optimizer of wrapper.named_parameters() was left uncut, and its next step failed
     wrapper = nn.Sequential(net)
     optimizer = torch.optim.SGD(wrapper.named_parameters(), 0.1, momentum=0.9)

@@ -19,7 +19,7 @@ def test_calls_are_named_without_underscores() -> None:
     assert [call_name(name) for name in names] == ["add", "iadd", "relu", "get shape"]
 
 
-def test_uses_and_work_are_recorded() -> None:
+def test_uses_and_positions_are_recorded() -> None:
     trace = traced(
         nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1)), torch.ones(2, 3, 6, 6)
     )

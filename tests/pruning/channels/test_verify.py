@@ -56,7 +56,7 @@ def test_result_of_another_value_fails(net: nn.Module) -> None:
     assert failure.index == -1
 
 
-def test_vectors_and_constants_are_shaken_and_weights_are_not() -> None:
+def test_vectors_and_constants_are_perturbed_and_weights_are_not() -> None:
     model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3), nn.Linear(3, 2, bias=False))
     nn.init.zeros_(model[2].weight)
     model.register_parameter("gain", nn.Parameter(torch.zeros(())))
@@ -65,7 +65,7 @@ def test_vectors_and_constants_are_shaken_and_weights_are_not() -> None:
     assert all(value.ne(0).all() for value in perturbed.values())
 
 
-def test_tensors_are_found_in_whatever_holds_them() -> None:
+def test_tensors_are_found_in_any_container() -> None:
     @dataclass
     class Held:
         value: object

@@ -98,8 +98,8 @@ def test_every_torchvision_network_computes_the_same_without_the_channels(
 EXPLAINED = {
     "convnext": "channels under a layer norm over all of them stay here",
     "googlenet": "torch-pruning traces in eval mode and does not see the auxiliary heads",
-    "regnet": "a class is a channel of each conv group, and their number is rounded down",
-    "resnext": "a class is a channel of each conv group, and their number is rounded down",
+    "regnet": "a channel is one index of each conv group, and their number is rounded down",
+    "resnext": "a channel is one index of each conv group, and their number is rounded down",
     "densenet": "30 % of a growth of 32 is 9 of 32",
 }
 

@@ -122,10 +122,10 @@ def test_lines_come_back_as_they_were(
 @pytest.mark.parametrize(
     ("rule", "why"),
     [
-        (Rule("a", Fraction(1), "", "neuron", "l2"), "neuron, l2"),
-        (Rule("a", Fraction(1), "", "filter", "taylor"), "filter, taylor"),
-        (Rule("a", Fraction(1), "", "element", "random"), "element, random"),
-        (Rule("*", Fraction(1), "", None, "l2"), "of no stated granularity"),
+        (Rule("a", Fraction(1), "", "neuron", "l2"), "neuron, importance l2"),
+        (Rule("a", Fraction(1), "", "filter", "taylor"), "filter, importance taylor"),
+        (Rule("a", Fraction(1), "", "element", "random"), "element, importance random"),
+        (Rule("*", Fraction(1), "", None, "l2"), "granularity not given"),
         (Rule("regex:a", Fraction(1), "", "element"), "regex:a"),
         (Rule("a,b", Fraction(1), "", "element"), "a,b"),
         (Rule("#a", Fraction(1), "", "element"), "#a"),
@@ -133,7 +133,7 @@ def test_lines_come_back_as_they_were(
     ],
 )
 def test_what_no_line_can_say_is_refused(tmp_path: Path, rule: Rule, why: str) -> None:
-    with pytest.raises(RuleError, match=rf"{why}.* cannot be put as a line.*write a \.yaml file"):
+    with pytest.raises(RuleError, match=rf"{why}.* cannot be written as a line.*write a \.yaml"):
         write_rules([rule], tmp_path / "net.rule")
     assert not list(tmp_path.iterdir())
 

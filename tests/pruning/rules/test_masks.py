@@ -78,7 +78,7 @@ def test_filters_are_those_of_a_naive_sort(
     assert mask.tolist() == [[[[flag] * 2] * 2] * 3 for flag in kept]
 
 
-@pytest.mark.parametrize(("count", "ratio", "gone"), [
+@pytest.mark.parametrize(("count", "ratio", "selected"), [
     (100, "0.07", 7),  # 0.07 * 100 is 7.000000000000001
     (1000, "0.069", 69),
     (10, "0.3", 3),
@@ -124,7 +124,7 @@ def test_filters_are_those_of_torchs_own_structured_pruning(
 
 @pytest.mark.parametrize("scope", ["local", "global"])
 @pytest.mark.parametrize("part", [("element", "abs"), ("filter", "l2"), ("element", "random")])
-def test_what_is_gone_stays_gone_while_weights_move(scope: str, part: tuple[str, str]) -> None:
+def test_pruned_weights_stay_pruned_while_weights_change(scope: str, part: tuple[str, str]) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 10, 3))
     staged = rule("0.9", *part, stages=("0.1", "0.35", "0.35", "0.9"))
@@ -194,7 +194,7 @@ def test_nan_is_refused_by_name(granularity: str) -> None:
 
 
 def test_infinite_filters_are_refused_by_name() -> None:
-    """Divided by their infinite mean they were NaN, and more went than were asked for."""
+    """Divided by their infinite mean they were NaN, and too many filters were pruned."""
     net = nn.Sequential(nn.Conv1d(2, 4, 1))
     net[0].weight.data[0, 0, 0] = float("inf")
     with pytest.raises(PatternError, match=r"a filter of 0\.weight has a score that is not finite"):

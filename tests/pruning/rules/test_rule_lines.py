@@ -43,7 +43,7 @@ BAD = {
     "a": (1, "got 1 fields"),
     "a,0.5,abs,x": (1, "got 4 fields"),
     "a,0.5,abs,,": (1, "got 5 fields"),
-    ",0.5,abs,": (1, "the name is empty"),
+    ",0.5,abs,": (1, "got an empty name"),
     "a,much,abs,": (1, r"ratio must be a number in \[0, 1\], got 'much'"),
     "a,,abs,": (1, "got ''"),
     "a,0.5;,abs,": (1, "got ''"),
@@ -55,9 +55,9 @@ BAD = {
     "a,0.5;0.4,abs,": (1, "ratios of the stages fall from 0.5 to 0.4"),
     "a,0.5,l3norm,": (1, "importance must be one of abs, None, default, l2norm, l1norm, got 'l3no"),
     "a,0.5,,": (1, "importance must be one of .*got ''"),
-    "regex:(,0.5,abs,": (1, "lines hold names or globs"),
-    "": (1, "there are no rules"),
-    "# only\n\n": (1, "there are no rules"),
+    "regex:(,0.5,abs,": (1, "a line takes a name or a glob"),
+    "": (1, "the file has no rules"),
+    "# only\n\n": (1, "the file has no rules"),
 }
 
 
@@ -69,7 +69,7 @@ def test_a_bad_line_is_named_by_file_and_line(text: str) -> None:
 
 
 def test_bytes_that_are_no_text_are_named_by_line() -> None:
-    with pytest.raises(RuleError, match=rf"^{PATH}:2: this is no UTF-8 text"):
+    with pytest.raises(RuleError, match=rf"^{PATH}:2: this is not UTF-8 text"):
         read_lines(PATH, b"a,0.5,abs,\n\xff,0.5,abs,\n")
 
 

@@ -1,4 +1,4 @@
-"""Operations from element to element: several tensors are tied position by position."""
+"""Element-wise operations: the labels of their tensors are tied position by position."""
 
 from __future__ import annotations
 
@@ -31,51 +31,53 @@ ELEMENTWISE = (*_NAMES.split(), "get data", "get real")
 
 @handles(*ELEMENTWISE)
 def elementwise(trace: Trace, call: Call) -> None:
-    """Tie the labels of all tensors position by position."""
+    """Tie the labels of all tensors of the call position by position."""
     results = call.results()
     tensors = [t for t in call.tensors() if t.numel() > 1 or trace.twin(t) is not None]
     if call.name in ("to", "type_as"):
         tensors = tensors[:1]
     if not results and call.name != "type":
-        return unknown(trace, call)  # the values go to Python
+        return unknown(trace, call)  # the values become Python numbers
     if not results or not tensors:
         return None
     out = results[0]
     labelled = [(t, twin) for t in tensors if (twin := trace.twin(t)) is not None]
     if not labelled:
         return _pass_view(trace, tensors, out)
-    if not all(_fits(t.shape, out.shape) for t in tensors):
+    if not all(_broadcasts(t.shape, out.shape) for t in tensors):
         return unknown(trace, call)
     labelled.sort(key=lambda pair: len(varying(pair[1].broadcast_to(out.shape))), reverse=True)
     base = labelled[0][1].broadcast_to(out.shape)
     for tensor, twin in labelled[1:]:
-        base = _joined(trace, call, base, tensor, twin)
+        base = _tie_twins(trace, call, base, tensor, twin)
     for tensor in tensors:
         if trace.twin(tensor) is None:
-            _scaled(trace, call, base, tensor)
+            _use_unlabelled(trace, call, base, tensor)
     return trace.label(out, base)
 
 
-def _fits(shape: torch.Size, larger: torch.Size) -> bool:
+def _broadcasts(shape: torch.Size, larger: torch.Size) -> bool:
+    """Tell whether a shape can be broadcast to a larger one."""
     pairs = zip(reversed(shape), reversed(larger), strict=False)
     return len(shape) <= len(larger) and all(size in (1, full) for size, full in pairs)
 
 
-def _joined(trace: Trace, call: Call, base: Tensor, tensor: Tensor, twin: Tensor) -> Tensor:
+def _tie_twins(trace: Trace, call: Call, base: Tensor, tensor: Tensor, twin: Tensor) -> Tensor:
+    """Tie the twin of a tensor to a twin of the result's shape; return the twin of both."""
     offset = base.dim() - tensor.dim()
     for dim in varying(base):
         if base.shape[dim] > 1 and (dim < offset or tensor.shape[dim - offset] == 1):
             trace.labels.freeze(twin, call.reason("is one value for many channels"))
             return base
     other = twin.broadcast_to(base.shape)
-    trace.labels.tie(base, other, call.reason("is combined with channels that cannot go"))
+    trace.labels.tie(base, other, call.reason("is combined with channels that cannot be removed"))
     if bool((core(base) < 0).any()):
         return torch.where(base < 0, other, base)
     return base
 
 
-def _scaled(trace: Trace, call: Call, base: Tensor, tensor: Tensor) -> None:
-    """Record a tensor without labels that is combined with one that has them."""
+def _use_unlabelled(trace: Trace, call: Call, base: Tensor, tensor: Tensor) -> None:
+    """Record the use of a tensor without labels that is combined with one that has labels."""
     offset = base.dim() - tensor.dim()
     dims = [d for d in varying(base) if d >= offset and tensor.shape[d - offset] > 1]
     if not dims:
@@ -91,7 +93,16 @@ def _scaled(trace: Trace, call: Call, base: Tensor, tensor: Tensor) -> None:
 
 
 def _use_view(trace: Trace, call: Call, name: str, elements: Tensor, labels: Tensor) -> None:
-    """Record the dimension of a model's tensor whose index alone decides the label."""
+    """Record the use of a model's tensor in the dimension whose index decides the label.
+
+    Args:
+        trace: The trace.
+        call: The call that uses a view of the tensor.
+        name: Name of the tensor.
+        elements: Indices of the view's elements in the flattened tensor; labels lie along its first
+            dimension.
+        labels: One label for each index of the first dimension of ``elements``.
+    """
     source = trace.tensors[name]
     rows = elements.reshape(len(elements), -1)
     step = 1
@@ -109,7 +120,7 @@ def _use_view(trace: Trace, call: Call, name: str, elements: Tensor, labels: Ten
 
 
 def _pass_view(trace: Trace, tensors: Sequence[Tensor], out: Tensor) -> None:
-    """Let a result stand for the model's tensor that it alone is computed from."""
+    """Treat a result that is computed from a single tensor of the model as a view of it."""
     names = [trace.view(tensor) for tensor in tensors]
     if len(tensors) == 1 and names[0][0] and names[0][1] is not None and out is not tensors[0]:
         trace.set_view(out, names[0][0], names[0][1].broadcast_to(out.shape))

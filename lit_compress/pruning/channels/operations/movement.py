@@ -1,4 +1,4 @@
-"""Operations that move elements: run on the twin itself."""
+"""Operations that move elements: they run on the twin itself."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ permute transpose t swapaxes swapdims movedim moveaxis adjoint expand expand_as 
 repeat tile repeat_interleave pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle
 atleast_1d atleast_2d atleast_3d
 """
-#: Elements of a parameter beyond which its views are not followed, to save time.
+#: Largest number of elements of a parameter whose views are followed; a limit saves time.
 VIEW_LIMIT = 1 << 16
 
 
 @handles("view", "reshape", "flatten", "unflatten", "view_as", "reshape_as", "squeeze", "unsqueeze")
 def reshape(trace: Trace, call: Call) -> None:
-    """Run a change of shape on the twin; a channel dimension that is split stays rectangular."""
+    """Run a change of shape on the twin; tie the fixed parts of a channel dimension it splits."""
     image = call.args[0] if call.args else call.kwargs["input"]
     twin = trace.twin(image)
     if twin is None:
@@ -35,14 +35,18 @@ def reshape(trace: Trace, call: Call) -> None:
     moved = compact(twin.reshape(call.out.shape))
     split = varying(moved)
     if call.name == "squeeze" and set(varying(twin)) & _squeezed(call, image):
-        why = call.reason("would be dropped as a dimension of size 1, so two channels stay")
+        why = call.reason(
+            "is in a dimension that squeeze drops at size 1, so two channels must remain"
+        )
         trace.labels.freeze(torch.unique(core(twin))[-2:], why)
     if len(split) > max(1, len(varying(twin))):
         free = _free_dim(twin, moved, split)
         for dim in split:
             if dim != free:
                 first = moved.narrow(dim, 0, 1).expand(moved.shape)
-                trace.labels.tie(first, moved, call.reason("shares a split channel dimension"))
+                trace.labels.tie(
+                    first, moved, call.reason("shares a channel dimension that is split")
+                )
     return trace.label(call.out, moved)
 
 
@@ -53,10 +57,10 @@ def _squeezed(call: Call, image: Tensor) -> set[int]:
 
 
 def _free_dim(before: Tensor, after: Tensor, split: Sequence[int]) -> int:
-    """Return the dimension of a split that channels may leave: the rest is taken to be fixed.
+    """Return the part of a split channel dimension that may shrink; the other parts are fixed.
 
-    A vector that becomes an image gets its channels in front; otherwise the larger part (58 of the
-    2 x 58 of a channel shuffle) is the one that changes with the width.
+    If a vector becomes an image, it is the image's channel dimension; otherwise it is the larger
+    part (58 of the 2 x 58 of a channel shuffle).
     """
     if before.dim() == 2 and after.dim() in (3, 4, 5) and 1 in split:
         return 1
@@ -76,12 +80,12 @@ def move(trace: Trace, call: Call) -> None:
     if not isinstance(image, Tensor) or not isinstance(call.out, Tensor):
         return unknown(trace, call)
     twin = trace.twin(image)
-    moved = _replayed(trace, call, twin) if twin is not None else None
+    moved = _replay(call, twin) if twin is not None else None
     if twin is None:
-        return _move_view(trace, call, image, lambda t: _replayed(trace, call, t))
+        return _move_view(trace, call, image, lambda t: _replay(call, t))
     if moved is None or moved.shape != call.out.shape:
         return unknown(trace, call)
-    why = call.reason("stands in the same place of another group")
+    why = call.reason("is tied to the same position of another group")
     if call.name == "pixel_shuffle":
         trace.labels.along(moved, image.dim() - 3, why)
     if call.name.endswith("channel_shuffle"):
@@ -90,8 +94,8 @@ def move(trace: Trace, call: Call) -> None:
     return trace.label(call.out, moved)
 
 
-def _replayed(trace: Trace, call: Call, twin: Tensor) -> Tensor | None:
-    """Return what the call makes of a twin in the place of its first tensor."""
+def _replay(call: Call, twin: Tensor) -> Tensor | None:
+    """Return the result of the call with a twin instead of its first tensor, None if it fails."""
     if call.name.startswith("get "):
         moved: Tensor = getattr(twin, call.name[4:])
         return moved
@@ -104,19 +108,19 @@ def _replayed(trace: Trace, call: Call, twin: Tensor) -> Tensor | None:
         kwargs = {**kwargs, "input": twin}
     try:
         result = call.func(*args, **kwargs)
-    except RuntimeError:  # an operation that has no integer form
+    except RuntimeError:  # the operation does not support integers
         return None
     return result if isinstance(result, Tensor) else None
 
 
 def _move_view(
-    trace: Trace, call: Call, image: Tensor, again: Callable[[Tensor], Tensor | None]
+    trace: Trace, call: Call, image: Tensor, replay: Callable[[Tensor], Tensor | None]
 ) -> None:
-    """Follow the elements of one of the model's own tensors."""
+    """Follow the elements of a model's own tensor through a movement; ``replay`` moves them."""
     name, elements = trace.view(image) if image.numel() <= VIEW_LIMIT else (trace.name(image), None)
     if not name:
         return
-    moved = None if elements is None else again(elements)
+    moved = None if elements is None else replay(elements)
     if moved is not None and moved.shape == call.out.shape:
         trace.set_view(call.out, name, moved)
     else:
@@ -125,21 +129,21 @@ def _move_view(
 
 @handles("cat", "concat", "concatenate", "stack", "hstack", "vstack")
 def cat(trace: Trace, call: Call) -> None:
-    """Join twins, and tie what must stay of one size."""
+    """Concatenate twins, and tie their labels across the other dimensions."""
     tensors = call.argument(0, "tensors")
     if call.name in ("hstack", "vstack") or call.kwargs.get("out") is not None:
         return unknown(trace, call)
     dim = call.argument(1, "dim", call.kwargs.get("axis", 0)) % call.out.dim()
     for tensor in tensors:
         if trace.view(tensor)[0]:
-            trace.freeze(tensor, call.reason("is joined with activations"))
+            trace.freeze(tensor, call.reason("is concatenated with activations"))
     if all(trace.twin(tensor) is None for tensor in tensors):
         return None
     tensors = [t for t in tensors if t.numel()]
-    twins = [_twin_or_bare(trace, tensor) for tensor in tensors]
+    twins = [_twin_or_unlabelled(trace, tensor) for tensor in tensors]
     if call.name == "stack":
         twins = [twin.unsqueeze(dim) for twin in twins]
-    why = call.reason("is joined with channels that cannot go")
+    why = call.reason("is concatenated with channels that cannot be removed")
     for twin in twins[1:]:
         _tie_across(trace, twins[0], twin, dim, why)
     others = set().union(*(varying(twin) for twin in twins)) - {dim}
@@ -149,7 +153,7 @@ def cat(trace: Trace, call: Call) -> None:
     return trace.label(call.out, torch.cat(twins, dim))
 
 
-def _twin_or_bare(trace: Trace, tensor: Tensor) -> Tensor:
+def _twin_or_unlabelled(trace: Trace, tensor: Tensor) -> Tensor:
     twin = trace.twin(tensor)
     if twin is None:
         return torch.full((1,) * tensor.dim(), UNLABELLED, dtype=torch.int32).expand(tensor.shape)
@@ -161,7 +165,7 @@ def _row(twin: Tensor, dim: int) -> Tensor:
 
 
 def _tie_across(trace: Trace, first: Tensor, second: Tensor, dim: int, why: Reason) -> None:
-    """Tie two joined twins in the dimensions across the join, if either varies there."""
+    """Tie two concatenated twins in the other dimensions, if one of them varies there."""
     if not (set(varying(first)) | set(varying(second))) - {dim}:
         return
     if dim in varying(first) or dim in varying(second):
@@ -173,7 +177,7 @@ def _tie_across(trace: Trace, first: Tensor, second: Tensor, dim: int, why: Reas
 
 @handles("chunk", "split", "tensor_split", "split_with_sizes")
 def split(trace: Trace, call: Call) -> None:
-    """Cut a twin; parts of a channel dimension stay equal, or are frozen."""
+    """Split a twin; tie equal parts of a channel dimension, and freeze unequal ones."""
     image = call.args[0] if call.args else call.kwargs["input"]
     twin = trace.twin(image)
     if twin is None:
@@ -190,7 +194,7 @@ def split(trace: Trace, call: Call) -> None:
             trace.labels.freeze(twin, call.reason("is split into unequal parts"))
         else:
             for part in parts[1:]:
-                why = call.reason("stands in the same place of another part")
+                why = call.reason("is tied to the same position of another part")
                 trace.labels.tie(parts[0], part, why)
     for out, part in zip(call.out, parts, strict=True):
         trace.label(out, part)
@@ -198,32 +202,32 @@ def split(trace: Trace, call: Call) -> None:
 
 @handles("getitem", "narrow", "select", "index_select", "unbind", "roll", "take_along_dim")
 def pick(trace: Trace, call: Call) -> None:
-    """Take part of a tensor: outside its channel dimension, or freeze what lies in it."""
+    """Run an indexing on the twin; freeze labels if it selects part of a channel dimension."""
     image = call.args[0] if call.args else call.kwargs["input"]
     twin = trace.twin(image)
     if twin is None:
         if call.name == "getitem":
-            _move_view(trace, call, image, lambda t: _replayed(trace, call, t))
+            _move_view(trace, call, image, lambda t: _replay(call, t))
         elif trace.view(image)[0]:
             trace.freeze(image, call.reason("is used in part"))
         return
-    why = call.reason("is picked out by a fixed index")
-    if _touches(call, set(varying(twin)), image):
+    why = call.reason("is selected by a fixed index")
+    if _indexes_labels(call, set(varying(twin)), image):
         trace.labels.freeze(twin, why)
     if call.name == "unbind":
         dim = call.argument(1, "dim", 0)
         for out, part in zip(call.out, twin.unbind(dim), strict=True):
             trace.label(out, part)
         return
-    moved = _replayed(trace, call, twin)
+    moved = _replay(call, twin)
     if moved is None:
         trace.labels.freeze(twin, why)
     else:
         trace.label(call.out, moved)
 
 
-def _touches(call: Call, labelled: set[int], image: Tensor) -> bool:
-    """Tell whether an index reaches into a dimension along which labels vary."""
+def _indexes_labels(call: Call, labelled: set[int], image: Tensor) -> bool:
+    """Tell whether an index selects a part of a dimension along which labels vary."""
     if call.name == "roll":
         dims = call.argument(2, "dims")
         return dims is None or bool(dims_of(dims, image) & labelled)
@@ -233,15 +237,15 @@ def _touches(call: Call, labelled: set[int], image: Tensor) -> bool:
     index = call.args[1] if isinstance(call.args[1], tuple) else (call.args[1],)
     if any(not isinstance(i, (int, slice, type(None), type(Ellipsis))) for i in index):
         return bool(labelled)
-    taken = [i for i in index if i is not None]
-    if Ellipsis in taken:
-        at = taken.index(Ellipsis)
-        taken[at : at + 1] = [slice(None)] * (image.dim() - len(taken) + 1)
+    by_dim = [i for i in index if i is not None]
+    if Ellipsis in by_dim:
+        at = by_dim.index(Ellipsis)
+        by_dim[at : at + 1] = [slice(None)] * (image.dim() - len(by_dim) + 1)
     return any(
-        dim in labelled and not (isinstance(i, slice) and _whole(i, image.shape[dim]))
-        for dim, i in enumerate(taken)
+        dim in labelled and not (isinstance(i, slice) and _selects_all(i, image.shape[dim]))
+        for dim, i in enumerate(by_dim)
     )
 
 
-def _whole(part: slice, size: int) -> bool:
+def _selects_all(part: slice, size: int) -> bool:
     return part.indices(size) == (0, size, 1)

@@ -1,4 +1,4 @@
-"""Operations on each channel alone: norms, and activations with a weight a channel."""
+"""Operations on single channels: norms, and activations with one weight for each channel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lit_compress.pruning.channels.trace import Call, Trace
 
 @handles("batch_norm", "instance_norm", "prelu")
 def per_channel(trace: Trace, call: Call) -> None:
-    """Follow labels through an operation that works on each channel alone."""
+    """Pass labels through an operation that works on each channel separately."""
     image = call.args[0] if call.args else call.kwargs["input"]
     twin = trace.twin(image)
     dim = 1 if image.dim() > 1 else 0
@@ -28,7 +28,7 @@ def per_channel(trace: Trace, call: Call) -> None:
     for tensor in others:
         trace.use(tensor, 0, labels, "scale")
     if not others:
-        _own_width(trace, labels)
+        _record_width(trace, labels)
     if twin is not None:
         trace.label(call.out, spread(labels, call.out.shape, dim))
     return None
@@ -36,13 +36,13 @@ def per_channel(trace: Trace, call: Call) -> None:
 
 @handles("group_norm")
 def group_norm(trace: Trace, call: Call) -> None:
-    """Follow labels through a group norm, whose groups go whole or not at all."""
+    """Pass labels through a group norm, and tie the channels of each of its groups."""
     image, groups = call.argument(0, "input"), call.argument(1, "num_groups")
     twin = trace.twin(image)
     if twin is None:
         return None
     if groups == 1 or set(varying(twin)) - {0, 1}:
-        trace.freeze(image, call.reason("a group norm takes its mean over all channels"))
+        trace.freeze(image, call.reason("passes through a group norm over all channels"))
         return None
     labels = trace.labels.along(twin, 1, call.reason("shares a channel of the norm"))
     table = labels.view(groups, -1)
@@ -52,12 +52,12 @@ def group_norm(trace: Trace, call: Call) -> None:
     for tensor in (weight, bias):
         trace.use(tensor, 0, labels, "scale")
     if weight is None:
-        _own_width(trace, labels)
+        _record_width(trace, labels)
     return trace.label(call.out, spread(labels, call.out.shape, 1))
 
 
-def _own_width(trace: Trace, labels: Tensor) -> None:
-    """Remember a norm module that has a width but no tensor to tell it by."""
+def _record_width(trace: Trace, labels: Tensor) -> None:
+    """Record a norm module that has a width, but no parameters and buffers."""
     if trace.modules and isinstance(
         trace.modules[-1][1], (nn.modules.batchnorm._NormBase, nn.GroupNorm)
     ):

@@ -12,7 +12,7 @@ from lit_compress.pruning.channels.trace import Call, Trace
 
 @handles("conv1d", "conv2d", "conv3d")
 def conv(trace: Trace, call: Call) -> None:
-    """Follow labels through a convolution: plain, grouped, or one filter a channel."""
+    """Read the labels of a convolution's input and make new ones; if depthwise, pass them on."""
     image, weight, bias = (call.argument(i, n) for i, n in enumerate(("input", "weight", "bias")))
     groups = call.argument(6, "groups", 1)
     channel = image.dim() - weight.dim() + 1
@@ -29,12 +29,12 @@ def conv(trace: Trace, call: Call) -> None:
             _keep_two(trace, weight, 1, 2)
         trace.use(weight, 1, reads, "input")
         trace.use(weight, 0, makes, "filter")
-    _finish(trace, call, weight, bias, makes, channel)
+    _label_output(trace, call, weight=weight, bias=bias, makes=makes, dim=channel)
 
 
 @handles("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 def conv_transpose(trace: Trace, call: Call) -> None:
-    """Follow labels through a transposed convolution, whose weight is (in, out / groups, ...)."""
+    """Do the same for a transposed convolution, whose weight has shape (in, out / groups, ...)."""
     image, weight, bias = (call.argument(i, n) for i, n in enumerate(("input", "weight", "bias")))
     groups = call.argument(6, "groups", 1)
     channel = image.dim() - weight.dim() + 1
@@ -51,12 +51,12 @@ def conv_transpose(trace: Trace, call: Call) -> None:
             tie_groups(trace, call, makes, groups)
         trace.use(weight, 0, reads, "input")
         trace.use(weight, 1, makes[: weight.shape[1]], "filter")
-    _finish(trace, call, weight, bias, makes, channel)
+    _label_output(trace, call, weight=weight, bias=bias, makes=makes, dim=channel)
 
 
 @handles("linear")
 def linear(trace: Trace, call: Call) -> None:
-    """Follow labels through a linear layer."""
+    """Read the labels of a linear layer's input, and make new ones."""
     image, weight, bias = (call.argument(i, n) for i, n in enumerate(("input", "weight", "bias")))
     if weight.dim() != 2:
         return unknown(trace, call)
@@ -65,12 +65,13 @@ def linear(trace: Trace, call: Call) -> None:
     makes = trace.labels.fresh(weight.shape[0])
     trace.use(weight, 1, reads, "input")
     trace.use(weight, 0, makes, "filter")
-    return _finish(trace, call, weight, bias, makes, call.out.dim() - 1)
+    dim = call.out.dim() - 1
+    return _label_output(trace, call, weight=weight, bias=bias, makes=makes, dim=dim)
 
 
 @handles("matmul", "mm")
 def matmul(trace: Trace, call: Call) -> None:
-    """Follow labels through a product with a weight of shape (in, out); freeze any other."""
+    """Read and make labels in a product with a weight of shape (in, out); freeze other products."""
     left, right = call.argument(0, "input"), call.argument(1, "other")
     if not trace.name(right) or right.dim() != 2 or left.dim() < 2:
         return unknown(trace, call)
@@ -79,19 +80,24 @@ def matmul(trace: Trace, call: Call) -> None:
     makes = trace.labels.fresh(right.shape[1])
     trace.use(right, 0, reads, "input")
     trace.use(right, 1, makes, "filter")
-    return _finish(trace, call, right, None, makes, call.out.dim() - 1)
+    dim = call.out.dim() - 1
+    return _label_output(trace, call, weight=right, bias=None, makes=makes, dim=dim)
 
 
 def _reads(trace: Trace, call: Call, image: Tensor, dim: int) -> Tensor:
+    """Return the labels of a layer's input along its channel dimension."""
     twin = trace.twin(image)
     if twin is None:
         return torch.full((image.shape[dim],), UNLABELLED, dtype=torch.int32)
-    return trace.labels.along(twin, dim, call.reason("shares an input channel with what cannot go"))
+    return trace.labels.along(
+        twin, dim, call.reason("shares an input channel with channels that cannot be removed")
+    )
 
 
-def _finish(
-    trace: Trace, call: Call, weight: Tensor, bias: Tensor | None, makes: Tensor, dim: int
+def _label_output(
+    trace: Trace, call: Call, *, weight: Tensor, bias: Tensor | None, makes: Tensor, dim: int
 ) -> None:
+    """Record the use of a bias, and label the result along its channel dimension."""
     if bias is not None:
         trace.use(bias, 0, makes, "scale")
     if trace.name(weight):
@@ -99,6 +105,7 @@ def _finish(
 
 
 def _count(trace: Trace, weight: Tensor, output: Tensor, dim: int) -> None:
+    """Add the positions of a tensor, outside its channel dimension, to those of a weight."""
     name = trace.name(weight)
     if name:
         count = trace.recording.positions
@@ -106,15 +113,15 @@ def _count(trace: Trace, weight: Tensor, output: Tensor, dim: int) -> None:
 
 
 def tie_groups(trace: Trace, call: Call, labels: Tensor, groups: int) -> Tensor:
-    """Tie channels of the same place in each group, so that groups stay equal; return the first."""
+    """Tie the same position of all groups, so that they stay equal; return the first group."""
     table = labels.view(groups, -1)
-    why = call.reason("stands in the same place of another group of a grouped convolution")
+    why = call.reason("is tied to the same position of another group of a grouped convolution")
     trace.labels.tie(table, table[:1].expand(table.shape), why)
     return table[0]
 
 
 def _keep_two(trace: Trace, weight: Tensor, dim: int, least: int) -> None:
-    """Keep two inputs a group: with one, a grouped convolution would look like a depthwise one."""
+    """Keep two inputs in each group: with one, a grouped convolution would look depthwise."""
     name = trace.name(weight)
     if name:
         trace.recording.min_indices[name, dim] = least

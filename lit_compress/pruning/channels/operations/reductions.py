@@ -27,7 +27,7 @@ mean sum amax amin max min prod var std var_mean std_mean logsumexp nanmean nans
 
 @handles(*POOLS, "interpolate", "upsample", "upsample_nearest", "upsample_bilinear")
 def pool(trace: Trace, call: Call) -> None:
-    """Follow labels through pooling or resizing of the last dimensions."""
+    """Pass labels through pooling or resizing of the last dimensions."""
     image = call.args[0] if call.args else call.kwargs["input"]
     twin = trace.twin(image)
     if twin is None:
@@ -43,7 +43,7 @@ def pool(trace: Trace, call: Call) -> None:
 
 @handles("pad")
 def pad(trace: Trace, call: Call) -> None:
-    """Follow labels through padding of dimensions in which they are constant."""
+    """Pass labels through padding of dimensions in which they are constant."""
     image, widths = call.argument(0, "input"), list(call.argument(1, "pad"))
     twin = trace.twin(image)
     if twin is None:
@@ -56,26 +56,26 @@ def pad(trace: Trace, call: Call) -> None:
 
 @handles(*_SAME_SHAPE.split())
 def shaped_along(trace: Trace, call: Call) -> None:
-    """Follow labels through an operation along dimensions that keeps the shape."""
+    """Pass labels through an operation along dimensions that keeps the shape."""
     image = call.argument(0, "input")
     twin = trace.twin(image)
     if twin is None:
         return None
     dims = call.argument(2 if call.name == "normalize" else 1, "dim", 1)
-    if not _isdims_of(dims) or dims_of(dims, image) & set(varying(twin)):
+    if not _are_dims(dims) or dims_of(dims, image) & set(varying(twin)):
         return unknown(trace, call)
     return trace.label(call.out, twin)
 
 
 @handles("layer_norm", "rms_norm")
 def layer_norm(trace: Trace, call: Call) -> None:
-    """Follow labels through a norm over the last dimensions, if they are constant there."""
+    """Pass labels through a norm over the last dimensions, if they are constant there."""
     image, shape = call.argument(0, "input"), call.argument(1, "normalized_shape")
     twin = trace.twin(image)
     if twin is None:
         return None
     if set(range(image.dim() - len(shape), image.dim())) & set(varying(twin)):
-        trace.freeze(image, call.reason("a layer norm takes its mean over all channels"))
+        trace.freeze(image, call.reason("passes through a layer norm over all channels"))
         for tensor in call.tensors():
             trace.freeze(tensor, call.reason("belongs to a layer norm over all channels"))
         return None
@@ -84,7 +84,7 @@ def layer_norm(trace: Trace, call: Call) -> None:
 
 @handles(*_REDUCING.split())
 def reduce(trace: Trace, call: Call) -> None:
-    """Follow labels through a reduction of dimensions in which they are constant."""
+    """Pass labels through a reduction of dimensions in which they are constant."""
     image = call.argument(0, "input")
     if len(call.args) > 1 and isinstance(call.args[1], Tensor):
         return elementwise(trace, call)  # torch.max(a, b)
@@ -92,7 +92,7 @@ def reduce(trace: Trace, call: Call) -> None:
     if twin is None:
         return None
     dims = call.kwargs.get("dim", call.kwargs.get("axis", call.argument(1, "dim")))
-    if not _isdims_of(dims) or dims_of(dims, image) & set(varying(twin)):
+    if not _are_dims(dims) or dims_of(dims, image) & set(varying(twin)):
         return unknown(trace, call)
     small = twin
     for dim in sorted(dims_of(dims, image), reverse=True):
@@ -110,21 +110,22 @@ def glu(trace: Trace, call: Call) -> None:
     twin = trace.twin(image)
     if twin is not None:
         first, second = twin.chunk(2, dim)
-        trace.labels.tie(first, second, call.reason("gates channels that cannot go"))
+        trace.labels.tie(first, second, call.reason("gates channels that cannot be removed"))
         trace.label(call.out, first)
 
 
-def _isdims_of(dims: Any) -> bool:
+def _are_dims(dims: Any) -> bool:
+    """Tell whether a value is a dimension, or a list of at least one."""
     if isinstance(dims, (tuple, list)):
         return bool(dims) and all(isinstance(dim, int) for dim in dims)
     return isinstance(dims, int) and not isinstance(dims, bool)
 
 
 def dims_of(dims: int | Iterable[int], tensor: Tensor) -> set[int]:
-    """Return dimensions of a tensor as numbers from 0."""
+    """Return the dimensions of a tensor as a set of numbers from 0."""
     return {d % tensor.dim() for d in ((dims,) if isinstance(dims, int) else dims)}
 
 
 def _with_sizes(twin: Tensor, shape: torch.Size) -> Tensor:
-    """Return the twin with other sizes in the dimensions in which it is constant."""
+    """Return a twin of another shape, which differs only where the twin is constant."""
     return core(twin).expand(shape)

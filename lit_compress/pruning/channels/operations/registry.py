@@ -1,4 +1,4 @@
-"""The table of operations, and what happens to those that are not in it."""
+"""The table of handlers by operation, and the handler of all other operations."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _PROPERTIES = """
 shape dtype device ndim layout requires_grad is_leaf grad_fn is_cuda is_cpu is_mps is_sparse
 is_quantized is_nested names itemsize nbytes _version is_meta output_nr
 """
-#: Ask about a tensor without looking at its values.
+#: Calls that ask about a tensor without reading its values.
 INERT = (*_QUESTIONS.split(), *(f"get {name}" for name in _PROPERTIES.split()))
 
 
 def handles(*names: str) -> Callable[[Handler], Handler]:
-    """Register what to do with the calls of these names."""
+    """Register a function as the handler of the calls with these names."""
 
     def register(handler: Handler) -> Handler:
         HANDLERS.update(dict.fromkeys(names, handler))
@@ -33,8 +33,8 @@ def handles(*names: str) -> Callable[[Handler], Handler]:
 
 
 def unknown(trace: Trace, call: Call) -> None:
-    """Freeze all that goes into a call that no rule knows."""
-    reason = trace.reason("passes through an operation that is not understood")
+    """Freeze the arguments of a call that has no handler, or that its handler cannot follow."""
+    reason = trace.reason("passes through an operation that is not supported")
     for tensor in call.tensors():
         trace.freeze(tensor, reason)
 
