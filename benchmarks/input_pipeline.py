@@ -1,6 +1,6 @@
-"""Print the share of a training epoch that each shipped config spends waiting for data.
+"""Print the share of a training epoch that each packaged config spends waiting for data.
 
-Lightning's own profiler times both, at the config's default batch size::
+Lightning's profiler times both, at the config's own batch size::
 
     python benchmarks/input_pipeline.py --data-dir DIR
 """
@@ -15,6 +15,7 @@ from lightning.pytorch.profilers import SimpleProfiler
 
 from lit_compress.cli import PACKAGED, run
 
+#: Names of the profiler's entries.
 WAITING = "[_TrainingEpochLoop].train_dataloader_next"
 EPOCH = "run_training_epoch"
 
@@ -39,13 +40,13 @@ def waiting_share(config: Path, data_dir: str, batches: int) -> tuple[float, int
     if not isinstance(profiler, SimpleProfiler):
         raise TypeError(f"expected Lightning's SimpleProfiler, got {type(profiler).__name__}")
     durations = profiler.recorded_durations
-    # The first batch also starts the loader: it is waited for once, whatever the epoch's length.
+    # The first wait also starts the loader, once an epoch, however long the epoch is.
     share = sum(durations[WAITING]) / sum(durations[EPOCH])
     return share, data.batch_size
 
 
 def main() -> None:
-    """Print one line a config."""
+    """Print one line for each config."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-dir", default="data")
     parser.add_argument("--batches", type=int, default=100)

@@ -1,12 +1,13 @@
-"""Print how fast the int8 file is against everything it could be compared with.
+"""Print the speed of the int8 file, against float networks and the int8 files of other tools.
 
 ::
 
     python benchmarks/int8_latency.py [--networks mobilenet_v2] [--batches 1 32] [--threads 1 2]
 
-Needs the ``peers`` extra. Each contender lives in a process of its own and sleeps while the others
-run; in each round all are timed in turn, in an order drawn anew. Figures are ratios within a round:
-their median, and its bootstrap interval at 95 %. Weights are random: they do not change the time.
+Needs the ``peers`` extra. Each contender runs in a process of its own, which sleeps while the
+others run. Each round times all contenders in turn, in a new random order. Figures are ratios
+within a round: the median, and its bootstrap interval at 95 %. Weights are random, as they do not
+change the time.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ import numpy as np
 
 from lit_compress.artifact import OnnxModel, sqnr_db
 
-if TYPE_CHECKING:  # the runtimes' processes do without torch
+if TYPE_CHECKING:  # the processes of the runtimes must not import torch
     from torch import Tensor, nn
 
-#: The paper's networks, and the image size that it gave them.
+#: The paper's networks, with the side length in pixels of its images.
 SIZES = {"mobilenet_v2": 32, "shufflenet_v2": 32, "alexnet": 224}
 CONTENDERS = (
     "eager fp32",
@@ -41,7 +42,7 @@ CONTENDERS = (
     "openvino nncf",
     "openvino ours",
 )
-#: What is claimed: this contender against that one.
+#: The pairs to compare: the time of the second one is divided by that of the first.
 CLAIMS = (
     ("onnxruntime ours", "eager fp32"),
     ("onnxruntime ours", "compiled fp32"),
@@ -51,11 +52,12 @@ CLAIMS = (
     ("openvino ours", "openvino fp32"),
     ("openvino ours", "openvino nncf"),
 )
+#: Seconds that a contender is timed for in each round.
 SLICE = 0.01
 
 
 def build(name: str) -> nn.Module:
-    """Return a network with batch norms that are not neutral."""
+    """Return a network with random weights, also in its batch norms, in eval mode."""
     import torch
     from torch import nn
 
@@ -78,7 +80,7 @@ def build(name: str) -> nn.Module:
 
 
 def prepare(name: str, folder: Path) -> None:
-    """Write the files that the contenders run."""
+    """Write the files that the contenders run, and print their quality and size."""
     import torch
 
     from lit_compress.export.onnx import write_onnx
@@ -100,6 +102,7 @@ def prepare(name: str, folder: Path) -> None:
 
 
 def _quantize_static(folder: Path, images: Tensor) -> None:
+    """Write the int8 file of onnxruntime's own quantisation."""
     from onnxruntime.quantization import (
         CalibrationDataReader,
         QuantFormat,
@@ -129,6 +132,7 @@ def _quantize_static(folder: Path, images: Tensor) -> None:
 
 
 def _nncf(folder: Path, images: Tensor) -> None:
+    """Write the int8 file of NNCF, OpenVINO's own quantisation."""
     import nncf
     import openvino
 
@@ -140,7 +144,17 @@ def _nncf(folder: Path, images: Tensor) -> None:
 def serve(
     pipe: Connection, contender: str, name: str, folder: str, batch: int, threads: int
 ) -> None:
-    """Time one contender, a slice at each request, in a process of its own."""
+    """Time one contender in this process, for a short slice at each request.
+
+    Args:
+        pipe: Sends the number of calls in a slice once it is ready. Then takes True for the next
+            slice or False to end, and sends the seconds of one call.
+        contender: One of ``CONTENDERS``.
+        name: Name of the network.
+        folder: Folder of the files.
+        batch: Number of images in a batch.
+        threads: Number of threads of the runtime.
+    """
     warnings.simplefilter("ignore")
     shape = (batch, 1, SIZES[name], SIZES[name])
     images = np.random.default_rng(0).normal(size=shape).astype(np.float32)
@@ -152,7 +166,7 @@ def serve(
     count = max(1, round(SLICE / (perf_counter() - start)))
     pipe.send(count)
     while pipe.recv():
-        run()  # brings its data back into the cache after the others
+        run()  # fills the caches again, which the other contenders used
         start = perf_counter()
         for _ in range(count):
             run()
@@ -162,6 +176,7 @@ def serve(
 def _runner(
     contender: str, name: str, folder: Path, images: np.ndarray, threads: int
 ) -> Callable[[], Any]:
+    """Return a function that runs a contender once."""
     runtime, _, kind = contender.partition(" ")
     if runtime == "onnxruntime":
         file = {"fp32": "fp32.onnx", "ours": "ours.onnx"}.get(kind, "static.onnx")
@@ -203,7 +218,7 @@ def _openvino(path: Path, images: np.ndarray, threads: int) -> Callable[[], Any]
 
 
 def timed(name: str, folder: Path, batch: int, threads: int, rounds: int) -> dict[str, np.ndarray]:
-    """Return the time of a call of each contender, by round."""
+    """Return the seconds of one call of each contender, by round."""
     context, random = get_context("spawn"), np.random.default_rng(0)
     pipes: dict[str, Connection] = {}
     workers = []
@@ -212,7 +227,7 @@ def timed(name: str, folder: Path, batch: int, threads: int, rounds: int) -> dic
         arguments = (there, contender, name, str(folder), batch, threads)
         workers.append(context.Process(target=serve, args=arguments, daemon=True))
         workers[-1].start()
-        here.recv()  # one after the other: they would disturb each other's start
+        here.recv()  # they start one at a time, not to disturb each other
         pipes[contender] = here
     times = {contender: np.empty(rounds) for contender in CONTENDERS}
     for index in range(rounds):
@@ -228,7 +243,7 @@ def timed(name: str, folder: Path, batch: int, threads: int, rounds: int) -> dic
 
 
 def report(times: dict[str, np.ndarray]) -> None:
-    """Print each claim: how many times faster, and the interval."""
+    """Print for each pair how many times faster the first one is, with the interval."""
     random = np.random.default_rng(0)
     for ours, other in CLAIMS:
         ratios = times[other] / times[ours]

@@ -1,6 +1,6 @@
-"""Print how often a comparison of a network with itself, or with its copy, claims a difference.
+"""Print how often the latency comparison finds a difference where there is none (an A/A test).
 
-::
+A network is compared with itself and with its copy::
 
     python benchmarks/latency_aa.py
 """

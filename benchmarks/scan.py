@@ -1,15 +1,16 @@
-"""How long a sensitivity scan takes, against pruning and evaluating anew for each layer and level.
+"""Measure the time of a sensitivity scan, against a loop that evaluates the whole network.
 
     python benchmarks/scan.py
     python benchmarks/scan.py --checkpoint last.ckpt --network ShuffleNetV2 --data-dir DIR
 
-Without a checkpoint: the same layers, levels and images on both sides, and the same numbers out, of
-MobileNetV2 and ShuffleNetV2 on random images of 32 px. The loop copies the network, prunes a layer
-and evaluates, for each layer and level; both are timed in turn, layer by layer, some rounds long.
+Without a checkpoint: MobileNetV2 and ShuffleNetV2 on random images of 32 pixels, with the same
+layers, levels and images on both sides, which must give the same numbers. For each layer and level,
+the loop copies the network, prunes the layer and evaluates. Both are timed in turn, layer by layer,
+for several rounds.
 
-With one (of a network trained on FashionMNIST): our scan at its defaults against that loop over the
-whole validation set, for some evenly spaced layers, and whether both choose the same ratios. The
-last lines say how often they would, over many samples drawn from what the loop found of each image.
+With a checkpoint of a network trained on FashionMNIST: our scan with its defaults against that loop
+over the whole validation set, for some evenly spaced layers, and whether both choose the same
+ratios. The last lines estimate how often they do so, over many samples of the loop's images.
 """
 
 from __future__ import annotations
@@ -44,16 +45,16 @@ from lit_compress.sensitivity.trials import TrialRunner
 from lit_compress.trainer import Trainer
 
 RATIOS = [Fraction(repr(level)) for level in LEVELS]
-#: Samples drawn to tell how often a scan chooses as the whole set does.
+#: Number of samples for the estimate of how often a scan chooses the same ratio as all images.
 DRAWS = 200
 NETWORKS: dict[str, Any] = {"MobileNetV2": MobileNetV2, "ShuffleNetV2": ShuffleNetV2}
 Batch = tuple[Tensor, Tensor]
 
 
-def evaluated(
+def evaluate(
     module: LightningModule, batches: Iterable[Batch]
 ) -> tuple[dict[str, float], np.ndarray]:
-    """Return accuracy and loss over batches, by a plain loop, and which images were right."""
+    """Return accuracy and loss over batches, and whether each image was classified correctly."""
     loss, hits = 0.0, []
     with torch.no_grad():
         for images, labels in batches:
@@ -64,23 +65,23 @@ def evaluated(
     return {"val_acc": float(right.mean()), "val_loss": loss / len(right)}, right
 
 
-def looped(
+def evaluate_levels(
     module: LightningModule, name: str, batches: Iterable[Batch]
 ) -> list[tuple[dict[str, float], np.ndarray]]:
-    """Prune a layer by each level, on a copy each, and evaluate."""
+    """Prune a layer by each level, each on a new copy of the network, and evaluate."""
     found = []
     for ratio in RATIOS:
-        made = copy.deepcopy(module)
-        weight = prunable_weights(made)[name]
+        pruned = copy.deepcopy(module)
+        weight = prunable_weights(pruned)[name]
         with torch.no_grad():
             if ratio:
                 weight.mul_(magnitude_masks({name: weight}, ratio)[name])
-        found.append(evaluated(made, batches))
+        found.append(evaluate(pruned, batches))
     return found
 
 
 def same_work(images: int, every: int, rounds: int) -> None:
-    """Print a line a network: the same layers, levels and images on both sides."""
+    """Print a line for each network, with the same layers, levels and images on both sides."""
     generator = torch.Generator().manual_seed(0)
     for kind in NETWORKS.values():
         seed_everything(0, verbose=False)
@@ -105,7 +106,13 @@ def same_work(images: int, every: int, rounds: int) -> None:
 
 @dataclass(frozen=True)
 class Round:
-    """Seconds that a scan's preparation and its layers took on both sides, and rows that differ."""
+    """One round of both sides.
+
+    Attributes:
+        ours: Seconds of our scan's preparation, then of each layer.
+        theirs: Seconds of the loop, in the same places; its preparation is 0.
+        wrong: Number of rows that differ.
+    """
 
     ours: list[float]
     theirs: list[float]
@@ -113,7 +120,7 @@ class Round:
 
 
 def _in_turn(trainer: Trainer, module: LightningModule, loader: Any, every: int) -> Round:
-    """Scan every n-th layer both ways, layer by layer."""
+    """Scan every n-th layer with both, in turn."""
     copied, sample = clone(trainer, module), draw(loader, None)
     targets = weight_targets(copied, "element")[:-1][::every]
     start = perf_counter()
@@ -126,7 +133,7 @@ def _in_turn(trainer: Trainer, module: LightningModule, loader: Any, every: int)
             for ratio in RATIOS
         ]
         middle = perf_counter()
-        expected = looped(copied, target.name, loader)
+        expected = evaluate_levels(copied, target.name, loader)
         theirs.append(perf_counter() - middle)
         ours.append(middle - start)
         wrong += sum(not _same(a, b) for a, (b, _) in zip(found, expected, strict=True))
@@ -134,7 +141,7 @@ def _in_turn(trainer: Trainer, module: LightningModule, loader: Any, every: int)
 
 
 def at_the_defaults(network: str, checkpoint: str, data_dir: str, layers: int) -> None:
-    """Print how much faster a scan at its defaults is, and whether it chooses the same."""
+    """Print how much faster a scan with its defaults is, and whether it chooses the same ratios."""
     module = NETWORKS[network](in_channels=1)
     load_weights(module, checkpoint)
     data = FashionMNISTDataModule(data_dir)
@@ -157,7 +164,7 @@ def at_the_defaults(network: str, checkpoint: str, data_dir: str, layers: int) -
     right: list[np.ndarray] = []
     for name in chosen:
         start = perf_counter()
-        rows = looped(module, name, cast("Iterable[Batch]", data.val_dataloader()))
+        rows = evaluate_levels(module, name, cast("Iterable[Batch]", data.val_dataloader()))
         theirs += perf_counter() - start
         right.append(np.stack([hits for _, hits in rows]))
         best = chosen_ratio(right[-1])
@@ -181,14 +188,14 @@ def chosen_ratio(right: np.ndarray) -> Fraction:
     """Return the ratio that a scan chooses.
 
     Args:
-        right: By level and image, whether the image's class was found.
+        right: Whether each image was classified correctly, levels x images.
     """
     drops = dict(zip(RATIOS, right[0].mean() - right.mean(1), strict=True))
     return largest_tolerated(drops, 0.01 + 1e-9)
 
 
 def _agreement(right: np.ndarray, labels: np.ndarray, images: int) -> float:
-    """Return how often a sample chooses as all images do, within one level."""
+    """Return the share of samples that choose the same ratio as all images, within one level."""
     best, random = chosen_ratio(right), np.random.default_rng(0)
     found = [chosen_ratio(right[:, stratified(labels, images, random)]) for _ in range(DRAWS)]
     return float(np.mean([abs(one - best) <= Fraction(1, 10) for one in found]))
@@ -210,7 +217,7 @@ def _trainer() -> Trainer:
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--every", type=int, default=3, help="every n-th layer")

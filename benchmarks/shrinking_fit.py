@@ -1,11 +1,11 @@
-"""How much faster training gets as channels leave.
+"""Measure how much faster training gets when channels are removed.
 
     python benchmarks/shrinking_fit.py [rounds]
 
-Each network trains nine epochs of random images without pruning, with ``FilterPruning(0.7)``
-(cubic) that removes at every event, and with one that removes at the end: in turn, several rounds.
-Printed are the time of each epoch over that of the first epoch without pruning, and the total over
-that of no pruning: medians.
+Each network trains nine epochs on random images: without pruning, with ``FilterPruning(0.7)`` that
+removes channels at every pruning step (of a cubic schedule), and with one that removes them at the
+end. The three run in turn, for several rounds. Printed are medians: the time of each epoch divided
+by the first epoch without pruning, and the total time divided by that without pruning.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from lit_compress.callbacks import FilterPruning
 from lit_compress.modules import AlexNet, MobileNetV2, ShuffleNetV2
 
 EPOCHS = 9
+#: Class, side length in pixels, and number of training images of each network.
 NETWORKS: dict[str, tuple[type[LightningModule], int, int]] = {
     "MobileNetV2": (MobileNetV2, 32, 1536),
     "ShuffleNetV2": (ShuffleNetV2, 32, 1536),
@@ -33,23 +34,28 @@ NETWORKS: dict[str, tuple[type[LightningModule], int, int]] = {
 
 
 class Clock(Callback):
-    """Notes how long each epoch takes, what precedes its first batch included."""
+    """Records the seconds of each epoch, including the work before its first batch."""
 
     def __init__(self) -> None:
         self.epochs: list[float] = []
         self.started = 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note the time; this callback comes first."""
+        """Record the start; this callback runs before the others."""
         self.started = perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note the time that the epoch took."""
+        """Record the seconds since the start of the epoch."""
         self.epochs.append(perf_counter() - self.started)
 
 
 def fit(name: str, shrink: str | None) -> tuple[float, list[float]]:
-    """Return the seconds of a fit, and those of its epochs."""
+    """Return the seconds of a fit, and of each of its epochs.
+
+    Args:
+        name: Name of the network.
+        shrink: When FilterPruning removes channels; None trains without pruning.
+    """
     seed_everything(0, verbose=False)
     kind, size, images = NETWORKS[name]
     module = kind(in_channels=3)
@@ -74,7 +80,7 @@ def fit(name: str, shrink: str | None) -> tuple[float, list[float]]:
 
 
 def main(rounds: int) -> None:
-    """Print a table a network."""
+    """Print a table for each network."""
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     print(f"{torch.get_num_threads()} threads, {rounds} rounds")
@@ -91,8 +97,8 @@ def main(rounds: int) -> None:
                 median(r[kind][1][epoch] / one for r, one in zip(results, first, strict=True))
                 for epoch in range(EPOCHS)
             ]
-            shown = " ".join(f"{epoch:.2f}" for epoch in epochs)
-            print(f"  shrink={kind or 'none':5}  total {total:.2f}x  epochs {shown}", flush=True)
+            ratios = " ".join(f"{epoch:.2f}" for epoch in epochs)
+            print(f"  shrink={kind or 'none':5}  total {total:.2f}x  epochs {ratios}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Print what pruning callbacks add to a training step.
+"""Print the time that pruning callbacks add to a training step.
 
-Each network is fitted for a few steps without a callback, with ``MagnitudePruning``, with
-``RulePruning`` (filters of convolutions and elements of linear layers, held at zero) and with
-Lightning's ``ModelPruning``, in turn, round after round; a step's time is from its batch's start to
-its end, of the same fits. The figure is the median over the rounds of the ratio of median steps.
-``ModelPruning`` cannot take weights in channels-last order, which is these modules' default: it is
-compared with fits in plain order::
+Each network trains for a few steps without a callback, with ``MagnitudePruning``, with
+``RulePruning`` (which keeps filters of convolutions and elements of linear layers at zero) and with
+Lightning's ``ModelPruning``. They run in turn, round after round. A step is timed from the start to
+the end of its batch. The figure is the median over the rounds of the ratio of median steps.
+``ModelPruning`` cannot handle the channels-last memory format, the default of these modules, so it
+is compared with fits in the contiguous format::
 
     python benchmarks/step_overhead.py
 """
@@ -31,6 +31,7 @@ from lit_compress.callbacks import MagnitudePruning, RulePruning
 from lit_compress.modules import AlexNet, MobileNetV2, ShuffleNetV2
 
 NETWORKS = {"MobileNetV2": MobileNetV2, "ShuffleNetV2": ShuffleNetV2, "AlexNet": AlexNet}
+#: The fit that each callback is compared with.
 BASES = {
     "MagnitudePruning": "none",
     "RulePruning": "none",
@@ -47,16 +48,16 @@ class StepTimer(Callback):
         self._start = 0.0
 
     def on_train_batch_start(self, *_: Any) -> None:
-        """Note the time."""
+        """Record the start of the batch."""
         self._start = perf_counter()
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Add the time since the batch's start."""
+        """Record the seconds since the start of the batch."""
         self.steps.append(perf_counter() - self._start)
 
 
 def callbacks(arm: str, module: LightningModule) -> list[Callback]:
-    """Return the pruning callback of an arm: half of all conv and linear weights, at once."""
+    """Return the pruning callback of an arm; it prunes half of all weights at once."""
     if arm == "MagnitudePruning":
         return [MagnitudePruning(0.5, Schedule(shape="one_shot"))]
     if arm == "RulePruning":
@@ -78,7 +79,7 @@ def callbacks(arm: str, module: LightningModule) -> list[Callback]:
 
 
 def step_time(arm: str, kind: Callable[..., LightningModule], batch_size: int, steps: int) -> float:
-    """Return the median step of a short fit."""
+    """Return the median seconds of a step in a short fit."""
     torch.manual_seed(0)
     module = kind(
         channels_last=kind is not AlexNet and arm not in ("ModelPruning", "none, plain order")
@@ -98,11 +99,11 @@ def step_time(arm: str, kind: Callable[..., LightningModule], batch_size: int, s
     )
     loader: DataLoader[Any] = DataLoader(ConcatDataset([data] * steps), batch_size=batch_size)
     trainer.fit(module, loader, loader if arm == "ModelPruning" else None)
-    return median(timer.steps[steps:])  # of the second epoch: ModelPruning masks after the first
+    return median(timer.steps[steps:])  # the second epoch, as ModelPruning prunes after the first
 
 
 def main() -> None:
-    """Print one line a network."""
+    """Print one line for each network."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--steps", type=int, default=12)

@@ -1,13 +1,14 @@
-"""The three networks on both data sets: test accuracy in float and of the int8 file.
+"""Measure the test accuracy of the three networks on both data sets, in float and in int8.
 
     python experiments/int8_accuracy.py --data-dir DIR --runs runs [--calibration histogram]
 
-The table in README is of trainings with ``--trainer.max_epochs`` (and the schedule's ``T_max``) of
-4 and 6 for ShuffleNetV2 on FashionMNIST and CIFAR-10, 3 and 4 for MobileNetV2, 1 for AlexNet.
+Takes the checkpoint ``RUNS/<config>/version_0/checkpoints/last.ckpt`` of each of the six packaged
+configs, where it exists, and converts it with the default settings. Prints both accuracies on the
+test images, how often both predict the same class, the SQNR, and the size of the file divided by
+that of the float weights.
 
-Takes ``RUNS/<config>/version_0/checkpoints/last.ckpt`` of each of the six packaged configs (those
-that are there), converts it with the default settings, and prints accuracies on the test images,
-agreement of the arg-max, SQNR, and the size of the file against that of the float weights.
+For the table in the README, ShuffleNetV2 trained for 4 epochs on FashionMNIST and 6 on CIFAR-10,
+MobileNetV2 for 3 and 4, and AlexNet for 1 (``--trainer.max_epochs``, and the schedule's ``T_max``).
 """
 
 from __future__ import annotations
@@ -38,13 +39,14 @@ NETWORKS: dict[str, Any] = {
     "mobilenet_v2": MobileNetV2,
     "alexnet": AlexNet,
 }
-#: For calibration, of 64 images, as in configs/quantize.yaml.
+#: Number of calibration batches of 64 images, as in configs/quantize.yaml.
 BATCHES = 64
+#: Channels of the images of each data set.
 CHANNELS = {"fashion_mnist": 1, "cifar10": 3}
 
 
 def data_of(name: str, network: str, data_dir: str) -> ImageDataModule:
-    """Return a data set as the packaged config has it."""
+    """Return a data set with the settings of the packaged config."""
     size = 64 if network == "alexnet" else None
     if name == "cifar10":
         return CIFAR10DataModule(data_dir, image_size=size)
@@ -122,9 +124,15 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 artifact = f"{folder}/artifact"
                 checkpoint = run / "last.ckpt"
-                lines.append(
-                    row(network, name, checkpoint, words.data_dir, artifact, words.calibration)
+                line = row(
+                    network,
+                    name,
+                    checkpoint,
+                    data_dir=words.data_dir,
+                    folder=artifact,
+                    calibration=words.calibration,
                 )
+                lines.append(line)
     print("network        data set          float     int8   change  agreement  SQNR dB     file")
     print("\n".join(lines))
 

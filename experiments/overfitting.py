@@ -1,12 +1,17 @@
-"""Does pruning cure overfitting? ShuffleNetV2 and MobileNetV2 on FashionMNIST, several seeds.
+"""Test whether pruning reduces overfitting, with ShuffleNetV2 and MobileNetV2 on FashionMNIST.
 
     python experiments/overfitting.py --data-dir DIR --out DIR [--network ShuffleNetV2] [--seeds 3]
 
-Four steps a seed, each from the weights of the one before it: ``reference`` as the packaged configs
-train, ``overfitted`` from it with ``Overfitting``, and from that ``pruned`` and its control
-``continued``, which trains on for the same epochs without pruning, dropout, batch norms and
-augmentation back on as for ``pruned``. Each step leaves its weights and a JSON file under
-``--out``; started again, the script goes on where it was. The table is made from those files alone.
+Each seed has four steps, and each step starts from the weights of an earlier one:
+
+- ``reference`` trains with the settings of the packaged configs;
+- ``overfitted`` continues from ``reference`` with the callback ``Overfitting``;
+- ``pruned`` continues from ``overfitted`` with pruning, and dropout, batch norms and augmentation
+  are on again;
+- ``continued``, the control, is the same as ``pruned`` without the pruning.
+
+Each step writes its weights and a JSON file to ``--out``. A script that was stopped continues from
+these files. The table is made from the JSON files alone.
 """
 
 from __future__ import annotations
@@ -38,12 +43,12 @@ NETWORKS: dict[str, Callable[..., ImageClassifier]] = {
     "ShuffleNetV2": ShuffleNetV2,
     "MobileNetV2": MobileNetV2,
 }
-#: Test accuracy in per cent: reference, overfitted, pruned.
+#: Published test accuracies in per cent: reference, overfitted, pruned.
 PUBLISHED = {
     "ShuffleNetV2": {"paper": (90.36, 89.71, 91.01), "reproduction": (89.71, 89.98, 89.95)},
     "MobileNetV2": {"paper": (90.75, 90.55, 91.26), "reproduction": (90.23, 90.60, 90.79)},
 }
-#: Which step's weights each step starts from.
+#: The step whose weights each step starts from.
 STEPS = {
     "reference": None,
     "overfitted": "reference",
@@ -53,11 +58,11 @@ STEPS = {
 
 
 class Subset(FashionMNISTDataModule):
-    """FashionMNIST with the first so many of its training images.
+    """FashionMNIST with only the first of its training images.
 
     Args:
-        data_dir: Root of the data.
-        images: How many training images to keep; validation and test stay whole.
+        data_dir: Folder of the data.
+        images: Number of training images; all validation and test images are kept.
     """
 
     def __init__(self, data_dir: str, images: int) -> None:
@@ -65,7 +70,7 @@ class Subset(FashionMNISTDataModule):
         self.images = images
 
     def setup(self, stage: str) -> None:
-        """Read the images, and keep the first."""
+        """Read the images, and keep the first of the training images."""
         super().setup(stage)
         if "train" in self.datasets:
             train = self.datasets["train"]
@@ -74,18 +79,18 @@ class Subset(FashionMNISTDataModule):
 
 
 def pruning(share: float) -> Callback:
-    """Return what prunes as the paper: filters of convolutions, elements of the classifier."""
+    """Return a callback that prunes as in the paper: filters of convolutions, else elements."""
     return RulePruning(target=share, schedule=Schedule(shape="one_shot"), shrink="never")
 
 
 def epochs_of(step: str, words: argparse.Namespace) -> int:
-    """Return the epochs of a step."""
+    """Return the number of epochs of a step."""
     own: dict[str, int] = {"reference": words.epochs, "overfitted": words.overfit_epochs}
     return own.get(step, int(words.pruned_epochs))
 
 
 def optimizer_of(step: str, words: argparse.Namespace) -> dict[str, Any]:
-    """Return the module's optimizer and schedule: the packaged config's, then the paper's."""
+    """Return the module's optimizer arguments: the packaged config's first, the paper's later."""
     sgd = torch.optim.SGD
     if step == "reference":
         cosine = torch.optim.lr_scheduler.CosineAnnealingLR
@@ -114,7 +119,7 @@ def accuracies(module: ImageClassifier, data: Subset) -> dict[str, float]:
 
 
 def run(network: str, seed: int, step: str, words: argparse.Namespace) -> None:
-    """Take one step, from where a killed one left off, and write down what it reached."""
+    """Do one step, continue it if it was stopped, and write its result."""
     folder = Path(words.out) / network / f"seed{seed}"
     before = STEPS[step]
     seed_everything(seed, verbose=False)
@@ -160,7 +165,7 @@ def run(network: str, seed: int, step: str, words: argparse.Namespace) -> None:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    """Write a file whole or not at all."""
+    """Write a file completely or not at all."""
     temporary = path.with_suffix(".tmp")
     with temporary.open("w") as file:
         json.dump(content, file, indent=1)
@@ -170,7 +175,7 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 
 
 def table(out: str) -> str:
-    """Return the table of all that is under a folder."""
+    """Return the table of all results in a folder."""
     found = [json.loads(path.read_text()) for path in sorted(Path(out).rglob("seed*/*.json"))]
     lines = []
     for network in dict.fromkeys(result["network"] for result in found):
@@ -203,7 +208,7 @@ def _line(results: list[dict[str, Any]], step: str) -> str:
 
 
 def _differences(results: list[dict[str, Any]]) -> str:
-    """Return test accuracy of the pruned network over the others', seed for seed."""
+    """Return by how much the pruned network's test accuracy exceeds the others', by seed."""
     by = {(r["seed"], r["step"]): r["test"] for r in results}
     parts = []
     for other in ("overfitted", "continued", "reference"):
@@ -220,7 +225,7 @@ def _spread(values: list[float], sign: str = "") -> str:
 
 
 def main() -> None:
-    """Take the steps that are not taken yet, and print the table."""
+    """Do the steps that are not done yet, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-dir", default="data")
     parser.add_argument("--out", default="runs/overfitting")

@@ -1,11 +1,11 @@
-"""The paper's sensitivity figures: six networks, pruned without training, at ratios from 0 to 1.
+"""Draw the paper's sensitivity figures: six networks, pruned without training, ratios 0 to 1.
 
     python experiments/sensitivity.py --data-dir DIR [--epochs N] [--images N]
 
-Trains each network with its packaged config unless ``runs/NAME/version_0`` holds one, scans it as
-the paper's original code prunes (filters of convolutions, elements of linear layers), leaves the
-figure under ``docs/sensitivity`` and prints a line: the accuracy, and what the whole network may
-lose while it drops by no more than a point. Killed, it goes on where it was.
+Trains each network with its packaged config, unless ``runs/NAME/version_0`` has a checkpoint. Scans
+it as the paper's original code prunes (filters of convolutions, elements of linear layers), writes
+the figure to ``docs/sensitivity``, and prints the accuracy with all layers pruned at each ratio. A
+script that was stopped continues.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FIGURES = Path(__file__).parent.parent / "docs" / "sensitivity"
 
 
 def trained(name: str, data_dir: str, runs: Path, epochs: int | None) -> Path:
-    """Return the checkpoint of a config's run; train it if there is none."""
+    """Return the checkpoint of a config's run; train first if there is none."""
     found = runs / name / "version_0" / "checkpoints" / "last.ckpt"
     if not found.is_file():
         words = ["fit", "--config", f"{name}.yaml", f"--data.data_dir={data_dir}"]
@@ -44,7 +44,7 @@ def trained(name: str, data_dir: str, runs: Path, epochs: int | None) -> Path:
 
 
 def scanned(name: str, checkpoint: Path, data_dir: str, runs: Path, images: int) -> list[Row]:
-    """Scan a network and return the rows of all its layers pruned at one ratio."""
+    """Scan a network and return the rows with all layers pruned at one ratio."""
     folder = runs / "sensitivity" / name
     words = ["scan", "--config", f"{name}.yaml", f"--data.data_dir={data_dir}"]
     words += [f"--ckpt_path={checkpoint}", f"--dirpath={folder}", "--granularity=original"]
@@ -59,7 +59,7 @@ def scanned(name: str, checkpoint: Path, data_dir: str, runs: Path, images: int)
 
 
 def main() -> None:
-    """Print a line a network."""
+    """Print a line for each network."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-dir", default="data")
     parser.add_argument("--runs", type=Path, default=Path("runs"))

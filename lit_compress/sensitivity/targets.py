@@ -104,13 +104,18 @@ def weight_targets(
         else:
             check_filters({name: rule} if weight.dim() > 2 else {}, dims)
         units = weight.numel() if rule.granularity == "element" else weight.shape[dims[name]]
-        pruned = _masking(module, {name: rule})
-        tensors = (first[id(weight)],)
-        found.append(Target(name, tensors, units, rule.granularity, rule.importance, pruned))
+        target = Target(
+            name=name,
+            tensors=(first[id(weight)],),
+            units=units,
+            granularity=rule.granularity,
+            importance=rule.importance,
+            pruned=_masking(module, {name: rule}),
+        )
+        found.append(target)
         ruled[name] = rule
-    units = sum(target.units for target in found)
     every = tuple(first[id(weight)] for weight in weights.values())
-    return [*found, Target(WHOLE, every, units, None, None, _masking(module, ruled))]
+    return [*found, _whole(found, every, _masking(module, ruled))]
 
 
 def channel_targets(
@@ -156,13 +161,29 @@ def channel_targets(
     for group in groups:
         weight = _filter_weight(graph, group)
         kind: Granularity = "filter" if tensors[weight].dim() > 2 else "neuron"
-        pruned = _zeroing_readers(module, graph, [group], scores)
-        names = _readers(graph, [group])
-        found.append(Target(weight, names, len(group.channels), kind, name, pruned))
-    units = sum(target.units for target in found)
-    readers = _readers(graph, groups)
+        target = Target(
+            name=weight,
+            tensors=_readers(graph, [group]),
+            units=len(group.channels),
+            granularity=kind,
+            importance=name,
+            pruned=_zeroing_readers(module, graph, [group], scores),
+        )
+        found.append(target)
     pruned = _zeroing_readers(module, graph, groups, scores)
-    return [*found, Target(WHOLE, readers, units, None, None, pruned)]
+    return [*found, _whole(found, _readers(graph, groups), pruned)]
+
+
+def _whole(targets: Sequence[Target], tensors: tuple[str, ...], pruned: Prune) -> Target:
+    """Return the target that stands for all layers together."""
+    return Target(
+        name=WHOLE,
+        tensors=tensors,
+        units=sum(target.units for target in targets),
+        granularity=None,
+        importance=None,
+        pruned=pruned,
+    )
 
 
 def check_levels(levels: Sequence[float]) -> tuple[Fraction, ...]:
