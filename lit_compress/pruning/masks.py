@@ -27,7 +27,7 @@ def exact_share(value: float | Fraction) -> Fraction:
         raise InvalidArgumentError(f"target must be a number in [0, 1), got {value!r}")
     if not 0 <= value < 1:  # also refuses NaN
         raise InvalidArgumentError(
-            f"target must be in [0, 1), the share to prune (0.8 prunes 80 %), got {value!r}"
+            f"target must be in [0, 1), the share to remove (0.8 removes 80 %), got {value!r}"
         )
     return value if isinstance(value, Fraction) else Fraction(repr(float(value)))
 
