@@ -1,28 +1,70 @@
 # make quickstart | test | lint | help; PYTHON, VENV and PIP_INDEX_URL (see pip's manual) can be set.
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint
+.PHONY: help quickstart test fast lint minimum nightly slow slow-pruning slow-quantization slow-runs mutants
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Environment with the oldest versions that setup.cfg allows.
+MINIMUM ?= .venv-minimum
 # A CPU-only PyTorch: make test PIP_INDEX='--index-url https://download.pytorch.org/whl/cpu --extra-index-url https://pypi.org/simple'
 PIP_INDEX ?=
+# One process a core, one thread each; the tests of a file share what it has fitted.
+PARALLEL := OMP_NUM_THREADS=1 TQDM_DISABLE=1
+WORKERS ?= auto
+XDIST := -n $(WORKERS) --dist loadfile
+# Tests without long fits: about a minute.
+FAST := tests/artifact tests/datamodules tests/golden tests/measure tests/modules tests/pruning tests/report \
+	tests/export tests/quantization/test_convert.py tests/test_cli_errors.py tests/test_errors.py \
+	tests/test_files.py tests/test_attributes.py tests/test_structure.py
+# What each of the three parts of the slow tests runs; each part ends within 30 minutes.
+SLOW_PRUNING := tests/pruning
+SLOW_QUANTIZATION := tests/quantization
+SLOW_RUNS := tests/callbacks tests/test_cli.py tests/test_end_to_end.py
+MUTANTS ?= 200
 
 $(VENV)/.stamp: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet $(PIP_INDEX) --editable '.[dev]'
 	touch $@
 
+$(MINIMUM)/.stamp: setup.cfg pyproject.toml .ci/minimum.txt
+	$(PYTHON) -m venv $(MINIMUM)
+	$(MINIMUM)/bin/pip install --quiet $(PIP_INDEX) --constraint .ci/minimum.txt --editable '.[test,plots]'
+	touch $@
+
 quickstart: $(VENV)/.stamp  ## Set up, then train, prune, quantise and report on embedded data.
 	$(BIN)/lit-compress fit --config quickstart.yaml
 
-test: $(VENV)/.stamp  ## Set up, then run the tests.
-	$(BIN)/pytest
+test: $(VENV)/.stamp  ## Set up, then run the tests and the examples of the docstrings.
+	$(PARALLEL) $(BIN)/pytest $(XDIST)
+
+fast: $(VENV)/.stamp  ## Run the tests that take no long fit, about a minute.
+	$(PARALLEL) $(BIN)/pytest $(XDIST) $(FAST)
 
 lint: $(VENV)/.stamp  ## Set up, then check style and types.
 	$(BIN)/ruff check lit_compress tests benchmarks experiments
 	$(BIN)/ruff format --check lit_compress tests benchmarks experiments
 	$(BIN)/mypy
 
+minimum: $(MINIMUM)/.stamp  ## Run the fast tests with the oldest versions that setup.cfg allows.
+	$(PARALLEL) $(MINIMUM)/bin/python -m pytest $(XDIST) $(FAST)
+
+slow: slow-pruning slow-quantization slow-runs  ## Run what needs real data, a second process, or minutes.
+
+slow-pruning: $(VENV)/.stamp  ## Slow tests of the channel analysis and of pruning.
+	$(PARALLEL) $(BIN)/pytest $(XDIST) -m slow $(SLOW_PRUNING)
+
+slow-quantization: $(VENV)/.stamp  ## Slow tests of int8 files.
+	$(PARALLEL) $(BIN)/pytest $(XDIST) -m slow $(SLOW_QUANTIZATION)
+
+slow-runs: $(VENV)/.stamp  ## Slow tests of whole runs: killed, resumed, in two processes, on real data.
+	$(BIN)/pytest -m slow $(SLOW_RUNS)
+
+mutants: $(VENV)/.stamp  ## Put small faults into the core, and count those that the tests notice.
+	$(BIN)/python tests/mutants/run.py --sample $(MUTANTS)
+
+nightly: slow mutants  ## All that make test leaves out.
+
 help:  ## Show this list.
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
