@@ -1,0 +1,131 @@
+"""Private names of other libraries that the package uses, each checked by its name.
+
+They may change without notice: after an upgrade, a failure here says which one did.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from pkgutil import resolve_name
+
+import pytest
+from lightning.pytorch import LightningModule, Trainer
+from torch import nn
+from torch.utils.data import DataLoader
+from torchmetrics import SumMetric
+
+ROOT = Path(__file__).parent.parent / "lit_compress"
+
+#: Found by import or on a class. A module with a private part in its path comes before the colon.
+IMPORTED = (
+    "lightning.fabric.utilities.data:_set_sampler_epoch",
+    "lightning.pytorch:Callback._generate_state_key",
+    "lightning.pytorch.strategies.launchers:_MultiProcessingLauncher",
+    "sys:_getframe",
+    "torch:Tensor._version",
+    "torch:_C._len_torch_function_stack",
+    "torch:_foreach_mul_",
+    "torch.nn.modules.batchnorm:_BatchNorm",
+    "torch.nn.modules.batchnorm:_NormBase",
+    "torch.nn.modules.conv:_ConvNd",
+    "torch.nn.modules.conv:_ConvTransposeNd",
+    "torch.nn.modules.dropout:_DropoutNd",
+    "torch.utils._pytree:KeyEntry",
+    "torch.utils._pytree:TreeSpec",
+    "torch.utils._pytree:tree_flatten",
+    "torch.utils._pytree:tree_flatten_with_path",
+    "torch.utils._pytree:tree_leaves",
+    "torch.utils._pytree:tree_map",
+    "torch.utils._pytree:tree_unflatten",
+)
+#: Set by ``__init__``, so an object is needed to look.
+ON_OBJECTS: dict[str, tuple[Callable[[], object], str]] = {
+    "Module": (
+        nn.Module,
+        "_buffers _forward_hooks _forward_pre_hooks _load_state_dict_pre_hooks _modules "
+        "_non_persistent_buffers_set _parameters",
+    ),
+    "LightningModule": (LightningModule, "_compiler_ctx _metric_attributes"),
+    "Metric": (SumMetric, "_computed _defaults"),
+    "DataLoader": (lambda: DataLoader([0]), "_iterator"),
+    "Trainer.fit_loop": (
+        lambda: Trainer(accelerator="cpu", logger=False, enable_checkpointing=False).fit_loop,
+        "_combined_loader _data_fetcher",
+    ),
+}
+#: In files and graphs that others write: keys of the hyperparameters in a checkpoint of the
+#: command line, and a part of a module's path in an exported graph. Tests of their own fail if
+#: they change: test_load.py in tests/checkpoints, test_operations.py in tests/quantization.
+IN_DATA = {"_class_path", "_instantiator", "_metadata_hook"}
+#: Parts of our own keys, and of names of operations.
+NOT_ATTRIBUTES = {"_acc", "_bytes", "_loss", "_pool", "_seconds", "_with_indices"}
+
+LISTED = {part for name in IMPORTED for part in name.replace(":", ".").split(".")}
+LISTED |= {name for _, names in ON_OBJECTS.values() for name in names.split()} | IN_DATA
+
+
+def private(name: str) -> bool:
+    return name.isidentifier() and name[0] == "_" and name != "_" and not name.endswith("__")
+
+
+def defined(tree: ast.Module) -> Iterator[str]:
+    """Yield the names that a module defines: functions, classes, variables and attributes."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            yield node.name
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.ctx, ast.Store)
+            and ast.unparse(node.value) == "self"
+        ):
+            yield node.attr
+
+
+def used(tree: ast.Module, ours: set[str], everywhere: set[str]) -> Iterator[str]:
+    """Yield the private names that a module uses and that the package does not define."""
+    literals = {part for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)
+                for part in node.values}  # fmt: skip
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            # What an object of ours is called, only its own module knows.
+            known = everywhere if ast.unparse(node.value) in ("self", "cls", "super()") else ours
+            yield from {node.attr} - known
+        elif isinstance(node, ast.Import):
+            yield from (part for alias in node.names for part in alias.name.split("."))
+        elif isinstance(node, ast.ImportFrom) and not str(node.module).startswith(ROOT.name):
+            yield from str(node.module).split(".")
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.Constant) and node not in literals:
+            yield from {str(node.value)} - ours - NOT_ATTRIBUTES
+
+
+def test_every_private_name_in_use_is_listed() -> None:
+    trees = {path: ast.parse(path.read_text("utf-8")) for path in ROOT.rglob("*.py")}
+    ours = {path: set(defined(tree)) for path, tree in trees.items()}
+    everywhere = set().union(*ours.values())
+    found = {
+        name: str(path)
+        for path, tree in trees.items()
+        for name in used(tree, ours[path], everywhere)
+        if private(name)
+    }
+    unknown = {name: path for name, path in found.items() if name not in LISTED}
+    assert not unknown, "private names of others, to be listed in this test"
+    stale = {name for name in LISTED if private(name)} - found.keys()
+    assert not stale, "listed here, but no longer in use"
+
+
+@pytest.mark.parametrize("name", IMPORTED)
+def test_it_can_be_imported(name: str) -> None:
+    assert resolve_name(name) is not None
+
+
+@pytest.mark.parametrize("owner", ON_OBJECTS)
+def test_objects_have_it(owner: str) -> None:
+    make, names = ON_OBJECTS[owner]
+    found = make()
+    assert not [f"{owner}.{name}" for name in names.split() if not hasattr(found, name)]
