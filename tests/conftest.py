@@ -22,6 +22,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from lit_compress.pruning import ChannelGraph, analyse, apply, make_plan
 from lit_compress.pruning.channels.trace import named_tensors
 
+#: Programs that tests start, which no doctest is looked for in.
+collect_ignore_glob = ["*_program.py", "make_golden.py"]
+
 
 class ForeignModule(LightningModule):
     """A user's own module: nothing of lit-compress in it, two logged keys, plain tensors."""

@@ -70,7 +70,7 @@ def test_each_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> No
 def test_the_docstrings_are_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["fit", "--trainer.callbacks.help=MagnitudePruning"])
-    assert "Share of the prunable weights that is zero in the end" in capsys.readouterr().out
+    assert "Share of the prunable weights that is zero at the end" in capsys.readouterr().out
 
 
 def test_configs_lists_every_packaged_config(capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,7 +103,7 @@ def test_checkpoint_of_a_smaller_network_is_tested_and_started_from(
     assert main(["test", *words]) == 0
     assert "test_acc" in capsys.readouterr().out
     assert main(["fit", *words, "--trainer.enable_checkpointing=false"]) == 2
-    assert "made with a pruning callback, which this run does not have" in capsys.readouterr().err
+    assert "saved with a pruning callback, which this run does not have" in capsys.readouterr().err
     module = lit_compress.load_from_checkpoint(ShuffleNetV2, checkpoint)
     assert module.model.conv5[0].out_channels == 512
 
@@ -125,7 +125,7 @@ def test_checkpoint_that_is_missing_or_cut_off_is_named(
     """One cut off was told as 'Invalid argument'."""
     cut = tmp_path / "cut.ckpt"
     cut.write_bytes(b"PK\x03\x04" + bytes(5000))
-    for path, message in ((cut, "is not complete"), ("no.ckpt", "is not a checkpoint")):
+    for path, message in ((cut, "is not complete"), ("no.ckpt", "there is no checkpoint")):
         assert main(["fit", "--config", str(config), f"--ckpt_path={path}"]) == 2
         assert message in capsys.readouterr().err
 

@@ -98,7 +98,7 @@ def test_the_file_is_measured_on_the_test_data(
         (["test", "--artifact=nowhere"], "nowhere is not an artefact"),
         (["test", "--artifact=nowhere", "--ckpt_path=x"], "and no ckpt_path"),
         (["quantize", "--ckpt_path=nowhere"], "ckpt_path: there is no file"),
-        (["quantize", "--max_drop=0.1"], "max_drop needs a metric to keep"),
+        (["quantize", "--max_drop=0.1"], "max_drop needs a metric: set monitor"),
         (["quantize", "--opset=3"], "opset must be from 18 to 23"),
         (["quantize", "--monitor=acc"], "monitor 'acc' is not logged"),
     ],

@@ -187,7 +187,9 @@ def test_code_in_a_file_is_refused_and_not_run(packed: bool, tmp_path: Path) -> 
         torch.save(content, path)
     else:
         path.write_bytes(pickle.dumps(content))
-    with pytest.raises(CheckpointError, match=r"a\.ckpt (contains more than weights|cannot be read)"):
+    with pytest.raises(
+        CheckpointError, match=r"a\.ckpt (contains more than weights|cannot be read)"
+    ):
         load_from_checkpoint(Net, path)
     assert not mark.exists()
 
@@ -282,10 +284,14 @@ def altered(fitted: Path, path: Path, **hyperparameters: Any) -> Path:
 
 @CLI
 def test_a_checkpoint_of_another_class_is_refused(fitted: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"is of .*ShuffleNetV2, which is not an imported subclass of Mobile"):
+    with pytest.raises(
+        CheckpointError, match=r"is of .*ShuffleNetV2, which is not an imported subclass of Mobile"
+    ):
         load_from_checkpoint(MobileNetV2, fitted)
     path = altered(fitted, tmp_path / "a.ckpt", _class_path="this.Net")
-    with pytest.raises(CheckpointError, match=r"is of this\.Net, which is not an imported subclass of"):
+    with pytest.raises(
+        CheckpointError, match=r"is of this\.Net, which is not an imported subclass of"
+    ):
         load_from_checkpoint(LightningModule, path)
 
 

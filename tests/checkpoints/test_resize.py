@@ -22,46 +22,46 @@ def pruned() -> tuple[ForeignModule, dict]:
 
 def test_module_takes_the_shapes_it_loads_until_it_is_let_go() -> None:
     module, checkpoint = pruned()
-    whole, fitting = ForeignModule(), CheckpointResizer()
-    fitting.attach(whole)
+    whole, resizer = ForeignModule(), CheckpointResizer()
+    resizer.attach(whole)
     whole.load_state_dict(module.state_dict())
-    fitting.confirm(whole, checkpoint, {})
+    resizer.check_record(whole, checkpoint, {})
     assert whole.net[0].out_channels == module.net[0].out_channels < 8
-    fitting.detach()
+    resizer.detach()
     with pytest.raises(RuntimeError, match="size mismatch"):
         whole.load_state_dict(ForeignModule().state_dict())
 
 
 def test_shapes_without_a_record_are_refused_afterwards() -> None:
     module, _ = pruned()
-    whole, fitting = ForeignModule(), CheckpointResizer()
-    fitting.attach(whole)
+    whole, resizer = ForeignModule(), CheckpointResizer()
+    resizer.attach(whole)
     whole.load_state_dict(module.state_dict())
     with pytest.raises(CheckpointError, match="was not made with FilterPruning"):
-        fitting.confirm(whole, {}, {})
+        resizer.check_record(whole, {}, {})
 
 
-def test_what_was_fitted_is_undone_until_it_is_settled() -> None:
+def test_a_resize_is_undone_until_it_is_accepted() -> None:
     """A refused checkpoint used to leave its shapes and weights behind."""
     module, checkpoint = pruned()
-    whole, fitting = ForeignModule(), CheckpointResizer()
+    whole, resizer = ForeignModule(), CheckpointResizer()
     before = copy.deepcopy(whole.state_dict())
-    fitting.attach(whole)
+    resizer.attach(whole)
     whole.load_state_dict(module.state_dict())
-    fitting.confirm(whole, checkpoint, {})
-    fitting.undo(whole)
+    resizer.check_record(whole, checkpoint, {})
+    resizer.undo(whole)
     assert all(torch.equal(before[name], tensor) for name, tensor in whole.state_dict().items())
     assert whole.net[0].out_channels == whole.net[1].num_features == 8
-    fitting.attach(whole)
+    resizer.attach(whole)
     whole.load_state_dict(module.state_dict())
-    fitting.settle()
-    fitting.undo(whole)
+    resizer.accept()
+    resizer.undo(whole)
     assert whole.net[0].out_channels == module.net[0].out_channels < 8
 
 
 def test_weights_of_parts_that_are_not_here_are_named() -> None:
-    whole, fitting = ForeignModule(), CheckpointResizer()
-    fitting.attach(whole)
+    whole, resizer = ForeignModule(), CheckpointResizer()
+    resizer.attach(whole)
     state = whole.state_dict() | {"more.weight": torch.zeros(1)}
     with pytest.raises(CheckpointError, match=r"a part that is not here: more\.weight"):
         whole.load_state_dict(state)
@@ -69,7 +69,7 @@ def test_weights_of_parts_that_are_not_here_are_named() -> None:
 
 def test_parts_may_rename_what_they_load() -> None:
     """Names were compared before the hook of a part had its turn."""
-    module, fitting = ForeignModule(), CheckpointResizer()
+    module, resizer = ForeignModule(), CheckpointResizer()
     state = ForeignModule().state_dict()
     weight = state.pop("net.7.weight")
     state["net.7.old"] = weight
@@ -78,14 +78,14 @@ def test_parts_may_rename_what_they_load() -> None:
         given[f"{prefix}weight"] = given.pop(f"{prefix}old")
 
     module.net[7].register_load_state_dict_pre_hook(rename)
-    fitting.attach(module)
+    resizer.attach(module)
     module.load_state_dict(state)
     assert torch.equal(module.net[7].weight, weight)
 
 
 def test_missing_weights_are_named_before_anything_changes() -> None:
-    whole, fitting = ForeignModule(), CheckpointResizer()
-    fitting.attach(whole)
+    whole, resizer = ForeignModule(), CheckpointResizer()
+    resizer.attach(whole)
     before = whole.net[0].weight
     with pytest.raises(CheckpointError, match=r"holds no weights of net\.0\.weight"):
         whole.load_state_dict({"other": torch.zeros(1)})
@@ -95,12 +95,12 @@ def test_missing_weights_are_named_before_anything_changes() -> None:
 def test_weights_alone_are_fitted_to_what_the_run_pruned_itself() -> None:
     """Without a record, a module took on the widths of any other."""
     module, checkpoint = pruned()
-    whole, fitting = ForeignModule(), CheckpointResizer()
+    whole, resizer = ForeignModule(), CheckpointResizer()
     known = {name: tuple(shape) for name, shape in unpruned_shapes_of(checkpoint).shapes.items()}
-    fitting.attach(whole)
+    resizer.attach(whole)
     whole.load_state_dict(module.state_dict())
-    fitting.check_without_record(whole, known)
-    fitting.check_without_record(whole, {})
+    resizer.check_without_record(whole, known)
+    resizer.check_without_record(whole, {})
     whole.load_state_dict(ForeignModule().state_dict())
-    with pytest.raises(CheckpointError, match="no record of what was pruned"):
-        fitting.check_without_record(whole, {})
+    with pytest.raises(CheckpointError, match="without a record of what was pruned"):
+        resizer.check_without_record(whole, {})

@@ -133,9 +133,7 @@ def test_global_scope_ranks_the_layers_of_one_rule_together() -> None:
 
 
 def test_bn_scale_without_a_norm_is_refused_by_the_place_of_the_rule() -> None:
-    with pytest.raises(
-        RuleError, match=r"^f:3: importance bn_scale .* no norm follows c: use l1"
-    ):
+    with pytest.raises(RuleError, match=r"^f:3: importance bn_scale .* no norm follows c: use l1"):
         selected([rule("c", 0.5, "f:3", None, "bn_scale")])
 
 

@@ -128,7 +128,11 @@ def test_a_rule_that_matches_nothing_is_refused(net: Net, graph: ChannelGraph) -
 def test_bn_scale_leaves_layers_without_a_norm_alone(net: Net, graph: ChannelGraph) -> None:
     found = eligible_groups(net, graph, BatchNormScale())
     assert names(graph, found) == {"stem"}
-    assert found.excluded["wide"] == found.excluded["last"] == "no norm follows it to rank its filters by"
+    assert (
+        found.excluded["wide"]
+        == found.excluded["last"]
+        == "no norm follows it to rank its filters by"
+    )
 
 
 @pytest.mark.parametrize(
