@@ -23,7 +23,7 @@ from lit_compress.pruning import ChannelGraph, analyse, apply, make_plan
 from lit_compress.pruning.channels.trace import named_tensors
 
 #: Programs that tests start, which no doctest is looked for in.
-collect_ignore_glob = ["*_program.py", "make_golden.py"]
+collect_ignore_glob = ["*_program.py", "*make_golden.py"]
 
 
 class ForeignModule(LightningModule):

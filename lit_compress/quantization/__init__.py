@@ -1,6 +1,12 @@
-"""Post-training quantisation of a module to an int8 ONNX file, with no Lightning in it.
+"""Post-training quantisation of a module to int8, without Lightning.
 
-What needs torchao is imported when it is first used: that takes as long as importing torch.
+- Quantise: :func:`quantize`, or :class:`Calibrated` to try several sets of float layers.
+- Find the layers that cause the error: :class:`LayerNoise`, :func:`candidates`,
+  :func:`fewest_floats`.
+- Name layers that stay float: :func:`select_layers`.
+
+Names that need torchao are imported on first use: importing torchao takes as long as importing
+torch.
 """
 
 from __future__ import annotations
@@ -16,6 +22,7 @@ from lit_compress.quantization.skip import select_layers
 if TYPE_CHECKING:
     from lit_compress.quantization.convert import Calibrated, WithPreprocessing, quantize
 
+#: Names that need torchao.
 _LAZY = ("Calibrated", "WithPreprocessing", "quantize")
 
 __all__ = [

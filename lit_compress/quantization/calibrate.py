@@ -1,4 +1,4 @@
-"""Calibration: the activation ranges, from real batches that were looked at first."""
+"""Calibration: run a prepared graph over real batches, so that its observers record the ranges."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from torch.utils._pytree import tree_leaves
 from lit_compress.errors import CalibrationError
 from lit_compress.export.signature import Batch, as_tuple
 
+#: How the range of an activation is taken from its observed values, see :class:`Calibrated`.
 Calibration = Literal["minmax", "histogram", "percentile"]
+#: Largest magnitude of int8 weights: 127 (``full``) or 64 (``reduced``).
 WeightRange = Literal["full", "reduced"]
 
 
@@ -27,38 +29,31 @@ def calibrate(
     """Run a prepared graph over the calibration batches.
 
     Args:
-        prepared: Graph with observers in it.
-        batches: Input batches of the network.
-        owners: For each node of the graph, by name, the layer it belongs to; for messages.
-        names: Names of the inputs, where there are several; for messages.
+        prepared: Graph with observers, as torchao's ``prepare_pt2e`` returns it.
+        batches: Input batches of the network: tensors, or tuples of tensors.
+        owners: For error messages: by name of a graph node, the name of its layer.
+        names: For error messages: names of the inputs, if there are several.
 
     Returns:
-        The number of images seen.
+        The number of images in the batches.
 
     Raises:
-        CalibrationError: If there is no batch, one is empty, or it or what a layer makes of it
-            holds NaN or infinity (such values would silently end in a wrong scale).
+        CalibrationError: If there is no batch, a batch is empty, or NaN or infinity occurs in a
+            batch or in the output of a layer. Such a value would give a wrong scale without notice.
+
+    Example:
+        >>> import torch
+        >>> calibrate(torch.nn.Identity(), [torch.zeros(4, 3), torch.ones(2, 3)])
+        6
     """
     images = 0
     with torch.no_grad(), warnings.catch_warnings():
-        # What an observer says of infinity, which is an error here.
+        # Observers warn about infinity, which is an error here.
         warnings.filterwarnings("ignore", message=r"torch\.inf detected")
         for index, batch in enumerate(batches):
             tensors = as_tuple(batch)
-            for place, tensor in enumerate(tensors):
-                of = f" ({names[place]})" if len(tensors) > 1 and place < len(names) else ""
-                _check(tensor, f"calibration batch {index}{of}")
-            try:
-                outputs = prepared(*tensors)
-            except (RuntimeError, ValueError) as error:
-                # Observers fail on what is not finite; which layer gave it is found out apart.
-                _Watch(prepared, index, owners or {}).run(*tensors)
-                raise CalibrationError(
-                    f"calibration batch {index} of shape {tuple(tensors[0].shape)} cannot be run: "
-                    f"{next(iter(str(error).splitlines()), type(error).__name__)}"
-                ) from error
-            if not all(_is_finite(value) for value in tree_leaves(outputs)):
-                _Watch(prepared, index, owners or {}).run(*tensors)
+            _check_batch(tensors, index, names)
+            _run_batch(prepared, tensors, index, owners or {})
             images += len(tensors[0])
     if not images:
         raise CalibrationError(
@@ -68,17 +63,51 @@ def calibrate(
     return images
 
 
-class _Watch(Interpreter):
-    """Runs a graph up to the first layer that gives NaN or infinity, and names it."""
+def _check_batch(tensors: tuple[Tensor, ...], index: int, names: Sequence[str]) -> None:
+    """Check that the tensors of a batch are finite and not empty."""
+    for position, tensor in enumerate(tensors):
+        several = len(tensors) > 1 and position < len(names)
+        name = f"calibration batch {index}" + (f" ({names[position]})" if several else "")
+        if not tensor.numel():
+            raise CalibrationError(
+                f"{name} is empty, of shape {tuple(tensor.shape)}: fix the data or its loader"
+            )
+        bad = ~torch.isfinite(tensor)
+        if bad.any():
+            raise CalibrationError(
+                f"{name} holds {int(bad.sum())} values that are NaN or infinite: fix the data or "
+                "its transform"
+            )
+
+
+def _run_batch(
+    prepared: GraphModule, tensors: tuple[Tensor, ...], index: int, owners: Mapping[str, str]
+) -> None:
+    """Run one batch; if it fails or gives NaN or infinity, name the layer."""
+    try:
+        outputs = prepared(*tensors)
+    except (RuntimeError, ValueError) as error:
+        # Observers fail on NaN and infinity. A second run finds the layer that produces them.
+        _NonFiniteFinder(prepared, index, owners).run(*tensors)
+        raise CalibrationError(
+            f"calibration batch {index} of shape {tuple(tensors[0].shape)} cannot be run: "
+            f"{next(iter(str(error).splitlines()), type(error).__name__)}"
+        ) from error
+    if not all(_is_finite(value) for value in tree_leaves(outputs)):
+        _NonFiniteFinder(prepared, index, owners).run(*tensors)
+
+
+class _NonFiniteFinder(Interpreter):
+    """Runs a graph up to the first layer that gives NaN or infinity, and raises with its name."""
 
     def __init__(self, graph: GraphModule, batch: int, owners: Mapping[str, str]) -> None:
         super().__init__(graph)
-        self.extra_traceback = False  # it would be written into the error's message
+        self.extra_traceback = False  # torch.fx would add the graph to the error message
         self.batch = batch
         self.owners = owners
 
     def run_node(self, n: Node) -> Any:
-        """Run one node and look at what it gives; observers are passed over."""
+        """Run one node and check its output; observers are skipped."""
         if n.op == "call_module":
             return self.env[n.args[0]] if isinstance(n.args[0], Node) else super().run_node(n)
         value = super().run_node(n)
@@ -95,14 +124,3 @@ def _is_finite(value: Any) -> bool:
     if not isinstance(value, Tensor) or not value.is_floating_point():
         return True
     return bool(torch.isfinite(value).all())
-
-
-def _check(tensor: Tensor, name: str) -> None:
-    if not tensor.numel():
-        raise CalibrationError(f"{name} is empty, of shape {tuple(tensor.shape)}")
-    bad = ~torch.isfinite(tensor)
-    if bad.any():
-        raise CalibrationError(
-            f"{name} holds {int(bad.sum())} values that are NaN or infinite: mend the data or its "
-            "transform"
-        )

@@ -1,4 +1,4 @@
-"""Post-training quantisation: capture, observe, calibrate, convert; always of a copy."""
+"""Post-training quantisation of a copy of a network: capture, calibrate, rewrite, convert."""
 
 from __future__ import annotations
 
@@ -18,16 +18,25 @@ from lit_compress.quantization.pt2e import FixedQParamsObserver, convert_pt2e, p
 from lit_compress.quantization.quantizer import OnnxQuantizer
 from lit_compress.quantization.rewrites.biases import round_biases, set_biases
 from lit_compress.quantization.rewrites.equalize import equalize
-from lit_compress.quantization.rewrites.norms import keep_norms_apart
+from lit_compress.quantization.rewrites.norms import block_norm_folding
 from lit_compress.quantization.skip import select_layers
 
 
 class WithPreprocessing(nn.Module):
-    """A network behind its preprocessing: raw pixels in.
+    """A network together with its preprocessing: it takes raw pixels.
 
     Args:
-        preprocess: Raw pixels to network input.
+        preprocess: Module that converts raw pixels to the input of the network.
         network: The network.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> class Scale(nn.Module):
+        ...     def forward(self, pixels):
+        ...         return pixels.float() / 255
+        >>> WithPreprocessing(Scale(), nn.Identity())(torch.tensor([[0, 255]], dtype=torch.uint8))
+        tensor([[0., 1.]])
     """
 
     def __init__(self, preprocess: nn.Module, network: nn.Module) -> None:
@@ -42,28 +51,43 @@ class WithPreprocessing(nn.Module):
 
 
 class Calibrated:
-    """A network whose ranges are known, to be converted with any of its layers left in float.
+    """A calibrated network, ready for conversion with any set of layers left in float.
 
-    Batch norms are folded. The network itself is not touched.
+    The network is copied and captured, its batch norms are folded, and the copy is calibrated after
+    cross-layer equalization and before bias correction (both Nagel et al. 2019, arXiv 1906.04721).
+    The network itself does not change.
 
     Args:
-        network: Takes tensors, returns one tensor; on the CPU.
-        batches: Calibration inputs.
-        example: Two inputs or more, to capture the graph with.
-        calibration: How a range is taken from what was seen: ``minmax`` takes it all,
-            ``histogram`` minimises the error of most inputs, ``percentile`` leaves out 0.005 % on
-            either side.
-        weight_range: ``full`` weights reach 127; ``reduced`` ones 64.
-        names: Names of its inputs.
+        network: Module on the CPU that takes tensors and returns one tensor.
+        batches: Calibration inputs: tensors, or tuples of tensors.
+        example: Example input, see :func:`lit_compress.export.onnx.capture`.
+        calibration: How the range of an activation is taken from its observed values. ``minmax``
+            covers all values, ``histogram`` minimises the squared error of most inputs at the cost
+            of those with outliers, ``percentile`` excludes 0.005 % of the values at each end.
+        weight_range: Largest magnitude of int8 weights: 127 (``full``) or 64 (``reduced``).
+            Processors without VNNI need ``reduced``: there the sum of two products overflows.
+        names: Names of the inputs. Default: one input, ``input``.
 
     Attributes:
         layers: Names of the layers that can be quantised, in the order of the graph.
-        readers: For each layer, those that take what it gives.
-        weighted: Names of those that have a weight.
+        readers: By name of a layer, the names of the layers that read its output.
+        weighted: Names of the layers with a weight, in the order of the graph.
 
     Raises:
         CalibrationError: If a weight or a batch is not finite, or there is no batch.
         ExportError: If the forward cannot be captured.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+        >>> inputs = torch.rand(8, 3)
+        >>> calibrated = Calibrated(net, [inputs], inputs)
+        >>> calibrated.layers
+        ('0', '2')
+        >>> int8 = calibrated.convert(floats=["2"])
+        >>> int8(inputs).shape
+        torch.Size([8, 2])
     """
 
     def __init__(
@@ -78,7 +102,7 @@ class Calibrated:
         network = copy.deepcopy(network).eval()
         _check_finite(network)
         self._program = capture(network, example)
-        keep_norms_apart(self._program)
+        block_norm_folding(self._program)
         batches = tuple(batches)
         if batches:
             equalize(self._program.module(check_guards=False), batches, weight_range)
@@ -87,19 +111,19 @@ class Calibrated:
             self._program.module(check_guards=False), self._quantizer
         )
         calibrate(self._prepared, batches, self._quantizer.owners, names)
-        self._quantizer.clip()
+        self._quantizer.shrink_clipped_ranges()
         self._biases = round_biases(self._prepared, batches)
         set_biases(self._prepared, self._biases)
-        self._quantizer.freeze(_fixed)
+        self._quantizer.replace_activation_observers(_fixed_observer)
         self.layers = self._quantizer.layers
         self.weighted = self._quantizer.weighted
         self.readers = self._quantizer.readers
 
     def convert(self, floats: Collection[str] = ()) -> GraphModule:
-        """Return the int8 graph, without the float weights it no longer uses.
+        """Return the int8 graph. It contains no float weights of quantised layers.
 
         Args:
-            floats: Names of the layers that are left in float.
+            floats: Names of the layers that stay in float. Default: none.
         """
         self._quantizer.floats = frozenset(floats)
         try:
@@ -110,14 +134,18 @@ class Calibrated:
         set_biases(prepared, {n: b for n, b in self._biases.items() if owners[n] not in floats})
         with torch.no_grad():
             converted: GraphModule = convert_pt2e(prepared)
-        _drop_unused(converted)
+        # convert_pt2e keeps the float weights, which nothing reads any more.
+        _remove_unused_tensors(converted)
         return converted
 
     def noise(self, inputs: Batch) -> tuple[LayerNoise, ...]:
-        """Return what quantising each layer alone does to the outputs, in the order of the graph.
+        """Measure the error of the outputs if a single layer is quantised, for each layer.
 
         Args:
-            inputs: What to measure it with.
+            inputs: Inputs to measure with.
+
+        Returns:
+            One entry per layer, input or float operation, in the order of the graph.
         """
         return layer_noise(self._prepared, self._quantizer.owners, inputs)
 
@@ -130,30 +158,50 @@ def quantize(
     weight_range: WeightRange = "full",
     skip: Sequence[str] = (),
 ) -> GraphModule:
-    """Return an int8 graph of a network: per-channel weights, per-tensor activations.
+    """Quantise a copy of a network: int8 weights per channel, uint8 activations per tensor.
+
+    :func:`lit_compress.export.onnx.write_onnx` writes the result as an ONNX file, in which ONNX
+    Runtime and OpenVINO compute with int8.
 
     Args:
-        network: As in :class:`Calibrated`.
-        batches: As there.
-        example: As there.
-        calibration: As there.
-        weight_range: As there.
-        skip: Layers to leave in float: ``first``, ``last`` or patterns of their names.
+        network: Module on the CPU that takes tensors and returns one tensor. It does not change.
+        batches: Calibration inputs: tensors, or tuples of tensors.
+        example: Example input, a tensor or a tuple of tensors.
+        calibration: ``minmax``, ``histogram`` or ``percentile``, see :class:`Calibrated`.
+        weight_range: ``full`` or ``reduced``, see :class:`Calibrated`.
+        skip: Layers that stay in float: ``first``, ``last`` or shell patterns of layer names, see
+            :func:`select_layers`.
+
+    Returns:
+        The quantised graph. Its weights are int8; it computes in float between quantise and
+        dequantise operations.
 
     Raises:
         CalibrationError: If a weight or a batch is not finite, or there is no batch.
         ExportError: If the forward cannot be captured.
         PatternError: If an entry of ``skip`` matches no layer.
+
+    Example:
+        >>> import torch
+        >>> inputs = torch.rand(8, 3)
+        >>> int8 = quantize(torch.nn.Linear(3, 2), [inputs], inputs)
+        >>> sorted({str(tensor.dtype) for tensor in int8.buffers()} - {"torch.float32"})
+        ['torch.int64', 'torch.int8']
     """
     calibrated = Calibrated(network, batches, example, calibration, weight_range)
     return calibrated.convert(select_layers(skip, calibrated.layers, calibrated.weighted))
 
 
-def _fixed(observer: nn.Module) -> nn.Module:
-    """Return an observer that only knows the range that another one found."""
+def _fixed_observer(observer: nn.Module) -> nn.Module:
+    """Return an observer with the range of a calibrated one that does not observe any more."""
     scale, zero_point = observer.calculate_qparams()  # type: ignore[operator]
     fixed: nn.Module = FixedQParamsObserver(
-        float(scale), int(zero_point), torch.uint8, torch.per_tensor_affine, 0, 255
+        scale=float(scale),
+        zero_point=int(zero_point),
+        dtype=torch.uint8,
+        qscheme=torch.per_tensor_affine,
+        quant_min=0,
+        quant_max=255,
     )
     return fixed
 
@@ -167,7 +215,8 @@ def _check_finite(network: nn.Module) -> None:
             )
 
 
-def _drop_unused(graph: GraphModule) -> None:
+def _remove_unused_tensors(graph: GraphModule) -> None:
+    """Remove the parameters and buffers that no node of a graph reads."""
     used = {node.target for node in graph.graph.nodes if node.op == "get_attr"}
     for prefix, module in graph.named_modules():
         for tensors in (module._parameters, module._buffers):

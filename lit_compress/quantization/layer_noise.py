@@ -1,4 +1,4 @@
-"""Which layer hurts: the outputs with one weight, or one activation, quantised alone."""
+"""Measure the error that each layer alone causes: quantise one weight or activation at a time."""
 
 from __future__ import annotations
 
@@ -13,21 +13,32 @@ from torch.utils._pytree import tree_leaves
 
 from lit_compress.artifact.fidelity import CEILING_DB, sqnr_db
 from lit_compress.export.signature import Batch, as_tuple, first_rows
-from lit_compress.quantization.observers import faked
+from lit_compress.quantization.observers import fake_quantize
 from lit_compress.quantization.operations import MOVEMENTS
 
-#: Inputs that are always run, and elements of activations to compute in all.
-LEAST, BUDGET = 2, 10**10
+#: Smallest number of inputs to measure with.
+MIN_INPUTS = 2
+#: Number of activation elements to compute in total, which limits the number of inputs.
+BUDGET = 10**10
 
 
 @dataclass(frozen=True)
 class LayerNoise:
-    """What quantising one layer alone does to the network's outputs.
+    """Error of the network's outputs if a single layer is quantised and all others stay float.
+
+    The error is the signal to quantisation noise ratio (SQNR) in dB, see
+    :func:`lit_compress.artifact.sqnr_db`; higher is better.
 
     Attributes:
-        name: The layer, an input, or a float operation whose output a layer takes quantised.
-        weight_db: SQNR of the outputs with its weight quantised; None if it has none.
-        activation_db: With its output quantised; None if that stays float.
+        name: Name of the layer, of an input, or of a float operation whose output is quantised
+            because a layer reads it.
+        weight_db: SQNR with the weight of the layer quantised; None if it has no weight.
+        activation_db: SQNR with the output of the layer quantised; None if the output stays float.
+
+    Example:
+        >>> noise = LayerNoise("features.0", weight_db=41.2, activation_db=33.0)
+        >>> noise.worst_db, noise.fault
+        (33.0, 'activation')
     """
 
     name: str
@@ -36,12 +47,12 @@ class LayerNoise:
 
     @property
     def worst_db(self) -> float:
-        """The lower of the two."""
+        """The lower one of ``weight_db`` and ``activation_db``."""
         return min(CEILING_DB if db is None else db for db in (self.weight_db, self.activation_db))
 
     @property
     def fault(self) -> Literal["weight", "activation"]:
-        """Which of the two it is."""
+        """Which one is lower: ``weight`` or ``activation``."""
         return "weight" if self.weight_db == self.worst_db else "activation"
 
 
@@ -50,43 +61,53 @@ def layer_noise(
     owners: Mapping[str, str],
     inputs: Batch,
 ) -> tuple[LayerNoise, ...]:
-    """Return the noise that each layer of a calibrated graph makes, in the order of the graph.
+    """Measure the error of the outputs if a single layer is quantised, for each layer of a graph.
 
-    Each is measured with all others in float: the part of the graph before it is not run again.
-    What biases make up for in the converted graph is counted.
-    Large networks are measured on fewer inputs, two at least, so that it takes about a minute.
+    For each layer, only the part of the graph behind it is run again. The measured error includes
+    the mean shift that bias correction removes from the converted graph. Large networks are
+    measured with fewer inputs, at least 2, so that it takes about a minute.
 
     Args:
-        prepared: Graph with calibrated observers in it.
-        owners: For each node, by name, the layer it belongs to.
-        inputs: What to run.
+        prepared: Graph with calibrated observers.
+        owners: By name of a graph node, the name of its layer.
+        inputs: Inputs to measure with.
+
+    Returns:
+        One entry per layer, input or float operation, in the order of the graph.
     """
-    sources: dict[tuple[str, str], set[Node]] = {}
+    observers: dict[tuple[str, str], set[Node]] = {}
     for node in prepared.graph.nodes:
         if node.op == "call_module":
-            sources.setdefault(_source(node, owners), set()).add(node)
-    run = _Quantizing(prepared)
+            observers.setdefault(_observed(node, owners), set()).add(node)
+    runner = _SelectiveQuantization(prepared)
     with torch.no_grad():
-        _, few = run.floats(first_rows([as_tuple(inputs)], LEAST))
-        elements = sum(
-            leaf.numel() for leaf in tree_leaves(list(few.values())) if isinstance(leaf, Tensor)
-        )
-        rows = max(LEAST, LEAST * BUDGET // (elements * max(1, len(sources))))
-        expected, before = run.floats(first_rows([as_tuple(inputs)], rows))
-        found = {
-            (name, kind): sqnr_db(expected, run.quantized(nodes, before))
-            for (name, kind), nodes in sources.items()
+        rows = _affordable_rows(runner, as_tuple(inputs), len(observers))
+        expected, values = runner.float_run(first_rows([as_tuple(inputs)], rows))
+        sqnr = {
+            key: sqnr_db(expected, runner.quantized_run(nodes, values))
+            for key, nodes in observers.items()
         }
-    measured = {name for name, _ in found}
+    measured = {name for name, _ in sqnr}
     names = dict.fromkeys(name for name in owners.values() if name in measured)
     return tuple(
-        LayerNoise(name, found.get((name, "weight")), found.get((name, "activation")))
+        LayerNoise(name, sqnr.get((name, "weight")), sqnr.get((name, "activation")))
         for name in names
     )
 
 
-class _Quantizing(Interpreter):
-    """Runs a calibrated graph in float, but for some observers, which quantise."""
+def _affordable_rows(
+    runner: _SelectiveQuantization, inputs: tuple[Tensor, ...], runs: int
+) -> int:
+    """Return the number of inputs with which the given number of runs stays within ``BUDGET``."""
+    _, values = runner.float_run(first_rows([inputs], MIN_INPUTS))
+    elements = sum(
+        leaf.numel() for leaf in tree_leaves(list(values.values())) if isinstance(leaf, Tensor)
+    )
+    return max(MIN_INPUTS, MIN_INPUTS * BUDGET // (elements * max(1, runs)))
+
+
+class _SelectiveQuantization(Interpreter):
+    """Runs a calibrated graph in which only some observers quantise; all others pass values on."""
 
     def __init__(self, graph: GraphModule) -> None:
         super().__init__(graph, garbage_collect_values=False)
@@ -94,32 +115,38 @@ class _Quantizing(Interpreter):
         self._order = {node: index for index, node in enumerate(graph.graph.nodes)}
         self._modules = dict(graph.named_modules(remove_duplicate=False))
 
-    def floats(self, inputs: tuple[Tensor, ...]) -> tuple[Any, dict[Node, Any]]:
-        """Return the float outputs, and what every node gave."""
+    def float_run(self, inputs: tuple[Tensor, ...]) -> tuple[Any, dict[Node, Any]]:
+        """Return the float outputs and the value of every node."""
         self._active = set()
         outputs = self.run(*inputs)
         return _array(outputs), dict(self.env)
 
-    def quantized(self, nodes: set[Node], before: dict[Node, Any]) -> Any:
-        """Return the outputs with these observers quantising, from the first of them on."""
+    def quantized_run(self, nodes: set[Node], values: dict[Node, Any]) -> Any:
+        """Return the outputs if these observers quantise.
+
+        Args:
+            nodes: The observers that quantise.
+            values: Values of the float run; only nodes from the first observer on are run again.
+        """
         self._active = nodes
         first = min(self._order[node] for node in nodes)
         known = {
             node: value
-            for node, value in before.items()
+            for node, value in values.items()
             if self._order[node] < first or node.op == "placeholder"
         }
         return _array(self.run(initial_env=known))
 
     def run_node(self, n: Node) -> Any:
-        """Run one node; an observer gives what it got, quantised or not."""
+        """Run one node; an observer returns its input, quantised if it is active."""
         if n.op != "call_module":
             return super().run_node(n)
         value = self.env[n.args[0]]  # type: ignore[index]
-        return faked(self._modules[str(n.target)], value) if n in self._active else value
+        return fake_quantize(self._modules[str(n.target)], value) if n in self._active else value
 
 
-def _source(observer: Node, owners: Mapping[str, str]) -> tuple[str, str]:
+def _observed(observer: Node, owners: Mapping[str, str]) -> tuple[str, str]:
+    """Return the layer that an observer belongs to, and ``weight`` or ``activation``."""
     value = observer.args[0]
     if isinstance(value, Node) and value.op == "get_attr":
         user = next(iter(observer.users))
@@ -131,5 +158,6 @@ def _source(observer: Node, owners: Mapping[str, str]) -> tuple[str, str]:
 
 
 def _array(outputs: Any) -> Any:
+    """Return the first output of a graph as numpy array."""
     result = outputs[0] if isinstance(outputs, (tuple, list)) else outputs
     return result.numpy()

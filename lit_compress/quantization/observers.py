@@ -1,4 +1,4 @@
-"""How a range is taken from what was seen."""
+"""Observers: how the range of an activation or weight is taken from its observed values."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ from lit_compress.quantization.pt2e import (
     PerChannelMinMaxObserver,
 )
 
-#: Least scale: an all-zero tensor has one too, and sums of products stay within 32 bits.
+#: Smallest scale: keeps that of an all-zero tensor above 0, and int32 sums within their range.
 EPS = 2**-16
-#: Largest weight: at 64, the sum of two products with activations of 255 fits 16 bits.
+#: Largest magnitude of a quantised weight. Processors without VNNI add two products of uint8
+#: activations and int8 weights in 16 bits (https://github.com/microsoft/onnxruntime/issues/14642);
+#: 2 * 255 * 64 fits, 2 * 255 * 127 does not.
 LARGEST: dict[WeightRange, int] = {"full": 127, "reduced": 64}
-#: Share of what was seen that a ``percentile`` range leaves out on either side.
+#: Share of the observed values that a ``percentile`` range excludes at each end.
 TAIL = 5e-5
 
 
 class PercentileObserver(HistogramObserver):  # type: ignore[misc]
-    """Takes the range that all but the outermost ``TAIL`` of the values on either side are in."""
+    """Observer whose range excludes the share ``TAIL`` of the values at each end."""
 
     def _non_linear_param_search(self) -> tuple[Tensor, Tensor]:
-        """Return the range; named by torchao, which calls it in the place of its own search."""
+        """Return the range as (low, high). torchao calls this method by its name."""
         width = (self.max_val - self.min_val) / self.bins
         below = torch.cumsum(self.histogram, 0) / self.histogram.sum()
         first = int((below < TAIL).sum())
@@ -42,7 +44,11 @@ OBSERVERS: dict[Calibration, Any] = {
 
 
 def activation_observer(calibration: Calibration) -> nn.Module:
-    """Return an observer of uint8 activations, affine, one range a tensor."""
+    """Return an observer of uint8 activations: affine, one range per tensor.
+
+    Args:
+        calibration: How the range is taken from the observed values.
+    """
     observer: nn.Module = OBSERVERS[calibration](
         dtype=torch.uint8,
         qscheme=torch.per_tensor_affine,
@@ -54,7 +60,12 @@ def activation_observer(calibration: Calibration) -> nn.Module:
 
 
 def weight_observer(axis: int, weight_range: WeightRange) -> nn.Module:
-    """Return an observer of int8 weights, symmetric, one range a channel of ``axis``."""
+    """Return an observer of int8 weights: symmetric, one range per output channel.
+
+    Args:
+        axis: Axis of the weight that holds the output channels.
+        weight_range: Largest magnitude of the int8 weights.
+    """
     largest = LARGEST[weight_range]
     observer: nn.Module = PerChannelMinMaxObserver(
         ch_axis=axis,
@@ -67,12 +78,28 @@ def weight_observer(axis: int, weight_range: WeightRange) -> nn.Module:
     return observer
 
 
-def faked(observer: Any, value: Tensor) -> Tensor:
-    """Return a float tensor rounded as a calibrated observer of it would have it quantised."""
+def fake_quantize(observer: Any, value: Tensor) -> Tensor:
+    """Quantise and dequantise a tensor with the range of a calibrated observer.
+
+    Args:
+        observer: Calibrated observer of the tensor.
+        value: The float tensor.
+
+    Example:
+        >>> observer = activation_observer("minmax")
+        >>> values = observer(torch.tensor([0.0, 0.1, 255.0]))
+        >>> fake_quantize(observer, values)
+        tensor([  0.,   0., 255.])
+    """
     scale, zero_point = observer.calculate_qparams()
     low, high = observer.quant_min, observer.quant_max
     if isinstance(observer, PerChannelMinMaxObserver):
         return torch.fake_quantize_per_channel_affine(
-            value, scale, zero_point.int(), observer.ch_axis, low, high
+            value,
+            scale,
+            zero_point.int(),
+            axis=observer.ch_axis,
+            quant_min=low,
+            quant_max=high,
         )
     return torch.fake_quantize_per_tensor_affine(value, float(scale), int(zero_point), low, high)

@@ -1,4 +1,4 @@
-"""What is done with each operation of a captured graph when it is quantised."""
+"""Classes of operations in a captured graph, and the names of layers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.fx import Node
 
 aten = torch.ops.aten
 
-#: Attribute that holds the user's network in a module made around it.
+#: Attribute of a wrapper module that holds the user's network.
 WRAPPED = "wrapped"
 
 #: Operations with a weight, and the axis of the weight that holds the output channels.
@@ -24,7 +24,7 @@ WEIGHTED: dict[Any, int] = {
     aten.conv_transpose2d.input: 1,
     aten.linear.default: 0,
 }
-#: Dimensions of the images that convolutions take.
+#: Number of spatial dimensions of convolutions.
 IMAGE_DIMS: dict[Any, int] = {
     aten.conv1d.default: 1,
     aten.conv2d.default: 2,
@@ -34,23 +34,23 @@ IMAGE_DIMS: dict[Any, int] = {
     aten.conv_transpose2d.input: 2,
 }
 NORMS = {aten.batch_norm.default}
-#: Clip to two numbers, where both are given.
+#: Operations that clip to two numbers, if both are given.
 CLIPPING = {
     aten.hardtanh.default,
     aten.hardtanh_.default,
     aten.clamp.default,
     aten.clamp_.default,
 }
-#: Folded into the operation before: they cost nothing where it clips its sums anyway.
+#: Operations that the runtimes fold into the layer before, as part of its clipping to uint8.
 RECTIFIERS = {aten.relu.default, aten.relu_.default, aten.relu6.default, *CLIPPING}
-#: Let a positive factor pass.
+#: Operations with f(s * x) = s * f(x) for every positive s.
 HOMOGENEOUS = {
     aten.relu.default,
     aten.relu_.default,
     aten.leaky_relu.default,
     aten.leaky_relu_.default,
 }
-#: Quantised on both sides, so that what is before them can give int8 out.
+#: Activation functions whose input and output are quantised, so that the layer before is int8.
 ACTIVATIONS = {
     aten.sigmoid.default,
     aten.sigmoid_.default,
@@ -76,14 +76,14 @@ AVERAGES = {
     aten.avg_pool2d.default,
     aten.mean.dim,
 }
-#: Their outputs are some of their inputs, so both have one range.
+#: Operations that only select elements, so that input and output share one range.
 CHOICES = {
     aten.max_pool1d.default,
     aten.max_pool2d.default,
     aten.upsample_nearest2d.vec,
     aten.upsample_nearest2d.default,
 }
-#: Only where elements are changes: what they give is what they got.
+#: Operations that only move elements, in eval mode.
 MOVEMENTS = {
     aten.alias.default,
     aten.channel_shuffle.default,
@@ -119,7 +119,7 @@ MOVEMENTS = {
 
 
 def origin(node: Node) -> Node:
-    """Return the node that computed a value, before it was moved about."""
+    """Return the node that computed a value, behind all operations that only moved elements."""
     while node.op == "call_function" and node.target in MOVEMENTS:
         source = node.args[0]
         if not isinstance(source, Node):
@@ -129,48 +129,62 @@ def origin(node: Node) -> Node:
 
 
 def is_parameter(value: Any) -> bool:
-    """Tell whether a node's argument is a weight of the network."""
+    """Tell whether an argument of a node is a parameter or buffer of the network."""
     return isinstance(value, Node) and value.op == "get_attr"
 
 
 def is_float(node: Any) -> bool:
-    """Tell whether a node's argument is a tensor of real numbers."""
+    """Tell whether an argument of a node is a floating-point tensor."""
     value = node.meta.get("val") if isinstance(node, Node) else None
     return isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
 def channel_dim(layer: Node, value: torch.Tensor) -> int:
-    """Return the dimension along which the channels of a layer's input or output lie."""
+    """Return the channel dimension of a layer's input or output.
+
+    Args:
+        layer: The layer.
+        value: Input or output of the layer.
+    """
     if layer.target in WEIGHTED:
-        return value.dim() - 1 - IMAGE_DIMS.get(layer.target, 0)  # there may be no batch
+        return value.dim() - 1 - IMAGE_DIMS.get(layer.target, 0)  # with or without a batch
     return 1
 
 
 def layer_names(nodes: Iterable[Node], inputs: Sequence[str]) -> dict[Node, str]:
-    """Return a name for each node: that of its weight, or its module's path and the operation.
+    """Return a unique name for each node: that of its weight, or its module and operation.
 
-    ``features.0`` is the operation that uses ``features.0.weight``; ``block/add`` is the addition
-    in the forward of ``block``, and ``block/add:2`` the next one.
+    ``features.0`` is the operation that uses ``features.0.weight``; ``block/add`` is the first
+    addition in the forward of ``block``, and ``block/add:2`` the second one.
 
     Args:
         nodes: Nodes of the graph, in order.
-        inputs: Names of the network's inputs.
+        inputs: Names of the network's inputs, in order.
+
+    Example:
+        >>> from torch import nn
+        >>> program = torch.export.export(nn.Sequential(nn.Linear(3, 2), nn.ReLU()).eval(),
+        ...                               (torch.zeros(1, 3),))
+        >>> names = layer_names(program.module(check_guards=False).graph.nodes, ["input"])
+        >>> [name for node, name in names.items() if node.op in ("placeholder", "call_function")]
+        ['input', '0', '1/relu']
     """
     names: dict[Node, str] = {}
-    taken: dict[str, int] = {}
-    given = iter(inputs)
+    counts: dict[str, int] = {}
+    remaining_inputs = iter(inputs)
     for node in nodes:
         if node.op == "placeholder":
-            name = next(given, node.name)
+            name = next(remaining_inputs, node.name)
         else:
             name = node.name if node.op != "call_function" else _weight_name(node)
         name = name or f"{_module_path(node)}/{_operation(node)}".lstrip("/")
-        taken[name] = taken.get(name, 0) + 1
-        names[node] = name if taken[name] == 1 else f"{name}:{taken[name]}"
+        counts[name] = counts.get(name, 0) + 1
+        names[node] = name if counts[name] == 1 else f"{name}:{counts[name]}"
     return names
 
 
 def _weight_name(node: Node) -> str:
+    """Return the name of a layer's weight without ``.weight``; empty if it has no weight."""
     if node.target not in WEIGHTED or not is_parameter(node.args[1]):
         return ""
     weight = node.args[1]
@@ -179,15 +193,17 @@ def _weight_name(node: Node) -> str:
 
 
 def _module_path(node: Node) -> str:
+    """Return the path of the module whose forward calls an operation; empty for the root."""
     stack = [entry[0] for entry in (node.meta.get("nn_module_stack") or {}).values()]
     return _unwrapped(stack[-1]) if stack and "_metadata_hook" not in stack[-1] else ""
 
 
 def _unwrapped(name: str) -> str:
-    """Return a name as it is in the user's network, which may be wrapped for the export."""
+    """Return a name without the prefix of the wrapper that the export may add."""
     return "" if name == WRAPPED else name.removeprefix(f"{WRAPPED}.")
 
 
 def _operation(node: Node) -> str:
+    """Return the plain name of an operation, such as ``add`` for ``aten.add_.Tensor``."""
     name = getattr(node.target, "__name__", str(node.target))
     return name.partition(".")[0].rstrip("_")

@@ -1,7 +1,7 @@
-"""The part of torchao that is used here, imported without its notice on every start.
+"""The names of torchao that this package uses, imported without a deprecation warning.
 
-torchao 0.18 registers an Enum with ``torch.utils._pytree``, which torch 2.14 reports as
-deprecated, to the log, at each import.
+On import, torchao 0.18 registers an Enum with ``torch.utils._pytree``. torch 2.14 logs a
+deprecation warning for each registration (https://github.com/pytorch/ao/issues/4848).
 """
 
 from __future__ import annotations

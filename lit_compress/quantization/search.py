@@ -1,4 +1,4 @@
-"""How few layers must stay in float for the accuracy to hold."""
+"""Search for the smallest number of float layers that keeps the accuracy."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from lit_compress.quantization.layer_noise import LayerNoise
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search came to.
+    """Result of a search for the smallest allowed set of float layers.
 
     Attributes:
-        count: Candidate that is taken: the one that holds, or loses the least.
-        drop: What it loses.
-        holds: Whether that is allowed.
-        evaluations: How many candidates were measured.
+        count: Index of the chosen candidate: the first one found whose drop is allowed, or the one
+            with the smallest drop if none is allowed.
+        drop: Measured drop of the chosen candidate.
+        holds: Whether this drop is allowed.
+        evaluations: Number of candidates that were measured.
     """
 
     count: int
@@ -31,17 +32,22 @@ def candidates(
     weighted: Sequence[str],
     always: frozenset[str] = frozenset(),
 ) -> list[frozenset[str]]:
-    """Return sets of layers to leave in float, each larger than the one before.
+    """Return candidate sets of layers to leave in float, each a superset of the one before.
 
-    The layers come by their noise, worst first. One whose activation is at fault comes with those
-    that read it, which would quantise it just the same. The last set still leaves one weight in
-    int8.
+    Layers are added in the order of their error, largest error (lowest SQNR) first. If the
+    activation of a layer causes the error, its readers are added too, because they would quantise
+    that activation as well. In every set, at least one layer with a weight stays int8.
 
     Args:
-        noise: What each layer does to the outputs.
-        readers: For each layer, those that take what it gives.
-        weighted: Layers with a weight.
-        always: Layers that are in float in any case.
+        noise: Error of the outputs for each layer alone.
+        readers: By name of a layer, the names of the layers that read its output.
+        weighted: Names of the layers with a weight.
+        always: Names of layers that stay in float in every set. Default: none.
+
+    Example:
+        >>> noise = [LayerNoise("a", 20.0, None), LayerNoise("b", 40.0, 10.0)]
+        >>> [sorted(names) for names in candidates(noise, {"b": ["c"]}, ["a", "b", "c"])]
+        [[], ['b', 'c']]
     """
     sets, current = [always], always
     for layer in sorted(noise, key=lambda row: row.worst_db):
@@ -58,29 +64,33 @@ def candidates(
 
 
 def fewest_floats(total: int, drop: Callable[[int], float], allowed: float) -> SearchResult:
-    """Return the smallest candidate whose drop is allowed, measured itself.
+    """Find the smallest candidate whose measured drop is allowed, by exponential and binary search.
 
-    Candidates double until one holds, and the gap before it is halved: at most
-    ``2 log2(total) + 3`` are measured. A drop that does not fall with each candidate may leave a
-    smaller one unseen.
+    The index doubles until a drop is allowed (Bentley and Yao 1976), then binary search follows. At
+    most ``2 log2(total) + 3`` candidates are measured. If the drop does not fall with the index, a
+    smaller allowed candidate may be missed.
 
     Args:
-        total: Number of candidates, 0 the one with no layer in float.
-        drop: Measures one.
-        allowed: Largest drop.
+        total: Number of candidates, at least 1; candidate 0 has the fewest float layers.
+        drop: Function that measures the drop of a candidate, given its index.
+        allowed: Largest allowed drop.
+
+    Example:
+        >>> fewest_floats(100, drop=lambda count: 1.0 if count < 7 else 0.0, allowed=0.5)
+        SearchResult(count=7, drop=0.0, holds=True, evaluations=7)
     """
-    seen: dict[int, float] = {}
+    drops: dict[int, float] = {}
 
     def holds(count: int) -> bool:
-        if count not in seen:
-            seen[count] = drop(count)
-        return seen[count] <= allowed
+        if count not in drops:
+            drops[count] = drop(count)
+        return drops[count] <= allowed
 
     low, high = -1, 0
     while not holds(high):
         if high == total - 1:
-            best = min(seen, key=lambda count: (seen[count], count))
-            return SearchResult(best, seen[best], False, len(seen))
+            best = min(drops, key=lambda count: (drops[count], count))
+            return SearchResult(best, drops[best], False, len(drops))
         low, high = high, min(max(1, 2 * high), total - 1)
     while high - low > 1:
         middle = (low + high) // 2
@@ -88,4 +98,4 @@ def fewest_floats(total: int, drop: Callable[[int], float], allowed: float) -> S
             high = middle
         else:
             low = middle
-    return SearchResult(high, seen[high], True, len(seen))
+    return SearchResult(high, drops[high], True, len(drops))

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 
 from lit_compress.export.signature import Batch, as_tuple
-from lit_compress.quantization.observers import faked
+from lit_compress.quantization.observers import fake_quantize
 from lit_compress.quantization.operations import WEIGHTED, channel_dim, is_parameter
 
 #: Most steps that a bias may take of the 2**31 that there are; sums need the rest.
@@ -83,7 +83,7 @@ class _Shifts(Interpreter):
             scale, zero_point = image.calculate_qparams()
             source: Any = node.args[1]
             self._inputs[node] = float(scale), int(zero_point)
-            self._weights[node] = faked(weight, _tensor(prepared, source.args[0]).detach())
+            self._weights[node] = fake_quantize(weight, _tensor(prepared, source.args[0]).detach())
 
     def run_node(self, n: Node) -> Any:
         """Run one node; an observer gives what it got."""

@@ -1,7 +1,8 @@
-"""Batch norms that must not be folded into the layer before them.
+"""Prevent torchao from folding a batch norm into a layer that has other uses.
 
-torchao folds a batch norm into the convolution or linear layer that it follows, without asking
-whether anything else takes that layer's output, or uses its weight.
+torchao folds a batch norm into the convolution or linear layer before it, even if the output or the
+weight of that layer is used elsewhere, which then gives wrong results
+(https://github.com/pytorch/ao/pull/2795 is the case of a shared weight).
 """
 
 from __future__ import annotations
@@ -12,28 +13,44 @@ from torch.fx import Node
 from lit_compress.quantization.operations import NORMS, WEIGHTED, aten
 
 
-def keep_norms_apart(program: ExportedProgram) -> int:
-    """Part norms from layers whose outputs or weights have other uses, by a copy in between.
+def block_norm_folding(program: ExportedProgram) -> int:
+    """Insert a copy between a norm and its layer where the layer's output or weight has other uses.
+
+    torchao does not fold a norm behind a copy.
 
     Args:
-        program: The graph, changed in place.
+        program: The captured graph; changed in place.
 
     Returns:
-        How many were parted.
+        The number of inserted copies.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> class Net(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.conv, self.norm = nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2)
+        ...     def forward(self, x):
+        ...         x = self.conv(x)
+        ...         return x + self.norm(x)
+        >>> program = torch.export.export(Net().eval(), (torch.zeros(1, 1, 4, 4),))
+        >>> block_norm_folding(program)
+        1
     """
     graph = program.graph_module.graph
-    apart = [n for n in graph.nodes if n.target in NORMS and not _may_be_folded(n)]
-    for norm in apart:
+    norms = [n for n in graph.nodes if n.target in NORMS and not _may_be_folded(n)]
+    for norm in norms:
         with graph.inserting_before(norm):
-            copied = graph.call_function(aten.clone.default, (norm.args[0],))
-        copied.meta = dict(norm.args[0].meta)
-        norm.replace_input_with(norm.args[0], copied)
+            copy = graph.call_function(aten.clone.default, (norm.args[0],))
+        copy.meta = dict(norm.args[0].meta)
+        norm.replace_input_with(norm.args[0], copy)
     program.graph_module.recompile()
-    return len(apart)
+    return len(norms)
 
 
 def _may_be_folded(norm: Node) -> bool:
-    """Tell whether the layer before a norm, if it has a weight, is only used with that norm."""
+    """Tell whether a norm follows no layer with a weight, or a layer that is used only with it."""
     layer = norm.args[0]
     if not isinstance(layer, Node) or layer.target not in WEIGHTED:
         return True
@@ -44,5 +61,6 @@ def _may_be_folded(norm: Node) -> bool:
 
 
 def _is_followed_by(layer: Node, norm: Node) -> bool:
+    """Tell whether the only user of a layer is a norm with the same tensors as ``norm``."""
     users = list(layer.users)
     return len(users) == 1 and users[0].target in NORMS and users[0].args[1:5] == norm.args[1:5]
