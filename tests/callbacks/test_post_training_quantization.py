@@ -430,7 +430,7 @@ def test_max_drop_puts_the_worst_layers_back(
     make_trainer: Callable[..., Trainer], tmp_path: Path
 ) -> None:
     seed_everything(0, verbose=False)
-    with pytest.warns(UserWarning, match=r"the weight of net\.3 hurts most"):
+    with pytest.warns(UserWarning, match=r"the weight of net\.3 has the largest error"):
         plain = convert(make_trainer, tmp_path / "a", module=Spiked())
     seed_everything(0, verbose=False)
     kept = convert(make_trainer, tmp_path / "b", module=Spiked(), max_drop=0.01)
@@ -510,7 +510,7 @@ def test_options_of_the_conversion(
 
 
 def test_batches_of_mappings(make_trainer: Callable[..., Trainer], tmp_path: Path) -> None:
-    from .test_network import Pair, mappings
+    from evaluation.test_export_target import Pair, mappings
 
     loaders = (mappings(256, 0), mappings(96, 1))
     card = convert(make_trainer, tmp_path / "a", module=Pair(), loaders=loaders)
@@ -561,7 +561,7 @@ def test_a_layer_that_gives_nan_is_named(
     ("options", "message"),
     [
         ({"max_drop": -0.1, "monitor": "my_acc"}, "max_drop must be at least 0"),
-        ({"max_drop": 0.1}, "max_drop needs a metric to keep"),
+        ({"max_drop": 0.1}, "max_drop needs a metric: set monitor"),
         ({"opset": 12}, "opset must be from 18 to 23, got 12"),
     ],
 )
@@ -598,7 +598,7 @@ def test_restored_modules_train_on(make_trainer: Callable[..., Trainer], tmp_pat
     with pytest.raises(CheckpointError, match="build the module with the arguments"):
         lit_compress.restore(tmp_path / "a", Wider)
     (tmp_path / "a" / "model.safetensors").unlink()
-    with pytest.raises(ArtifactError, match=r"lacks model\.safetensors"):
+    with pytest.raises(ArtifactError, match=r"has no model\.safetensors"):
         lit_compress.restore(tmp_path / "a", ForeignModule)
 
 

@@ -89,6 +89,6 @@ def test_gradients_of_weights_at_zero_do_not_count_for_clipping(
     rules.write_text("- {pattern: net.3, granularity: element, ratio: 0.5}")
     pruning = RulePruning(str(rules), schedule=Schedule(1, 1))
     module = Clipped()
-    make_trainer(max_epochs=2, callbacks=[pruning]).fit(module, loader(32), loader(16, 1))
+    make_trainer(max_epochs=3, callbacks=[pruning]).fit(module, loader(32), loader(16, 1))
     assert int((module.net[3].weight == 0).sum()) == 432
     assert module.of_zeros == [0.0] * len(module.of_zeros) != []
