@@ -14,7 +14,8 @@ from lit_compress.export.onnx import capture
 from lit_compress.export.signature import INPUT, Batch
 from lit_compress.quantization.calibrate import Calibration, WeightRange, calibrate
 from lit_compress.quantization.layer_noise import LayerNoise, layer_noise
-from lit_compress.quantization.pt2e import FixedQParamsObserver, convert_pt2e, prepare_pt2e
+from lit_compress.quantization.pt2e import FixedQParamsObserver, prepare_pt2e
+from lit_compress.quantization.pt2e import convert as convert_prepared
 from lit_compress.quantization.quantizer import OnnxQuantizer
 from lit_compress.quantization.rewrites.biases import round_biases, set_biases
 from lit_compress.quantization.rewrites.equalize import equalize
@@ -133,8 +134,8 @@ class Calibrated:
         owners = self._quantizer.owners
         set_biases(prepared, {n: b for n, b in self._biases.items() if owners[n] not in floats})
         with torch.no_grad():
-            converted: GraphModule = convert_pt2e(prepared)
-        # convert_pt2e keeps the float weights, which nothing reads any more.
+            converted = convert_prepared(prepared)
+        # torchao keeps the float weights, which nothing reads any more.
         _remove_unused_tensors(converted)
         return converted
 

@@ -95,9 +95,7 @@ def layer_noise(
     )
 
 
-def _affordable_rows(
-    runner: _SelectiveQuantization, inputs: tuple[Tensor, ...], runs: int
-) -> int:
+def _affordable_rows(runner: _SelectiveQuantization, inputs: tuple[Tensor, ...], runs: int) -> int:
     """Return the number of inputs with which the given number of runs stays within ``BUDGET``."""
     _, values = runner.float_run(first_rows([inputs], MIN_INPUTS))
     elements = sum(
