@@ -39,6 +39,7 @@ IMPORTED = (
     "torch.utils._pytree:tree_leaves",
     "torch.utils._pytree:tree_map",
     "torch.utils._pytree:tree_unflatten",
+    "torchao.quantization.pt2e.quantize_pt2e:_fold_conv_bn_qat",
 )
 #: Set by ``__init__``, so an object is needed to look.
 ON_OBJECTS: dict[str, tuple[Callable[[], object], str]] = {

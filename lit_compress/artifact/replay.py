@@ -20,7 +20,7 @@ COUNT = 32
 #: Allowed loss of SQNR against the recorded value. Kernels differ in rounding, but by less than
 #: this.
 TOLERANCE_DB = 3.0
-OUTPUT = "output"
+INPUT, OUTPUT = "input_", "output"
 
 
 def write_replay(path: str | Path, inputs: Sequence[np.ndarray], outputs: np.ndarray) -> None:
@@ -30,6 +30,9 @@ def write_replay(path: str | Path, inputs: Sequence[np.ndarray], outputs: np.nda
         path: The file to write.
         inputs: One array per input of the model, in the shapes and types that the model takes.
         outputs: Outputs of the float network for these inputs.
+
+    Raises:
+        ArtifactError: If an array holds Python objects, which would be pickled.
 
     Example:
         >>> import numpy as np
@@ -41,9 +44,13 @@ def write_replay(path: str | Path, inputs: Sequence[np.ndarray], outputs: np.nda
         >>> inputs[0].shape, outputs.shape
         ((4, 3), (4, 2))
     """
-    arrays: dict[str, Any] = {f"input_{index}": array for index, array in enumerate(inputs)}
+    arrays: dict[str, Any] = {f"{INPUT}{index}": array for index, array in enumerate(inputs)}
     arrays[OUTPUT] = outputs
-    np.savez_compressed(path, allow_pickle=False, **arrays)
+    for name, array in arrays.items():
+        if array.dtype.hasobject:
+            raise ArtifactError(f"{name} of {path} holds Python objects: give arrays of numbers")
+    # numpy 1.26 takes no allow_pickle here, and would store it as an array of that name.
+    np.savez_compressed(path, **arrays)
 
 
 def read_replay(path: str | Path) -> tuple[list[np.ndarray], np.ndarray]:
@@ -60,8 +67,8 @@ def read_replay(path: str | Path) -> tuple[list[np.ndarray], np.ndarray]:
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            inputs = [file[f"input_{index}"] for index in range(len(file.files) - 1)]
-            return inputs, file[OUTPUT]
+            count = sum(name.startswith(INPUT) for name in file.files)
+            return [file[f"{INPUT}{index}"] for index in range(count)], file[OUTPUT]
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise ArtifactError(f"{path} cannot be read ({error}): write the artefact again") from error
 

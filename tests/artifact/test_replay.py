@@ -50,3 +50,17 @@ def test_objects_are_not_unpickled(tmp_path: Path) -> None:
     np.savez(tmp_path / "replay.npz", input_0=np.array([{}], object), output=INPUTS)
     with pytest.raises(ArtifactError, match="cannot be read"):
         read_replay(tmp_path / "replay.npz")
+
+
+def test_objects_are_not_written(tmp_path: Path) -> None:
+    """numpy would pickle them."""
+    with pytest.raises(ArtifactError, match=r"input_0 of .* holds Python objects"):
+        write_replay(tmp_path / "replay.npz", [np.array([{}])], np.ones(1))
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_but_inputs_and_outputs_is_stored(tmp_path: Path) -> None:
+    """numpy 1.26 stored an option as one more array, and the file could not be read."""
+    write_replay(tmp_path / "replay.npz", [np.ones(2), np.zeros(3)], np.ones(1))
+    with np.load(tmp_path / "replay.npz") as file:
+        assert sorted(file.files) == ["input_0", "input_1", "output"]
