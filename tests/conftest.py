@@ -47,6 +47,14 @@ def exporter_functions_are_listed_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def noise_of_two_inputs() -> Iterator[None]:
+    """Measure the noise of layers on two inputs: enough where a test is about something else."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lit_compress.quantization.layer_noise.BUDGET", 0)
+        yield
+
+
 class ForeignModule(LightningModule):
     """A user's own module: nothing of lit-compress in it, two logged keys, plain tensors."""
 

@@ -6,7 +6,10 @@ import yaml
 from lit_compress.cli import PACKAGED, main
 
 # Lightning 2.6 calls what jsonargparse 5 will remove: lit_compress pins jsonargparse below 5.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.usefixtures("noise_of_two_inputs"),
+]
 
 CONFIGS = sorted(path.name for path in PACKAGED.glob("*.yaml"))
 PARTS = (
@@ -75,20 +78,23 @@ def test_each_begins_with_a_comment_that_says_what_and_how(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "prune"),
-    [("fashion_mnist", "prune_elements.yaml"), ("cifar10", "prune_filters.yaml")],
+    ("data", "parts"),
+    [
+        ("fashion_mnist", ["prune_elements.yaml", "quantize.yaml"]),
+        ("cifar10", ["prune_filters.yaml"]),
+    ],
 )
-def test_an_architecture_config_runs_with_both_parts(
+def test_an_architecture_config_runs_with_parts(
     data: str,
-    prune: str,
+    parts: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> None:
     folder = request.getfixturevalue(f"{data}_dir")
     monkeypatch.chdir(tmp_path)
-    words = ["--config", f"shufflenet_v2_{data}.yaml", "--config", prune]
-    words += ["--config", "quantize.yaml"]
+    words = ["--config", f"shufflenet_v2_{data}.yaml"]
+    words += [word for part in parts for word in ("--config", part)]
     words += [f"--data.data_dir={folder}", "--data.download=false", "--trainer.max_epochs=3"]
     words += ["--trainer.enable_progress_bar=false", "--trainer.log_every_n_steps=1"]
     assert main(["fit", *words]) == 0

@@ -15,7 +15,10 @@ from lit_compress.modules import ShuffleNetV2
 from lit_compress.trainer import Trainer
 
 # Lightning 2.6 calls what jsonargparse 5 will remove: lit_compress pins jsonargparse below 5.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.usefixtures("noise_of_two_inputs"),
+]
 
 CONFIG: dict[str, dict[str, Any]] = {
     "trainer": {
@@ -38,7 +41,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(config: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(
+    config: str, noise_of_two_inputs: None, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A checkpoint of a network that lost half of its filters."""
     folder = tmp_path_factory.mktemp("fit")
     pruning = {"class_path": "FilterPruning", "init_args": {"target": 0.5}}
