@@ -231,17 +231,19 @@ class PostTrainingQuantization(Callback):
             save_weights(copy, folder / WEIGHTS, before)
             monitor = self._measurable(trainer)
             name = "pruned" if before is not None else float_name(trainer, copy)
-            plain = float_variant(name, trainer, copy, network, monitor, folder / WEIGHTS)
+            plain = float_variant(
+                name, trainer, copy, network, monitor=monitor, file=folder / WEIGHTS
+            )
             plain = replace(plain, epoch=epoch)
             metric, fidelity = conversion.write(folder / MODEL, plain.metric)
             conversion.write_replay(folder / REPLAY)
             int8 = Variant(
                 "int8",
                 *onnx_counts(folder / MODEL),
-                plain.macs,
-                file_bytes(folder / MODEL),
-                MODEL,
-                metric,
+                macs=plain.macs,
+                bytes=file_bytes(folder / MODEL),
+                file=MODEL,
+                metric=metric,
                 fidelity=fidelity,
                 epoch=epoch,
             )

@@ -163,19 +163,23 @@ class CompressionReport(Callback, BeforePruning):
         network = find_export_target(trainer, copy, quantizer.submodule if quantizer else None, 1)
         if quantizer is not None and quantizer.path is not None:
             folder = quantizer.path
-            card = self._enriched(trainer, read_card(folder), copy, network, folder, monitor)
+            card = self._enriched(
+                trainer, read_card(folder), copy, network, folder=folder, monitor=monitor
+            )
             write_card(folder, card)
             return card
         with folder_swap(self._target) as folder:
             save_weights(copy, folder / WEIGHTS, unpruned_shapes(trainer))
             name = float_name(trainer, copy)
-            plain = float_variant(name, trainer, copy, network, monitor, folder / WEIGHTS)
+            plain = float_variant(
+                name, trainer, copy, network, monitor=monitor, file=folder / WEIGHTS
+            )
             card = replace(
                 empty_card(trainer, {}),
                 variants=(plain,),
                 files={WEIGHTS: sha256(folder / WEIGHTS)},
             )
-            card = self._enriched(trainer, card, copy, network, folder, monitor)
+            card = self._enriched(trainer, card, copy, network, folder=folder, monitor=monitor)
             write_card(folder, card)
         return card
 
@@ -205,7 +209,8 @@ class CompressionReport(Callback, BeforePruning):
             if MODEL in card.files:
                 base = f"{name} onnx"
                 plain = Path(temporary) / MODEL
-                variants.insert(-1, self._onnx_variant(base, copy, network, plain, card, name))
+                plain_variant = self._onnx_variant(base, copy, network, plain, card=card, like=name)
+                variants.insert(-1, plain_variant)
                 runners[base] = _run_onnx(plain, network, inputs, self.threads)
                 pixels = self._pixels(trainer, folder, inputs)
                 runners["int8"] = _run_onnx(folder / MODEL, network, pixels, self.threads)
@@ -232,7 +237,9 @@ class CompressionReport(Callback, BeforePruning):
     def _dense_variant(
         self, trainer: Trainer, dense: LightningModule, network: ExportTarget, monitor: str | None
     ) -> Variant:
-        variant = float_variant("dense", trainer, dense, network, monitor, Path(self._dense or ""))
+        variant = float_variant(
+            "dense", trainer, dense, network, monitor=monitor, file=Path(self._dense or "")
+        )
         trained = self._dense_epoch
         note = f"after {trained} epochs of {trainer.current_epoch}, just before the first pruning"
         return replace(variant, epoch=trained, note=note if trained else f"untrained: {note}")
@@ -254,7 +261,7 @@ class CompressionReport(Callback, BeforePruning):
             f"the {like} weights as fp32 ONNX, timed as int8's base in the same runtime; not kept"
         )
         macs = card.variant(like).macs
-        return Variant(name, *onnx_counts(path), macs, file_bytes(path), note=note)
+        return Variant(name, *onnx_counts(path), macs=macs, bytes=file_bytes(path), note=note)
 
     def _pixels(
         self, trainer: Trainer, folder: Path, inputs: tuple[Tensor, ...]

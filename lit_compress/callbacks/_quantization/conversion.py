@@ -155,9 +155,9 @@ class Conversion:
             graph,
             self._raw[0],
             path,
-            self._metadata(),
-            self.network.signature.names,
-            self.settings.opset,
+            metadata=self._metadata(),
+            names=self.network.signature.names,
+            opset=self.settings.opset,
         )
 
     def _metadata(self) -> dict[str, str]:
@@ -181,7 +181,7 @@ class Conversion:
 
         called = self.network.called(self.copy)
         monitor = self.settings.monitor or ""
-        return measure_metric(self.trainer, self.copy, loaders, monitor, called, run)
+        return measure_metric(self.trainer, self.copy, loaders, monitor, target=called, runner=run)
 
     def _fidelity(self, path: Path, floats: frozenset[str], evaluations: int) -> Fidelity:
         model, expected = OnnxModel(path), self._expected()
@@ -229,8 +229,8 @@ class Conversion:
             self.copy,
             settings.submodule,
             settings.calibration_batches,
-            settings.seed,
-            "train",
+            seed=settings.seed,
+            split="train",
         ).inputs
 
     def _pixels(self) -> tuple[nn.Module | None, Sequence[Batch]]:

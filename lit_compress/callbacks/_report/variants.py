@@ -91,9 +91,9 @@ def float_variant(
         counted.parameters,
         counted.nonzero,
         counted.macs,
-        None if file is None else file_bytes(file),
-        None if file is None else file.name,
-        metric,
+        bytes=None if file is None else file_bytes(file),
+        file=None if file is None else file.name,
+        metric=metric,
         epoch=trainer.current_epoch,
     )
 
@@ -159,14 +159,16 @@ def run_eagerly(module: nn.Module, inputs: tuple[Tensor, ...]) -> Runner:
 
 def _timing(latency: Latency, engine: str) -> Timing:
     return Timing(
-        engine,
-        latency.batch,
-        latency.threads,
-        latency.seconds,
-        latency.interval,
-        latency.confidence,
-        latency.rounds,
-        tuple(TimingRatio(s.over, s.ratio, s.interval, s.significant) for s in latency.speedups),
+        engine=engine,
+        batch=latency.batch,
+        threads=latency.threads,
+        seconds=latency.seconds,
+        interval=latency.interval,
+        confidence=latency.confidence,
+        rounds=latency.rounds,
+        ratios=tuple(
+            TimingRatio(s.over, s.ratio, s.interval, s.significant) for s in latency.speedups
+        ),
     )
 
 

@@ -199,7 +199,14 @@ def _candidates(
     keep = max(ceil(limits.min_channels / step), 1)
     most = min(graph.removable(group), len(numbers) - keep)
     already = int((~left).sum())
-    return _Candidates(index, group.name, numbers[order], already, max(most, already), step)
+    return _Candidates(
+        index,
+        group.name,
+        order=numbers[order],
+        already=already,
+        most=max(most, already),
+        step=step,
+    )
 
 
 def _channels_each(graph: ChannelGraph, index: int) -> int:

@@ -73,7 +73,7 @@ def eligible_groups(
     excluded: dict[str, str] = {}
     ruled: dict[int, Rule] = {}
     for index, group in enumerate(graph.groups):
-        why = _why_not(module, graph, group, makers, left_out, ruled_out)
+        why = _why_not(module, graph, group, makers, left_out=left_out, excluded=ruled_out)
         tied = [layer for key in group.keys for layer in makers.get(key, ())]
         if not why and importance.reads == "scale" and not any(n in norms for n, _ in group.keys):
             why = "no norm follows it to rank its filters by"

@@ -41,7 +41,14 @@ def preview_layers(
     )
     names = {id(tensor): name for name, tensor in named_tensors(module).items()}
     layers = tuple(
-        _layer(graph, name, layer, names.get(id(layer.weight), ""), selected, excluded)
+        _layer(
+            graph,
+            name,
+            layer,
+            weight=names.get(id(layer.weight), ""),
+            selected=selected,
+            excluded=excluded,
+        )
         for name, layer in module.named_modules()
         if isinstance(layer, PRUNABLE)
     )
