@@ -26,7 +26,7 @@ NOISY = ("lightning.pytorch", "lightning.fabric")
 COMPILED = ("forward", "training_step", "validation_step", "test_step", "predict_step")
 
 
-class RunContext(Callback):
+class _RunContext(Callback):
     """Shows the validation of a second Trainer the data, optimizers and epoch of the first one.
 
     Args:
@@ -76,7 +76,7 @@ def validate(
             accelerator="cpu",
             devices=1,
             logger=DummyLogger(),
-            callbacks=[RunContext(trainer)],
+            callbacks=[_RunContext(trainer)],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
