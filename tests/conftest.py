@@ -48,6 +48,23 @@ def exporter_functions_are_listed_once() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
+def shallow() -> Iterator[None]:
+    """Build ShuffleNetV2 of four blocks, one of them without stride, where depth tells nothing more.
+
+    To export its sixteen blocks takes half a minute. ``make quickstart`` and the slow tests do.
+    """
+    from torchvision import models
+
+    def build(repeats: list[int], *arguments: Any) -> nn.Module:
+        return network([1, 2, 1], *arguments)
+
+    network = models.ShuffleNetV2
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "ShuffleNetV2", build)
+        yield
+
+
+@pytest.fixture(scope="module")
 def noise_of_two_inputs() -> Iterator[None]:
     """Measure the noise of layers on two inputs: enough where a test is about something else."""
     with pytest.MonkeyPatch.context() as patch:

@@ -18,7 +18,10 @@ from lit_compress.cli import PACKAGED, VERBS, main
 from lit_compress.modules import ShuffleNetV2
 
 # Lightning 2.6 calls what jsonargparse 5 will remove: lit_compress pins jsonargparse below 5.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.usefixtures("shallow"),
+]
 
 TINY = {
     "trainer": {

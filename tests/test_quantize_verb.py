@@ -17,7 +17,7 @@ from lit_compress.trainer import Trainer
 # Lightning 2.6 calls what jsonargparse 5 will remove: lit_compress pins jsonargparse below 5.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.usefixtures("noise_of_two_inputs"),
+    pytest.mark.usefixtures("noise_of_two_inputs", "shallow"),
 ]
 
 CONFIG: dict[str, dict[str, Any]] = {
@@ -42,7 +42,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def checkpoint(
-    config: str, noise_of_two_inputs: None, tmp_path_factory: pytest.TempPathFactory
+    config: str, noise_of_two_inputs: None, shallow: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A checkpoint of a network that lost half of its filters."""
     folder = tmp_path_factory.mktemp("fit")
