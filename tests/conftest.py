@@ -49,9 +49,9 @@ def exporter_functions_are_listed_once() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def shallow() -> Iterator[None]:
-    """Build ShuffleNetV2 of four blocks, one of them without stride, where depth tells nothing more.
+    """Build ShuffleNetV2 of four blocks, one of them without stride, not of sixteen.
 
-    To export its sixteen blocks takes half a minute. ``make quickstart`` and the slow tests do.
+    To export sixteen takes half a minute; ``make quickstart`` and the slow tests do it.
     """
     from torchvision import models
 
