@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.evaluation.loaders import validation_loaders
 from lit_compress.evaluation.network import network_paths, record_calls
-from lit_compress.evaluation.validate import clone
+from lit_compress.evaluation.validate import clone, in_run
 from lit_compress.measure.cost import Inputs, forward_arguments
 
 #: Rows of a batch that are enough to follow channels. Some networks refuse a batch of one.
@@ -41,7 +41,7 @@ def find_example_inputs(
     """Return example inputs of a network, on its device.
 
     They are the module's ``example_input_array`` if it has one, and otherwise the arguments of the
-    first call of the network in validation (see
+    first call of the network in validation, or else in training (see
     :func:`~lit_compress.evaluation.network.network_paths`).
 
     Args:
@@ -67,13 +67,16 @@ def _recorded(trainer: Trainer, pl_module: LightningModule, submodule: str | Non
     seen = _first_calls(trainer, copy, paths)
     for path in paths:
         if path in seen:
-            if not _accepts(copy.get_submodule(path), seen[path]):
+            with in_run(trainer, copy):
+                accepted = _accepts(copy.get_submodule(path), seen[path])
+            if not accepted:
                 seen = _first_calls(trainer, copy, [path], count=None)
             return ExampleInputs(path, seen[path])
     raise InvalidArgumentError(
         f"there are no example inputs of {submodule or type(pl_module).__name__}: set "
-        "example_input_array in the LightningModule, or give the fit validation data whose "
-        f"validation_step calls {submodule or 'its forward, or a child with most of the weights'}"
+        "example_input_array in the LightningModule, or name by submodule the part that "
+        "validation_step or training_step calls; it was looked for in "
+        f"{submodule or 'its forward, and in a child with more than half of the weights'}"
     )
 
 
@@ -91,8 +94,6 @@ def _first_calls(
         inputs: Inputs = (*args,) if not kwargs else _named(copy, path, args, kwargs)
         return _first_rows(inputs, count)
 
-    if not loaders:
-        return {}
     calls = record_calls(trainer, copy, loaders, paths, batches=1, keep=keep)
     return {path: kept[0] for path, kept in calls.items() if kept[0] is not None}
 

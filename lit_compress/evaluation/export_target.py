@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from lit_compress.artifact import OnnxModel
 from lit_compress.errors import CalibrationError, InvalidArgumentError
-from lit_compress.evaluation.loaders import sampled, training_loaders, validation_loaders
+from lit_compress.evaluation.loaders import length, sampled, training_loaders, validation_loaders
 from lit_compress.evaluation.network import child_names, network_paths, record_calls
-from lit_compress.evaluation.trainer_access import datamodule
 from lit_compress.export.signature import Batch, Flat, Signature, as_tuple
 
 #: Arguments of a call, by position and by name.
@@ -100,20 +99,22 @@ def find_export_target(
     loaders = training_loaders(trainer) if split == "train" else validation_loaders(trainer)
     if loaders and seed is not None:
         loaders = [sampled(loaders[0], batches, seed), *loaders[1:]]
-    if loaders and next(iter(loaders[0]), None) is not None:
-        calls = record_calls(trainer, copy, loaders, paths, batches, keep=_keep)
-        for path in paths:
-            if path in calls:
-                return _target(copy, path, calls[path][:batches])
-        if submodule is None:
-            raise _never_called(copy)
-    elif not loaders and not submodule and (recorded := _training_inputs(trainer, batches)):
-        return _target(copy, "", recorded)
+    calls = record_calls(trainer, copy, loaders, paths, batches, keep=_keep, seed=seed)
+    for path in paths:
+        if path in calls:
+            return _target(copy, path, calls[path][:batches])
+    if submodule is None and calls_are_expected(trainer, loaders):
+        raise _never_called(copy)
     raise CalibrationError(
         "there are no batches to calibrate with: give the fit validation data"
         + (f" whose validation_step calls {submodule!r}" if submodule else "")
         + ", and calibration_batches of at least 1"
     )
+
+
+def calls_are_expected(trainer: Trainer, loaders: Sequence[Any]) -> bool:
+    """Tell whether there is a batch that a step could have been called with."""
+    return any(length(loader) > 0 for loader in loaders) or trainer.train_dataloader is not None
 
 
 def _keep(_: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
@@ -122,9 +123,9 @@ def _keep(_: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
 
 def _never_called(copy: LightningModule) -> InvalidArgumentError:
     return InvalidArgumentError(
-        f"validation_step of {type(copy).__name__} calls neither its forward nor a child with most "
-        "of its weights, so there is nothing to calibrate with: name the network that it calls by "
-        f"submodule (children: {child_names(copy)})"
+        f"neither validation_step nor training_step of {type(copy).__name__} calls its forward or "
+        "a child with most of its weights, so there is nothing to calibrate with: name the network "
+        f"that they call by submodule (children: {child_names(copy)})"
     )
 
 
@@ -133,10 +134,30 @@ def _target(copy: LightningModule, path: str, recorded: Sequence[Call]) -> Expor
     found = Signature.of(copy.get_submodule(path), args, kwargs)
     inputs: list[Batch] = []
     for one, more in recorded:
-        tensors = tuple(tensor.detach().cpu() for tensor in found.tensors(one, more))
+        tensors = tuple(_single(tensor) for tensor in found.tensors(one, more))
+        _check_sizes(found, as_tuple(inputs[0]) if inputs else tensors, tensors, len(inputs))
         inputs.append(tensors[0] if found.plain else tensors)
     inner = path or _inner(copy, found, as_tuple(inputs[0]))
     return ExportTarget(path, inner, tuple(inputs), found)
+
+
+def _check_sizes(
+    found: Signature, first: Sequence[Tensor], tensors: Sequence[Tensor], number: int
+) -> None:
+    """Refuse batches whose examples differ in size: only the batch axis of a file is free."""
+    for name, one, other in zip(found.names, first, tensors, strict=True):
+        if one.shape[1:] != other.shape[1:]:
+            raise CalibrationError(
+                f"the examples of all batches must have one size, and those of {name!r} are "
+                f"{list(one.shape[1:])} in batch 0 and {list(other.shape[1:])} in batch {number}: "
+                "bring them to one size (pad, crop or resize) in the dataset or its collate_fn"
+            )
+
+
+def _single(tensor: Tensor) -> Tensor:
+    """Return a recorded tensor on the CPU, in single precision where it is of real numbers."""
+    found = tensor.detach().cpu()
+    return found.float() if found.is_floating_point() else found
 
 
 def warn_of_other_weights(module: LightningModule, target: ExportTarget) -> None:
@@ -169,14 +190,3 @@ def _inner(copy: LightningModule, found: Signature, sample: tuple[Tensor, ...]) 
 def _has_all_weights(child: nn.Module, module: nn.Module) -> bool:
     own = {id(parameter) for parameter in child.parameters()}
     return bool(own) and all(id(parameter) in own for parameter in module.parameters())
-
-
-def _training_inputs(trainer: Trainer, batches: int) -> list[Call]:
-    data = datamodule(trainer)
-    loader = trainer.train_dataloader if data is None else data.train_dataloader()
-    if loader is None:
-        return []
-    inputs: list[Call] = []
-    for _, batch in zip(range(batches), loader, strict=False):
-        inputs.append(((batch[0] if isinstance(batch, (tuple, list)) else batch,), {}))
-    return inputs

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.utils.data import (
     BatchSampler,
@@ -20,33 +22,83 @@ from torch.utils.data import (
 
 from lit_compress.evaluation.trainer_access import datamodule
 
-#: Hooks of a datamodule that change a batch.
-TRANSFER_HOOKS = ("on_before_batch_transfer", "on_after_batch_transfer")
 
+class Joined:
+    """One loader of the batches of several, as a CombinedLoader joins them.
 
-class PreparedLoader:
-    """A loader whose batches pass through the transfer hooks of the datamodule."""
+    Args:
+        loaders: A collection of loaders; a batch is the same collection of batches.
+        mode: How loaders of different lengths are joined, see Lightning's CombinedLoader.
+    """
 
-    def __init__(self, loader: Any, datamodule: Any) -> None:
-        self.loader = loader
-        self.datamodule = datamodule
+    def __init__(self, loaders: Any, mode: Any) -> None:
+        self.combined = CombinedLoader(loaders, mode)
 
     def __len__(self) -> int:
-        return len(self.loader)
+        iter(self.combined)
+        return len(self.combined)
 
     def __iter__(self) -> Iterator[Any]:
-        for batch in self.loader:
-            for hook in TRANSFER_HOOKS:
-                batch = getattr(self.datamodule, hook)(batch, 0)
+        for batch, _, _ in self.combined:
             yield batch
+
+    def mapped(self, change: Callable[[Any], Any]) -> Joined:
+        """Return the same with each of the loaders changed."""
+        found = CombinedLoader(self.combined.iterables, self.combined._mode)
+        found.flattened = [change(loader) for loader in self.combined.flattened]
+        return Joined(found.iterables, found._mode)
 
 
 def training_loaders(trainer: Trainer) -> list[Any]:
-    """Return the run's training loaders, each over all data of its split."""
+    """Return the run's training loader over all data of its split; nothing if it has none.
+
+    Several loaders are one, whose batch is a collection, as the training loop joins them.
+    """
     data = datamodule(trainer)
-    return _prepared(
-        data, data.train_dataloader() if data is not None else trainer.train_dataloader
-    )
+    source = trainer.train_dataloader
+    if offers(data, "train_dataloader"):
+        source = data.train_dataloader()  # type: ignore[union-attr]
+    if source is None:
+        return []
+    return [_undistributed(_joined(source, "max_size_cycle"))]
+
+
+def validation_loaders(trainer: Trainer) -> list[Any]:
+    """Return the run's validation loaders, each over all data of its split.
+
+    Under DDP the trainer's own loaders give each process a part of the data; these do not. The
+    list is empty if the run does not validate.
+    """
+    module = trainer.lightning_module
+    if trainer.limit_val_batches == 0:
+        return []
+    if module is not None and not is_overridden("validation_step", module):
+        return []
+    data = datamodule(trainer)
+    source = trainer.val_dataloaders
+    if offers(data, "val_dataloader"):
+        source = data.val_dataloader()  # type: ignore[union-attr]
+    if source is None:
+        return []
+    if isinstance(source, CombinedLoader) and source._mode != "sequential":
+        return [_undistributed(_joined(source, source._mode))]
+    flat = source if isinstance(source, CombinedLoader) else CombinedLoader(source, "sequential")
+    return [_undistributed(loader) for loader in flat.flattened]
+
+
+def offers(data: LightningDataModule | None, hook: str) -> bool:
+    """Tell whether a datamodule has a hook of its own that gives loaders."""
+    return data is not None and is_overridden(hook, data)
+
+
+def length(loader: Any) -> int | float:
+    """Return the number of batches of a loader; infinity if it does not say."""
+    if not isinstance(loader, Sized):
+        return float("inf")
+    try:
+        return len(loader)
+    except (TypeError, NotImplementedError):  # a DataLoader of a dataset without a length
+        return float("inf")
 
 
 def whole(loader: Any) -> Any:
@@ -54,8 +106,8 @@ def whole(loader: Any) -> Any:
 
     A loader with a sampler of the user's own is returned as it is.
     """
-    if isinstance(loader, PreparedLoader):
-        return PreparedLoader(whole(loader.loader), loader.datamodule)
+    if isinstance(loader, Joined):
+        return loader.mapped(whole)
     plain = type(loader) is DataLoader and type(loader.batch_sampler) is BatchSampler
     if not plain or not isinstance(loader.sampler, (RandomSampler, SequentialSampler)):
         return loader
@@ -65,17 +117,6 @@ def whole(loader: Any) -> Any:
         num_workers=loader.num_workers,
         collate_fn=loader.collate_fn,
     )
-
-
-def validation_loaders(trainer: Trainer) -> list[Any]:
-    """Return the run's validation loaders, each over all data of its split.
-
-    Under DDP the trainer's own loaders give each process a part of the data; these do not.
-    """
-    if trainer.limit_val_batches == 0:
-        return []
-    data = datamodule(trainer)
-    return _prepared(data, data.val_dataloader() if data is not None else trainer.val_dataloaders)
 
 
 def sampled(loader: Any, batches: int, seed: int) -> Any:
@@ -89,13 +130,13 @@ def sampled(loader: Any, batches: int, seed: int) -> Any:
         batches: Number of batches.
         seed: Random seed of the choice.
     """
-    if isinstance(loader, PreparedLoader):
-        return PreparedLoader(sampled(loader.loader, batches, seed), loader.datamodule)
+    if isinstance(loader, Joined):
+        return loader.mapped(lambda one: sampled(one, batches, seed))
     if not isinstance(loader, DataLoader) or loader.batch_size is None:
         return loader
-    if isinstance(loader.dataset, IterableDataset):
+    if isinstance(loader.dataset, IterableDataset) or not isinstance(loader.dataset, Sized):
         return loader
-    total, wanted = len(loader.dataset), batches * loader.batch_size  # type: ignore[arg-type]
+    total, wanted = len(loader.dataset), batches * loader.batch_size
     if wanted >= total and isinstance(loader.sampler, SequentialSampler):
         return loader
     drawn = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:wanted]
@@ -107,32 +148,40 @@ def sampled(loader: Any, batches: int, seed: int) -> Any:
     )
 
 
-def _prepared(data: Any, source: Any) -> list[Any]:
-    if source is None:
-        return []
-    loaders = list(source) if isinstance(source, (list, tuple)) else [source]
-    loaders = [_undistributed(loader) for loader in loaders]
-    if data is not None and any(is_overridden(hook, data) for hook in TRANSFER_HOOKS):
-        return [PreparedLoader(loader, data) for loader in loaders]
-    return loaders
+def copied(loader: Any) -> Any:
+    """Return a loader that a batch can be taken from without a loss to the run.
 
+    Loaders with random access, and those that begin anew with each ``iter``, are returned as they
+    are. A stream is copied with its place in the data.
 
-def _undistributed(loader: Any) -> Any:
-    if not isinstance(loader, DataLoader) or not isinstance(loader.sampler, DistributedSampler):
+    Args:
+        loader: Any loader.
+
+    Returns:
+        The loader, or None if it can be read once only and cannot be copied.
+    """
+    if isinstance(loader, Joined):
+        parts = [copied(one) for one in loader.combined.flattened]
+        found = iter(parts)
+        return None if any(one is None for one in parts) else loader.mapped(lambda _: next(found))
+    stream = loader.dataset if isinstance(loader, DataLoader) else loader
+    if isinstance(loader, DataLoader) and not isinstance(stream, IterableDataset):
         return loader
-    return DataLoader(
-        loader.dataset,
-        batch_size=loader.batch_size,
-        num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
-        pin_memory=False,
-    )
+    if not isinstance(loader, DataLoader) and not isinstance(loader, Iterator):
+        return loader
+    try:
+        twin = copy.deepcopy(stream)
+    except (TypeError, RuntimeError, OSError):  # it holds a generator, a file or a connection
+        return None
+    if not isinstance(loader, DataLoader):
+        return twin
+    return DataLoader(twin, batch_size=loader.batch_size, collate_fn=loader.collate_fn)
 
 
 @contextmanager
 def unmoved(loaders: list[Any]) -> Iterator[None]:
     """Restore the generators and iterators of loaders after the block, for the run in progress."""
-    inner = [loader.loader if isinstance(loader, PreparedLoader) else loader for loader in loaders]
+    inner = [one for loader in loaders for one in _each(loader)]
     parts = [part for loader in inner for part in _parts(loader)]
     generators = [
         g for part in parts if isinstance(g := getattr(part, "generator", None), torch.Generator)
@@ -149,6 +198,32 @@ def unmoved(loaders: list[Any]) -> Iterator[None]:
             loader._iterator = iterator
         for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)
+
+
+def _joined(source: Any, mode: str) -> Any:
+    """Return a collection of loaders as one loader; a single loader as it is."""
+    if isinstance(source, CombinedLoader):
+        mode, source = source._mode, source.iterables
+    flat = CombinedLoader(source, "sequential").flattened
+    return flat[0] if len(flat) == 1 and source is flat[0] else Joined(source, mode)
+
+
+def _each(loader: Any) -> list[Any]:
+    return loader.combined.flattened if isinstance(loader, Joined) else [loader]
+
+
+def _undistributed(loader: Any) -> Any:
+    if isinstance(loader, Joined):
+        return loader.mapped(_undistributed)
+    if not isinstance(loader, DataLoader) or not isinstance(loader.sampler, DistributedSampler):
+        return loader
+    return DataLoader(
+        loader.dataset,
+        batch_size=loader.batch_size,
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        pin_memory=False,
+    )
 
 
 def _parts(loader: Any) -> list[Any]:

@@ -9,12 +9,12 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from lit_compress.artifact import Metric
 from lit_compress.attributes import replaced_attributes
 from lit_compress.errors import InvalidArgumentError
-from lit_compress.evaluation.validate import validate
+from lit_compress.evaluation.validate import Position, validate
 
 #: Parts of a metric's name that say that less of it is better.
 LOSSES = ("loss", "err", "mse", "mae", "perplex")
@@ -46,28 +46,61 @@ def measure_metric(
     Raises:
         InvalidArgumentError: If the key is not logged, or validation never calls the network.
     """
-    forward = runner or target.forward
-    seen = 0
+    forward = target.forward if runner is None else _like(target, runner)
+    at = Position()
+    seen: dict[tuple[int, int], int] = {}
 
     def counted(*args: Any, **kwargs: Any) -> Any:
-        nonlocal seen
         inputs = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
-        seen += len(inputs[0]) if inputs else 0
+        # A step may call the network several times for one batch: its images count once.
+        seen.setdefault((at.loader, at.batch), len(inputs[0]) if inputs else 0)
         return forward(*args, **kwargs)
 
     with replaced_attributes(target, forward=counted):
-        metrics = validate(trainer, module, loaders)
+        metrics = validate(trainer, module, loaders, position=at)
     check_monitor(monitor, metrics)
     if not seen:
         raise InvalidArgumentError(
             f"validation_step of {type(module).__name__} never calls the network that is exported: "
             "name the part that it calls by submodule"
         )
+    count = _count(seen, monitor)
     value = metrics[monitor]
     if not isfinite(value):
         rank_zero_warn(f"{monitor} is {value}, so the card has none")
         return None
-    return Metric(monitor, value, "val", seen, accuracy_interval(monitor, value, seen))
+    return Metric(monitor, value, "val", count, accuracy_interval(monitor, value, count))
+
+
+def _count(seen: dict[tuple[int, int], int], monitor: str) -> int:
+    """Return how many images a metric is of: those of its loader, where its name has one."""
+    _, _, number = monitor.partition("/dataloader_idx_")
+    return sum(n for (loader, _), n in seen.items() if not number or str(loader) == number)
+
+
+def _like(target: nn.Module, runner: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a runner, which takes and gives single precision on the CPU, stand in for a network."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        like = next(target.parameters(), None)
+        args, kwargs = tree_map(_on_cpu, (args, kwargs))
+        outputs = runner(*args, **kwargs)
+        return outputs if like is None else tree_map(lambda leaf: _as(leaf, like), outputs)
+
+    return run
+
+
+def _on_cpu(leaf: Any) -> Any:
+    if not isinstance(leaf, Tensor):
+        return leaf
+    leaf = leaf.detach().cpu()
+    return leaf.float() if leaf.is_floating_point() else leaf
+
+
+def _as(leaf: Any, like: Tensor) -> Any:
+    if not isinstance(leaf, Tensor):
+        return leaf
+    return leaf.to(like.device, like.dtype if leaf.is_floating_point() else leaf.dtype)
 
 
 def check_monitor(monitor: str, metrics: Iterable[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lit_compress.evaluation.distributed import on_rank_zero
 from lit_compress.evaluation.loaders import training_loaders
-from lit_compress.evaluation.validate import clone, validate
+from lit_compress.evaluation.run_view.training import train
+from lit_compress.evaluation.validate import clone, clone_with, validate
 
 Statistics = dict[str, tuple[Tensor, Tensor]]
 
@@ -34,23 +34,42 @@ def recalibrate(trainer: Trainer, pl_module: LightningModule, batches: int) -> N
 
 def _estimated(trainer: Trainer, pl_module: LightningModule, batches: int) -> Statistics:
     copy = clone(trainer, pl_module)
-    norms = _norms(copy)
     loaders = training_loaders(trainer)
+    norms = _averaging(copy)
     if not norms or not loaders:
         return {}
+    with torch.no_grad():
+        validate(trainer, copy, loaders[:1], batches)
+    found = _tracked(norms)
+    return found if found or not trainer.optimizers else _in_training(trainer, pl_module, batches)
+
+
+def _in_training(trainer: Trainer, pl_module: LightningModule, batches: int) -> Statistics:
+    """Estimate them in training steps, where validation never calls the network."""
+    copy, optimizers = clone_with(trainer, pl_module, trainer.optimizers)
+    norms = _averaging(copy)
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+        group["lr"] = 0 * group["lr"]
+    train(trainer, copy, optimizers, training_loaders(trainer), batches)
+    return _tracked(norms)
+
+
+def _averaging(module: nn.Module) -> dict[str, _BatchNorm]:
+    """Return the norms of a module, set to average from now on."""
+    norms = _norms(module)
     for norm in norms.values():
         norm.reset_running_stats()
         norm.momentum = None  # the plain average
         norm.register_forward_pre_hook(_train)
-        if isinstance(norm, nn.SyncBatchNorm):  # on the CPU there is no other process to ask
-            norm.forward = partial(_BatchNorm.forward, norm)  # type: ignore[method-assign]
-    with torch.no_grad():
-        validate(trainer, copy, loaders[:1], batches)
+    return norms
+
+
+def _tracked(norms: dict[str, _BatchNorm]) -> Statistics:
     return {
         name: (norm.running_mean, norm.running_var)
         for name, norm in norms.items()
         if norm.running_mean is not None and norm.running_var is not None
-        if norm.num_batches_tracked  # norms that validation never calls keep their statistics
+        if norm.num_batches_tracked  # norms that are never called keep their statistics
     }
 
 

@@ -22,6 +22,7 @@ class _Undeclared(Protocol):
     datamodule: LightningDataModule | None
     fast_dev_run: bool | int
     overfit_batches: int | float
+    profiler: Any
 
 
 def callbacks(trainer: Trainer) -> list[Callback]:
@@ -57,6 +58,11 @@ def is_fast_dev_run(trainer: Trainer) -> bool:
 def overfit_batches(trainer: Trainer) -> int | float:
     """Return ``overfit_batches``: a number of batches (int) or a share (float); 0 if not used."""
     return _undeclared(trainer).overfit_batches
+
+
+def profiler(trainer: Trainer) -> Any:
+    """Return the trainer's profiler."""
+    return _undeclared(trainer).profiler
 
 
 def fit_loaders(trainer: Trainer) -> list[Any]:

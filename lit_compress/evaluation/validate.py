@@ -6,19 +6,26 @@ import copy
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers.logger import DummyLogger
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
+from lightning.pytorch.trainer.connectors.data_connector import _parse_num_batches
+from lightning.pytorch.trainer.states import RunningStage, TrainerFn
+from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torchmetrics import Metric as TorchMetric
 from typing_extensions import override
 
-from lit_compress.evaluation.loaders import unmoved
-from lit_compress.evaluation.trainer_access import callbacks, datamodule, set_datamodule
+from lit_compress.attributes import replaced_attributes
+from lit_compress.evaluation.loaders import length, unmoved
+from lit_compress.evaluation.run_view.trainer import TrainerView
+from lit_compress.evaluation.trainer_access import callbacks, datamodule
 
 #: Loggers that tell about a Trainer.
 NOISY = ("lightning.pytorch", "lightning.fabric")
@@ -26,66 +33,129 @@ NOISY = ("lightning.pytorch", "lightning.fabric")
 COMPILED = ("forward", "training_step", "validation_step", "test_step", "predict_step")
 
 
-class _RunContext(Callback):
-    """Shows the validation of a second Trainer the data, optimizers and epoch of the first one.
+@dataclass
+class Position:
+    """The batch that validation is at.
 
-    Args:
-        trainer: The run in progress.
+    Attributes:
+        loader: Number of the loader.
+        batch: Number of the batch in it.
     """
 
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
+    loader: int = 0
+    batch: int = 0
 
-    @override
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        set_datamodule(trainer, datamodule(self.trainer))
-        trainer.strategy.optimizers = self.trainer.strategy.optimizers
-        trainer.strategy.lr_scheduler_configs = self.trainer.strategy.lr_scheduler_configs
-        # After the fit the current epoch is one past the last.
-        epoch, last = self.trainer.current_epoch, self.trainer.max_epochs or 0
-        trainer.fit_loop.epoch_progress.current.completed = (
-            min(epoch, last - 1) if last > 0 else epoch
+
+class _Loop(_EvaluationLoop):
+    """Lightning's own loop, over loaders that are given to it."""
+
+    def __init__(self, loaders: list[Any], position: Position) -> None:
+        super().__init__(
+            None,  # type: ignore[arg-type]  # the view of the Trainer, which needs the results
+            TrainerFn.FITTING,
+            RunningStage.VALIDATING,
+            verbose=False,
+            inference_mode=False,  # recorded tensors are exported later
         )
+        self._combined_loader = CombinedLoader(loaders, "sequential")
+        self._last_val_dl_reload_epoch = float("inf")  # never asks the user's hook for others
+        self.position = position
+
+    def limit(self, batches: int | float) -> None:
+        """Set the largest number of batches of each loader, or their share."""
+        loaders = self._combined_loader.flattened if self._combined_loader is not None else []
+        self._max_batches = [
+            _parse_num_batches(RunningStage.VALIDATING, length(loader), batches)
+            for loader in loaders
+        ]
 
     @override
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # At its end the second Trainer would tear these down.
-        set_datamodule(trainer, None)
-        trainer.strategy.optimizers = []
-        trainer.strategy.lr_scheduler_configs = []
+    def _evaluation_step(
+        self, batch: Any, batch_idx: int, dataloader_idx: int, dataloader_iter: Any
+    ) -> None:
+        self.position.batch, self.position.loader = batch_idx, dataloader_idx
+        super()._evaluation_step(batch, batch_idx, dataloader_idx, dataloader_iter)
 
 
 def validate(
-    trainer: Trainer, module: LightningModule, loaders: list[Any], limit: int | float | None = None
+    trainer: Trainer,
+    module: LightningModule,
+    loaders: list[Any],
+    limit: int | float | None = None,
+    position: Position | None = None,
 ) -> dict[str, float]:
-    """Run the module's own validation on the CPU, and return the metrics that it logged.
+    """Run the module's own validation, and return the metrics that it logged.
+
+    The module runs where the run's module is, and in its precision. What its steps read of the
+    run is true (see :mod:`~lit_compress.evaluation.run_view`), and nothing of the run changes.
 
     Args:
         trainer: The run in progress.
         module: A copy of the user's module.
         loaders: Loaders to validate on.
-        limit: Largest number of batches. Default: as in the run.
+        limit: Largest number of batches of each, or their share. Default: as in the run.
+        position: Says which batch it is at.
     """
+    loop = _Loop(loaders, position or Position())
+    with in_run(trainer, module), quiet(), isolate_rng(), unmoved(loaders):
+        view = TrainerView(trainer, module, RunningStage.VALIDATING, loop._results)
+        loop.trainer = view  # type: ignore[assignment]
+        loop.limit(trainer.limit_val_batches if limit is None else limit)
+        with attached(module, view):
+            loop.run()
+        loop.teardown()
+    found = view._logger_connector.callback_metrics
+    return {name: float(value) for name, value in found.items()}
+
+
+@contextmanager
+def attached(module: LightningModule, view: TrainerView) -> Iterator[None]:
+    """Show a copy of the module a view of its Trainer, until the end of the block."""
+    before = module._trainer
     module._metric_attributes = None
-    for child in module.modules():
-        if isinstance(child, TorchMetric):
-            child.distributed_available_fn = _alone
-            child.reset()
-    with quiet(), isolate_rng(), unmoved(loaders):
-        second = Trainer(
-            accelerator="cpu",
-            devices=1,
-            logger=DummyLogger(),
-            callbacks=[_RunContext(trainer)],
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            inference_mode=False,  # recorded tensors are exported later
-            limit_val_batches=trainer.limit_val_batches if limit is None else limit,
-            plugins=[LightningEnvironment()],
-        )
-        second.validate(module, loaders, verbose=False)
-    return {name: float(value) for name, value in second.callback_metrics.items()}
+    with ExitStack() as stack:
+        for child in module.modules():
+            if isinstance(child, TorchMetric):
+                child.distributed_available_fn = _alone
+                child.reset()
+            if isinstance(child, nn.SyncBatchNorm):  # there is no other process to ask
+                alone = partial(_BatchNorm.forward, child)
+                stack.enter_context(replaced_attributes(child, forward=alone))
+        stack.enter_context(replaced_attributes(module, print=_say_nothing))
+        module.trainer = view  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            module.trainer = before
+
+
+@contextmanager
+def in_run(trainer: Trainer, module: LightningModule) -> Iterator[None]:
+    """Move a copy to the device and the precision of the run's module, until the end of the block.
+
+    Args:
+        trainer: The run in progress.
+        module: The copy; parts that the run's module lacks stay as they are.
+    """
+    run = trainer.lightning_module or module
+    device, home = run.device, module.device
+    likes = {name: tensor.dtype for name, tensor in _tensors(run)}
+    changed = [
+        (tensor, tensor.dtype)
+        for name, tensor in _tensors(module)
+        if likes.get(name, tensor.dtype) != tensor.dtype
+    ]
+    for name, tensor in _tensors(module):
+        tensor.data = tensor.data.to(likes.get(name, tensor.dtype))
+    if device != home:
+        module.to(device)
+    try:
+        yield
+    finally:
+        for tensor, dtype in changed:
+            tensor.data = tensor.data.to(dtype)
+        if device != home:
+            module.to(home)
 
 
 def clone(trainer: Trainer, pl_module: LightningModule) -> LightningModule:
@@ -99,8 +169,21 @@ def clone(trainer: Trainer, pl_module: LightningModule) -> LightningModule:
         trainer: The run in progress.
         pl_module: The user's module.
     """
+    return clone_with(trainer, pl_module, None)[0].cpu().float().eval()
+
+
+def clone_with(
+    trainer: Trainer, pl_module: LightningModule, other: Any
+) -> tuple[LightningModule, Any]:
+    """Return a copy of a module, and of what refers to its parameters, such as optimizers.
+
+    Args:
+        trainer: The run in progress.
+        pl_module: The user's module.
+        other: What refers to it; in its copy it refers to the copied module.
+    """
     run: list[Any] = [trainer, trainer.strategy, datamodule(trainer)]
-    run += [*callbacks(trainer), *trainer.optimizers]
+    run += [*callbacks(trainer), *trainer.loggers, *([] if other else trainer.optimizers)]
     run += [wrapper for wrapper in (trainer.strategy.model,) if wrapper is not pl_module]
     shared: dict[int, Any] = {id(part): part for part in run}
     attributes = [value for child in pl_module.modules() for value in vars(child).values()]
@@ -108,17 +191,20 @@ def clone(trainer: Trainer, pl_module: LightningModule) -> LightningModule:
         if isinstance(value, Tensor) and value.grad_fn is not None:
             shared[id(value)] = value.detach()
     try:
-        made = copy.deepcopy(pl_module, dict(shared))
+        made, more = copy.deepcopy((pl_module, other), dict(shared))
     except (TypeError, RuntimeError):
         shared |= {id(value): value for value in attributes if not _can_be_copied(value, shared)}
-        made = copy.deepcopy(pl_module, shared)
+        made, more = copy.deepcopy((pl_module, other), shared)
     if getattr(made, "_compiler_ctx", None) is not None:
         # Lightning sets compiled methods on the instance; the copy's would call the original's.
         made._compiler_ctx = None
         for name in COMPILED:
             vars(made).pop(name, None)
-    # The run may have half or double precision; export and measurement are in single precision.
-    return made.cpu().float().eval()
+    return made, more
+
+
+def _tensors(module: LightningModule) -> list[tuple[str, Tensor]]:
+    return [*module.named_parameters(), *module.named_buffers()]
 
 
 def _can_be_copied(value: Any, shared: dict[int, Any]) -> bool:
@@ -131,7 +217,7 @@ def _can_be_copied(value: Any, shared: dict[int, Any]) -> bool:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence the messages and warnings of a second Trainer; errors are still raised."""
+    """Silence the messages and warnings of a run aside; errors are still raised."""
     loggers = [
         logging.getLogger(name)
         for name in list(logging.Logger.manager.loggerDict)
@@ -151,3 +237,7 @@ def quiet() -> Iterator[None]:
 
 def _alone() -> bool:
     return False
+
+
+def _say_nothing(*_: Any, **__: Any) -> None:
+    pass

@@ -209,24 +209,56 @@ def test_an_unknown_submodule_is_refused_with_what_there_is(
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"data": (loader(),)}, "no example inputs of ForeignModule: set example_input_array"),
-        ({"limit_val_batches": 0}, "no example inputs of ForeignModule"),
-        ({"submodule": "net", "data": (loader(),)}, "no example inputs of net"),
-    ],
+    "options",
+    [{"data": (loader(),)}, {"limit_val_batches": 0}, {"submodule": "net", "data": (loader(),)}],
 )
-def test_without_validation_data_there_is_no_example(
-    options: dict[str, Any],
-    message: str,
-    foreign: ForeignModule,
+def test_without_validation_data_a_training_batch_is_the_example(
+    options: dict[str, Any], foreign: ForeignModule, find: Callable[..., ExampleInputs]
+) -> None:
+    images = next(iter(loader()))[0][:ENOUGH]
+    assert torch.equal(find(foreign, **options).inputs[0], images)
+
+
+class Silent(ForeignModule):
+    """Self-supervised modules often have a validation step that does nothing."""
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        pass
+
+
+class ByHand(Silent):
+    """Optimizes by hand, and calls the forward itself, which runs no hooks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        images, labels = batch["one"] if isinstance(batch, dict) else batch
+        optimizer = self.optimizers()
+        self.manual_backward(nn.functional.cross_entropy(self.forward(images), labels))
+        optimizer.step()
+
+
+@pytest.mark.parametrize("module", [Silent(), ByHand()], ids=["Silent", "ByHand"])
+def test_a_validation_step_that_calls_nothing_means_a_training_batch(
+    module: ForeignModule, find: Callable[..., ExampleInputs]
+) -> None:
+    """Self-supervised tasks were refused: "there is no example of what it takes"."""
+    assert torch.equal(find(module).inputs[0], next(iter(loader()))[0][:ENOUGH])
+
+
+def test_of_several_training_loaders_the_batch_is_a_collection(
     find: Callable[..., ExampleInputs],
 ) -> None:
-    with pytest.raises(InvalidArgumentError, match=message):
-        find(foreign, **options)
+    data = ({"one": loader(), "other": loader(32, 1)},)
+    assert torch.equal(find(ByHand(), data=data).inputs[0], next(iter(loader()))[0][:ENOUGH])
 
 
 class Unused(NoForward):
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        return self.small(torch.ones(1, 4)).sum()
+
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self.small(torch.ones(1, 4))
 
@@ -234,9 +266,9 @@ class Unused(NoForward):
 def test_validation_that_calls_no_large_child_gives_no_example(
     find: Callable[..., ExampleInputs],
 ) -> None:
-    with pytest.raises(InvalidArgumentError, match="a child with most of the weights"):
+    with pytest.raises(InvalidArgumentError, match="a child with more than half"):
         find(Unused())
-    with pytest.raises(InvalidArgumentError, match="whose validation_step calls body"):
+    with pytest.raises(InvalidArgumentError, match="no example inputs of body"):
         find(Unused(), "body")
 
 

@@ -223,7 +223,7 @@ def test_synchronised_norms_are_estimated_on_one_process_alone(make_trainer: Mak
     module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
     trainer = make_trainer(max_epochs=1)
     trainer.strategy.connect(module)
-    trainer.fit_loop._data_source.instance = loader()
+    trainer._data_connector.attach_data(module, train_dataloaders=loader())
     trainer.fit_loop.setup_data()
     recalibrate(trainer, module, 2)
     torch.testing.assert_close(module.net[1].running_mean, mean)

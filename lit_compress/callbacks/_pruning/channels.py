@@ -31,7 +31,6 @@ from lit_compress.evaluation.recalibrate import recalibrate
 from lit_compress.evaluation.trainer_access import is_fast_dev_run
 from lit_compress.pruning import Schedule, apply, make_plan
 from lit_compress.pruning.channels.analysis import verify
-from lit_compress.pruning.channels.build import UNSEEN
 from lit_compress.pruning.channels.plan import Plan
 from lit_compress.pruning.channels.resize import UnprunedShapes
 from lit_compress.pruning.channels.trace import named_tensors
@@ -256,9 +255,7 @@ class ChannelPruning(PruningCallback):
             goal=self.goal,
             round_to=selector.round_to,
         )
-        # Parts that the forward does not use may be used by the training step.
-        unseen = any(frozen.reason == UNSEEN for frozen in state.graph.frozen)
-        dry_run(trainer, pl_module, state.plan(selection.selected), training=unseen)
+        dry_run(trainer, pl_module, state.plan(selection.selected))
         text = str(selector.preview(pl_module, state, selection))
         return state.to_dict(), sorted(selection.selected), text
 

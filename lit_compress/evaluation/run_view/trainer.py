@@ -1,0 +1,132 @@
+"""The Trainer of a run as the steps of a copy of the module see it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.trainer.connectors.logger_connector.logger_connector import (
+    _LoggerConnector,
+)
+from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultCollection
+from lightning.pytorch.trainer.states import RunningStage, TrainerFn, TrainerState, TrainerStatus
+from torch.optim import Optimizer
+
+from lit_compress.evaluation.run_view.proxy import View
+from lit_compress.evaluation.run_view.silent import (
+    SilentCallback,
+    SilentLogger,
+    SilentProfiler,
+    do_nothing,
+)
+from lit_compress.evaluation.trainer_access import callbacks, profiler
+
+#: Methods of a Trainer that write, or begin another run.
+EFFECTS = ("save_checkpoint", "fit", "validate", "test", "predict")
+
+
+class StrategyView(View):
+    """The strategy of a run with another module, on this process alone.
+
+    Args:
+        real: The strategy.
+        module: Takes the place of the run's module.
+        optimizers: Take the place of the run's optimizers; None leaves those.
+    """
+
+    def __init__(
+        self, real: Any, module: LightningModule, optimizers: Sequence[Optimizer] | None
+    ) -> None:
+        own: dict[str, Any] = {
+            "_lightning_module": module,
+            "lightning_module": module,
+            "model": module,
+            "root_device": module.device,
+        }
+        # The other processes do not run this: a call of theirs would wait for ever.
+        alone = {"barrier": do_nothing, "reduce_boolean_decision": _first}
+        alone |= dict.fromkeys(("reduce", "all_gather", "broadcast"), _first)
+        super().__init__(real, **own, **alone)
+        if optimizers is not None:
+            own = object.__getattribute__(self, "_view_own")
+            own["optimizers"] = own["_optimizers"] = list(optimizers)
+            own["_lightning_optimizers"] = [_lightning(one, self) for one in optimizers]
+
+
+class TrainerView(View):
+    """The Trainer of a run: reads are the run's own, and nothing of the run changes.
+
+    Hooks read the loggers, the datamodule, the loaders, the callbacks and the metrics of the run.
+    Nothing is logged or saved, and no callback is called.
+
+    Args:
+        real: The Trainer of the run.
+        module: The copy of the module whose steps run.
+        stage: The stage that the steps see.
+        results: What the steps log goes here.
+        optimizers: Optimizers of the copy; None shows those of the run.
+        precision: Takes the place of the run's precision plugin; None leaves it.
+    """
+
+    def __init__(
+        self,
+        real: Trainer,
+        module: LightningModule,
+        stage: RunningStage,
+        results: _ResultCollection,
+        optimizers: Sequence[Optimizer] | None = None,
+        precision: Any = None,
+    ) -> None:
+        super().__init__(real)
+        own = object.__getattribute__(self, "_view_own")
+        fitting = real.state.fn is TrainerFn.FITTING
+        function = TrainerFn.FITTING if fitting else TrainerFn.VALIDATING
+        own["state"] = TrainerState(status=TrainerStatus.RUNNING, fn=function, stage=stage)
+        own["strategy"] = strategy = StrategyView(real.strategy, module, optimizers)
+        if precision is not None:
+            strategy.precision_plugin = precision
+        own["callbacks"] = [SilentCallback(callback) for callback in callbacks(real)]
+        own["_loggers"] = own["loggers"] = [SilentLogger(logger) for logger in real.loggers]
+        own["profiler"] = SilentProfiler(profiler(real))
+        own["barebones"] = False  # its self.log() does nothing, and the metric is wanted
+        own["_results"] = results
+        own["_logger_connector"] = _LoggerConnector(self)  # type: ignore[arg-type]
+        own["current_epoch"] = _current_epoch(real)
+        own |= dict.fromkeys(EFFECTS, do_nothing)
+
+    @property
+    def callback_metrics(self) -> dict[str, Any]:
+        """The metrics of the run so far, and those logged here."""
+        return self._metrics("callback_metrics")
+
+    @property
+    def logged_metrics(self) -> dict[str, Any]:
+        """The logged metrics of the run so far, and those logged here."""
+        return self._metrics("logged_metrics")
+
+    @property
+    def progress_bar_metrics(self) -> dict[str, Any]:
+        """The metrics in the progress bar so far, and those logged here."""
+        return self._metrics("progress_bar_metrics")
+
+    def _metrics(self, name: str) -> dict[str, Any]:
+        run = object.__getattribute__(self, "_view_real")._logger_connector
+        return {**getattr(run, f"_{name}"), **getattr(self._logger_connector, name)}
+
+
+def _current_epoch(trainer: Trainer) -> int:
+    """Return the epoch; after the fit Lightning's is one past the last."""
+    epoch, last = trainer.current_epoch, trainer.max_epochs or 0
+    return min(epoch, last - 1) if last > 0 else epoch
+
+
+def _first(value: Any, *_: Any, **__: Any) -> Any:
+    return value
+
+
+def _lightning(optimizer: Optimizer, strategy: Any) -> LightningOptimizer:
+    made = LightningOptimizer(optimizer)
+    made._strategy = strategy
+    return made
