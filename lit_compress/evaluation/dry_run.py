@@ -6,8 +6,9 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.evaluation.loaders import copied, training_loaders, validation_loaders
+from lit_compress.evaluation.run_view.copies import clone, clone_with
 from lit_compress.evaluation.run_view.training import train
-from lit_compress.evaluation.validate import clone, clone_with, validate
+from lit_compress.evaluation.validate import validate
 from lit_compress.pruning import apply
 from lit_compress.pruning.channels.plan import Plan
 

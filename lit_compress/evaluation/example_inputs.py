@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.evaluation.loaders import validation_loaders
 from lit_compress.evaluation.network import network_paths, record_calls
-from lit_compress.evaluation.validate import clone, in_run
+from lit_compress.evaluation.run_view.copies import clone, in_run
 from lit_compress.measure.cost import Inputs, forward_arguments
 
 #: Rows of a batch that are enough to follow channels. Some networks refuse a batch of one.

@@ -14,8 +14,9 @@ from torch import nn
 from lit_compress.attributes import replaced_attributes
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.evaluation.loaders import copied, sampled, training_loaders
+from lit_compress.evaluation.run_view.copies import clone_with
 from lit_compress.evaluation.run_view.training import train
-from lit_compress.evaluation.validate import clone_with, validate
+from lit_compress.evaluation.validate import validate
 
 T = TypeVar("T")
 

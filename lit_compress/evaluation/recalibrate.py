@@ -11,8 +11,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lit_compress.evaluation.distributed import on_rank_zero
 from lit_compress.evaluation.loaders import training_loaders
+from lit_compress.evaluation.run_view.copies import clone, clone_with
 from lit_compress.evaluation.run_view.training import train
-from lit_compress.evaluation.validate import clone, clone_with, validate
+from lit_compress.evaluation.validate import validate
 
 Statistics = dict[str, tuple[Tensor, Tensor]]
 

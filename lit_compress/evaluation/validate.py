@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -17,20 +11,12 @@ from lightning.pytorch.trainer.connectors.data_connector import _parse_num_batch
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torchmetrics import Metric as TorchMetric
 from typing_extensions import override
 
-from lit_compress.attributes import replaced_attributes
-from lit_compress.evaluation.loaders import length, unmoved
+from lit_compress.evaluation.loaders import copied, length, training_loaders, unmoved
+from lit_compress.evaluation.run_view.copies import attached, clone_with, in_run, quiet
 from lit_compress.evaluation.run_view.trainer import TrainerView
-from lit_compress.evaluation.trainer_access import callbacks, datamodule
-
-#: Loggers that tell about a Trainer.
-NOISY = ("lightning.pytorch", "lightning.fabric")
-#: Methods that Lightning replaces on an instance when it compiles a module.
-COMPILED = ("forward", "training_step", "validation_step", "test_step", "predict_step")
+from lit_compress.evaluation.run_view.training import train
 
 
 @dataclass
@@ -96,9 +82,30 @@ def validate(
         limit: Largest number of batches of each, or their share. Default: as in the run.
         position: Says which batch it is at.
     """
-    loop = _Loop(loaders, position or Position())
+    try:
+        return _run(trainer, module, loaders, limit, position or Position(), {})
+    except Exception as error:
+        # Before the first training step a hook may miss what training steps log.
+        logged = {} if trainer.global_step else _first_training_metrics(trainer)
+        if not logged:
+            raise
+        try:
+            return _run(trainer, module, loaders, limit, position or Position(), logged)
+        except Exception:
+            raise error from None
+
+
+def _run(
+    trainer: Trainer,
+    module: LightningModule,
+    loaders: list[Any],
+    limit: int | float | None,
+    position: Position,
+    logged: dict[str, Any],
+) -> dict[str, float]:
+    loop = _Loop(loaders, position)
     with in_run(trainer, module), quiet(), isolate_rng(), unmoved(loaders):
-        view = TrainerView(trainer, module, RunningStage.VALIDATING, loop._results)
+        view = TrainerView(trainer, module, RunningStage.VALIDATING, loop._results, logged=logged)
         loop.trainer = view  # type: ignore[assignment]
         loop.limit(trainer.limit_val_batches if limit is None else limit)
         with attached(module, view):
@@ -108,136 +115,10 @@ def validate(
     return {name: float(value) for name, value in found.items()}
 
 
-@contextmanager
-def attached(module: LightningModule, view: TrainerView) -> Iterator[None]:
-    """Show a copy of the module a view of its Trainer, until the end of the block."""
-    before = module._trainer
-    module._metric_attributes = None
-    with ExitStack() as stack:
-        for child in module.modules():
-            if isinstance(child, TorchMetric):
-                child.distributed_available_fn = _alone
-                child.reset()
-            if isinstance(child, nn.SyncBatchNorm):  # there is no other process to ask
-                alone = partial(_BatchNorm.forward, child)
-                stack.enter_context(replaced_attributes(child, forward=alone))
-        stack.enter_context(replaced_attributes(module, print=_say_nothing))
-        module.trainer = view  # type: ignore[assignment]
-        try:
-            yield
-        finally:
-            module.trainer = before
-
-
-@contextmanager
-def in_run(trainer: Trainer, module: LightningModule) -> Iterator[None]:
-    """Move a copy to the device and the precision of the run's module, until the end of the block.
-
-    Args:
-        trainer: The run in progress.
-        module: The copy; parts that the run's module lacks stay as they are.
-    """
-    run = trainer.lightning_module or module
-    device, home = run.device, module.device
-    likes = {name: tensor.dtype for name, tensor in _tensors(run)}
-    changed = [
-        (tensor, tensor.dtype)
-        for name, tensor in _tensors(module)
-        if likes.get(name, tensor.dtype) != tensor.dtype
-    ]
-    for name, tensor in _tensors(module):
-        tensor.data = tensor.data.to(likes.get(name, tensor.dtype))
-    if device != home:
-        module.to(device)
-    try:
-        yield
-    finally:
-        for tensor, dtype in changed:
-            tensor.data = tensor.data.to(dtype)
-        if device != home:
-            module.to(home)
-
-
-def clone(trainer: Trainer, pl_module: LightningModule) -> LightningModule:
-    """Return a copy of a module on the CPU, in eval mode and in single precision.
-
-    Objects of the run that the module refers to are shared, not copied: under the command line the
-    constructor of its scheduler refers to the strategy, and so to DDP's wrapper, which cannot be
-    copied.
-
-    Args:
-        trainer: The run in progress.
-        pl_module: The user's module.
-    """
-    return clone_with(trainer, pl_module, None)[0].cpu().float().eval()
-
-
-def clone_with(
-    trainer: Trainer, pl_module: LightningModule, other: Any
-) -> tuple[LightningModule, Any]:
-    """Return a copy of a module, and of what refers to its parameters, such as optimizers.
-
-    Args:
-        trainer: The run in progress.
-        pl_module: The user's module.
-        other: What refers to it; in its copy it refers to the copied module.
-    """
-    run: list[Any] = [trainer, trainer.strategy, datamodule(trainer)]
-    run += [*callbacks(trainer), *trainer.loggers, *([] if other else trainer.optimizers)]
-    run += [wrapper for wrapper in (trainer.strategy.model,) if wrapper is not pl_module]
-    shared: dict[int, Any] = {id(part): part for part in run}
-    attributes = [value for child in pl_module.modules() for value in vars(child).values()]
-    for value in attributes:
-        if isinstance(value, Tensor) and value.grad_fn is not None:
-            shared[id(value)] = value.detach()
-    try:
-        made, more = copy.deepcopy((pl_module, other), dict(shared))
-    except (TypeError, RuntimeError):
-        shared |= {id(value): value for value in attributes if not _can_be_copied(value, shared)}
-        made, more = copy.deepcopy((pl_module, other), shared)
-    if getattr(made, "_compiler_ctx", None) is not None:
-        # Lightning sets compiled methods on the instance; the copy's would call the original's.
-        made._compiler_ctx = None
-        for name in COMPILED:
-            vars(made).pop(name, None)
-    return made, more
-
-
-def _tensors(module: LightningModule) -> list[tuple[str, Tensor]]:
-    return [*module.named_parameters(), *module.named_buffers()]
-
-
-def _can_be_copied(value: Any, shared: dict[int, Any]) -> bool:
-    try:
-        copy.deepcopy(value, dict(shared))
-    except (TypeError, RuntimeError):
-        return False
-    return True
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the messages and warnings of a run aside; errors are still raised."""
-    loggers = [
-        logging.getLogger(name)
-        for name in list(logging.Logger.manager.loggerDict)
-        if name.startswith(NOISY)
-    ]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-def _alone() -> bool:
-    return False
-
-
-def _say_nothing(*_: Any, **__: Any) -> None:
-    pass
+def _first_training_metrics(trainer: Trainer) -> dict[str, Any]:
+    """Return what a training step logs, run on a copy; nothing if none can be run."""
+    loaders = [copied(loader) for loader in training_loaders(trainer)]
+    if not loaders or None in loaders or not trainer.optimizers:
+        return {}
+    copy, optimizers = clone_with(trainer, trainer.lightning_module, trainer.optimizers)
+    return train(trainer, copy, optimizers, loaders)

@@ -101,9 +101,9 @@ def step(module: LightningModule, batch: Any, index: int, tally: LoggedMetrics) 
         ScanError: If a value is logged with a ``reduce_fx`` other than the mean, or with
             ``on_epoch=False``.
     """
-    batch = module.on_before_batch_transfer(batch, 0)
-    batch = module.transfer_batch_to_device(batch, module.device, 0)
-    batch = module.on_after_batch_transfer(batch, 0)
+    precision = module.trainer.precision_plugin
+    batch = module._on_before_batch_transfer(precision.convert_input(batch), dataloader_idx=0)
+    batch = module._apply_batch_transfer_handler(batch, module.device, dataloader_idx=0)
     size: list[int] = []
 
     def log(name: str, value: Any, *_: Any, **options: Any) -> None:
@@ -123,5 +123,6 @@ def step(module: LightningModule, batch: Any, index: int, tally: LoggedMetrics) 
         for name, value in values.items():
             log(name, value, **options)
 
-    with replaced_attributes(module, log=log, log_dict=log_dict):
+    logging = replaced_attributes(module, log=log, log_dict=log_dict)
+    with logging, precision.val_step_context():
         module.validation_step(batch, index)

@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.states import RunningStage
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from lit_compress.errors import ReplayError, ScanError
-from lit_compress.evaluation.validate import clone, validate
+from lit_compress.evaluation.run_view.copies import attached, clone, in_run
+from lit_compress.evaluation.run_view.trainer import TrainerView
+from lit_compress.evaluation.validate import validate
 from lit_compress.pruning.channels.surgery import replaced
 from lit_compress.pruning.channels.trace import named_tensors
 from lit_compress.sensitivity.calls import Run, Structure, stored_bytes, structure_of
@@ -218,7 +221,9 @@ class TrialRunner:
             buffers[name] = tensor
             if not torch.equal(tensor, value):
                 tensor.copy_(value)
-        with isolate_rng(), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        view = TrainerView(self._trainer, self._copy, RunningStage.VALIDATING)
+        run, eager = in_run(self._trainer, self._copy), torch.compiler.set_stance("force_eager")
+        with run, attached(self._copy, view), isolate_rng(), torch.no_grad(), eager:
             torch.manual_seed(0)
             random.seed(0)
             np.random.seed(0)

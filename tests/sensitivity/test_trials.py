@@ -201,12 +201,12 @@ class SlightlyOther(ForeignModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         loss = F.cross_entropy(self(batch[0]), batch[1])
-        self.log("my_loss", loss * (1.001 if self.trainer.validating else 1))
+        self.log("my_loss", loss * (1.001 if self._current_fx_name else 1))
 
 
 class InTheLoopOnly(ForeignModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        if not self.trainer.validating:
+        if not self._current_fx_name:
             raise RuntimeError("only in a loop")
         super().validation_step(batch, batch_idx)
 

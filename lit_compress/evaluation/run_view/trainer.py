@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -65,9 +65,10 @@ class TrainerView(View):
         real: The Trainer of the run.
         module: The copy of the module whose steps run.
         stage: The stage that the steps see.
-        results: What the steps log goes here.
+        results: What the steps log goes here; None collects it in the view.
         optimizers: Optimizers of the copy; None shows those of the run.
         precision: Takes the place of the run's precision plugin; None leaves it.
+        logged: Metrics that are shown as if the run had logged them.
     """
 
     def __init__(
@@ -75,9 +76,10 @@ class TrainerView(View):
         real: Trainer,
         module: LightningModule,
         stage: RunningStage,
-        results: _ResultCollection,
+        results: _ResultCollection | None = None,
         optimizers: Sequence[Optimizer] | None = None,
         precision: Any = None,
+        logged: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(real)
         own = object.__getattribute__(self, "_view_own")
@@ -91,8 +93,10 @@ class TrainerView(View):
         own["_loggers"] = own["loggers"] = [SilentLogger(logger) for logger in real.loggers]
         own["profiler"] = SilentProfiler(profiler(real))
         own["barebones"] = False  # its self.log() does nothing, and the metric is wanted
-        own["_results"] = results
+        training = stage is RunningStage.TRAINING
+        own["_results"] = _ResultCollection(training=training) if results is None else results
         own["_logger_connector"] = _LoggerConnector(self)  # type: ignore[arg-type]
+        own["_view_logged"] = dict(logged or {})
         own["current_epoch"] = _current_epoch(real)
         own |= dict.fromkeys(EFFECTS, do_nothing)
 
@@ -113,7 +117,8 @@ class TrainerView(View):
 
     def _metrics(self, name: str) -> dict[str, Any]:
         run = object.__getattribute__(self, "_view_real")._logger_connector
-        return {**getattr(run, f"_{name}"), **getattr(self._logger_connector, name)}
+        here = getattr(self._logger_connector, name)
+        return {**self._view_logged, **getattr(run, f"_{name}"), **here}
 
 
 def _current_epoch(trainer: Trainer) -> int:

@@ -19,8 +19,8 @@ from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signatu
 from torch.optim import Optimizer
 
 from lit_compress.evaluation.loaders import unmoved
+from lit_compress.evaluation.run_view.copies import attached, in_run, quiet
 from lit_compress.evaluation.run_view.trainer import TrainerView
-from lit_compress.evaluation.validate import attached, in_run, quiet
 
 
 def train(
@@ -29,7 +29,7 @@ def train(
     optimizers: Sequence[Optimizer],
     loaders: list[Any],
     batches: int = 1,
-) -> None:
+) -> dict[str, Any]:
     """Run the user's own training steps on a copy, with its hooks, backward and optimizers.
 
     What the steps read of the run is true, and nothing of the run changes.
@@ -40,6 +40,9 @@ def train(
         optimizers: Optimizers of the copy.
         loaders: Loaders of training batches.
         batches: Largest number of batches.
+
+    Returns:
+        The metrics that callbacks see afterwards.
     """
     results = _ResultCollection(training=True)
     precision = copy.deepcopy(trainer.strategy.precision_plugin)  # its scaler counts the steps
@@ -56,6 +59,7 @@ def train(
             module.train()
             for loader in loaders:
                 _run(view, module, iter(loader), batches)
+    return {**results.metrics(True)["callback"], **results.metrics(False)["callback"]}
 
 
 def _run(view: Any, module: LightningModule, loader: Iterator[Any], batches: int) -> None:
