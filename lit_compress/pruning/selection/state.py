@@ -134,7 +134,7 @@ class PruningState:
         return masks
 
     def total(self, of: Of) -> int:
-        """Return the prunable filters, all parameters, or the MACs of the unpruned network."""
+        """Return the prunable filters, all parameters, or the MACs of an example."""
         totals = {"filters": self.budget.filters, "parameters": self.budget.parameters}
         return totals.get(of, self.budget.macs)
 
