@@ -140,7 +140,7 @@ def run(verb: str, words: list[str]) -> LightningCLI:
     import lit_compress.datamodules
     import lit_compress.modules  # noqa: F401
     from lit_compress.callbacks._pruning.pruned_checkpoints import PrunedCheckpoints
-    from lit_compress.checkpoints.load import check_whole
+    from lit_compress.checkpoints.reading import check_whole
     from lit_compress.trainer import Trainer
 
     class CLI(LightningCLI):

@@ -21,6 +21,7 @@ from lit_compress.callbacks._overfitting.augmentation import Augmentation, reloa
 from lit_compress.callbacks._overfitting.eval_mode import EvalMode, still_random
 from lit_compress.callbacks._pruning.arguments import check_patterns
 from lit_compress.callbacks._pruning.base import BeforePruning, pruning_callbacks
+from lit_compress.callbacks._run.supported import check_run
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.evaluation.distributed import on_rank_zero
 from lit_compress.evaluation.example_inputs import find_example_inputs
@@ -104,6 +105,7 @@ class Overfitting(Callback, BeforePruning):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        check_run(self, trainer, stage)
         if stage != "fit":
             return
         self.steps, self._active, self._reached, self._latest = [], True, None, (-1, 0.0)

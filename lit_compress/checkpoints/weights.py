@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lit_compress.checkpoints.load import read_plain, read_safetensors
+from lit_compress.checkpoints.reading import read_plain
+from lit_compress.checkpoints.saved_weights import read_safetensors
 from lit_compress.errors import CheckpointError, PlanError
 from lit_compress.pruning.channels.resize import (
     ORIGINAL,
