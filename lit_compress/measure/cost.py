@@ -161,10 +161,12 @@ def _runs(module: nn.Module, inputs: Inputs) -> bool:
 def _recurrent() -> dict[Any, Any]:
     """Return the operations of recurrent layers, which FlopCounterMode does not know."""
 
-    def one_layer(inputs: Sequence[int], *weights: Any, **_: Any) -> int:
-        return 2 * prod(inputs[:-1]) * sum(prod(shape) for shape in weights[:2])
+    def one_layer(inputs: Sequence[int], *weights: Sequence[int], **_: Any) -> int:
+        return 2 * prod(inputs[:-1]) * sum(map(prod, weights[:2]))
 
-    def all_layers(inputs: Sequence[int], weights: Any, *_: Any, **__: Any) -> int:
+    def all_layers(
+        inputs: Sequence[int], weights: Sequence[Sequence[int]], *_: Any, **__: Any
+    ) -> int:
         return 2 * prod(inputs[:-1]) * sum(prod(shape) for shape in weights if len(shape) == 2)
 
     return {

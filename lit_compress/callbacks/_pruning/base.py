@@ -23,6 +23,9 @@ from lit_compress.evaluation.trainer_access import callbacks, is_fast_dev_run
 from lit_compress.pruning.channels.unpruned import UnprunedShapes
 from lit_compress.pruning.schedule import Schedule
 
+#: Attribute of a module: the marks of the callbacks that have pruned it.
+MARKS = "_lit_compress_pruned_by"
+
 
 class BeforePruning(ABC):
     """A callback that is called while the network is still dense."""
@@ -84,10 +87,9 @@ class PruningCallback(Callback, ABC):
     def start_anew(self) -> None:
         """Forget the last fit: the module is pruned from the beginning."""
         self.reached, self.history, self._done = 0.0, [], Fraction(0)
-        self._goes_on = False
+        self._goes_on, self._epochs_earlier = False, 0
         self._weight_masks.clear()
         self._rewind.clear()
-        self.move_earlier(-self._epochs_earlier)
 
     def after_pruning_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Called after each pruning step, when weights may have been rewound."""
@@ -112,15 +114,11 @@ class PruningCallback(Callback, ABC):
         check_run(self, trainer, stage)
         if stage != "fit":
             return
-        self._goes_on = self._pruned_before(pl_module)
-        if is_fast_dev_run(trainer):
-            self._resolved_schedule = Schedule(shape="one_shot")
+        if self._pruned_before(pl_module):
+            self._goes_on = True
         else:
-            self._resolved_schedule = self.schedule.resolve(trainer.max_epochs)
-            self._rewind.check(self._resolved_schedule.first)
-        self._resolved_schedule = self._resolved_schedule.earlier(self._epochs_earlier)
-        if not self._goes_on:
             self.start_anew()
+        self._resolve_schedule(trainer)
         marks = vars(pl_module).get(MARKS, ())
         vars(pl_module)[MARKS] = tuple(dict.fromkeys((*marks, self._mark)))
         self._check_run(trainer)
@@ -129,6 +127,7 @@ class PruningCallback(Callback, ABC):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._goes_on and trainer.ckpt_path:  # weights alone: callbacks are not told of them
             self.start_anew()
+            self._resolve_schedule(trainer)
         if self._goes_on:
             rank_zero_info(
                 f"{type(self).__name__}: this fit goes on with the network of the last one, of which "
@@ -140,8 +139,9 @@ class PruningCallback(Callback, ABC):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Restore state that was saved with different arguments."""
-        if trainer.state.fn == TrainerFn.FITTING:
+        if trainer.state.fn == TrainerFn.FITTING and self._goes_on:
             self.start_anew()  # the state of the checkpoint is loaded after this
+            self._resolve_schedule(trainer)
         states = checkpoint.get("callbacks", {})
         kind = f"{type(self).__qualname__}{{"
         ours = [key for key in states if key.startswith(kind)]
@@ -251,6 +251,14 @@ class PruningCallback(Callback, ABC):
             "reached": self.reached,
             "epochs": [int(step["epoch"]) for step in self.history],
         }
+
+    def _resolve_schedule(self, trainer: Trainer) -> None:
+        if is_fast_dev_run(trainer):
+            self._resolved_schedule = Schedule(shape="one_shot")
+        else:
+            self._resolved_schedule = self.schedule.resolve(trainer.max_epochs)
+            self._rewind.check(self._resolved_schedule.first)
+        self._resolved_schedule = self._resolved_schedule.earlier(self._epochs_earlier)
 
     def _pruned_before(self, pl_module: LightningModule) -> bool:
         """Tell whether this callback has pruned the module in an earlier fit."""
