@@ -260,7 +260,7 @@ class PostTrainingQuantization(Callback):
         rank_zero_warn(
             f"the conversion to int8 failed; the trained float weights are in {path}. To convert "
             "them later: lit_compress.trainer.Trainer().quantize(model, datamodule=..., "
-            f"ckpt_path={str(path)!r}), or lit-compress quantize --ckpt_path {path}"
+            f"ckpt_path={str(path)!r})"
         )
 
     def _write(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lit_compress.checkpoints.hyperparameters import check_class_paths
-from lit_compress.checkpoints.stand_ins import class_of, is_read
+from lit_compress.checkpoints.reading import read_checkpoint
+from lit_compress.checkpoints.stand_ins import class_of, holds_objects, is_read
 from lit_compress.errors import CheckpointError
 
 Class = type[LightningModule]
@@ -47,6 +49,26 @@ def check_names(cls: Class, content: Mapping[str, Any], arguments: Mapping[str, 
             parsed = "_instantiator" in values
             replaced = {"_instantiator", *arguments}
             check_class_paths({n: v for n, v in values.items() if n not in replaced}, parsed)
+
+
+def check_parsed(path: str | Path) -> None:
+    """Check a checkpoint whose hyperparameters the command line is about to parse.
+
+    Args:
+        path: Path of the checkpoint.
+
+    Raises:
+        CheckpointError: If it holds objects, or its hyperparameters choose what is imported.
+    """
+    if holds_objects(path):
+        raise CheckpointError(
+            f"{path} holds objects, which the command line does not make from a file: give only "
+            "its weights (--model.init_from, if the model has it), or load it in Python by "
+            "lit_compress.load_from_checkpoint"
+        )
+    values = read_checkpoint(path).get(LightningModule.CHECKPOINT_HYPER_PARAMS_KEY)
+    if isinstance(values, Mapping):
+        check_class_paths({n: v for n, v in values.items() if n != "_instantiator"}, True)
 
 
 def without_objects(

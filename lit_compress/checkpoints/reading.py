@@ -31,7 +31,7 @@ def read_checkpoint(path: str | Path, objects: Objects = "refused") -> dict[str,
     """
     if not Path(path).is_file():
         raise CheckpointError(f"there is no checkpoint {Path(path).resolve()}")
-    content = read_plain(path, lambda: _load(path, objects))
+    content = read_plain(path, lambda: load_file(path, objects))
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise CheckpointError(f"{path} is not a Lightning checkpoint: it has no state_dict")
     return content
@@ -76,7 +76,13 @@ def check_whole(path: str | Path | None) -> None:
         raise CheckpointError(f"{path} is not a checkpoint, or is not complete")
 
 
-def _load(path: str | Path, objects: Objects) -> Any:
+def load_file(path: str | Path, objects: Objects) -> Any:
+    """Return the content of a file of ``torch.save``, on the CPU.
+
+    Args:
+        path: Path of the file.
+        objects: As in :func:`read_checkpoint`.
+    """
     if objects == "made":
         return torch.load(path, map_location="cpu", weights_only=False)
     try:

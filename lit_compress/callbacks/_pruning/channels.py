@@ -22,6 +22,7 @@ from lit_compress.callbacks._pruning.compatibility import (
     warn_clamped,
     warn_rounded,
 )
+from lit_compress.checkpoints.loading_line import checkpoint_line
 from lit_compress.checkpoints.resize import CheckpointResizer
 from lit_compress.errors import InvalidArgumentError, PlanError
 from lit_compress.evaluation.distributed import on_rank_zero, rewrap
@@ -215,6 +216,9 @@ class ChannelPruning(PruningCallback):
         if self._state is not None and self._state.pending and self.keeps_masks():
             # A fit that is resumed after its last epoch trains nothing, and skips on_train_end.
             self._remove_at_the_end(trainer, pl_module, self._state.selected)
+        line = checkpoint_line(trainer, pl_module)
+        if line is not None and self._selector.removes:
+            rank_zero_info(f"{type(self).__name__}: this loads the pruned network: {line}")
 
     @override
     def on_exception(
