@@ -71,9 +71,15 @@ class PostTrainingQuantization(Callback):
             end.
         weight_range: ``full``, or ``reduced`` for processors without VNNI, whose sums overflow.
         seed: Random seed of the batches.
-        preprocess: ``embed`` puts the datamodule's normalisation into the file, which then takes
-            raw uint8 pixels; ``none`` does not.
+        preprocess: ``embed`` puts the normalisation of the images into the file, which then takes
+            raw uint8 pixels, if it is known: given by ``mean`` and ``std``, offered by the
+            datamodule, or found as the ``Normalize`` in the torchvision transform of the validation
+            data. It is checked on recorded inputs. ``none`` does not.
         opset: ONNX opset of the file, 18 to 23. Default: torch's own.
+        mean: Mean of each channel, of pixels scaled to [0, 1], that the data are normalised with.
+        std: Standard deviation of each channel, likewise.
+        classes: Names of the classes, in the order of the labels, for the file. Default: those that
+            the datamodule offers as ``classes``.
 
     Example:
         >>> from lit_compress.callbacks import PostTrainingQuantization
@@ -99,6 +105,9 @@ class PostTrainingQuantization(Callback):
         seed: int = 0,
         preprocess: Literal["embed", "none"] = "embed",
         opset: int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        classes: Sequence[str] = (),
     ) -> None:
         if weights not in ("last", "best"):
             raise InvalidArgumentError(f"weights must be one of ('last', 'best'), got {weights!r}")
@@ -116,6 +125,9 @@ class PostTrainingQuantization(Callback):
             seed=seed,
             preprocess=preprocess,
             opset=opset,
+            mean=None if mean is None else tuple(mean),
+            std=None if std is None else tuple(std),
+            classes=tuple(classes),
         )
         self.weights = weights
         self.dirpath = dirpath
@@ -140,8 +152,11 @@ class PostTrainingQuantization(Callback):
 
     def arguments(self) -> dict[str, Any]:
         """Return the constructor's arguments, for the card."""
-        settings = asdict(self.settings)
-        return {**settings, "skip": list(self.settings.skip), "weights": self.weights}
+        settings = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self.settings).items()
+        }
+        return {**settings, "weights": self.weights}
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -283,6 +298,7 @@ class PostTrainingQuantization(Callback):
             plain = replace(plain, epoch=epoch)
             metric, fidelity = conversion.write(folder / MODEL, plain.metric)
             conversion.write_replay(folder / REPLAY)
+            rank_zero_info(conversion.pixels.why)
             int8 = Variant(
                 "int8",
                 *onnx_counts(folder / MODEL),
@@ -296,6 +312,7 @@ class PostTrainingQuantization(Callback):
             inputs = list(network.signature.names)
             arguments = {
                 **self.arguments(),
+                **conversion.pixels.normalization(),
                 "weights": self._converted,
                 "network": network.path,
                 "inputs": inputs,

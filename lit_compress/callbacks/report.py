@@ -27,6 +27,7 @@ from lit_compress.artifact import (
     write_card,
 )
 from lit_compress.artifact.read import MODEL
+from lit_compress.artifact.replay import REPLAY, read_replay
 from lit_compress.callbacks._pruning.base import BeforePruning, pruning_callbacks
 from lit_compress.callbacks._quantization.best_weights import load_best
 from lit_compress.callbacks._report.variants import (
@@ -44,12 +45,10 @@ from lit_compress.callbacks.post_training_quantization import PostTrainingQuanti
 from lit_compress.checkpoints.folder import RunFiles, artifact_dir, is_artifact, release, run_files
 from lit_compress.checkpoints.saved_weights import WEIGHTS, load_saved, save_weights
 from lit_compress.errors import InvalidArgumentError
-from lit_compress.evaluation.data_protocols import HasPixels
 from lit_compress.evaluation.export_target import ExportTarget, find_export_target
 from lit_compress.evaluation.metric import check_monitor
 from lit_compress.evaluation.trainer_access import (
     callbacks_of_type,
-    datamodule,
     is_fast_dev_run,
 )
 from lit_compress.evaluation.validate import clone
@@ -255,8 +254,7 @@ class CompressionReport(Callback, BeforePruning):
                 plain_variant = self._onnx_variant(base, copy, network, plain, card=card, like=name)
                 variants.insert(-1, plain_variant)
                 runners[base] = _run_onnx(plain, network, inputs, self.threads)
-                pixels = self._pixels(trainer, folder, inputs)
-                runners["int8"] = _run_onnx(folder / MODEL, network, pixels, self.threads)
+                runners["int8"] = _run_replay(folder, self.batch_size, self.threads)
                 engines.update({base: "onnxruntime", "int8": "onnxruntime"})
                 bases["int8"] = base
             latencies = time_variants(runners, bases, self.batch_size, self.threads)
@@ -311,17 +309,6 @@ class CompressionReport(Callback, BeforePruning):
         macs = card.variant(like).macs
         return Variant(name, *onnx_counts(path), macs=macs, bytes=file_bytes(path), note=note)
 
-    def _pixels(
-        self, trainer: Trainer, folder: Path, inputs: tuple[Tensor, ...]
-    ) -> tuple[Tensor, ...]:
-        """Return inputs as the int8 file takes them: raw pixels if it does the normalisation."""
-        model = OnnxModel(folder / MODEL)
-        data: object = datamodule(trainer)
-        raw = str(model.input_dtype) == "uint8" and inputs[0].dtype != torch.uint8
-        if raw and isinstance(data, HasPixels):
-            return to_batch(next(iter(data.pixels("val")))[0], self.batch_size)
-        return inputs
-
     def _log(self, trainer: Trainer, card: Card) -> None:
         for logger in trainer.loggers:
             logger.log_metrics(card_scalars(card), step=trainer.global_step)
@@ -333,6 +320,14 @@ class CompressionReport(Callback, BeforePruning):
 
 def _quantizer(trainer: Trainer) -> PostTrainingQuantization | None:
     return next(iter(callbacks_of_type(trainer, PostTrainingQuantization)), None)
+
+
+def _run_replay(folder: Path, size: int, threads: int) -> Any:
+    """Run the file of an artefact on the inputs stored with it: raw pixels, if it takes them."""
+    model = OnnxModel(folder / MODEL, threads)
+    stored = tuple(map(torch.from_numpy, read_replay(folder / REPLAY)[0]))
+    batch = [tensor.numpy() for tensor in to_batch(stored, size)]
+    return lambda: model(*batch)
 
 
 def _run_onnx(path: Path, network: ExportTarget, inputs: tuple[Tensor, ...], threads: int) -> Any:
