@@ -140,7 +140,8 @@ def run(verb: str, words: list[str]) -> LightningCLI:
     import lit_compress.datamodules
     import lit_compress.modules  # noqa: F401
     from lit_compress.callbacks._pruning.pruned_checkpoints import PrunedCheckpoints
-    from lit_compress.checkpoints.load import check_whole
+    from lit_compress.checkpoints.constructor import check_parsed
+    from lit_compress.checkpoints.reading import check_whole
     from lit_compress.trainer import Trainer
 
     class CLI(LightningCLI):
@@ -151,7 +152,10 @@ def run(verb: str, words: list[str]) -> LightningCLI:
 
         def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
             super().parse_arguments(parser, args)
-            check_whole(self.config[verb].get("ckpt_path"))
+            path = self.config[verb].get("ckpt_path")
+            check_whole(path)
+            if path is not None and Path(path).is_file():
+                check_parsed(path)  # Lightning is about to parse its hyperparameters
 
     header = [f"lit-compress=={__version__}", f"lightning=={lightning.__version__}"]
     options = {"exit_on_error": False, "dump_header": header}

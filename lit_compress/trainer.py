@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from typing_extensions import override
 
 from lit_compress.artifact import load, read_card
+from lit_compress.callbacks._quantization.pixels import of_inputs
 from lit_compress.callbacks.post_training_quantization import PostTrainingQuantization
 from lit_compress.checkpoints.weights import load_weights
 from lit_compress.errors import InvalidArgumentError, ScanError
@@ -212,11 +213,10 @@ class Trainer(pl.Trainer):
                 "artifact replaces the network in a model: give the model, and no ckpt_path"
             )
         loaded = load(artifact, threads, runtime)
-        with artifact_forward(model, loaded):
-            data: object = datamodule
-            if str(loaded.input_dtype) == "uint8" and isinstance(data, HasPixels):
-                pixels = raw_test_data(datamodule)
-                return super().test(model, pixels, verbose=verbose)
+        runs, data = of_inputs(loaded), datamodule
+        if runs is loaded and str(loaded.input_dtype) == "uint8" and isinstance(data, HasPixels):
+            dataloaders, datamodule = raw_test_data(data), None
+        with artifact_forward(model, runs):  # type: ignore[arg-type]
             return super().test(model, dataloaders, verbose=verbose, datamodule=datamodule)
 
     def _set_up(

@@ -91,17 +91,23 @@ class MagnitudePruning(PruningCallback):
         return dict(self._masks)
 
     @override
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        super().setup(trainer, pl_module, stage)
-        if stage == "fit":
-            self._masks, self._packed = {}, {}
+    def start_anew(self) -> None:
+        super().start_anew()
+        self._masks, self._packed = {}, {}
+
+    @override
+    def matches(self, pl_module: LightningModule) -> bool:
+        own = dict(pl_module.named_parameters())
+        return all(name in own and own[name].shape == m.shape for name, m in self._masks.items())
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_fit_start(trainer, pl_module)
         self._weights = prunable_weights(pl_module, self.include, self.exclude)
         self._refuse_shared_weights(trainer)
         if self._packed:
-            self._masks = self._restored()
+            self._masks, self._packed = self._restored(), {}
+        if self._masks:
             self._weight_masks.set(self._weights, self._masks)
 
     @override

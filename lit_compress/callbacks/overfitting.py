@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from math import isfinite
 from typing import Any
+from weakref import ref
 
 import torch
 from lightning.fabric.utilities.apply_func import move_data_to_device
@@ -21,6 +22,7 @@ from lit_compress.callbacks._overfitting.augmentation import Augmentation, reloa
 from lit_compress.callbacks._overfitting.eval_mode import EvalMode, still_random
 from lit_compress.callbacks._pruning.arguments import check_patterns
 from lit_compress.callbacks._pruning.base import BeforePruning, pruning_callbacks
+from lit_compress.callbacks._run.supported import check_run
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.evaluation.distributed import on_rank_zero
 from lit_compress.evaluation.example_inputs import find_example_inputs
@@ -89,6 +91,8 @@ class Overfitting(Callback, BeforePruning):
         self._reached: int | None = None
         self._eval_mode = EvalMode(hold)
         self._augmentation = Augmentation()
+        self._fitted: tuple[ref[Trainer], ref[LightningModule]] | None = None
+        self._told = False  # whether the table of the last fit still holds
         self._latest = (-1, 0.0)  # number of optimizer steps, and the training metric then
 
     @override
@@ -104,14 +108,24 @@ class Overfitting(Callback, BeforePruning):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        check_run(self, trainer, stage)
         if stage != "fit":
             return
-        self.steps, self._active, self._reached, self._latest = [], True, None, (-1, 0.0)
+        self._told = self._goes_on(trainer, pl_module)
+        if not self._told:
+            self.steps, self._active, self._reached = [], True, None
+        self._latest, self._fitted = (-1, 0.0), (ref(trainer), ref(pl_module))
         if not is_overridden("validation_step", pl_module):
             raise InvalidArgumentError(
                 f"{type(pl_module).__name__} has no validation_step: Overfitting measures the "
                 f"training data by it, so write one that logs {self.monitor!r}"
             )
+
+    def _goes_on(self, trainer: Trainer, pl_module: LightningModule) -> bool:
+        """Tell whether the Trainer fits the same module again, from the epoch where it stopped."""
+        if self._fitted is None or trainer.current_epoch == 0:
+            return False
+        return self._fitted[0]() is trainer and self._fitted[1]() is pl_module
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -144,6 +158,7 @@ class Overfitting(Callback, BeforePruning):
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         self._eval_mode.apply()
+        self._told = False
 
     @override
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
@@ -191,6 +206,8 @@ class Overfitting(Callback, BeforePruning):
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._told or not self.steps:
+            return  # nothing was trained
         if any(pruner.history for pruner in pruning_callbacks(trainer)):
             self._measure(trainer, pl_module, "pruned")
         if trainer.is_global_zero:

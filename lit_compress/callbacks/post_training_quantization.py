@@ -16,7 +16,7 @@ from typing_extensions import override
 from lit_compress.artifact import Variant, check_target, folder_swap, sha256, write_card
 from lit_compress.artifact.read import MODEL
 from lit_compress.artifact.replay import REPLAY
-from lit_compress.callbacks._quantization.best_weights import load_best
+from lit_compress.callbacks._quantization.best_weights import check_best, load_best
 from lit_compress.callbacks._quantization.conversion import Conversion
 from lit_compress.callbacks._quantization.settings import Mode, Settings
 from lit_compress.callbacks._report.variants import (
@@ -25,7 +25,10 @@ from lit_compress.callbacks._report.variants import (
     float_variant,
     unpruned_shapes,
 )
-from lit_compress.checkpoints.folder import WEIGHTS, artifact_dir, save_weights
+from lit_compress.callbacks._run.supported import check_run
+from lit_compress.checkpoints.folder import artifact_dir, is_artifact, release, trained_weights
+from lit_compress.checkpoints.loading_line import artifact_line
+from lit_compress.checkpoints.saved_weights import WEIGHTS, save_weights
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.evaluation.export_target import find_export_target, warn_of_other_weights
 from lit_compress.evaluation.loaders import validation_loaders
@@ -68,9 +71,15 @@ class PostTrainingQuantization(Callback):
             end.
         weight_range: ``full``, or ``reduced`` for processors without VNNI, whose sums overflow.
         seed: Random seed of the batches.
-        preprocess: ``embed`` puts the datamodule's normalisation into the file, which then takes
-            raw uint8 pixels; ``none`` does not.
+        preprocess: ``embed`` puts the normalisation of the images into the file, which then takes
+            raw uint8 pixels, if it is known: given by ``mean`` and ``std``, offered by the
+            datamodule, or found as the ``Normalize`` in the torchvision transform of the validation
+            data. It is checked on recorded inputs. ``none`` does not.
         opset: ONNX opset of the file, 18 to 23. Default: torch's own.
+        mean: Mean of each channel, of pixels scaled to [0, 1], that the data are normalised with.
+        std: Standard deviation of each channel, likewise.
+        classes: Names of the classes, in the order of the labels, for the file. Default: those that
+            the datamodule offers as ``classes``.
 
     Example:
         >>> from lit_compress.callbacks import PostTrainingQuantization
@@ -96,6 +105,9 @@ class PostTrainingQuantization(Callback):
         seed: int = 0,
         preprocess: Literal["embed", "none"] = "embed",
         opset: int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        classes: Sequence[str] = (),
     ) -> None:
         if weights not in ("last", "best"):
             raise InvalidArgumentError(f"weights must be one of ('last', 'best'), got {weights!r}")
@@ -113,13 +125,20 @@ class PostTrainingQuantization(Callback):
             seed=seed,
             preprocess=preprocess,
             opset=opset,
+            mean=None if mean is None else tuple(mean),
+            std=None if std is None else tuple(std),
+            classes=tuple(classes),
         )
         self.weights = weights
         self.dirpath = dirpath
         #: The artefact folder; None until it is written.
         self.path: Path | None = None
+        #: Whether the last fit wrote the artefact; a fit that trains nothing keeps the old one.
+        self.written = False
+        self._earlier: Path | None = None
+        self._converted = weights
         self._target = Path()
-        self._checked_monitor = False
+        self._checked_monitor = self._trained = False
 
     @property
     def monitor(self) -> str | None:
@@ -133,14 +152,21 @@ class PostTrainingQuantization(Callback):
 
     def arguments(self) -> dict[str, Any]:
         """Return the constructor's arguments, for the card."""
-        settings = asdict(self.settings)
-        return {**settings, "skip": list(self.settings.skip), "weights": self.weights}
+        settings = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self.settings).items()
+        }
+        return {**settings, "weights": self.weights}
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        check_run(self, trainer, stage)
         if stage != "fit":
             return
-        self.path, self._checked_monitor = None, False
+        self._earlier, self.path = self.path, None
+        self._checked_monitor = self._trained = self.written = False
+        if self.weights == "best":
+            check_best(trainer, pl_module)
         self._target = artifact_dir(trainer, self.dirpath)
         if trainer.is_global_zero and not is_fast_dev_run(trainer):
             check_target(self._target)
@@ -166,11 +192,26 @@ class PostTrainingQuantization(Callback):
             self._checked_monitor = True
 
     @override
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        self._trained = True
+
+    @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
             self._finish(trainer, pl_module)
         # A process that ends early would end the one that is still writing.
         trainer.strategy.barrier("lit_compress.artifact")
+
+    @override
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        release(trainer)
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            release(trainer)
 
     def quantize(
         self,
@@ -192,6 +233,7 @@ class PostTrainingQuantization(Callback):
         configured, self.settings = self.settings, replace(self.settings, **(settings or {}))
         target = artifact_dir(trainer, dirpath or self.dirpath)
         check_target(target)
+        self._converted = "last"
         try:
             if self.monitor is not None:
                 check_monitor(self.monitor, trainer.callback_metrics)
@@ -199,23 +241,42 @@ class PostTrainingQuantization(Callback):
                 self._write(trainer, clone(trainer, pl_module), target, before, None)
         finally:
             self.settings = configured
+            release(trainer)
         self.path = target
         return target
 
     def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        copy = clone(trainer, pl_module)
-        if self.weights == "best":
-            load_best(trainer, copy)
-        before, epoch = unpruned_shapes(trainer), trainer.current_epoch
+        if not self._trained and is_artifact(self._target):
+            self.path = self._earlier
+            rank_zero_info(f"nothing was trained: the artefact {self._target} stays as it is")
+            return
+        copy, epoch = clone(trainer, pl_module), trainer.current_epoch
+        best = load_best(trainer, copy) if self.weights == "best" else None
+        self._converted = "last" if best is None else "best"
+        before, epoch = unpruned_shapes(trainer), epoch if best is None else best
         if is_fast_dev_run(trainer):
             with tempfile.TemporaryDirectory() as folder, isolate_rng():
                 self._write(trainer, copy, Path(folder) / "artifact", before, epoch)
             rank_zero_info("fast_dev_run: the int8 artefact was written, checked and deleted")
             return
-        with isolate_rng():
-            self._write(trainer, copy, self._target, before, epoch)
-        self.path = self._target
-        rank_zero_info(f"int8 artefact written to {self.path}")
+        try:
+            with isolate_rng():
+                self._write(trainer, copy, self._target, before, epoch)
+        except Exception:
+            self._keep_trained(copy, before)
+            raise
+        self.path, self.written = self._target, True
+        rank_zero_info(f"int8 artefact written to {self.path}; {artifact_line(copy, self.path)}")
+
+    def _keep_trained(self, copy: LightningModule, before: UnprunedShapes | None) -> None:
+        """Save the float weights after a failed conversion, and say how to convert them later."""
+        path = trained_weights(self._target)
+        save_weights(copy, path, before)
+        rank_zero_warn(
+            f"the conversion to int8 failed; the trained float weights are in {path}. To convert "
+            "them later: lit_compress.trainer.Trainer().quantize(model, datamodule=..., "
+            f"ckpt_path={str(path)!r})"
+        )
 
     def _write(
         self,
@@ -237,6 +298,7 @@ class PostTrainingQuantization(Callback):
             plain = replace(plain, epoch=epoch)
             metric, fidelity = conversion.write(folder / MODEL, plain.metric)
             conversion.write_replay(folder / REPLAY)
+            rank_zero_info(conversion.pixels.why)
             int8 = Variant(
                 "int8",
                 *onnx_counts(folder / MODEL),
@@ -248,7 +310,13 @@ class PostTrainingQuantization(Callback):
                 epoch=epoch,
             )
             inputs = list(network.signature.names)
-            arguments = {**self.arguments(), "network": network.path, "inputs": inputs}
+            arguments = {
+                **self.arguments(),
+                **conversion.pixels.normalization(),
+                "weights": self._converted,
+                "network": network.path,
+                "inputs": inputs,
+            }
             card = empty_card(trainer, {"PostTrainingQuantization": arguments})
             hashes = {file: sha256(folder / file) for file in (MODEL, WEIGHTS, REPLAY)}
             write_card(folder, replace(card, variants=(plain, int8), files=hashes))

@@ -6,11 +6,12 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from typing_extensions import override
@@ -26,6 +27,7 @@ from lit_compress.artifact import (
     write_card,
 )
 from lit_compress.artifact.read import MODEL
+from lit_compress.artifact.replay import REPLAY, read_replay
 from lit_compress.callbacks._pruning.base import BeforePruning, pruning_callbacks
 from lit_compress.callbacks._quantization.best_weights import load_best
 from lit_compress.callbacks._report.variants import (
@@ -38,22 +40,20 @@ from lit_compress.callbacks._report.variants import (
     to_batch,
     unpruned_shapes,
 )
+from lit_compress.callbacks._run.supported import check_run
 from lit_compress.callbacks.post_training_quantization import PostTrainingQuantization
-from lit_compress.checkpoints.folder import WEIGHTS, artifact_dir, load_saved, save_weights
+from lit_compress.checkpoints.folder import RunFiles, artifact_dir, is_artifact, release, run_files
+from lit_compress.checkpoints.saved_weights import WEIGHTS, load_saved, save_weights
 from lit_compress.errors import InvalidArgumentError
-from lit_compress.evaluation.data_protocols import HasPixels
 from lit_compress.evaluation.export_target import ExportTarget, find_export_target
 from lit_compress.evaluation.metric import check_monitor
 from lit_compress.evaluation.trainer_access import (
     callbacks_of_type,
-    datamodule,
     is_fast_dev_run,
 )
 from lit_compress.evaluation.validate import clone
 from lit_compress.measure import file_bytes, onnx_counts
 from lit_compress.report import card_scalars, card_table
-
-DENSE = "dense.safetensors"
 
 
 class CompressionReport(Callback, BeforePruning):
@@ -96,23 +96,44 @@ class CompressionReport(Callback, BeforePruning):
         self.card: Card | None = None
         self._dense: str | None = None
         self._dense_epoch = 0
+        self._dense_sha256: str | None = None
+        self._module: ref[LightningModule] | None = None
+        self._earlier: Card | None = None
+        self._files = RunFiles(Path(), Path())
         self._target = Path()
-        self._finished = False
+        self._finished = self._trained = False
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"dense": self._dense, "dense_epoch": self._dense_epoch}
+        return {
+            "dense": self._dense,
+            "dense_epoch": self._dense_epoch,
+            "dense_sha256": self._dense_sha256,
+        }
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._dense = state_dict["dense"]
         self._dense_epoch = int(state_dict["dense_epoch"])
+        self._dense_sha256 = state_dict.get("dense_sha256")
+
+    @override
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._dense = None  # that of another run; the state is loaded after this
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        check_run(self, trainer, stage)
         if stage != "fit":
             return
-        self.card, self._dense, self._finished = None, None, False
+        self._earlier, self.card = self.card, None
+        self._finished = self._trained = False
+        if self._module is None or self._module() is not pl_module:
+            self._dense = None  # a further fit of the same network goes on
+        self._module = ref(pl_module)
+        self._files = run_files(trainer)
         self._target = artifact_dir(trainer, self.dirpath)
         fast = is_fast_dev_run(trainer)
         if trainer.is_global_zero and not fast and not _quantizer(trainer):
@@ -120,9 +141,10 @@ class CompressionReport(Callback, BeforePruning):
 
     @override
     def before_pruning(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        path = self._target.parent / DENSE
+        path = self._files.dense
         if trainer.is_global_zero and not is_fast_dev_run(trainer):
             save_weights(pl_module, path, unpruned_shapes(trainer))
+            self._dense_sha256 = sha256(path)
         self._dense, self._dense_epoch = str(path), trainer.current_epoch
 
     @override
@@ -138,6 +160,16 @@ class CompressionReport(Callback, BeforePruning):
             check_monitor(self.monitor, trainer.callback_metrics)
 
     @override
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        self._trained = True
+
+    @override
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        release(trainer)
+
+    @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._finished = True
 
@@ -147,12 +179,22 @@ class CompressionReport(Callback, BeforePruning):
         if stage != "fit" or not self._finished or is_fast_dev_run(trainer):
             return
         self._finished = False
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and self._is_new(trainer):
             with isolate_rng():
                 self.card = self._report(trainer, pl_module)
             print("\n" + card_table(self.card) + "\n")
             self._log(trainer, self.card)
         trainer.strategy.barrier("lit_compress.report")
+        release(trainer)
+
+    def _is_new(self, trainer: Trainer) -> bool:
+        """Tell whether there is something to report: a fit that trains nothing changes no file."""
+        quantizer = _quantizer(trainer)
+        if self._trained or (quantizer.written if quantizer else not is_artifact(self._target)):
+            return True
+        self.card = self._earlier
+        rank_zero_info(f"nothing was trained: the card in {self._target} stays as it is")
+        return False
 
     def _report(self, trainer: Trainer, pl_module: LightningModule) -> Card:
         quantizer = _quantizer(trainer)
@@ -212,8 +254,7 @@ class CompressionReport(Callback, BeforePruning):
                 plain_variant = self._onnx_variant(base, copy, network, plain, card=card, like=name)
                 variants.insert(-1, plain_variant)
                 runners[base] = _run_onnx(plain, network, inputs, self.threads)
-                pixels = self._pixels(trainer, folder, inputs)
-                runners["int8"] = _run_onnx(folder / MODEL, network, pixels, self.threads)
+                runners["int8"] = _run_replay(folder, self.batch_size, self.threads)
                 engines.update({base: "onnxruntime", "int8": "onnxruntime"})
                 bases["int8"] = base
             latencies = time_variants(runners, bases, self.batch_size, self.threads)
@@ -228,6 +269,11 @@ class CompressionReport(Callback, BeforePruning):
                 "the dense network is not in the report: "
                 f"{self._dense or 'the file of its weights'} does not exist, or the run was "
                 "resumed from a checkpoint that was saved without CompressionReport"
+            )
+            return None
+        if self._dense_sha256 is not None and sha256(self._dense) != self._dense_sha256:
+            rank_zero_warn(
+                f"the dense network is not in the report: another run has replaced {self._dense}"
             )
             return None
         dense = clone(trainer, copy)
@@ -263,17 +309,6 @@ class CompressionReport(Callback, BeforePruning):
         macs = card.variant(like).macs
         return Variant(name, *onnx_counts(path), macs=macs, bytes=file_bytes(path), note=note)
 
-    def _pixels(
-        self, trainer: Trainer, folder: Path, inputs: tuple[Tensor, ...]
-    ) -> tuple[Tensor, ...]:
-        """Return inputs as the int8 file takes them: raw pixels if it does the normalisation."""
-        model = OnnxModel(folder / MODEL)
-        data: object = datamodule(trainer)
-        raw = str(model.input_dtype) == "uint8" and inputs[0].dtype != torch.uint8
-        if raw and isinstance(data, HasPixels):
-            return to_batch(next(iter(data.pixels("val")))[0], self.batch_size)
-        return inputs
-
     def _log(self, trainer: Trainer, card: Card) -> None:
         for logger in trainer.loggers:
             logger.log_metrics(card_scalars(card), step=trainer.global_step)
@@ -285,6 +320,14 @@ class CompressionReport(Callback, BeforePruning):
 
 def _quantizer(trainer: Trainer) -> PostTrainingQuantization | None:
     return next(iter(callbacks_of_type(trainer, PostTrainingQuantization)), None)
+
+
+def _run_replay(folder: Path, size: int, threads: int) -> Any:
+    """Run the file of an artefact on the inputs stored with it: raw pixels, if it takes them."""
+    model = OnnxModel(folder / MODEL, threads)
+    stored = tuple(map(torch.from_numpy, read_replay(folder / REPLAY)[0]))
+    batch = [tensor.numpy() for tensor in to_batch(stored, size)]
+    return lambda: model(*batch)
 
 
 def _run_onnx(path: Path, network: ExportTarget, inputs: tuple[Tensor, ...], threads: int) -> Any:

@@ -199,7 +199,6 @@ class RulePruning(ChannelPruning):
         super().setup(trainer, pl_module, stage)
         if stage != "fit":
             return
-        self._kept, self._packed, self._total, self._goal = {}, {}, 0, 0.0
         steps = len(self._resolved_schedule.events())
         for rule in self._written:
             if rule.unreached(steps) and not is_fast_dev_run(trainer):
@@ -210,12 +209,26 @@ class RulePruning(ChannelPruning):
                 )
 
     @override
+    def start_anew(self) -> None:
+        super().start_anew()
+        self._kept, self._packed, self._total, self._goal = {}, {}, 0, 0.0
+
+    @override
+    def matches(self, pl_module: LightningModule) -> bool:
+        own = dict(pl_module.named_parameters())
+        kept = self._kept.items()
+        return super().matches(pl_module) and all(
+            name in own and own[name].shape == mask.shape for name, mask in kept
+        )
+
+    @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_fit_start(trainer, pl_module)
         self._rules = self._resolved(pl_module)
         self._selector = self._rules.selector
         self._total = self._total or _weights(pl_module)
         if self._packed:
-            self._kept = self._restored(pl_module)
+            self._kept, self._packed = self._restored(pl_module), {}
         if not self._goal:
             self._goal = self._preview(pl_module).share
         lines = overruled(pl_module, self._written)

@@ -1,38 +1,142 @@
-"""The artefact folder of a run, and the float weights in it."""
+"""Where a run writes its files: the artefact, and the weights before pruning."""
 
 from __future__ import annotations
 
-import json
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
-from lit_compress.checkpoints.load import WEIGHTS, read_safetensors, save_weights
-from lit_compress.pruning.channels.resize import ORIGINAL, UnprunedShapes, resize_to
+from lit_compress.artifact.write import CARD
+from lit_compress.errors import ArtifactError
+from lit_compress.evaluation.distributed import on_rank_zero
+from lit_compress.evaluation.trainer_access import is_fast_dev_run
 
-__all__ = ["WEIGHTS", "artifact_dir", "load_saved", "save_weights"]
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The places of a run's files; no other run writes there.
+
+    Attributes:
+        artifact: The artefact folder.
+        dense: File of the float weights just before the first pruning step.
+    """
+
+    artifact: Path
+    dense: Path
+
+
+#: By run, its files in a folder that other runs may share.
+_TAKEN: WeakKeyDictionary[Trainer, RunFiles] = WeakKeyDictionary()
+
+
+def run_files(trainer: Trainer) -> RunFiles:
+    """Return where a run writes.
+
+    It is ``artifact`` and ``dense.safetensors`` in the folder in which ModelCheckpoint makes its
+    own. Only TensorBoardLogger and CSVLogger make a new folder for each run. In any other folder
+    the files of a further run are called ``artifact-v1`` and so on, as ModelCheckpoint's are; the
+    empty folder keeps the name until :func:`release`.
+
+    Call it on every process.
+
+    Args:
+        trainer: The run.
+
+    Raises:
+        ArtifactError: If the folder cannot be made.
+    """
+    return on_rank_zero(trainer, lambda: _found(trainer))
 
 
 def artifact_dir(trainer: Trainer, dirpath: str | None) -> Path:
-    """Return the artefact folder: the given one, or ``artifact`` in the run's log folder.
-
-    Call it on every process: ``trainer.log_dir`` is a collective operation.
+    """Return the artefact folder: the given one, or that of the run. Call it on every process.
 
     Args:
         trainer: The run.
         dirpath: The folder that the user gave, if any.
     """
-    log_dir = trainer.log_dir
-    if dirpath is not None:
-        return Path(dirpath)
-    return Path(log_dir or trainer.default_root_dir) / "artifact"
+    return run_files(trainer).artifact if dirpath is None else Path(dirpath)
 
 
-def load_saved(module: LightningModule, path: Path) -> None:
-    """Load weights that :func:`save_weights` wrote; the module takes their shapes."""
-    state, metadata = read_safetensors(path)
-    record = metadata.get(ORIGINAL)
-    resize_to(
-        module, state, None if record is None else UnprunedShapes.from_dict(json.loads(record))
+def trained_weights(artifact: Path) -> Path:
+    """Return the file of the float weights for which no artefact could be written."""
+    return artifact.with_name(f"{artifact.name}-trained.safetensors")
+
+
+def is_artifact(path: Path) -> bool:
+    """Tell whether there is an artefact at a path."""
+    return (path / CARD).is_file()
+
+
+def release(trainer: Trainer) -> None:
+    """Give the names back to other runs, if the run has written nothing.
+
+    Args:
+        trainer: The run.
+    """
+    taken = _TAKEN.get(trainer)
+    if taken is None:
+        return
+    with suppress(OSError):  # it is not empty: the artefact was written
+        taken.artifact.rmdir()
+    if not any(map(Path.exists, (taken.artifact, taken.dense, trained_weights(taken.artifact)))):
+        del _TAKEN[trainer]
+
+
+def _found(trainer: Trainer) -> RunFiles:
+    logger = trainer.loggers[0] if trainer.loggers else None
+    if isinstance(logger, (TensorBoardLogger, CSVLogger)):
+        return _numbered(Path(logger.log_dir), 0)
+    folder = _shared_folder(trainer, logger)
+    if is_fast_dev_run(trainer):
+        return _numbered(folder, 0)  # nothing is written
+    taken = _TAKEN.get(trainer)
+    if taken is None or taken.dense.parent != folder.absolute():
+        taken = _TAKEN[trainer] = _take(folder)
+    return taken
+
+
+def _shared_folder(trainer: Trainer, logger: Logger | None) -> Path:
+    """Return the folder of the run's checkpoints (``ModelCheckpoint.__resolve_ckpt_dir``)."""
+    if logger is None:
+        return Path(trainer.default_root_dir)
+    version = f"version_{logger.version}" if isinstance(logger.version, int) else logger.version
+    parts = [str(part) for part in (logger.name, version) if part is not None]
+    return Path(logger.save_dir or trainer.default_root_dir, *parts)
+
+
+def _take(folder: Path) -> RunFiles:
+    """Make the first artefact folder whose name no other run has."""
+    number = 0
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        while not _is_made(_numbered(folder, number)):
+            number += 1
+    except OSError as error:
+        raise ArtifactError(
+            f"the artefact folder {folder / 'artifact'} cannot be written "
+            f"({error.strerror or error}): name another dirpath, or make it writable"
+        ) from error
+    return _numbered(folder, number)
+
+
+def _is_made(files: RunFiles) -> bool:
+    """Make the artefact folder, and tell whether no other run has it. Of two at once, one does."""
+    if files.dense.exists() or trained_weights(files.artifact).exists():
+        return False
+    try:
+        files.artifact.mkdir()
+    except FileExistsError:
+        return False
+    return True
+
+
+def _numbered(folder: Path, number: int) -> RunFiles:
+    suffix = f"-v{number}" if number else ""
+    return RunFiles(
+        folder / f"artifact{suffix}", (folder / f"dense{suffix}.safetensors").absolute()
     )
-    module.load_state_dict(state, strict=False)  # extra state is not in the file

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, TypeVar
-from zipfile import is_zipfile
 
 import lightning
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor
 
+from lit_compress.checkpoints.constructor import check_given, check_names, without_objects
+from lit_compress.checkpoints.reading import read_checkpoint
+from lit_compress.checkpoints.saved_weights import (
+    ARGUMENT,
+    HYPERPARAMETERS,
+    OBJECTS,
+    WEIGHTS,
+    read_safetensors,
+)
+from lit_compress.checkpoints.stand_ins import holds_objects
 from lit_compress.errors import ArtifactError, CheckpointError
 from lit_compress.pruning.channels.resize import (
     ORIGINAL,
@@ -30,12 +36,6 @@ from lit_compress.pruning.channels.trace import named_tensors
 from lit_compress.pruning.selection.state import pruning_state_of
 
 Module = TypeVar("Module", bound=LightningModule)
-T = TypeVar("T")
-
-#: File of the float weights in an artefact.
-WEIGHTS = "model.safetensors"
-#: Key of the module's hyperparameters in the metadata of that file.
-HYPERPARAMETERS = "lit_compress.hyperparameters"
 
 #: Functions of Lightning that build the module of a checkpoint of the command line.
 INSTANTIATORS = (
@@ -50,23 +50,27 @@ def load_from_checkpoint(
     *,
     map_location: Any = None,
     strict: bool | None = None,
+    weights_only: bool = True,
     **arguments: Any,
 ) -> Module:
     """Return a LightningModule with the weights of a checkpoint, in the shapes after pruning.
 
     Does what ``cls.load_from_checkpoint`` does, also for checkpoints of networks that lost
-    channels. Nothing in the file is executed.
+    channels. Nothing in the file is executed, unless you say ``weights_only=False``.
 
     Args:
         cls: Class of the LightningModule that was trained.
         path: Path of the checkpoint.
         map_location: Device for the tensors. Default: as in the checkpoint.
         strict: Whether the names of all tensors must match. Default: as the module says.
+        weights_only: Whether to make no objects from the file. Hyperparameters that are objects,
+            such as modules and functions, are then given as ``arguments``. False runs code of the
+            file: only for files that you trust.
         arguments: Constructor arguments that replace hyperparameters of the checkpoint.
 
     Raises:
-        CheckpointError: If the file is missing or damaged, contains more than plain values and
-            tensors, or is of another architecture.
+        CheckpointError: If the file is missing or damaged, holds objects that are not given as
+            arguments, names code that is not imported, or is of another architecture.
         PlanError: If the record of the pruned channels is damaged.
 
     Example:
@@ -82,11 +86,16 @@ def load_from_checkpoint(
         >>> module.hparams.width
         0.5
     """
-    content = read_checkpoint(path)
+    content = read_checkpoint(path, objects="stand-ins" if weights_only else "made")
     cls = _built(cls, content)
+    file: str | Path | io.BytesIO = path
+    if weights_only:
+        check_names(cls, content, arguments)
+        if holds_objects(path):
+            file = _in_memory(without_objects(cls, content, arguments))
     with _resizing(cls, unpruned_shapes_of(content)):
         module = cls.load_from_checkpoint(
-            path, map_location=map_location, strict=strict, weights_only=True, **arguments
+            file, map_location=map_location, strict=strict, weights_only=weights_only, **arguments
         )
     if (state := pruning_state_of(content)) is not None:
         state.check(named_tensors(module))
@@ -100,12 +109,13 @@ def restore(path: str | Path, cls: type[Module], **arguments: Any) -> Module:
         path: Path of the artefact folder.
         cls: Class of the LightningModule that was trained.
         arguments: Constructor arguments that replace the hyperparameters that the module saved
-            (``save_hyperparameters``).
+            (``save_hyperparameters``). Those that are objects are not in the file.
 
     Raises:
         ArtifactError: If the folder is not an artefact, or a file in it is missing or differs from
             the card.
-        CheckpointError: If the weights are of another architecture.
+        CheckpointError: If the weights are of another architecture, the file names code that is not
+            imported, or a hyperparameter that is an object is not given.
     """
     from lit_compress.artifact.read import check_files, read_card
 
@@ -118,107 +128,24 @@ def restore(path: str | Path, cls: type[Module], **arguments: Any) -> Module:
         "state_dict": state,
         "pytorch-lightning_version": lightning.__version__,
         cls.CHECKPOINT_HYPER_PARAMS_KEY: json.loads(metadata.get(HYPERPARAMETERS, "{}")),
+        cls.CHECKPOINT_HYPER_PARAMS_NAME: metadata.get(ARGUMENT, "kwargs"),
     }
     if ORIGINAL in metadata:
         content["callbacks"] = {"": {"original": json.loads(metadata[ORIGINAL])}}
     cls = _built(cls, content)
-    file = io.BytesIO()
-    torch.save(content, file)
-    file.seek(0)
+    check_names(cls, content, arguments)
+    check_given(cls, content, json.loads(metadata.get(OBJECTS, "{}")), arguments)
     with _resizing(cls, unpruned_shapes_of(content)):
         return cls.load_from_checkpoint(
-            file, map_location="cpu", strict=None, weights_only=True, **arguments
+            _in_memory(content), map_location="cpu", strict=None, weights_only=True, **arguments
         )
 
 
-def save_weights(
-    module: LightningModule, path: Path, original: UnprunedShapes | None = None
-) -> None:
-    """Write the weights of a module as a safetensors file, whole or not at all.
-
-    Args:
-        module: The module. Its plain hyperparameters are stored in the metadata of the file.
-        path: Path of the file.
-        original: Shapes of the network before it was pruned, stored in the metadata too.
-    """
-    from safetensors.torch import save_file
-
-    state = {
-        name: value.cpu().contiguous().clone()
-        for name, value in module.state_dict().items()
-        if isinstance(value, Tensor)
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    metadata = {"format": "pt", HYPERPARAMETERS: json.dumps(_plain(module.hparams))}
-    if original is not None:
-        metadata[ORIGINAL] = json.dumps(original.to_dict())
-    save_file(state, partial, metadata)
-    with open(partial, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
-def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors and the metadata of a safetensors file.
-
-    Raises:
-        CheckpointError: If the file is damaged.
-    """
-    from safetensors import safe_open
-
-    def read() -> tuple[dict[str, Tensor], dict[str, str]]:
-        with safe_open(path, "pt") as file:
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return state, dict(file.metadata() or {})
-
-    return read_plain(path, read)
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the hyperparameters that can be written as JSON."""
-    kept = {}
-    for name, value in values.items():
-        try:
-            if json.loads(json.dumps(value)) == (
-                list(value) if isinstance(value, tuple) else value
-            ):
-                kept[name] = value
-        except (TypeError, ValueError):
-            continue  # an object, which restore takes as an argument
-    return kept
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Return the content of a checkpoint, on the CPU; nothing in it is executed.
-
-    Raises:
-        CheckpointError: If the file is missing or damaged, or contains more than plain values and
-            tensors.
-    """
-    if not Path(path).is_file():
-        raise CheckpointError(f"there is no checkpoint {Path(path).resolve()}")
-    content = read_plain(path, lambda: torch.load(path, map_location="cpu", weights_only=True))
-    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
-        raise CheckpointError(f"{path} is not a Lightning checkpoint: it has no state_dict")
-    return content
-
-
-def check_whole(path: str | Path | None) -> None:
-    """Check that the file of a checkpoint exists and is complete.
-
-    Args:
-        path: Path of the file. A word such as ``best``, or a URL, is not checked.
-
-    Raises:
-        CheckpointError: If the file does not exist or is not complete.
-    """
-    if path is None or "." not in str(path) or "://" in str(path):
-        return
-    if not Path(path).exists():
-        raise CheckpointError(f"there is no checkpoint {Path(path).resolve()}")
-    if Path(path).is_file() and not is_zipfile(path):
-        raise CheckpointError(f"{path} is not a checkpoint, or is not complete")
+def _in_memory(content: Mapping[str, Any]) -> io.BytesIO:
+    file = io.BytesIO()
+    torch.save(content, file)
+    file.seek(0)
+    return file
 
 
 def _built(cls: type[Module], content: Mapping[str, Any]) -> type[Module]:
@@ -237,35 +164,14 @@ def _built(cls: type[Module], content: Mapping[str, Any]) -> type[Module]:
     if builder is None or name is None:
         return cls
     module, _, attribute = str(name).rpartition(".")
-    found = getattr(sys.modules.get(module), attribute, None)
+    # Not getattr: a module may import what is asked of it.
+    found = getattr(sys.modules.get(module), "__dict__", {}).get(attribute)
     if not isinstance(found, type) or not issubclass(found, cls):
         raise CheckpointError(
             f"the checkpoint is of {name}, which is not an imported subclass of {cls.__name__}: "
             "import it, or give that class"
         )
     return found
-
-
-def read_plain(path: str | Path, read: Callable[[], T]) -> T:
-    """Read a file, and turn any error into one that names the file.
-
-    Args:
-        path: Path of the file, for messages.
-        read: Called to read it; must execute nothing in the file.
-
-    Raises:
-        CheckpointError: If the file is damaged, or contains more than plain values and tensors.
-    """
-    try:
-        return read()
-    except UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} contains more than weights and plain values, or is damaged; only files that "
-            "load with weights_only=True are read"
-        ) from error
-    except Exception as error:  # a damaged file fails in zipfile, safetensors or torch
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise CheckpointError(f"{path} cannot be read: {first}") from error
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from lightning.pytorch import LightningModule
@@ -10,9 +11,19 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lit_compress.errors import CheckpointError
-from lit_compress.pruning.channels.resize import Shapes, resize_to, unpruned_shapes_of
+from lit_compress.pruning.channels.resize import Shapes, resize_to
 from lit_compress.pruning.channels.surgery import in_layout_of, set_widths, swap_data
 from lit_compress.pruning.channels.trace import named_tensors
+from lit_compress.pruning.channels.unpruned import (
+    UnprunedShapes,
+    carried,
+    carry,
+    drop_carried,
+    unpruned_shapes_of,
+)
+
+#: Lightning's hook of a module, called with the checkpoint just before the weights are loaded.
+_HOOK = "on_load_checkpoint"
 
 
 class CheckpointResizer:
@@ -28,11 +39,19 @@ class CheckpointResizer:
         self._held: dict[str, Tensor] = {}
         self._widths: list[tuple[nn.Module, str, int]] = []
         self._open = False
+        self._module: LightningModule | None = None
+        self._hook: Any = None
+        self._carried: UnprunedShapes | None = None
+        self.record: UnprunedShapes | None = None
 
     def attach(self, module: LightningModule) -> None:
         """Resize this module whenever it loads weights."""
         self.detach()
-        self._open = True
+        self._open, self.record = True, None
+        self._carried = carried(module)
+        self._module, self._hook = module, vars(module).get(_HOOK)
+        # Callbacks are not told of a checkpoint of weights alone, so the module's hook is used.
+        vars(module)[_HOOK] = partial(_note_record, self, module, self._hook)
         self._handle = module.register_load_state_dict_pre_hook(self._resize)  # type: ignore[no-untyped-call]
 
     def detach(self) -> None:
@@ -41,6 +60,11 @@ class CheckpointResizer:
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
+        if self._module is not None:
+            vars(self._module).pop(_HOOK, None)
+            if self._hook is not None:
+                vars(self._module)[_HOOK] = self._hook
+            self._module, self._hook = None, None
 
     def accept(self) -> None:
         """Drop the old weights: the loaded ones are right."""
@@ -59,6 +83,10 @@ class CheckpointResizer:
         set_widths(module, {id(own[name]) for name in changed})
         for layer, attribute, number in self._widths:
             setattr(layer, attribute, number)
+        if self._open:
+            drop_carried(module)
+            if self._carried is not None:
+                carry(module, self._carried)
         self.accept()
 
     def _resize(self, module: nn.Module, state: Mapping[str, Any], *_: Any) -> None:
@@ -84,7 +112,16 @@ class CheckpointResizer:
         Raises:
             CheckpointError: If another tensor was resized.
         """
-        original = unpruned_shapes_of(checkpoint)
+        self._check(module, unpruned_shapes_of(checkpoint), known)
+
+    def _check(
+        self,
+        module: LightningModule,
+        original: UnprunedShapes | None,
+        known: Mapping[str, tuple[int, ...]],
+    ) -> None:
+        mine = carried(module)
+        known = {**known, **(mine.shapes if mine is not None else {})}
         for name, shape in self._before.items():
             whole = original.shapes.get(name) if original is not None else None
             if whole is None or (shape != whole and known.get(name) != whole):
@@ -100,6 +137,7 @@ class CheckpointResizer:
                 )
         if original is not None:
             self._widths = set_widths(module, set(), original.norms)
+            carry(module, original)
         self._before = {}
 
     def check_without_record(
@@ -107,8 +145,8 @@ class CheckpointResizer:
     ) -> None:
         """Check the tensors that were resized for a checkpoint of weights alone.
 
-        Such a checkpoint has no record of what was pruned; only a run that pruned the module itself
-        knows its unpruned shapes.
+        Older ones have no record of what was pruned; only a run that pruned the module itself knows
+        its unpruned shapes then.
 
         Args:
             module: The module, with the loaded weights.
@@ -117,16 +155,29 @@ class CheckpointResizer:
         Raises:
             CheckpointError: If the shapes cannot come from pruning in this run.
         """
+        if self.record is not None:
+            self._check(module, self.record, known)
         own = named_tensors(module)
         for name, shape in self._before.items():
             now, whole = tuple(own[name].shape), known.get(name, ())
             if len(whole) != len(now) or any(a > b for a, b in zip(now, whole, strict=True)):
                 raise CheckpointError(
                     f"{name} is {now} in the checkpoint and {shape} here, and the checkpoint has "
-                    "weights alone, without a record of what was pruned: save it whole, without "
-                    "ModelCheckpoint's save_weights_only"
+                    "weights alone, without a record of what was pruned, as older versions saved "
+                    "it: take a whole checkpoint of that run"
                 )
         self._before = {}
+
+
+def _note_record(
+    resizer: CheckpointResizer, module: LightningModule, hook: Any, checkpoint: dict[str, Any]
+) -> None:
+    """Take the place of a module's ``on_load_checkpoint``."""
+    resizer.record = unpruned_shapes_of(checkpoint)
+    if hook is not None:
+        hook(checkpoint)
+    else:
+        getattr(type(module), _HOOK)(module, checkpoint)
 
 
 def _check_names(module: nn.Module, state: Mapping[str, Any]) -> None:

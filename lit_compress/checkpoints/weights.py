@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from lit_compress.checkpoints.load import read_plain, read_safetensors
+from lit_compress.checkpoints.reading import load_file, read_plain
+from lit_compress.checkpoints.saved_weights import read_safetensors
 from lit_compress.errors import CheckpointError, PlanError
 from lit_compress.pruning.channels.resize import (
     ORIGINAL,
@@ -66,9 +66,7 @@ def _read(path: Path, argument: str) -> tuple[dict[str, Tensor], UnprunedShapes 
     try:
         if path.suffix == ".safetensors":
             return read_plain(path, lambda: _read_safetensors(path))
-        content: Any = read_plain(
-            path, lambda: torch.load(path, map_location="cpu", weights_only=True)
-        )
+        content: Any = read_plain(path, lambda: load_file(path, "stand-ins"))
     except CheckpointError as error:
         raise CheckpointError(f"{argument}: {error}") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None

@@ -63,6 +63,31 @@ class Preprocess(nn.Module):
             images = F.interpolate(images, size=(self.image_size, self.image_size), mode="bilinear")
         return images * self.scale + self.shift
 
+    def undo(self, images: Tensor) -> tuple[Tensor, bool]:
+        """Return the pixels of normalised images, and whether all of them were whole pixels.
+
+        Only the normalisation is undone: not a padding, nor another size.
+
+        Args:
+            images: floating point, N x C x H x W.
+
+        Returns:
+            uint8, N x C x H x W; False if a value was not within 2 % of a whole pixel from 0 to
+            255, so that it is rounded.
+        """
+        exact = (images.double() - self.shift.double()) / self.scale.double()
+        pixels = exact.round().clamp(0, 255)
+        whole = bool(((exact - pixels).abs() < 0.02).all())
+        return pixels.to(torch.uint8), whole
+
+    def normalization(self) -> tuple[list[float], list[float]]:
+        """Return the means and standard deviations of the channels."""
+        deviation = 1 / (255 * self.scale.double())
+        average = -self.shift.double() * deviation
+        mean, std = average.flatten().tolist(), deviation.flatten().tolist()
+        # The buffers have the six digits of single precision.
+        return [float(f"{m:.6g}") for m in mean], [float(f"{s:.6g}") for s in std]
+
     def output_size(self, side: int) -> int:
         """Return the side length of the network input for images of ``side`` pixels."""
         return self.image_size or side + 2 * self.pad

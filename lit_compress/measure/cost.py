@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -21,7 +23,7 @@ class LayerCost:
         kind: Name of the layer's class.
         parameters: Number of elements of the layer's own parameters.
         nonzero: Number of those elements that are not zero.
-        macs: Multiply-accumulates of one forward with the example, children included.
+        macs: Multiply-accumulates of one forward of one example, children included.
     """
 
     name: str
@@ -38,7 +40,7 @@ class Cost:
     Attributes:
         parameters: Number of elements of all parameters; a shared tensor counts once.
         nonzero: Number of those elements that are not zero.
-        macs: Multiply-accumulates of one forward with the example.
+        macs: Multiply-accumulates of one forward of one example.
         layers: Cost of each module that has parameters or computes, in order.
     """
 
@@ -69,29 +71,31 @@ def forward_arguments(inputs: Inputs) -> tuple[tuple[Any, ...], Mapping[str, Any
 
 
 def cost(module: nn.Module, example: Inputs) -> Cost:
-    """Count the parameters, non-zeros and MACs of a module with one example batch.
+    """Count the parameters, non-zeros and MACs of a module; MACs are those of one example.
 
     MACs are half the operations that :class:`torch.utils.flop_counter.FlopCounterMode` counts:
-    convolutions and matrix products. Biases, norms and activations are not counted.
+    convolutions, matrix products and recurrent layers. Biases, norms and activations are not
+    counted.
 
     Args:
         module: Any module. Its training modes are restored afterwards.
-        example: Input of the forward: a tensor, a tuple of arguments, or a mapping of keywords. A
-            batch of 1 gives the MACs per image.
+        example: Input of the forward: a tensor, a tuple of arguments, or a mapping of keywords.
+            However large the batch, MACs are those of one example in it.
 
     Example:
         >>> import torch
         >>> from torch import nn
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 6 * 6, 10))
-        >>> total = cost(net, torch.zeros(1, 3, 8, 8))
+        >>> total = cost(net, torch.zeros(2, 3, 8, 8))
         >>> total.parameters, total.macs
         (3114, 10656)
         >>> total.layers[0]
         LayerCost(name='0', kind='Conv2d', parameters=224, nonzero=224, macs=7776)
     """
-    counter = FlopCounterMode(display=False)
-    args, kwargs = forward_arguments(example)
-    with evaluating(module), torch.no_grad(), attention_unfused(), counter:
+    counter = FlopCounterMode(display=False, custom_mapping=_recurrent())
+    one, rows = one_example(module, example)
+    args, kwargs = forward_arguments(one)
+    with _ready(module), counter:
         module(*args, **kwargs)
     flops = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
     # FlopCounterMode names the root module by its class, and its children "Class.name".
@@ -100,15 +104,91 @@ def cost(module: nn.Module, example: Inputs) -> Cost:
     for name, child in module.named_modules():
         key = f"{root}.{name}" if name else root
         if child._parameters or (key in flops and not any(child.children())):
-            macs = flops.get(key, 0) // 2
+            macs = round(flops.get(key, 0) / (2 * rows))
             layers.append(LayerCost(name, type(child).__name__, *_own_counts(child), macs))
     parameters = list(module.parameters())
     return Cost(
         parameters=sum(p.numel() for p in parameters),
         nonzero=sum(int(torch.count_nonzero(p)) for p in parameters),
-        macs=counter.get_total_flops() // 2,
+        macs=round(counter.get_total_flops() / (2 * rows)),
         layers=tuple(layers),
     )
+
+
+def one_example(module: nn.Module, inputs: Inputs) -> tuple[Inputs, int]:
+    """Return the first example of a batch, and how many examples are in what is returned.
+
+    That is one, or as many as the batch has if the forward takes no batch of one. Inputs that no
+    batch of another size can be made of are one example.
+
+    Args:
+        module: The module.
+        inputs: Inputs of its forward.
+    """
+    rows = batch_size(inputs)
+    if rows <= 1:
+        return inputs, 1
+    if _runs(module, one := _map_batch(inputs, rows, lambda tensor: tensor[:1])):
+        return one, 1
+    twice = _map_batch(inputs, rows, lambda tensor: torch.cat([tensor, tensor]))
+    return inputs, rows if _runs(module, twice) else 1
+
+
+def batch_size(inputs: Inputs) -> int:
+    """Return the length of the first tensor among the inputs of a forward, 1 if there is none."""
+    tensors = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor) and leaf.dim()]
+    return len(tensors[0]) if tensors else 1
+
+
+def _map_batch(inputs: Inputs, rows: int, change: Any) -> Inputs:
+    """Change each tensor that is as long as the batch."""
+    changed: Inputs = tree_map(
+        lambda v: change(v) if isinstance(v, Tensor) and v.dim() and len(v) == rows else v, inputs
+    )
+    return changed
+
+
+def _runs(module: nn.Module, inputs: Inputs) -> bool:
+    args, kwargs = forward_arguments(inputs)
+    try:
+        with _ready(module):
+            module(*args, **kwargs)
+    except Exception:  # whatever the module's own code raises
+        return False
+    return True
+
+
+def _recurrent() -> dict[Any, Any]:
+    """Return the operations of recurrent layers, which FlopCounterMode does not know."""
+
+    def one_layer(inputs: Sequence[int], *weights: Sequence[int], **_: Any) -> int:
+        return 2 * prod(inputs[:-1]) * sum(map(prod, weights[:2]))
+
+    def all_layers(
+        inputs: Sequence[int], weights: Sequence[Sequence[int]], *_: Any, **__: Any
+    ) -> int:
+        return 2 * prod(inputs[:-1]) * sum(prod(shape) for shape in weights if len(shape) == 2)
+
+    return {
+        torch.ops.aten.mkldnn_rnn_layer: one_layer,
+        torch.ops.aten._cudnn_rnn: all_layers,
+    }
+
+
+@contextmanager
+def _ready(module: nn.Module) -> Iterator[None]:
+    """Let a module run without effects on it, and in a way that its operations can be counted."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    # FlopCounterMode fails on a view of a trained parameter (a learned token that is expanded) when
+    # gradients are off, see https://github.com/pytorch/pytorch/pull/134467
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        with evaluating(module), torch.no_grad(), attention_unfused():
+            yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def _own_counts(module: nn.Module) -> tuple[int, int]:

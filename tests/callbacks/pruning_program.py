@@ -18,7 +18,7 @@ from test_filter_pruning import Mobile
 
 from lit_compress import Schedule
 from lit_compress.callbacks import FilterPruning, RulePruning
-from lit_compress.checkpoints.load import read_checkpoint
+from lit_compress.checkpoints.reading import read_checkpoint
 from lit_compress.errors import CheckpointError
 
 

@@ -119,7 +119,7 @@ def test_reached_is_logged_with_sizes(foreign: ForeignModule, make_trainer: Make
     logged = trainer.callback_metrics
     assert logged["sparsity/total"] == 0.5
     assert logged["size/parameters"] == parameters(foreign)
-    assert logged["size/macs"] == cost(foreign, torch.zeros(2, 1, 8, 8)).macs
+    assert logged["size/macs"] == cost(foreign, torch.zeros(1, 1, 8, 8)).macs
 
 
 @pytest.mark.parametrize("scope", ["local", "global"])
@@ -761,6 +761,34 @@ def test_weights_alone_of_another_width_are_refused(
     trainer.fit(foreign, loader(32), loader(16, 1))
     trainer.save_checkpoint(tmp_path / "a.ckpt", weights_only=True)
     trainer.validate(foreign, loader(16, 1), ckpt_path=tmp_path / "a.ckpt", verbose=False)
+
+    def validate(whole: ForeignModule) -> None:
+        make_trainer(callbacks=[FilterPruning(0.5)]).validate(
+            whole, loader(16, 1), ckpt_path=tmp_path / "a.ckpt", verbose=False
+        )
+
+    validate(whole := ForeignModule())
+    assert same_weights(whole, foreign)
+    wider = ForeignModule()
+    wider.net[3], wider.net[7] = nn.Conv2d(8, 24, 3, 2, 1), nn.Linear(24, 4)
+    before = copy.deepcopy(wider.state_dict())
+    with pytest.raises(
+        CheckpointError, match=r"was \(12, 8, 3, 3\) in the network that was pruned"
+    ):
+        validate(wider)
+    assert_untouched(wider, before)
+
+
+def test_weights_alone_without_a_record_are_refused(
+    foreign: ForeignModule, make_trainer: MakeTrainer, tmp_path: Path
+) -> None:
+    """Older versions saved none with the weights alone."""
+    trainer = make_trainer(max_epochs=2, callbacks=[FilterPruning(0.5)])
+    trainer.fit(foreign, loader(32), loader(16, 1))
+    trainer.save_checkpoint(tmp_path / "a.ckpt", weights_only=True)
+    content = torch.load(tmp_path / "a.ckpt", weights_only=True)
+    del content["lit_compress"]
+    torch.save(content, tmp_path / "a.ckpt")
     whole = ForeignModule()
     before = copy.deepcopy(whole.state_dict())
     with pytest.raises(CheckpointError, match="without a record of what was pruned"):

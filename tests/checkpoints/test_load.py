@@ -13,7 +13,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from lit_compress import load_from_checkpoint
-from lit_compress.checkpoints.load import check_whole, read_checkpoint
+from lit_compress.checkpoints.reading import check_whole, read_checkpoint
 from lit_compress.cli import main
 from lit_compress.errors import CheckpointError
 from lit_compress.modules import ImageClassifier, MobileNetV2, ShuffleNetV2

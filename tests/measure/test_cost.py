@@ -40,8 +40,8 @@ def test_convolution_macs_are_those_of_a_loop(data: st.DataObject) -> None:
     height, width = draw(5, 7), draw(5, 7)
     conv = nn.Conv2d(incoming, outgoing, kernel, stride, padding, dilation, groups)
 
-    macs = 0
-    for _ in range(batch * outgoing):
+    macs = 0  # of one image, however many there are
+    for _ in range(outgoing):
         for _ in starts(height, kernel, stride, padding, dilation):
             for _ in starts(width, kernel, stride, padding, dilation):
                 macs += incoming // groups * kernel * kernel
@@ -61,7 +61,8 @@ def test_convolution_macs_are_those_of_a_loop(data: st.DataObject) -> None:
 )
 def test_linear_macs_and_parameters(rows: list[int], n: int, m: int, bias: bool) -> None:
     counted = cost(nn.Sequential(nn.Linear(n, m, bias=bias)), torch.zeros(*rows, n))
-    assert counted.macs == sum(1 for _ in range(prod(rows)) for _ in range(m) for _ in range(n))
+    positions = prod(rows[1:])  # the first dimension counts the examples
+    assert counted.macs == sum(1 for _ in range(positions) for _ in range(m) for _ in range(n))
     assert counted.parameters == n * m + m * bias
 
 
@@ -117,8 +118,8 @@ class Twice(nn.Module):
 def test_a_layer_called_twice_costs_twice_and_tied_weights_count_once() -> None:
     counted = cost(Twice(), torch.zeros(3, 4))
     assert counted.parameters == 16 + 4 + 4
-    assert counted.macs == 3 * (3 * 16 + 20)
-    assert {layer.name: layer.macs for layer in counted.layers} == {"inner": 96, "tied": 48}
+    assert counted.macs == 3 * 16 + 20
+    assert {layer.name: layer.macs for layer in counted.layers} == {"inner": 32, "tied": 16}
 
 
 class Mixed(nn.Module):
@@ -196,4 +197,56 @@ class Keywords(nn.Module):
 
 def test_an_example_may_be_a_mapping_of_keywords() -> None:
     x = torch.zeros(4, 3)
-    assert cost(Keywords(), {"x": x, "scale": x}).macs == 4 * 6
+    assert cost(Keywords(), {"x": x, "scale": x}).macs == 6
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
+def test_recurrent_layers_count(kind: type[nn.RNNBase]) -> None:
+    """An LSTM counted as nothing on the CPU, where torch runs it as an operation of its own."""
+    layer = kind(5, 7, num_layers=2, bidirectional=True, batch_first=True)
+    weights = sum(p.numel() for name, p in layer.named_parameters() if name.startswith("weight"))
+    assert cost(layer, torch.zeros(3, 11, 5)).macs == 11 * weights
+
+
+class Token(nn.Module):
+    """A learned token that is expanded to the batch, and given to a child."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.zeros(1, 1, 8))
+        self.query, self.key = nn.Linear(8, 16), nn.Linear(8, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.query(self.token.expand(len(x), -1, -1)) + self.key(x)
+
+
+def test_a_learned_token_counts_and_is_trained_on() -> None:
+    """The count raised "Expected gradient function to be set"."""
+    net = Token()
+    assert cost(net, torch.zeros(2, 4, 8)).macs == 8 * 16 * (1 + 4)
+    assert all(parameter.requires_grad for parameter in net.parameters())
+
+
+class BatchOfTwo(nn.Module):
+    """Refuses a batch of one, as a squeeze or a batch norm may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) == 1:
+            raise ValueError("more than one, please")
+        return self.layer(x)
+
+
+def test_macs_are_those_of_one_example_if_the_network_takes_no_batch_of_one() -> None:
+    """A batch of two doubled the MACs."""
+    counted = cost(BatchOfTwo(), torch.zeros(6, 4))
+    assert (counted.macs, counted.layers[0].macs) == (24, 24)
+
+
+def test_inputs_without_a_batch_are_one_example() -> None:
+    conv = nn.Conv2d(3, 2, 1)
+    assert cost(conv, torch.zeros(3, 5, 5)).macs == 3 * 2 * 25
+    assert cost(nn.Linear(4, 6), torch.zeros(4)).macs == 24

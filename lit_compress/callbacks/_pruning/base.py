@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from fractions import Fraction
 from math import nan
 from typing import Any
+from uuid import uuid4
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
@@ -15,14 +16,15 @@ from typing_extensions import override
 
 from lit_compress.callbacks._pruning.rewind import Rewind
 from lit_compress.callbacks._pruning.weight_masks import WeightMasks
+from lit_compress.callbacks._run.supported import check_run
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.evaluation.metric import check_monitor
 from lit_compress.evaluation.trainer_access import callbacks, is_fast_dev_run
-from lit_compress.pruning.channels.resize import UnprunedShapes
+from lit_compress.pruning.channels.unpruned import UnprunedShapes
 from lit_compress.pruning.schedule import Schedule
 
-#: Strategies that split each weight over several devices, so that no process can rank all weights.
-SHARDED = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
+#: Attribute of a module: the marks of the callbacks that have pruned it.
+MARKS = "_lit_compress_pruned_by"
 
 
 class BeforePruning(ABC):
@@ -65,6 +67,8 @@ class PruningCallback(Callback, ABC):
         self._done = Fraction(0)
         self._rewind = Rewind(rewind)
         self._weight_masks = WeightMasks()
+        self._mark = uuid4().hex
+        self._goes_on = False
 
     # --- what a subclass says --------------------------------------------------------------------
 
@@ -75,6 +79,17 @@ class PruningCallback(Callback, ABC):
     @abstractmethod
     def arguments(self) -> dict[str, Any]:
         """Return the constructor's arguments as plain values, for the card and the state's key."""
+
+    def matches(self, pl_module: LightningModule) -> bool:
+        """Tell whether a module is as the last fit of this callback left it."""
+        return True
+
+    def start_anew(self) -> None:
+        """Forget the last fit: the module is pruned from the beginning."""
+        self.reached, self.history, self._done = 0.0, [], Fraction(0)
+        self._goes_on, self._epochs_earlier = False, 0
+        self._weight_masks.clear()
+        self._rewind.clear()
 
     def after_pruning_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Called after each pruning step, when weights may have been rewound."""
@@ -96,24 +111,37 @@ class PruningCallback(Callback, ABC):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        check_run(self, trainer, stage)
         if stage != "fit":
             return
-        self.reached, self.history, self._done = 0.0, [], Fraction(0)
-        self._epochs_earlier = 0
-        self._weight_masks.clear()
-        if is_fast_dev_run(trainer):
-            self._resolved_schedule = Schedule(shape="one_shot")
+        if self._pruned_before(pl_module):
+            self._goes_on = True
         else:
-            self._resolved_schedule = self.schedule.resolve(trainer.max_epochs)
-            self._rewind.check(self._resolved_schedule.first)
-        self._rewind.clear()
+            self.start_anew()
+        self._resolve_schedule(trainer)
+        marks = vars(pl_module).get(MARKS, ())
+        vars(pl_module)[MARKS] = tuple(dict.fromkeys((*marks, self._mark)))
         self._check_run(trainer)
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._goes_on and trainer.ckpt_path:  # weights alone: callbacks are not told of them
+            self.start_anew()
+            self._resolve_schedule(trainer)
+        if self._goes_on:
+            rank_zero_info(
+                f"{type(self).__name__}: this fit goes on with the network of the last one, of which "
+                f"{self.reached:.1%} is pruned (target {self.goal:.1%})"
+            )
 
     @override
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Restore state that was saved with different arguments."""
+        if trainer.state.fn == TrainerFn.FITTING and self._goes_on:
+            self.start_anew()  # the state of the checkpoint is loaded after this
+            self._resolve_schedule(trainer)
         states = checkpoint.get("callbacks", {})
         kind = f"{type(self).__qualname__}{{"
         ours = [key for key in states if key.startswith(kind)]
@@ -224,6 +252,19 @@ class PruningCallback(Callback, ABC):
             "epochs": [int(step["epoch"]) for step in self.history],
         }
 
+    def _resolve_schedule(self, trainer: Trainer) -> None:
+        if is_fast_dev_run(trainer):
+            self._resolved_schedule = Schedule(shape="one_shot")
+        else:
+            self._resolved_schedule = self.schedule.resolve(trainer.max_epochs)
+            self._rewind.check(self._resolved_schedule.first)
+        self._resolved_schedule = self._resolved_schedule.earlier(self._epochs_earlier)
+
+    def _pruned_before(self, pl_module: LightningModule) -> bool:
+        """Tell whether this callback has pruned the module in an earlier fit."""
+        known = self._mark in vars(pl_module).get(MARKS, ())
+        return known and bool(self.history) and self.matches(pl_module)
+
     def _pruning_step(self, trainer: Trainer, pl_module: LightningModule, due: Fraction) -> None:
         epoch = trainer.current_epoch
         if not self.history:
@@ -241,12 +282,7 @@ class PruningCallback(Callback, ABC):
             self._rewind.clear()  # no later step needs the copy, which makes checkpoints larger
 
     def _check_run(self, trainer: Trainer) -> None:
-        name, strategy = type(self).__name__, type(trainer.strategy).__name__
-        if strategy in SHARDED:
-            raise InvalidArgumentError(
-                f"{name} cannot run under {strategy}, which splits each weight over several "
-                "devices: use strategy ddp"
-            )
+        name = type(self).__name__
         for callback in callbacks(trainer):
             if isinstance(callback, (WeightAveraging, StochasticWeightAveraging)):
                 raise InvalidArgumentError(

@@ -22,6 +22,7 @@ from lit_compress.callbacks._pruning.compatibility import (
     warn_clamped,
     warn_rounded,
 )
+from lit_compress.checkpoints.loading_line import checkpoint_line
 from lit_compress.checkpoints.resize import CheckpointResizer
 from lit_compress.errors import InvalidArgumentError, PlanError
 from lit_compress.evaluation.distributed import on_rank_zero, rewrap
@@ -32,14 +33,14 @@ from lit_compress.evaluation.trainer_access import is_fast_dev_run
 from lit_compress.pruning import Schedule, apply, make_plan
 from lit_compress.pruning.channels.analysis import verify
 from lit_compress.pruning.channels.plan import Plan
-from lit_compress.pruning.channels.resize import UnprunedShapes
 from lit_compress.pruning.channels.trace import named_tensors
+from lit_compress.pruning.channels.unpruned import UnprunedShapes, carried, carry
 from lit_compress.pruning.importance import layer_scores
 from lit_compress.pruning.masks import Masks
 from lit_compress.pruning.selection.analysis import parameter_names
 from lit_compress.pruning.selection.budget import Of
 from lit_compress.pruning.selection.selector import LAST_STEP, ChannelSelector, PruningStep
-from lit_compress.pruning.selection.state import Channels, PruningState, pruning_state_of
+from lit_compress.pruning.selection.state import Channels, PruningState, pruning_states_of
 
 Shrink = Literal["every", "end"]
 
@@ -79,6 +80,7 @@ class ChannelPruning(PruningCallback):
         self._selector = selector
         self._state: PruningState | None = None
         self._scores: dict[str, Tensor] = {}
+        self._earlier = UnprunedShapes()
         self._resizer = CheckpointResizer()
         self._example: ExampleInputs | None = None
 
@@ -110,13 +112,27 @@ class ChannelPruning(PruningCallback):
         return super().earliest(epoch + bool(self._selector.gradient_importances()))
 
     @override
+    def start_anew(self) -> None:
+        super().start_anew()
+        self._state, self._scores, self._earlier = None, {}, UnprunedShapes()
+
+    @override
+    def matches(self, pl_module: LightningModule) -> bool:
+        if self._state is None:
+            return True
+        try:
+            self._state.check(named_tensors(pl_module))
+        except PlanError:  # another callback has pruned it since
+            return False
+        return True
+
+    @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         self._release()
         self._resizer.attach(pl_module)
         if stage != "fit":
             return
-        self._state, self._scores = None, {}
         check_callbacks(self, trainer, self.shrink in get_args(Shrink))
         importances = self._selector.gradient_importances()
         if importances and self.first_epoch == 0 and not is_fast_dev_run(trainer):
@@ -128,6 +144,8 @@ class ChannelPruning(PruningCallback):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._resizer.accept()
+        if self._state is not None:
+            self._carry(pl_module)  # the weights may be those of a checkpoint
         if self._selector.removes:
             if self.shrink == "every" and self._resolved_schedule.events()[-1] > 0:
                 check_optimizers(type(self).__name__, trainer.optimizers)
@@ -197,6 +215,9 @@ class ChannelPruning(PruningCallback):
         if self._state is not None and self._state.pending and self.keeps_masks():
             # A fit that is resumed after its last epoch trains nothing, and skips on_train_end.
             self._remove_at_the_end(trainer, pl_module, self._state.selected)
+        line = checkpoint_line(trainer, pl_module)
+        if line is not None and self._selector.removes:
+            rank_zero_info(f"{type(self).__name__}: this loads the pruned network: {line}")
 
     @override
     def on_exception(
@@ -233,6 +254,7 @@ class ChannelPruning(PruningCallback):
             trainer, lambda: self._planned_on_rank_zero(trainer, pl_module)
         )
         self._state = PruningState.from_dict(content)
+        self._earlier = carried(pl_module) or UnprunedShapes()
         self.after_planning(pl_module, self._state.plan(frozenset(selected)))
         rank_zero_info(f"{type(self).__name__}: what will be removed\n{text}")
 
@@ -283,6 +305,7 @@ class ChannelPruning(PruningCallback):
         self.after_removal(plan)
         state.select(selected)
         state.commit()
+        self._carry(pl_module)
         rewrap(trainer)
 
     def _remove_at_the_end(
@@ -319,7 +342,15 @@ class ChannelPruning(PruningCallback):
 
     @override
     def unpruned_shapes(self) -> UnprunedShapes | None:
-        return None if self._state is None else self._state.unpruned_shapes()
+        if self._state is None:
+            return None
+        return self._earlier.before(self._state.unpruned_shapes())
+
+    def _carry(self, pl_module: LightningModule) -> None:
+        """Let the module carry the record along, for later fits and checkpoints of weights alone."""
+        own, known = self.unpruned_shapes(), carried(pl_module)
+        if own is not None and self._require_state().removed:
+            carry(pl_module, own if known is None else known.before(own))
 
     @override
     def prune_to_final(self, module: LightningModule) -> None:
@@ -337,7 +368,7 @@ class ChannelPruning(PruningCallback):
             **common,
             "ledger": self._state.to_dict(),
             "scores": dict(self._scores),
-            "original": self._state.unpruned_shapes().to_dict(),
+            "original": self._earlier.before(self._state.unpruned_shapes()).to_dict(),
         }
 
     @override
@@ -353,15 +384,16 @@ class ChannelPruning(PruningCallback):
                 f"the checkpoint's state of {type(self).__name__} is damaged "
                 f"({type(error).__name__}: {error})"
             ) from error
-        if channels is not None:
+        if channels is not None and shapes is not None:
             self._state, self._scores = PruningState.from_dict(channels), scores
+            self._earlier = UnprunedShapes.from_dict(shapes)
 
     @override
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self._resizer.check_record(pl_module, checkpoint, self._known_shapes())
-        if (state := pruning_state_of(checkpoint)) is not None:
+        for state in pruning_states_of(checkpoint):
             state.check(named_tensors(pl_module))
         super().on_load_checkpoint(trainer, pl_module, checkpoint)
 

@@ -12,12 +12,13 @@ from torch.utils.hooks import RemovableHandle
 
 
 class WeightMasks:
-    """Multiplies weights by their masks after each optimizer step."""
+    """Multiplies the weights that an optimizer changes by their masks, after each of its steps."""
 
     def __init__(self) -> None:
         self._weights: list[Tensor] = []
         self._masks: list[Tensor] = []
         self._handles: list[RemovableHandle] = []
+        self._owned: dict[int, tuple[int, list[int]]] = {}
 
     def set(self, weights: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor]) -> None:
         """Take new masks, and apply them.
@@ -29,6 +30,7 @@ class WeightMasks:
             weights: Parameters by name.
             masks: By the name of a parameter, a boolean tensor of its shape: True keeps an element.
         """
+        self._owned = {}
         self._weights = [weights[name] for name in masks]
         self._masks = [masks[name].to(weights[name].device, weights[name].dtype) for name in masks]
         for index, weight in enumerate(self._weights):
@@ -63,7 +65,22 @@ class WeightMasks:
 
     def clear(self) -> None:
         """Drop weights and masks."""
-        self._weights, self._masks = [], []
+        self._weights, self._masks, self._owned = [], [], {}
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        self.apply()
+        # Other weights are not written to: the loss of another optimizer (the discriminator's in a
+        # GAN) may still go backward through a graph that uses them.
+        if owned := self._owned_by(optimizer):
+            weights, masks = ([all_[i] for i in owned] for all_ in (self._weights, self._masks))
+            with torch.no_grad():
+                torch._foreach_mul_(weights, masks)
+
+    def _owned_by(self, optimizer: Optimizer) -> list[int]:
+        """Return the positions of the weights that an optimizer changes."""
+        count = sum(len(group["params"]) for group in optimizer.param_groups)
+        known = self._owned.get(id(optimizer))
+        if known is None or known[0] != count:  # parameters may be added during the training
+            held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+            owned = [i for i, weight in enumerate(self._weights) if id(weight) in held]
+            known = self._owned[id(optimizer)] = (count, owned)
+        return known[1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +24,12 @@ from lit_compress.artifact import (
 from lit_compress.artifact.read import MODEL
 from lit_compress.artifact.replay import COUNT
 from lit_compress.artifact.runtime import CLASSES, SIZE
+from lit_compress.callbacks._quantization.pixels import Pixels, find_pixels
 from lit_compress.callbacks._quantization.settings import Mode, Settings
-from lit_compress.errors import AccuracyError
-from lit_compress.evaluation.data_protocols import HasClasses, HasPixels, HasPreprocess
+from lit_compress.errors import AccuracyError, InvalidArgumentError
+from lit_compress.evaluation.data_protocols import HasClasses
 from lit_compress.evaluation.export_target import ExportTarget, find_export_target
-from lit_compress.evaluation.loaders import sampled, validation_loaders
+from lit_compress.evaluation.loaders import validation_loaders
 from lit_compress.evaluation.metric import lower_is_better, measure_metric
 from lit_compress.evaluation.trainer_access import datamodule
 from lit_compress.export.signature import Batch, as_tuple, first_rows
@@ -77,12 +77,14 @@ class Conversion:
         )
         rows = first_rows([as_tuple(batch) for batch in network.inputs], COUNT)
         self._noise = self._calibrated.noise(rows)
-        self._preprocess, self._raw = self._pixels()
+        self._pixels = find_pixels(trainer, network, settings)
+        self._preprocess, self._raw = self._pixels.preprocess, self._pixels.inputs
+        self._check_classes()
 
     @property
-    def embedded(self) -> bool:
-        """Whether the file takes raw pixels."""
-        return self._preprocess is not None
+    def pixels(self) -> Pixels:
+        """What the file takes, and why."""
+        return self._pixels
 
     def write(self, path: Path, reference: Metric | None) -> tuple[Metric | None, Fidelity]:
         """Write the file; with ``max_drop``, as few layers as possible stay in float.
@@ -160,23 +162,37 @@ class Conversion:
             opset=self.settings.opset,
         )
 
+    def _check_classes(self) -> None:
+        names = self.settings.classes
+        if not names:
+            return
+        with torch.no_grad():
+            shape = self._captured(*as_tuple(self.network.inputs[0])).shape
+        if len(shape) < 2 or shape[1] != len(names):
+            raise InvalidArgumentError(
+                f"classes has {len(names)} names, and the network's outputs are of shape "
+                f"{' x '.join(map(str, shape))}: give a name for each class, in the order of the "
+                "labels"
+            )
+
     def _metadata(self) -> dict[str, str]:
         data: object = datamodule(self.trainer)
         metadata = {SIZE: " ".join(str(size) for size in as_tuple(self._raw[0])[0].shape[1:])}
-        classes = [str(name) for name in data.classes] if isinstance(data, HasClasses) else []
+        classes = list(self.settings.classes)
+        if not classes and isinstance(data, HasClasses):
+            classes = [str(name) for name in data.classes]
         if classes:
             metadata[CLASSES] = "\n".join(classes)
         return metadata
 
     def _metric(self, path: Path) -> Metric | None:
         loaders = validation_loaders(self.trainer)
-        data: object = datamodule(self.trainer)
-        if self.embedded and isinstance(data, HasPixels):
-            loaders = [data.pixels("val")]
+        if self._pixels.loader is not None:
+            loaders = [self._pixels.loader]
         model = OnnxModel(path)
 
         def run(*args: Any, **kwargs: Any) -> Tensor:
-            tensors = self.network.tensors(args, kwargs)
+            tensors = self._pixels.of(self.network.tensors(args, kwargs))
             return torch.from_numpy(model(*self.network.arrays(model, tensors)))
 
         called = self.network.called(self.copy)
@@ -232,23 +248,6 @@ class Conversion:
             seed=settings.seed,
             split="train",
         ).inputs
-
-    def _pixels(self) -> tuple[nn.Module | None, Sequence[Batch]]:
-        """Return the preprocessing and raw pixels, if it turns them into the recorded inputs."""
-        data: object = datamodule(self.trainer)
-        inputs = self.network.inputs
-        if self.settings.preprocess == "none" or not self.network.signature.plain:
-            return None, inputs
-        if not isinstance(data, HasPixels) or not isinstance(data, HasPreprocess):
-            return None, inputs
-        preprocess, pixels = data.preprocess, data.pixels("val")
-        if not isinstance(preprocess, nn.Module) or not len(pixels.dataset):  # type: ignore[arg-type]
-            return None, inputs
-        loader = sampled(pixels, self.settings.calibration_batches, self.settings.seed)
-        raw = [batch[0] for batch, _ in zip(loader, inputs, strict=False)]
-        if len(raw) < len(inputs) or not torch.equal(preprocess(raw[0]), as_tuple(inputs[0])[0]):
-            return None, inputs
-        return preprocess, raw
 
 
 def _numbered(path: Path, count: int) -> Path:

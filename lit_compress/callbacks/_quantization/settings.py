@@ -42,6 +42,9 @@ class Settings:
     seed: int = 0
     preprocess: Literal["embed", "none"] = "embed"
     opset: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse values outside their range."""
@@ -66,8 +69,27 @@ class Settings:
                 f"opset must be from {OPSETS[0]} to {OPSETS[1]}, got {self.opset}"
             )
 
+        _check_normalization(self)
+
     def network(self, trainer: Trainer, copy: LightningModule) -> ExportTarget:
         """Return where the network is, with the inputs that a file of it is compared on."""
         return find_export_target(
             trainer, copy, self.submodule, self.calibration_batches, self.seed
+        )
+
+
+def _check_normalization(settings: Settings) -> None:
+    mean, std = settings.mean, settings.std
+    if (mean is None) != (std is None):
+        raise InvalidArgumentError("mean and std belong together: give both, or neither")
+    if mean is None or std is None:
+        return
+    if not mean or len(mean) != len(std) or not all(value > 0 for value in std):
+        raise InvalidArgumentError(
+            f"mean and std must have a value for each channel, and std be above 0, got {mean} and "
+            f"{std}"
+        )
+    if settings.preprocess == "none":
+        raise InvalidArgumentError(
+            "mean and std are put into the file, which preprocess: none forbids: leave out one"
         )

@@ -20,23 +20,26 @@ from lit_compress.evaluation.metric import measure_metric
 from lit_compress.export.signature import Batch, as_tuple, first_rows, is_batched
 from lit_compress.measure import Latency, compare, cost, environment, file_bytes
 from lit_compress.measure.latency import Runner
-from lit_compress.pruning.channels.resize import UnprunedShapes
+from lit_compress.pruning.channels.unpruned import UnprunedShapes, carried, is_smaller
 from lit_compress.pruning.layers import PRUNABLE
 
 
 def unpruned_shapes(trainer: Trainer) -> UnprunedShapes | None:
-    """Return the shapes before this run removed channels, None if it removed none."""
-    shapes = [pruner.unpruned_shapes() for pruner in pruning_callbacks(trainer)]
-    return next((known for known in shapes if known is not None), None)
+    """Return the shapes before this run or an earlier one removed channels, None if none did."""
+    whole = None if trainer.lightning_module is None else carried(trainer.lightning_module)
+    for pruner in pruning_callbacks(trainer):
+        if (known := pruner.unpruned_shapes()) is not None:
+            whole = known if whole is None else whole.before(known)
+    return whole
 
 
 def float_name(trainer: Trainer, module: LightningModule) -> str:
     """Return the name of the trained float network on the card.
 
-    It is ``pruned`` if this run pruned the network, or if 1 % of its weights are zero from an
-    earlier run, and ``dense`` otherwise.
+    It is ``pruned`` if this run or an earlier one removed channels of the network, or zeroed 1 % of
+    its weights, and ``dense`` otherwise.
     """
-    if any(pruner.history for pruner in pruning_callbacks(trainer)):
+    if is_smaller(module) or any(pruner.history for pruner in pruning_callbacks(trainer)):
         return "pruned"
     weights = [m.weight for m in module.modules() if isinstance(m, PRUNABLE)]
     zeros = sum(int((weight == 0).sum()) for weight in weights)

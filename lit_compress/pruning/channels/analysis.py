@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from os.path import basename
 from typing import Any
 
@@ -19,7 +20,14 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from lit_compress.errors import ChannelError
-from lit_compress.measure.cost import Inputs, attention_unfused, evaluating, forward_arguments
+from lit_compress.measure.cost import (
+    Inputs,
+    attention_unfused,
+    batch_size,
+    evaluating,
+    forward_arguments,
+    one_example,
+)
 from lit_compress.pruning.channels.build import build
 from lit_compress.pruning.channels.checks import check_module
 from lit_compress.pruning.channels.graph import ChannelGraph, Group, Key
@@ -73,9 +81,12 @@ def analyse(model: nn.Module, example_inputs: Inputs, submodule: str = "") -> Ch
         called = model.get_submodule(submodule) if submodule else model
         runs = [_run(model, called, args, kwargs)]
         trace = _traced(model, runs, {})
+        found = trace.recording.positions  # of eval mode alone
         if set(trace.tensors) - trace.recording.seen - _scalars(trace.tensors):
             runs += _training_run(model, called, args, kwargs)
-        return _verified_graph(model, runs, trace if len(runs) == 1 else _traced(model, runs, {}))
+        trace = trace if len(runs) == 1 else _traced(model, runs, {})
+        graph = _verified_graph(model, runs, trace)
+        return replace(graph, positions=_positions(model, called, example_inputs, found))
 
 
 def verify(
@@ -186,6 +197,20 @@ def _traced(model: nn.Module, runs: list[Run], blocked: Blocked) -> Trace:
             )
         trace.freeze(tensor, Reason("is an output of the network"))
     return trace
+
+
+def _positions(
+    model: nn.Module, called: nn.Module, inputs: Inputs, found: Mapping[str, int]
+) -> dict[str, int]:
+    """Return the positions of each weight for one example, given those of a run in eval mode."""
+    rows = batch_size(inputs)
+    if rows <= 1:
+        return dict(found)
+    one, rows = one_example(called, inputs)
+    if rows == 1 and one is not inputs:
+        args, kwargs = forward_arguments(one)
+        return _traced(model, [_run(model, called, args, kwargs)], {}).recording.positions
+    return {name: round(count / rows) or 1 for name, count in found.items()}
 
 
 def _run(

@@ -116,7 +116,7 @@ class ChannelGraph:
         frozen: The channels that cannot be removed, with the reason.
         shapes: By tensor name, the shapes of the tensors that can be cut.
         positions: By weight name, the number of output positions where the weight is applied for
-            the example inputs. Positions times the size of the weight are its MACs.
+            one example. Positions times the size of the weight are its MACs.
         min_indices: By (tensor name, dimension), the number of indices that must remain, where it
             is more than one.
         norms: By name of a norm module without parameters and buffers, the channel of each of its

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,72 +10,27 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-from lit_compress.errors import CheckpointError, PlanError
-from lit_compress.pruning.channels.graph import ChannelGraph
+from lit_compress.errors import CheckpointError
 from lit_compress.pruning.channels.surgery import in_layout_of, set_widths, swap_data
 from lit_compress.pruning.channels.trace import named_tensors
+from lit_compress.pruning.channels.unpruned import (
+    ORIGINAL,
+    UnprunedShapes,
+    carry,
+    unpruned_shapes_of,
+)
 
-#: Key of :class:`UnprunedShapes` in the metadata of a safetensors file.
-ORIGINAL = "lit_compress.original"
+__all__ = [
+    "ORIGINAL",
+    "Shapes",
+    "UnprunedShapes",
+    "check_full_size",
+    "differing",
+    "resize_to",
+    "unpruned_shapes_of",
+]
 
 Shapes = dict[str, tuple[int, ...]]
-
-
-@dataclass(frozen=True)
-class UnprunedShapes:
-    """Shapes of a network before it was pruned, stored together with its weights.
-
-    Attributes:
-        shapes: By tensor name, the unpruned shapes of the tensors that pruning can cut.
-        norms: By name of a norm layer without parameters and buffers, its number of channels after
-            pruning.
-    """
-
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    norms: Mapping[str, int] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, graph: ChannelGraph, selected: frozenset[int]) -> UnprunedShapes:
-        """Return the unpruned shapes of a network.
-
-        Args:
-            graph: Channels of the unpruned network.
-            selected: Numbers of the channels that were removed.
-        """
-        norms = {
-            name: sum(number not in selected for number in channels.tolist())
-            for name, channels in graph.norms.items()
-        }
-        return cls(dict(graph.shapes), norms)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the shapes as lists, numbers and text."""
-        shapes = {name: list(shape) for name, shape in self.shapes.items()}
-        return {"shapes": shapes, "norms": dict(self.norms)}
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> UnprunedShapes:
-        """Return the shapes that :meth:`to_dict` stored.
-
-        Raises:
-            PlanError: If the content is damaged.
-        """
-        try:
-            return cls(
-                {str(n): tuple(map(_size, shape)) for n, shape in content["shapes"].items()},
-                {str(n): _size(width) for n, width in content["norms"].items()},
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise PlanError(
-                "the unpruned shapes in the checkpoint are damaged "
-                f"({type(error).__name__}: {error}): load another checkpoint"
-            ) from error
-
-
-def _size(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{value!r} is not a size")
-    return value
 
 
 def differing(module: nn.Module, state: Mapping[str, Any]) -> list[str]:
@@ -99,8 +53,8 @@ def resize_to(
     Args:
         module: The module; changed in place.
         state: The state dict.
-        original: Unpruned shapes of the network. If given, only tensors that pruning can cut are
-            resized. Default: unknown.
+        original: Unpruned shapes of the network, which the module then carries along. If given,
+            only tensors that pruning can cut are resized. Default: unknown.
 
     Returns:
         By name, the former shapes of the tensors that changed.
@@ -123,6 +77,8 @@ def resize_to(
         swap_data(tensor, in_layout_of(tensor, value))
         changed.add(id(tensor))
     set_widths(module, changed, norms)
+    if original is not None:
+        carry(module, original)
     return before
 
 
@@ -164,19 +120,6 @@ def _check_norms(module: nn.Module, norms: Mapping[str, int]) -> None:
 
 def _exceeds(shape: tuple[int, ...], limit: tuple[int, ...]) -> bool:
     return any(size > most for size, most in zip(shape, limit, strict=True))
-
-
-def unpruned_shapes_of(checkpoint: Mapping[str, Any]) -> UnprunedShapes | None:
-    """Return the unpruned shapes that a pruning callback stored in a checkpoint, or None.
-
-    Raises:
-        PlanError: If they are damaged.
-    """
-    states = checkpoint.get("callbacks")
-    for state in states.values() if isinstance(states, dict) else ():
-        if isinstance(state, dict) and state.get("original") is not None:
-            return UnprunedShapes.from_dict(state["original"])
-    return None
 
 
 def check_full_size(module: nn.Module, original: UnprunedShapes) -> None:

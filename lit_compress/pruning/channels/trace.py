@@ -91,7 +91,7 @@ class Recording:
     Attributes:
         uses: Uses by tensor name and dimension.
         positions: By weight name, the number of output positions where the weight is applied.
-            Positions times the size of the weight are its MACs.
+            Positions times the size of the weight are its MACs in this run.
         min_indices: By tensor name and dimension, the number of indices that must remain, where it
             is more than one.
         opaque: By tensor name, why the trace cannot follow a use of the tensor.

@@ -22,7 +22,7 @@ class Budget:
 
     Attributes:
         parameters: Number of elements of its parameters.
-        macs: Multiply-accumulates of one forward of the example inputs.
+        macs: Multiply-accumulates of one forward of one example.
         filters: Number of prunable filters of its conv and linear layers.
     """
 

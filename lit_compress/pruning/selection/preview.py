@@ -103,7 +103,7 @@ class PruningPreview:
 def _cost_lines(before: Budget, after: Budget) -> Iterator[str]:
     rows = (
         ("parameters", before.parameters, after.parameters),
-        ("MACs of the example inputs", before.macs, after.macs),
+        ("MACs of one example", before.macs, after.macs),
     )
     for title, old, new in rows:
         share = f" ({1 - new / old:.1%} removed)" if old else ""

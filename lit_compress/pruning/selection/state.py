@@ -12,7 +12,7 @@ from torch import Tensor
 from lit_compress.errors import PlanError
 from lit_compress.pruning.channels.graph import ChannelGraph
 from lit_compress.pruning.channels.plan import Plan, make_plan, restrict
-from lit_compress.pruning.channels.resize import UnprunedShapes
+from lit_compress.pruning.channels.unpruned import UnprunedShapes
 from lit_compress.pruning.selection.budget import Budget, Of, count_saved
 
 Channels = frozenset[int]
@@ -134,7 +134,7 @@ class PruningState:
         return masks
 
     def total(self, of: Of) -> int:
-        """Return the prunable filters, all parameters, or the MACs of the unpruned network."""
+        """Return the prunable filters, all parameters, or the MACs of an example."""
         totals = {"filters": self.budget.filters, "parameters": self.budget.parameters}
         return totals.get(of, self.budget.macs)
 
@@ -191,20 +191,26 @@ class PruningState:
         return cls(graph, Budget(parameters, macs, filters), selected, removed)
 
 
-def pruning_state_of(checkpoint: Mapping[str, Any]) -> PruningState | None:
-    """Return the state that a pruning callback saved in a checkpoint, None if there is none.
+def pruning_states_of(checkpoint: Mapping[str, Any]) -> list[PruningState]:
+    """Return the states that pruning callbacks saved in a checkpoint.
 
     Args:
         checkpoint: The whole content of a Lightning checkpoint.
 
     Raises:
-        PlanError: If the state is damaged.
+        PlanError: If one is damaged.
     """
     states = checkpoint.get("callbacks")
-    for state in states.values() if isinstance(states, dict) else ():
-        if isinstance(state, dict) and state.get("ledger") is not None:
-            return PruningState.from_dict(state["ledger"])
-    return None
+    return [
+        PruningState.from_dict(state["ledger"])
+        for state in (states.values() if isinstance(states, dict) else ())
+        if isinstance(state, dict) and state.get("ledger") is not None
+    ]
+
+
+def pruning_state_of(checkpoint: Mapping[str, Any]) -> PruningState | None:
+    """Return the first of the states that pruning callbacks saved, None if there is none."""
+    return next(iter(pruning_states_of(checkpoint)), None)
 
 
 def _numbers(stored: Tensor) -> Channels:

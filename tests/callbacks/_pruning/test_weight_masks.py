@@ -100,3 +100,35 @@ def test_masks_have_type_and_memory_format_of_their_weights(dtype: torch.dtype) 
     assert layer.weight.dtype == masks._masks[0].dtype == dtype
     assert layer.weight.is_contiguous(memory_format=torch.channels_last)
     assert masks._masks[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_after_a_step_only_the_weights_of_its_optimizer_are_written_to() -> None:
+    """A discriminator's loss went backward through weights that the generator's step had masked."""
+    first, second = nn.Linear(4, 4), nn.Linear(4, 4)
+    optimizers = [torch.optim.SGD(layer.parameters(), 0.1) for layer in (first, second)]
+    masks = WeightMasks()
+    masks.attach(optimizers)
+    keep = {"a": torch.eye(4) > 0, "b": torch.eye(4) > 0}
+    masks.set({"a": first.weight, "b": second.weight}, keep)
+    later = second(torch.ones(1, 4)).square().sum()  # as D(x), before the generator's step
+    first(torch.ones(1, 4)).sum().backward()
+    optimizers[0].step()
+    assert not first.weight[~keep["a"]].any()
+    later.backward()
+    optimizers[1].step()
+    assert not second.weight[~keep["b"]].any()
+
+
+def test_a_weight_that_an_optimizer_takes_on_later_stays_masked() -> None:
+    layer, other = nn.Linear(4, 4), nn.Linear(4, 4)
+    optimizer = torch.optim.SGD(other.parameters(), 0.1)
+    masks = WeightMasks()
+    masks.attach([optimizer])
+    masks.set({"a": layer.weight}, {"a": torch.eye(4) > 0})
+    for _ in range(2):
+        (layer(torch.ones(1, 4)) + other(torch.ones(1, 4))).sum().backward()
+        optimizer.step()
+        if len(optimizer.param_groups) == 1:
+            optimizer.add_param_group({"params": list(layer.parameters())})
+    assert layer.weight.diagonal().ne(0).all()
+    assert not layer.weight[torch.eye(4) == 0].any()

@@ -431,3 +431,22 @@ def test_a_forward_that_fails_is_told_in_one_line() -> None:
     with pytest.raises(ChannelError, match="fails on the example inputs") as failure:
         analyse(nn.Conv2d(2, 2, 1), 5)  # type: ignore[arg-type]
     assert "\n" not in str(failure.value)
+
+
+class Weighted(nn.Module):
+    """Holds a tensor that its forward does not use, as a loss with class weights does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 2, 1))
+        self.register_buffer("class_weights", torch.ones(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_positions_are_those_of_one_example_in_eval_mode(batch: int) -> None:
+    """A tensor that forward does not use doubled them, and so did a batch of two."""
+    graph = analyse(Weighted(), torch.ones(batch, 3, 6, 6))
+    assert graph.positions == {"net.0.weight": 16, "net.2.weight": 16}

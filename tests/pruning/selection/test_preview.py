@@ -20,7 +20,7 @@ def test_the_table_is_plain_text() -> None:
         "body.0     1024     512",
         "head         10      10  10: a; b",
         "parameters: 2,000 to 1,500 (25.0% removed)",
-        "MACs of the example inputs: 3,000,000 to 1,000,000 (66.7% removed)",
+        "MACs of one example: 3,000,000 to 1,000,000 (66.7% removed)",
     ]
 
 
@@ -29,7 +29,7 @@ def test_the_table_of_nothing_has_no_shares() -> None:
     assert lines == [
         "layer  filters    kept  cannot be removed",
         "parameters: 0 to 0",
-        "MACs of the example inputs: 0 to 0",
+        "MACs of one example: 0 to 0",
     ]
 
 

@@ -1,0 +1,93 @@
+"""Reading checkpoints; nothing in a file is executed, and an error names the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, Literal, TypeVar
+from zipfile import is_zipfile
+
+import torch
+
+from lit_compress.checkpoints.stand_ins import load_with_stand_ins
+from lit_compress.errors import CheckpointError
+
+T = TypeVar("T")
+Objects = Literal["refused", "stand-ins", "made"]
+
+
+def read_checkpoint(path: str | Path, objects: Objects = "refused") -> dict[str, Any]:
+    """Return the content of a checkpoint, on the CPU; nothing in it is executed.
+
+    Args:
+        path: Path of the checkpoint.
+        objects: What is done with objects in the file: with ``stand-ins`` the rest is read, and
+            ``made`` runs code of the file.
+
+    Raises:
+        CheckpointError: If the file is missing or damaged, or contains more than plain values and
+            tensors.
+    """
+    if not Path(path).is_file():
+        raise CheckpointError(f"there is no checkpoint {Path(path).resolve()}")
+    content = read_plain(path, lambda: load_file(path, objects))
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+        raise CheckpointError(f"{path} is not a Lightning checkpoint: it has no state_dict")
+    return content
+
+
+def read_plain(path: str | Path, read: Callable[[], T]) -> T:
+    """Read a file, and turn any error into one that names the file.
+
+    Args:
+        path: Path of the file, for messages.
+        read: Called to read it; must execute nothing in the file.
+
+    Raises:
+        CheckpointError: If the file is damaged, or contains more than plain values and tensors.
+    """
+    try:
+        return read()
+    except UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} contains more than weights and plain values, or is damaged; only files that "
+            "load with weights_only=True are read"
+        ) from error
+    except Exception as error:  # a damaged file fails in zipfile, safetensors or torch
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise CheckpointError(f"{path} cannot be read: {first}") from error
+
+
+def check_whole(path: str | Path | None) -> None:
+    """Check that the file of a checkpoint exists and is complete.
+
+    Args:
+        path: Path of the file. A word such as ``best``, or a URL, is not checked.
+
+    Raises:
+        CheckpointError: If the file does not exist or is not complete.
+    """
+    if path is None or "." not in str(path) or "://" in str(path):
+        return
+    if not Path(path).exists():
+        raise CheckpointError(f"there is no checkpoint {Path(path).resolve()}")
+    if Path(path).is_file() and not is_zipfile(path):
+        raise CheckpointError(f"{path} is not a checkpoint, or is not complete")
+
+
+def load_file(path: str | Path, objects: Objects) -> Any:
+    """Return the content of a file of ``torch.save``, on the CPU.
+
+    Args:
+        path: Path of the file.
+        objects: As in :func:`read_checkpoint`.
+    """
+    if objects == "made":
+        return torch.load(path, map_location="cpu", weights_only=False)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError:
+        if objects == "refused" or not is_zipfile(path):
+            raise
+        return load_with_stand_ins(path)

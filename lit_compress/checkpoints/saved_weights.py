@@ -1,0 +1,89 @@
+"""Float weights in a safetensors file, with what is needed to build their module again."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from lit_compress.checkpoints.hyperparameters import split
+from lit_compress.checkpoints.reading import read_plain
+from lit_compress.pruning.channels.resize import ORIGINAL, UnprunedShapes, resize_to
+
+#: File of the float weights in an artefact.
+WEIGHTS = "model.safetensors"
+#: Keys in the metadata of that file: the module's plain hyperparameters; the classes of the others,
+#: by name; the argument of the constructor that all of them are given as, if it is one.
+HYPERPARAMETERS = "lit_compress.hyperparameters"
+OBJECTS = "lit_compress.objects"
+ARGUMENT = "lit_compress.hparams_name"
+
+
+def save_weights(
+    module: LightningModule, path: Path, original: UnprunedShapes | None = None
+) -> None:
+    """Write the weights of a module as a safetensors file, whole or not at all.
+
+    Args:
+        module: The module. Its plain hyperparameters are stored in the metadata of the file, and
+            the names of those that are objects.
+        path: Path of the file.
+        original: Shapes of the network before it was pruned, stored in the metadata too.
+    """
+    from safetensors.torch import save_file
+
+    state = {
+        name: value.cpu().contiguous().clone()
+        for name, value in module.state_dict().items()
+        if isinstance(value, Tensor)
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    save_file(state, partial, _metadata(module, original))
+    with open(partial, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and the metadata of a safetensors file.
+
+    Raises:
+        CheckpointError: If the file is damaged.
+    """
+    from safetensors import safe_open
+
+    def read() -> tuple[dict[str, Tensor], dict[str, str]]:
+        with safe_open(path, "pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return state, dict(file.metadata() or {})
+
+    return read_plain(path, read)
+
+
+def load_saved(module: LightningModule, path: Path) -> None:
+    """Load weights that :func:`save_weights` wrote; the module takes their shapes."""
+    state, metadata = read_safetensors(path)
+    record = metadata.get(ORIGINAL)
+    resize_to(
+        module, state, None if record is None else UnprunedShapes.from_dict(json.loads(record))
+    )
+    module.load_state_dict(state, strict=False)  # extra state is not in the file
+
+
+def _metadata(module: LightningModule, original: UnprunedShapes | None) -> dict[str, str]:
+    name = getattr(module, "_hparams_name", None) or "kwargs"
+    values, objects = split(module.hparams)
+    if not isinstance(module.hparams, dict):  # a container of OmegaConf, which is an object itself
+        values, objects = {}, {name: type(module.hparams).__qualname__}
+    metadata = {"format": "pt", HYPERPARAMETERS: json.dumps(values)}
+    if objects:
+        metadata[OBJECTS] = json.dumps(objects)
+    if name != "kwargs":
+        metadata[ARGUMENT] = name
+    if original is not None:
+        metadata[ORIGINAL] = json.dumps(original.to_dict())
+    return metadata
