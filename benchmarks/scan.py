@@ -35,7 +35,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lit_compress.checkpoints.weights import load_weights
 from lit_compress.datamodules import FashionMNISTDataModule
-from lit_compress.evaluation.validate import clone
+from lit_compress.evaluation.run_view.copies import clone
 from lit_compress.modules import MobileNetV2, ShuffleNetV2
 from lit_compress.pruning import magnitude_masks, prunable_weights
 from lit_compress.sensitivity.options import LEVELS

@@ -11,7 +11,11 @@ from pathlib import Path
 from pkgutil import resolve_name
 
 import pytest
+import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.utilities import CombinedLoader
 from torch import nn
 from torch.utils.data import DataLoader
 from torchmetrics import SumMetric
@@ -22,7 +26,18 @@ ROOT = Path(__file__).parent.parent / "lit_compress"
 IMPORTED = (
     "lightning.fabric.utilities.data:_set_sampler_epoch",
     "lightning.pytorch:Callback._generate_state_key",
+    "lightning.pytorch:Trainer._results",
+    "lightning.pytorch.loops.evaluation_loop:_EvaluationLoop._evaluation_step",
+    "lightning.pytorch.loops.optimization.automatic:_AutomaticOptimization.run",
+    "lightning.pytorch.loops.optimization.manual:_ManualOptimization.run",
     "lightning.pytorch.strategies.launchers:_MultiProcessingLauncher",
+    "lightning.pytorch.trainer.call:_call_lightning_module_hook",
+    "lightning.pytorch.trainer.call:_call_strategy_hook",
+    "lightning.pytorch.trainer.connectors.data_connector:_parse_num_batches",
+    "lightning.pytorch.trainer.connectors.logger_connector.logger_connector:_LoggerConnector",
+    "lightning.pytorch.trainer.connectors.logger_connector.result:_ResultCollection",
+    "lightning.pytorch:LightningModule._apply_batch_transfer_handler",
+    "lightning.pytorch:LightningModule._on_before_batch_transfer",
     "sys:_getframe",
     "torch:Tensor._version",
     "torch:_C._len_torch_function_stack",
@@ -41,6 +56,12 @@ IMPORTED = (
     "torch.utils._pytree:tree_unflatten",
     "torchao.quantization.pt2e.quantize_pt2e:_fold_conv_bn_qat",
 )
+
+
+def quiet_trainer() -> Trainer:
+    return Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+
+
 #: Set by ``__init__``, so an object is needed to look.
 ON_OBJECTS: dict[str, tuple[Callable[[], object], str]] = {
     "Module": (
@@ -48,20 +69,46 @@ ON_OBJECTS: dict[str, tuple[Callable[[], object], str]] = {
         "_buffers _forward_hooks _forward_pre_hooks _load_state_dict_pre_hooks _modules "
         "_non_persistent_buffers_set _parameters",
     ),
-    "LightningModule": (LightningModule, "_compiler_ctx _metric_attributes"),
+    "LightningModule": (
+        LightningModule,
+        "_compiler_ctx _current_fx_name _metric_attributes _trainer",
+    ),
+    "CombinedLoader": (lambda: CombinedLoader([]), "_mode"),
+    "OptimizedModule": (lambda: torch.compile(nn.Linear(1, 1)), "_orig_mod"),
+    "LightningOptimizer": (
+        lambda: LightningOptimizer(torch.optim.SGD([torch.zeros(1)])),
+        "_strategy",
+    ),
+    "Strategy": (
+        lambda: SingleDeviceStrategy("cpu"),
+        "_lightning_module _lightning_optimizers _optimizers",
+    ),
+    "_EvaluationLoop": (
+        lambda: quiet_trainer().validate_loop,
+        "_combined_loader _last_val_dl_reload_epoch _max_batches _results",
+    ),
     "Metric": (SumMetric, "_computed _defaults"),
     "DataLoader": (lambda: DataLoader([0]), "_iterator"),
     "Trainer.fit_loop": (
-        lambda: Trainer(accelerator="cpu", logger=False, enable_checkpointing=False).fit_loop,
+        lambda: quiet_trainer().fit_loop,
         "_combined_loader _data_fetcher",
     ),
+    "Trainer": (lambda: quiet_trainer(), "_logger_connector _loggers"),
 }
 #: In files and graphs that others write: keys of the hyperparameters in a checkpoint of the
 #: command line, and a part of a module's path in an exported graph. Tests of their own fail if
 #: they change: test_load.py in tests/checkpoints, test_operations.py in tests/quantization.
 IN_DATA = {"_class_path", "_instantiator", "_metadata_hook"}
 #: Parts of our own keys, and of names of operations.
-NOT_ATTRIBUTES = {"_acc", "_bytes", "_loss", "_pool", "_seconds", "_with_indices"}
+NOT_ATTRIBUTES = {
+    "_acc",
+    "_bytes",
+    "_lit_compress_unpruned",
+    "_loss",
+    "_pool",
+    "_seconds",
+    "_with_indices",
+}
 
 LISTED = {part for name in IMPORTED for part in name.replace(":", ".").split(".")}
 LISTED |= {name for _, names in ON_OBJECTS.values() for name in names.split()} | IN_DATA

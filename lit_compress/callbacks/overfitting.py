@@ -29,8 +29,9 @@ from lit_compress.evaluation.example_inputs import find_example_inputs
 from lit_compress.evaluation.loaders import training_loaders, validation_loaders, whole
 from lit_compress.evaluation.metric import check_monitor
 from lit_compress.evaluation.network import named_module
+from lit_compress.evaluation.run_view.copies import clone
 from lit_compress.evaluation.trainer_access import is_fast_dev_run, overfit_batches
-from lit_compress.evaluation.validate import clone, validate
+from lit_compress.evaluation.validate import validate
 from lit_compress.report.gap import StepAccuracy, gap_table
 
 #: Rounding error of a metric in float32, far less than one image of 100,000.

@@ -33,8 +33,8 @@ from lit_compress.errors import InvalidArgumentError
 from lit_compress.evaluation.export_target import find_export_target, warn_of_other_weights
 from lit_compress.evaluation.loaders import validation_loaders
 from lit_compress.evaluation.metric import check_monitor
+from lit_compress.evaluation.run_view.copies import clone
 from lit_compress.evaluation.trainer_access import is_fast_dev_run
-from lit_compress.evaluation.validate import clone
 from lit_compress.measure import file_bytes, onnx_counts
 from lit_compress.pruning.channels.resize import UnprunedShapes
 from lit_compress.quantization.calibrate import Calibration

@@ -47,11 +47,11 @@ from lit_compress.checkpoints.saved_weights import WEIGHTS, load_saved, save_wei
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.evaluation.export_target import ExportTarget, find_export_target
 from lit_compress.evaluation.metric import check_monitor
+from lit_compress.evaluation.run_view.copies import clone
 from lit_compress.evaluation.trainer_access import (
     callbacks_of_type,
     is_fast_dev_run,
 )
-from lit_compress.evaluation.validate import clone
 from lit_compress.measure import file_bytes, onnx_counts
 from lit_compress.report import card_scalars, card_table
 

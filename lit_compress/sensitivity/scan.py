@@ -23,7 +23,7 @@ from lit_compress.errors import InvalidArgumentError, ScanError
 from lit_compress.evaluation.example_inputs import find_example_inputs
 from lit_compress.evaluation.loaders import validation_loaders
 from lit_compress.evaluation.metric import check_monitor, lower_is_better
-from lit_compress.evaluation.validate import clone
+from lit_compress.evaluation.run_view.copies import clone
 from lit_compress.pruning.importance import importance_of, refuse_nan
 from lit_compress.pruning.rules.files import write_rules
 from lit_compress.sensitivity import figure

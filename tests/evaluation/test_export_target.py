@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lit_compress.evaluation.export_target import Forward, find_export_target
-from lit_compress.evaluation.validate import clone
+from lit_compress.evaluation.run_view.copies import clone
 
 
 def found(make_trainer: Callable[..., Trainer], module: ForeignModule, batches: int = 2):  # noqa: ANN201

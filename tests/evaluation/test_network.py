@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.evaluation.export_target import find_export_target, warn_of_other_weights
 from lit_compress.evaluation.network import named_module, network_paths, record_calls
-from lit_compress.evaluation.validate import clone
+from lit_compress.evaluation.run_view.copies import clone
 
 MakeTrainer = Callable[..., Trainer]
 

@@ -32,7 +32,22 @@ class Logs(LightningModule):
         self.log_dict({"metric": self.metric, "index": float(batch_idx)})
 
 
+def attached(module: LightningModule) -> LightningModule:
+    """Return a module with a Trainer, whose hooks move its batches."""
+    trainer = Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.strategy.connect(module)
+    trainer._data_connector.attach_data(module)
+    return module
+
+
 def tallied(module: LightningModule, batches: list[Any]) -> dict[str, float]:
+    attached(module)
     tally = LoggedMetrics(module)
     for index, batch in enumerate(batches):
         step(module, batch, index, tally)
@@ -86,7 +101,7 @@ def test_what_cannot_be_summed_up_is_told(options: dict[str, Any]) -> None:
 
 
 def test_the_modules_own_log_comes_back() -> None:
-    module = Logs()
+    module = attached(Logs())
     vars(module)["log"] = mine = object()
     with pytest.raises(IndexError):
         step(module, torch.zeros(0, 0), 0, LoggedMetrics(module))

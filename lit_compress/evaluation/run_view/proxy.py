@@ -21,12 +21,12 @@ class View:
     """
 
     def __init__(self, real: Any, **own: Any) -> None:
-        object.__setattr__(self, "_view_real", real)
-        object.__setattr__(self, "_view_own", own)
+        object.__setattr__(self, "view_real__", real)
+        object.__setattr__(self, "view_own__", own)
 
     def __getattribute__(self, name: str) -> Any:
-        real = object.__getattribute__(self, "_view_real")
-        own = object.__getattribute__(self, "_view_own")
+        real = object.__getattribute__(self, "view_real__")
+        own = object.__getattribute__(self, "view_own__")
         if name in own:
             return own[name]
         if name == "__class__":
@@ -43,24 +43,24 @@ class View:
         return getattr(real, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        real = object.__getattribute__(self, "_view_real")
+        real = object.__getattribute__(self, "view_real__")
         attribute = inspect.getattr_static(type(real), name, _MISSING)
         if isinstance(attribute, property) and attribute.fset is not None:
             attribute.fset(self, value)
         else:
-            object.__getattribute__(self, "_view_own")[name] = value
+            object.__getattribute__(self, "view_own__")[name] = value
 
     def __delattr__(self, name: str) -> None:
-        object.__getattribute__(self, "_view_own").pop(name, None)
+        object.__getattribute__(self, "view_own__").pop(name, None)
 
     def __eq__(self, other: object) -> bool:
-        return bool(object.__getattribute__(self, "_view_real") == unviewed(other))
+        return bool(object.__getattribute__(self, "view_real__") == unviewed(other))
 
     def __hash__(self) -> int:
-        return hash(object.__getattribute__(self, "_view_real"))
+        return hash(object.__getattribute__(self, "view_real__"))
 
     def __repr__(self) -> str:
-        return repr(object.__getattribute__(self, "_view_real"))
+        return repr(object.__getattribute__(self, "view_real__"))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> View:
         return self
@@ -68,7 +68,13 @@ class View:
 
 def unviewed(value: Any) -> Any:
     """Return the object that a view reads as; any other value as it is."""
-    return object.__getattribute__(value, "_view_real") if issubclass(type(value), View) else value
+    return object.__getattribute__(value, "view_real__") if issubclass(type(value), View) else value
+
+
+def own_attributes(view: View) -> dict[str, Any]:
+    """Return the attributes that a view has instead of those of its object."""
+    found: dict[str, Any] = object.__getattribute__(view, "view_own__")
+    return found
 
 
 def _is_of_view(kind: type, name: str) -> bool:

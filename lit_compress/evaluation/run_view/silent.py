@@ -11,7 +11,7 @@ from typing import Any
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ProgressBar
 
-from lit_compress.evaluation.run_view.proxy import View
+from lit_compress.evaluation.run_view.proxy import View, unviewed
 
 #: Values that are handed out as they are: nothing can be logged through them.
 PLAIN = (str, bytes, int, float, complex, bool, type(None), Path)
@@ -43,7 +43,7 @@ class SilentLogger(View):
     @property
     def experiment(self) -> Any:
         """The logger's experiment; what is called on it does nothing."""
-        return silent_experiment(object.__getattribute__(self, "_view_real").experiment)
+        return silent_experiment(unviewed(self).experiment)
 
 
 class SilentCallback(View):
@@ -56,7 +56,7 @@ class SilentCallback(View):
     def __getattribute__(self, name: str) -> Any:
         if name in HOOKS:
             return do_nothing
-        if name == "print" and isinstance(object.__getattribute__(self, "_view_real"), ProgressBar):
+        if name == "print" and isinstance(unviewed(self), ProgressBar):
             return do_nothing
         return super().__getattribute__(name)
 
@@ -109,14 +109,14 @@ class SilentExperiment(Nothing):
     """
 
     def __init__(self, real: Any) -> None:
-        self.__dict__["_real"] = real
+        self.__dict__["real__"] = real
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
-        return type(self.__dict__["_real"])
+        return type(self.__dict__["real__"])
 
     def __getattr__(self, name: str) -> Any:
-        value = getattr(self.__dict__["_real"], name)
+        value = getattr(self.__dict__["real__"], name)
         # A getter only reads: torch's SummaryWriter has get_logdir().
         return value if callable(value) and name.startswith("get") else silent_experiment(value)
 

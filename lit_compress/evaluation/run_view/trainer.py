@@ -14,7 +14,7 @@ from lightning.pytorch.trainer.connectors.logger_connector.result import _Result
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn, TrainerState, TrainerStatus
 from torch.optim import Optimizer
 
-from lit_compress.evaluation.run_view.proxy import View
+from lit_compress.evaluation.run_view.proxy import View, own_attributes, unviewed
 from lit_compress.evaluation.run_view.silent import (
     SilentCallback,
     SilentLogger,
@@ -50,7 +50,7 @@ class StrategyView(View):
         alone |= dict.fromkeys(("reduce", "all_gather", "broadcast"), _first)
         super().__init__(real, **own, **alone)
         if optimizers is not None:
-            own = object.__getattribute__(self, "_view_own")
+            own = own_attributes(self)
             own["optimizers"] = own["_optimizers"] = list(optimizers)
             own["_lightning_optimizers"] = [_lightning(one, self) for one in optimizers]
 
@@ -82,7 +82,7 @@ class TrainerView(View):
         logged: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(real)
-        own = object.__getattribute__(self, "_view_own")
+        own = own_attributes(self)
         fitting = real.state.fn is TrainerFn.FITTING
         function = TrainerFn.FITTING if fitting else TrainerFn.VALIDATING
         own["state"] = TrainerState(status=TrainerStatus.RUNNING, fn=function, stage=stage)
@@ -96,7 +96,7 @@ class TrainerView(View):
         training = stage is RunningStage.TRAINING
         own["_results"] = _ResultCollection(training=training) if results is None else results
         own["_logger_connector"] = _LoggerConnector(self)  # type: ignore[arg-type]
-        own["_view_logged"] = dict(logged or {})
+        own["logged_before"] = dict(logged or {})
         own["current_epoch"] = _current_epoch(real)
         own |= dict.fromkeys(EFFECTS, do_nothing)
 
@@ -116,9 +116,9 @@ class TrainerView(View):
         return self._metrics("progress_bar_metrics")
 
     def _metrics(self, name: str) -> dict[str, Any]:
-        run = object.__getattribute__(self, "_view_real")._logger_connector
+        run = unviewed(self)._logger_connector
         here = getattr(self._logger_connector, name)
-        return {**self._view_logged, **getattr(run, f"_{name}"), **here}
+        return {**self.logged_before, **getattr(run, f"_{name}"), **here}
 
 
 def _current_epoch(trainer: Trainer) -> int:

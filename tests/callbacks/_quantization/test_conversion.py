@@ -13,7 +13,7 @@ from lit_compress.artifact import Metric, OnnxModel, sqnr_db
 from lit_compress.artifact.replay import read_replay
 from lit_compress.callbacks._quantization.conversion import Conversion, _lost
 from lit_compress.callbacks._quantization.settings import Settings
-from lit_compress.evaluation.validate import clone
+from lit_compress.evaluation.run_view.copies import clone
 
 
 @pytest.fixture
