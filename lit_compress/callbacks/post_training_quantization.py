@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -30,7 +31,7 @@ from lit_compress.checkpoints.folder import artifact_dir, is_artifact, release, 
 from lit_compress.checkpoints.loading_line import artifact_line
 from lit_compress.checkpoints.saved_weights import WEIGHTS, save_weights
 from lit_compress.errors import InvalidArgumentError
-from lit_compress.evaluation.export_target import find_export_target, warn_of_other_weights
+from lit_compress.evaluation.export_target import warn_of_other_weights
 from lit_compress.evaluation.loaders import validation_loaders
 from lit_compress.evaluation.metric import check_monitor
 from lit_compress.evaluation.run_view.copies import clone
@@ -38,6 +39,9 @@ from lit_compress.evaluation.trainer_access import is_fast_dev_run
 from lit_compress.measure import file_bytes, onnx_counts
 from lit_compress.pruning.channels.resize import UnprunedShapes
 from lit_compress.quantization.calibrate import Calibration
+
+#: Batches that are enough to see that the conversion works.
+FEW = 2
 
 
 class PostTrainingQuantization(Callback):
@@ -173,21 +177,17 @@ class PostTrainingQuantization(Callback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Export the untrained network without a file, so that errors come before training."""
-        from lit_compress.export.onnx import write_onnx
-
+        """Convert the untrained network on a few batches, so that errors come before training."""
         if trainer.is_global_zero:
             with isolate_rng():
-                copy = clone(trainer, pl_module)
-                network = find_export_target(trainer, copy, self.submodule, 1)
-                warn_of_other_weights(copy, network)
-                names, opset = network.signature.names, self.settings.opset
-                captured = network.captured(copy).eval()
-                write_onnx(captured, network.inputs[0], None, names=names, opset=opset)
+                self._dry_run(trainer, clone(trainer, pl_module))
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.monitor is not None and not self._checked_monitor and trainer.callback_metrics:
+        # In the sanity check a module that names its metrics by the stage has other names.
+        if trainer.sanity_checking or self._checked_monitor:
+            return
+        if self.monitor is not None and trainer.callback_metrics:
             check_monitor(self.monitor, trainer.callback_metrics)
             self._checked_monitor = True
 
@@ -244,6 +244,22 @@ class PostTrainingQuantization(Callback):
             release(trainer)
         self.path = target
         return target
+
+    def _dry_run(self, trainer: Trainer, copy: LightningModule) -> None:
+        """Do all that the end of the fit does, on a few batches and without an artefact."""
+        start, batches = time.monotonic(), min(FEW, self.settings.calibration_batches)
+        settings = replace(self.settings, calibration_batches=batches, max_drop=None)
+        network = settings.network(trainer, copy)
+        warn_of_other_weights(copy, network)
+        conversion = Conversion(trainer, copy, network, settings)
+        with tempfile.TemporaryDirectory() as folder:
+            conversion.try_out(Path(folder) / MODEL, FEW)
+            conversion.write_replay(Path(folder) / REPLAY)
+        rank_zero_info(
+            f"PostTrainingQuantization: a conversion of the untrained network on {batches} batches "
+            f"took {time.monotonic() - start:.1f} s; the end of the fit takes this and the time to "
+            f"measure {self.monitor or 'the outputs'} on all of the validation data"
+        )
 
     def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._trained and is_artifact(self._target):

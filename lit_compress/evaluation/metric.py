@@ -29,6 +29,7 @@ def measure_metric(
     monitor: str,
     target: nn.Module,
     runner: Callable[..., Any] | None = None,
+    limit: int | None = None,
 ) -> Metric | None:
     """Measure the monitored metric of a network by the user's validation.
 
@@ -39,6 +40,7 @@ def measure_metric(
         monitor: Key that the module's ``validation_step`` logs.
         target: The network in ``module`` that is measured.
         runner: Takes the place of the network's forward; None measures the network itself.
+        limit: Largest number of batches of each loader. Default: as in the run.
 
     Returns:
         The metric, or None (with a warning) if it is not a finite number.
@@ -57,7 +59,7 @@ def measure_metric(
         return forward(*args, **kwargs)
 
     with replaced_attributes(target, forward=counted):
-        metrics = validate(trainer, module, loaders, position=at)
+        metrics = validate(trainer, module, loaders, limit, position=at)
     check_monitor(monitor, metrics)
     if not seen:
         raise InvalidArgumentError(

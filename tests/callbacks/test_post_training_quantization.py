@@ -376,7 +376,7 @@ def test_with_empty_validation_data_the_training_data_calibrates(
     empty = DataLoader(stripes(0, 0), batch_size=4)
     callback = PostTrainingQuantization(dirpath=str(tmp_path / "a"))
     make_trainer(max_epochs=1, callbacks=[callback]).fit(foreign, loader(), empty)
-    assert read_card(tmp_path / "a").variant("int8").fidelity.n == 32
+    assert read_card(tmp_path / "a").variant("int8").fidelity.n == 64
 
 
 def test_nan_in_a_batch_is_refused_and_the_old_artefact_stays(

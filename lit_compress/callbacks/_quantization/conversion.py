@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +76,15 @@ class Conversion:
         self._skipped = select_layers(
             settings.skip, self._calibrated.layers, self._calibrated.weighted, self._prefix
         )
-        rows = first_rows([as_tuple(batch) for batch in network.inputs], COUNT)
-        self._noise = self._calibrated.noise(rows)
         self._pixels = find_pixels(trainer, network, settings)
         self._preprocess, self._raw = self._pixels.preprocess, self._pixels.inputs
         self._check_classes()
+
+    @cached_property
+    def _noise(self) -> Any:
+        """What each layer's int8 values alone do to the outputs, measured when it is needed."""
+        rows = first_rows([as_tuple(batch) for batch in self.network.inputs], COUNT)
+        return self._calibrated.noise(rows)
 
     @property
     def pixels(self) -> Pixels:
@@ -104,6 +109,20 @@ class Conversion:
             metric = None if reference is None else self._metric(path)
             return metric, self._fidelity(path, self._skipped, 0)
         return self._search(path, reference, self.settings.max_drop)
+
+    def try_out(self, path: Path, batches: int) -> None:
+        """Write a file and run it, as :meth:`write` does, without a judgement of its outputs.
+
+        Args:
+            path: Path of the file.
+            batches: Number of validation batches to measure the metric on, if one is monitored.
+        """
+        self._export(path, self._skipped)
+        model = OnnxModel(path)
+        for batch in self._raw:
+            model(*self.network.arrays(model, as_tuple(batch)))
+        if self.settings.monitor is not None and validation_loaders(self.trainer):
+            self._metric(path, batches)
 
     def write_replay(self, path: Path) -> None:
         """Write the first inputs of the file, with the outputs of the float network."""
@@ -185,7 +204,7 @@ class Conversion:
             metadata[CLASSES] = "\n".join(classes)
         return metadata
 
-    def _metric(self, path: Path) -> Metric | None:
+    def _metric(self, path: Path, batches: int | None = None) -> Metric | None:
         loaders = validation_loaders(self.trainer)
         if self._pixels.loader is not None:
             loaders = [self._pixels.loader]
@@ -197,7 +216,9 @@ class Conversion:
 
         called = self.network.called(self.copy)
         monitor = self.settings.monitor or ""
-        return measure_metric(self.trainer, self.copy, loaders, monitor, target=called, runner=run)
+        return measure_metric(
+            self.trainer, self.copy, loaders, monitor, target=called, runner=run, limit=batches
+        )
 
     def _fidelity(self, path: Path, floats: frozenset[str], evaluations: int) -> Fidelity:
         model, expected = OnnxModel(path), self._expected()
