@@ -816,3 +816,18 @@ def test_a_fit_resumed_from_its_last_epoch_shrinks_at_the_end(
         run(resumed, ckpt_path=tmp_path / "2.ckpt")
     assert resumed.net[0].out_channels == 4
     assert same_weights(resumed, foreign)
+
+
+class TwoLoaders(ForeignModule):
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        super().validation_step(batch, batch_idx)
+
+
+def test_the_metric_of_one_of_several_loaders_is_monitored(make_trainer: MakeTrainer) -> None:
+    """Lightning names it my_acc/dataloader_idx_0: logging it again failed after an epoch."""
+    pruner = FilterPruning(
+        0.5, schedule=Schedule(first=1, last=1), monitor="my_acc/dataloader_idx_1"
+    )
+    trainer = make_trainer(max_epochs=3, callbacks=[pruner])
+    trainer.fit(TwoLoaders(), loader(32), [loader(16, 1), loader(16, 2)])
+    assert 0 <= trainer.callback_metrics["pruned/my_acc/dataloader_idx_1"] <= 1

@@ -179,7 +179,10 @@ class PruningCallback(Callback, ABC):
         check_monitor(self.monitor, trainer.callback_metrics)
         value = float(trainer.callback_metrics[self.monitor])
         reached = value if self._done >= self._target else nan
-        pl_module.log(f"pruned/{self.monitor}", reached, sync_dist=False)
+        # The name may have the number of a loader in it already.
+        pl_module.log(
+            f"pruned/{self.monitor}", reached, sync_dist=False, add_dataloader_idx=False
+        )
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
