@@ -103,7 +103,9 @@ IN_DATA = {"_class_path", "_instantiator", "_metadata_hook"}
 NOT_ATTRIBUTES = {
     "_acc",
     "_bytes",
+    "_lit_compress_pruned_by",
     "_lit_compress_unpruned",
+    "_logged_before",
     "_loss",
     "_pool",
     "_seconds",

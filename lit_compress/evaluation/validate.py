@@ -106,7 +106,7 @@ def _run(
     loop = _Loop(loaders, position)
     with in_run(trainer, module), quiet(), isolate_rng(), unmoved(loaders):
         view = TrainerView(trainer, module, RunningStage.VALIDATING, loop._results, logged=logged)
-        loop.trainer = view  # type: ignore[assignment]
+        loop.trainer = view
         loop.limit(trainer.limit_val_batches if limit is None else limit)
         with attached(module, view):
             loop.run()

@@ -39,7 +39,7 @@ def attached(module: LightningModule, view: TrainerView) -> Iterator[None]:
                 alone = partial(_BatchNorm.forward, child)
                 stack.enter_context(replaced_attributes(child, forward=alone))
         stack.enter_context(replaced_attributes(module, print=_say_nothing))
-        module.trainer = view  # type: ignore[assignment]
+        module.trainer = view
         try:
             yield
         finally:

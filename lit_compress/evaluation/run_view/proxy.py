@@ -78,5 +78,5 @@ def own_attributes(view: View) -> dict[str, Any]:
 
 
 def _is_of_view(kind: type, name: str) -> bool:
-    """Tell whether a class of views defines a name, below ``object``."""
-    return any(name in vars(base) for base in kind.__mro__[:-1])
+    """Tell whether a class of views defines a name itself."""
+    return any(name in vars(base) for base in kind.__mro__ if issubclass(base, View))

@@ -77,13 +77,13 @@ class Nothing:
 
     def __call__(self, *_: Any, **__: Any) -> Nothing:
         """Do nothing."""
-        return self
+        return Nothing()
 
     def __getattr__(self, name: str) -> Nothing:
-        return self
+        return Nothing()
 
     def __getitem__(self, key: Any) -> Nothing:
-        return self
+        return Nothing()
 
     def __setitem__(self, key: Any, value: Any) -> None:
         pass
@@ -95,7 +95,7 @@ class Nothing:
         return 0
 
     def __enter__(self) -> Nothing:
-        return self
+        return Nothing()
 
     def __exit__(self, *_: Any) -> None:
         pass

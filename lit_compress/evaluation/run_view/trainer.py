@@ -55,7 +55,7 @@ class StrategyView(View):
             own["_lightning_optimizers"] = [_lightning(one, self) for one in optimizers]
 
 
-class TrainerView(View):
+class TrainerView(View, Trainer):
     """The Trainer of a run: reads are the run's own, and nothing of the run changes.
 
     Hooks read the loggers, the datamodule, the loaders, the callbacks and the metrics of the run.
@@ -95,8 +95,8 @@ class TrainerView(View):
         own["barebones"] = False  # its self.log() does nothing, and the metric is wanted
         training = stage is RunningStage.TRAINING
         own["_results"] = _ResultCollection(training=training) if results is None else results
-        own["_logger_connector"] = _LoggerConnector(self)  # type: ignore[arg-type]
-        own["logged_before"] = dict(logged or {})
+        own["_logger_connector"] = _LoggerConnector(self)
+        own["_logged_before"] = dict(logged or {})
         own["current_epoch"] = _current_epoch(real)
         own |= dict.fromkeys(EFFECTS, do_nothing)
 
@@ -118,7 +118,7 @@ class TrainerView(View):
     def _metrics(self, name: str) -> dict[str, Any]:
         run = unviewed(self)._logger_connector
         here = getattr(self._logger_connector, name)
-        return {**self.logged_before, **getattr(run, f"_{name}"), **here}
+        return {**own_attributes(self)["_logged_before"], **getattr(run, f"_{name}"), **here}
 
 
 def _current_epoch(trainer: Trainer) -> int:
