@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import lightning.pytorch as pl
 from lightning.pytorch import LightningDataModule, LightningModule
@@ -213,7 +213,7 @@ class Trainer(pl.Trainer):
                 "artifact replaces the network in a model: give the model, and no ckpt_path"
             )
         loaded = load(artifact, threads, runtime)
-        runs, data = of_inputs(loaded), datamodule
+        runs, data = of_inputs(loaded), cast(object, datamodule)
         if runs is loaded and str(loaded.input_dtype) == "uint8" and isinstance(data, HasPixels):
             dataloaders, datamodule = raw_test_data(data), None
         with artifact_forward(model, runs):  # type: ignore[arg-type]

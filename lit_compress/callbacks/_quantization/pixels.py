@@ -150,9 +150,8 @@ def _in_transform(trainer: Trainer, network: ExportTarget) -> Pixels:
     steps = list(_steps(_transform(loaders[0]))) if loaders else []
     normalize = [step for step in steps if type(step).__name__ == "Normalize"]
     if len(normalize) != 1:
-        return _none(
-            network, f"the transform of the validation data has {len(normalize)} Normalize steps"
-        )
+        count = f"{len(normalize)} Normalize steps" if normalize else "no Normalize step"
+        return _none(network, f"the transform of the validation data has {count}")
     mean, std = _floats(normalize[0].mean), _floats(normalize[0].std)
     for scale in (1, 255):  # of the normalised values: images in [0, 1], or pixels
         found = _turned_back(network, [m / scale for m in mean], [s / scale for s in std])
