@@ -54,7 +54,8 @@ class Watching(ForeignModule):
 
     def on_validation_epoch_end(self) -> None:
         trainer, logger = self.trainer, self.logger
-        SEEN.append({name: getattr(trainer, name) for name in public(trainer)})
+        seen = {name: getattr(trainer, name) for name in public(trainer)}
+        SEEN.append({**seen, "state": copy.copy(trainer.state)})
         assert isinstance(trainer, Trainer)
         assert isinstance(logger, TensorBoardLogger)
         SEEN[-1]["folder"] = Path(logger.log_dir, str(logger.version), str(logger.name))
