@@ -149,14 +149,17 @@ class CompressionReport(Callback, BeforePruning):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find the network once, so that errors come before the training."""
+        """Measure the network once on a batch, so that errors come before the training."""
         if trainer.is_global_zero and not _quantizer(trainer):
             with isolate_rng():
-                find_export_target(trainer, clone(trainer, pl_module), None, 1)
+                copy = clone(trainer, pl_module)
+                network = find_export_target(trainer, copy, None, 1)
+                float_variant("dense", trainer, copy, network, monitor=self.monitor, limit=1)
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.monitor is not None and trainer.callback_metrics:
+        # In the sanity check a module that names its metrics by the stage has other names.
+        if self.monitor is not None and trainer.callback_metrics and not trainer.sanity_checking:
             check_monitor(self.monitor, trainer.callback_metrics)
 
     @override

@@ -15,12 +15,12 @@ from lightning.pytorch import LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 import lit_compress
 from lit_compress import Schedule
-from lit_compress.artifact import read_card
-from lit_compress.callbacks import MagnitudePruning, PostTrainingQuantization
+from lit_compress.artifact import read_card, sqnr_db
+from lit_compress.callbacks import CompressionReport, MagnitudePruning, PostTrainingQuantization
 from lit_compress.datamodules import DigitsDataModule, Preprocess
 from lit_compress.datamodules.images import ImageDataModule, PixelDataset
 from lit_compress.errors import (
@@ -612,3 +612,121 @@ def test_the_same_classes_in_every_runtime(run: Any, runtime: Any) -> None:
     images = stripes(300, 7).tensors[0]
     ours, other = lit_compress.load(folder), lit_compress.load(folder, runtime=runtime, threads=2)
     assert (ours(images).argmax(-1) == other(images).argmax(-1)).all()
+
+
+class NamesByStage(ForeignModule):
+    """Names its metrics by the stage, as a public forecasting library does."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        hits = (self(batch[0]).argmax(-1) == batch[1]).float().mean()
+        self.log(f"{self.trainer.state.stage.value}_acc", hits)
+
+
+def test_a_metric_that_is_named_by_the_stage_is_found(
+    make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    """It was looked for as "sanity_check_acc", and refused."""
+    callbacks = [
+        PostTrainingQuantization("validate_acc", dirpath=str(tmp_path / "a")),
+        CompressionReport("validate_acc"),
+    ]
+    make_trainer(max_epochs=1, callbacks=callbacks).fit(NamesByStage(), loader(), loader(32, 1))
+    card = read_card(tmp_path / "a")
+    assert all(card.variant(name).metric for name in ("dense", "int8"))
+
+
+class MadeInSetup(ForeignModule):
+    def setup(self, stage: str) -> None:
+        self.net = ForeignModule().net
+
+
+def test_a_network_made_in_setup_is_the_trained_one(
+    make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    """A second Trainer called setup() again: the file had random weights."""
+    module = MadeInSetup()
+    callback = PostTrainingQuantization(dirpath=str(tmp_path / "a"))
+    make_trainer(max_epochs=2, callbacks=[callback]).fit(module, loader(), loader(32, 1))
+    images = loader(32, 1).dataset.tensors[0]
+    found = lit_compress.load(tmp_path / "a")(images.numpy())
+    with torch.no_grad():
+        assert sqnr_db(module.eval()(images).numpy(), found) > 25
+
+
+class OwnForward(ForeignModule):
+    """Its steps call the forward itself, which runs no hooks."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x / 4).softmax(1)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("my_acc", (self.forward(batch[0]).argmax(-1) == batch[1]).float().mean())
+
+
+class Compiled(ForeignModule):
+    """Its child is compiled; its own forward does nothing that the export can follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = torch.compile(self.net, backend="eager")
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("my_acc", (self.net(batch[0]).argmax(-1) == batch[1]).float().mean())
+
+
+@pytest.mark.parametrize("kind", [OwnForward, Compiled])
+def test_the_file_computes_what_the_steps_call(
+    kind: type[ForeignModule], make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    """Of a forward that was called by name the child alone was exported, at -8 dB."""
+    module, callback = kind(), PostTrainingQuantization("my_acc", dirpath=str(tmp_path / "a"))
+    make_trainer(max_epochs=2, callbacks=[callback]).fit(module, loader(), loader(32, 1))
+    images = loader(32, 1).dataset.tensors[0]
+    call = module.forward if kind is OwnForward else module.net
+    module.eval()
+    with torch.no_grad():
+        expected = call(images).numpy()
+    assert sqnr_db(expected, lit_compress.load(tmp_path / "a")(images.numpy())) > 25
+    assert read_card(tmp_path / "a").variant("int8").metric.n == 32
+
+
+class TwoSizes(Dataset):
+    """Batches that are padded to their longest example."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return torch.randn(8, 1, 8, 8 + index), torch.arange(8) % 4
+
+
+def test_batches_of_several_sizes_are_refused_before_training(
+    make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    """It was an error of torch.cat after the whole training."""
+    data = DataLoader(TwoSizes(), batch_size=None)
+    callback = PostTrainingQuantization(dirpath=str(tmp_path / "a"))
+    with pytest.raises(CalibrationError, match=r"must have one size.*in batch 0 and .*in batch 1"):
+        refused(make_trainer, Refused(), callback, val_dataloaders=data)
+
+
+class TrainingAlone(LightningDataModule):
+    """Has no val_dataloader, which Lightning allows."""
+
+    def train_dataloader(self) -> DataLoader:
+        return loader()
+
+
+def test_a_datamodule_without_validation_data_calibrates_on_training_data(
+    foreign: ForeignModule, make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    """Lightning's own error ended the run: val_dataloader must be implemented."""
+    callback = PostTrainingQuantization(dirpath=str(tmp_path / "a"))
+    make_trainer(max_epochs=1, callbacks=[callback]).fit(foreign, datamodule=TrainingAlone())
+    assert read_card(tmp_path / "a").variant("int8").fidelity.n == 64

@@ -180,9 +180,7 @@ class PruningCallback(Callback, ABC):
         value = float(trainer.callback_metrics[self.monitor])
         reached = value if self._done >= self._target else nan
         # The name may have the number of a loader in it already.
-        pl_module.log(
-            f"pruned/{self.monitor}", reached, sync_dist=False, add_dataloader_idx=False
-        )
+        pl_module.log(f"pruned/{self.monitor}", reached, sync_dist=False, add_dataloader_idx=False)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

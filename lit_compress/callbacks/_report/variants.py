@@ -71,6 +71,7 @@ def float_variant(
     network: ExportTarget,
     monitor: str | None,
     file: Path | None = None,
+    limit: int | None = None,
 ) -> Variant:
     """Return the variant of a float network: its cost, its file, and its metric.
 
@@ -81,6 +82,7 @@ def float_variant(
         network: The network in it.
         monitor: Key of the metric; None measures none.
         file: File with the weights of the variant.
+        limit: Largest number of validation batches. Default: as in the run.
     """
     called = network.called(copy)
     captured = called if network.signature.plain else network.captured(copy)
@@ -88,7 +90,7 @@ def float_variant(
     loaders = validation_loaders(trainer)
     metric = None
     if monitor is not None and loaders:
-        metric = measure_metric(trainer, copy, loaders, monitor, called)
+        metric = measure_metric(trainer, copy, loaders, monitor, target=called, limit=limit)
     return Variant(
         name,
         counted.parameters,
