@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 from argparse import ArgumentError
 from collections.abc import Iterator
 from difflib import get_close_matches
 from importlib import import_module
 from inspect import isabstract, signature
 
+from lit_compress.callbacks._run.supported import IMPORT, OTHER, package
 from lit_compress.errors import LitCompressError
 
 
@@ -101,6 +103,11 @@ def _wrong_value(owner: str, keys: list[str], text: str, deepest: str) -> str:
     """Return the message for a value that is missing, of the wrong type, or not YAML."""
     if found := re.search(r"arguments are required: (.+)", deepest):
         return f"{owner} needs a value for {found[1]}"
+    if found := re.search(r"path (\S+) does not correspond to a subclass of \w+", deepest):
+        module, _, name = found[1].rpartition(".")
+        kind = getattr(sys.modules.get(module), "__dict__", {}).get(name)
+        if isinstance(kind, type) and package(kind) == OTHER:
+            return f"{owner}: {found[1]} is of the package {OTHER}: {IMPORT}"
     if "Problems parsing config" in text:
         return f"the config is not YAML: {_one_line(text.partition('config:')[2])}"
     inner = ".".join([owner.partition(":")[0], *keys[-1:]]) if len(keys) > 1 else owner

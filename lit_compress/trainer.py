@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from lit_compress.artifact import load, read_card
 from lit_compress.callbacks._quantization.pixels import of_inputs
+from lit_compress.callbacks._run.supported import check_module
 from lit_compress.callbacks.post_training_quantization import PostTrainingQuantization
 from lit_compress.checkpoints.weights import load_weights
 from lit_compress.errors import InvalidArgumentError, ScanError
@@ -106,6 +107,7 @@ class Trainer(pl.Trainer):
         ckpt_path: str | None,
     ) -> Scan:
         """Load weights and data, scan, and print the result."""
+        check_module(model)
         _refuse(self, model, dataloaders, datamodule)
         with isolate_rng():
             self._set_up(model, dataloaders, datamodule, ckpt_path)
@@ -153,6 +155,7 @@ class Trainer(pl.Trainer):
             ExportError: If the network cannot be converted.
             AccuracyError: If the file loses more than ``max_drop``.
         """
+        check_module(model)
         found = callbacks_of_type(self, PostTrainingQuantization)
         configured = found[0] if found else PostTrainingQuantization()
         given = {"monitor": monitor, "max_drop": max_drop, "opset": opset}
@@ -212,6 +215,7 @@ class Trainer(pl.Trainer):
             raise InvalidArgumentError(
                 "artifact replaces the network in a model: give the model, and no ckpt_path"
             )
+        check_module(model)
         loaded = load(artifact, threads, runtime)
         runs, data = of_inputs(loaded), cast(object, datamodule)
         if runs is loaded and str(loaded.input_dtype) == "uint8" and isinstance(data, HasPixels):

@@ -4,12 +4,11 @@ from pathlib import Path
 import torch
 from conftest import ForeignModule, loader
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
 from lit_compress import Schedule
 from lit_compress.callbacks import CompressionReport, FilterPruning
-from lit_compress.checkpoints.folder import artifact_dir, load_saved, save_weights
+from lit_compress.checkpoints.saved_weights import load_saved, save_weights
 from lit_compress.pruning import analyse, apply, make_plan
 from lit_compress.pruning.channels.resize import UnprunedShapes
 
@@ -31,16 +30,6 @@ def test_weights_come_back_as_they_were(tmp_path: Path) -> None:
     for name, parameter in module.named_parameters():
         assert torch.equal(parameter, other.get_parameter(name))
     assert [path.name for path in (tmp_path / "below").iterdir()] == ["w.safetensors"]
-
-
-def test_the_folder_is_as_given_or_in_the_log_folder(
-    make_trainer: Callable[..., Trainer], tmp_path: Path
-) -> None:
-    logger = CSVLogger(tmp_path, "runs", "one")
-    assert artifact_dir(make_trainer(), "there") == Path("there")
-    assert artifact_dir(make_trainer(), None) == tmp_path / "artifact"
-    inside = tmp_path / "runs" / "one" / "artifact"
-    assert artifact_dir(make_trainer(logger=logger), None) == inside
 
 
 class WithoutNormTensors(ForeignModule):

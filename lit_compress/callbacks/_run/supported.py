@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_compress.errors import InvalidArgumentError
 
 #: Strategies that split each weight over several devices, so that no process has all weights.
 SHARDED = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
-#: Names of Lightning's packages: the same code twice, with classes that do not know each other.
-PACKAGES = ("pytorch_lightning", "lightning")
+#: Lightning's other package: the same code again, with classes that do not know each other.
+OTHER = "pytorch_lightning"
+#: What to do about it.
+IMPORT = (
+    "write `import lightning.pytorch as pl` in place of `import pytorch_lightning as pl`, for the "
+    "Trainer, the LightningModule, callbacks and loggers"
+)
 
 
 def check_run(callback: Callback, trainer: Trainer, stage: str) -> None:
@@ -28,8 +33,7 @@ def check_run(callback: Callback, trainer: Trainer, stage: str) -> None:
     if not isinstance(trainer, Trainer):
         raise InvalidArgumentError(
             f"{name} is a callback of the package lightning.pytorch, and the Trainer is of "
-            f"{_package(trainer)}: write `import lightning.pytorch as pl` in place of `import "
-            "pytorch_lightning as pl`, for the Trainer, the LightningModule, callbacks and loggers"
+            f"{package(type(trainer))}: {IMPORT}"
         )
     strategy = type(trainer.strategy)
     sharded = [base.__name__ for base in strategy.__mro__ if base.__name__ in SHARDED]
@@ -41,7 +45,28 @@ def check_run(callback: Callback, trainer: Trainer, stage: str) -> None:
         )
 
 
-def _package(trainer: object) -> str:
-    """Return the package whose Trainer it is, also if the user's class derives from it."""
-    roots = [base.__module__.partition(".")[0] for base in type(trainer).__mro__]
-    return next((root for root in roots if root in PACKAGES), roots[0])
+def check_module(module: object) -> None:
+    """Check that a module is not of ``pytorch_lightning``.
+
+    Args:
+        module: The user's module.
+
+    Raises:
+        InvalidArgumentError: If it is.
+    """
+    kind = type(module)
+    if not isinstance(module, LightningModule) and package(kind) == OTHER:
+        raise InvalidArgumentError(
+            f"{kind.__name__} is a LightningModule of the package {OTHER}, and the Trainer is of "
+            f"lightning.pytorch: {IMPORT}"
+        )
+
+
+def package(kind: type) -> str:
+    """Return the package of Lightning that a class is of, also if it is the user's own.
+
+    Args:
+        kind: The class.
+    """
+    roots = [base.__module__.partition(".")[0] for base in kind.__mro__]
+    return next((root for root in roots if root in (OTHER, "lightning")), roots[0])
