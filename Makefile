@@ -1,12 +1,14 @@
 # make quickstart | test | lint | help; PYTHON, VENV and PIP_INDEX_URL (see pip's manual) can be set.
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test fast lint minimum nightly slow slow-pruning slow-quantization slow-runs mutants
+.PHONY: help quickstart test fast lint minimum nightly slow slow-pruning slow-quantization slow-runs mutants foreign
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # Environment with the oldest versions that setup.cfg allows.
 MINIMUM ?= .venv-minimum
+# Environment with the libraries whose modules are tried, see .ci/foreign.txt.
+FOREIGN ?= .venv-foreign
 # A CPU-only PyTorch: make test PIP_INDEX='--index-url https://download.pytorch.org/whl/cpu --extra-index-url https://pypi.org/simple'
 PIP_INDEX ?=
 # One process a core, one thread each; the tests of a file share what it has fitted.
@@ -31,6 +33,11 @@ $(VENV)/.stamp: setup.cfg pyproject.toml
 $(MINIMUM)/.stamp: setup.cfg pyproject.toml .ci/minimum.txt
 	$(PYTHON) -m venv $(MINIMUM)
 	$(MINIMUM)/bin/pip install --quiet $(PIP_INDEX) --constraint .ci/minimum.txt --editable '.[test,plots]'
+	touch $@
+
+$(FOREIGN)/.stamp: setup.cfg pyproject.toml .ci/foreign.txt
+	$(PYTHON) -m venv $(FOREIGN)
+	$(FOREIGN)/bin/pip install --quiet $(PIP_INDEX) --requirement .ci/foreign.txt --editable '.[test]'
 	touch $@
 
 quickstart: $(VENV)/.stamp  ## Set up, then train, prune, quantise and report on embedded data.
@@ -64,7 +71,10 @@ slow-runs: $(VENV)/.stamp  ## Slow tests of whole runs: killed, resumed, in two 
 mutants: $(VENV)/.stamp  ## Put small faults into the core, and count those that the tests notice.
 	$(BIN)/python tests/mutants/run.py --sample $(MUTANTS)
 
-nightly: slow mutants  ## All that make test leaves out.
+foreign: $(FOREIGN)/.stamp  ## Prune and quantise the LightningModules of other libraries.
+	$(PARALLEL) $(FOREIGN)/bin/python -m pytest -m slow tests/foreign
+
+nightly: slow mutants foreign  ## All that make test leaves out.
 
 help:  ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
