@@ -3,6 +3,7 @@
 import copy
 import pickle
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from lit_compress import load_from_checkpoint
-from lit_compress.checkpoints.reading import check_whole, read_checkpoint
+from lit_compress.checkpoints.reading import read_checkpoint
 from lit_compress.cli import main
 from lit_compress.errors import CheckpointError
 from lit_compress.modules import ImageClassifier, MobileNetV2, ShuffleNetV2
@@ -317,17 +318,113 @@ def test_hyperparameters_that_are_no_mapping_are_left_to_the_class(tmp_path: Pat
     assert load_from_checkpoint(Net, path).net[0].out_channels == module.net[0].out_channels
 
 
-@pytest.mark.parametrize("word", [None, "best", "last", "s3://bucket/a.ckpt"])
-def test_words_and_addresses_are_no_paths(word: str | None) -> None:
-    check_whole(word)
+# --- objects -------------------------------------------------------------------------------------
 
 
-def test_checkpoint_that_is_missing_or_cut_off_is_named(tmp_path: Path) -> None:
-    whole = tmp_path / "a.ckpt"
-    torch.save({"state_dict": {"weight": torch.zeros(1000)}}, whole)
-    check_whole(whole)
-    (tmp_path / "cut.ckpt").write_bytes(whole.read_bytes()[:3000])
-    with pytest.raises(CheckpointError, match="is not complete"):
-        check_whole(tmp_path / "cut.ckpt")
-    with pytest.raises(CheckpointError, match="there is no checkpoint"):
-        check_whole(tmp_path / "b.ckpt")
+NET = pytest.mark.filterwarnings("ignore:.*is an instance of `nn.Module`:UserWarning")
+
+
+class Template(LightningModule):
+    """Objects are arguments of the constructor, as in the public templates."""
+
+    def __init__(self, net: nn.Module, optimizer: Any, act: Any = None, width: int = 3) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        self.net = net
+
+
+def template() -> Template:
+    torch.manual_seed(1)
+    return Template(nn.Linear(4, 2), partial(torch.optim.SGD, lr=0.1), width=7)
+
+
+def same(module: nn.Module, other: nn.Module) -> bool:
+    own = other.state_dict()
+    return all(torch.equal(tensor, own[name]) for name, tensor in module.state_dict().items())
+
+
+@NET
+def test_objects_of_a_checkpoint_are_given_as_arguments(tmp_path: Path) -> None:
+    """torch's "Weights only load failed" was all that a user of a public template saw."""
+    module, path = template(), tmp_path / "a.ckpt"
+    torch.save(checkpoint(module), path)
+    with pytest.raises(
+        CheckpointError,
+        match=r"net \(torch.*Linear\), optimizer \(functools.partial\)\. Give them.*weights_only=F",
+    ):
+        load_from_checkpoint(Template, path)
+    with pytest.raises(CheckpointError, match=r"objects.*: optimizer \(functools.partial\)\. "):
+        load_from_checkpoint(Template, path, net=nn.Linear(4, 2))
+    loaded = load_from_checkpoint(Template, path, net=nn.Linear(4, 2), optimizer=torch.optim.Adam)
+    assert same(loaded, module)
+    assert (loaded.hparams.width, loaded.hparams.optimizer) == (7, torch.optim.Adam)
+
+
+@NET
+def test_a_trusted_file_is_loaded_with_its_objects(tmp_path: Path) -> None:
+    module, path = template(), tmp_path / "a.ckpt"
+    torch.save(checkpoint(module), path)
+    loaded = load_from_checkpoint(Template, path, weights_only=False)
+    assert same(loaded, module)
+    assert loaded.hparams.optimizer.keywords == {"lr": 0.1}
+
+
+class Reading(Template):
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.mine = checkpoint["mine"]
+
+
+@NET
+def test_objects_that_a_hook_may_read_are_not_left_out_in_silence(tmp_path: Path) -> None:
+    module, path = template(), tmp_path / "a.ckpt"
+    given = {"net": nn.Linear(4, 2), "optimizer": None}
+    torch.save({**checkpoint(module), "mine": [partial(print)], "lr_schedulers": [module]}, path)
+    assert same(load_from_checkpoint(Template, path, **given), module)
+    with pytest.raises(CheckpointError, match="'mine', which on_load_checkpoint of Reading may"):
+        load_from_checkpoint(Reading, path, **given)
+    content = checkpoint(module)
+    content["state_dict"]["extra"] = partial(print)
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match="extra of the state_dict is an object"):
+        load_from_checkpoint(Template, path, **given)
+
+
+@CLI
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"class_path": "evil_optimizer.Opt"},
+        "evil_optimizer.Opt",
+        "{class_path: evil_optimizer.Opt}",
+        {"class_path": "torch.optim.SGD", "init_args": {"lr": "evil_optimizer.Opt"}},
+    ],
+)
+def test_no_hyperparameter_is_imported(value: Any, fitted: Path, tmp_path: Path) -> None:
+    """An optimizer's class path in a file imported the module that it names."""
+    (tmp_path / "evil_optimizer.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(tmp_path)
+        patch.chdir(tmp_path)
+        path = altered(fitted, tmp_path / "a.ckpt", optimizer=value)
+        with pytest.raises(CheckpointError, match=r"names evil_optimizer.Opt, .* import evil_opt"):
+            load_from_checkpoint(ShuffleNetV2, path)
+        assert (
+            main(
+                ["test", f"--config={fitted.parent.parent / 'config.yaml'}", f"--ckpt_path={path}"]
+            )
+            == 2
+        )
+        assert not (tmp_path / "ran").exists()
+        sgd = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.5}}
+        assert isinstance(load_from_checkpoint(ShuffleNetV2, path, optimizer=sgd), ShuffleNetV2)
+    assert not (tmp_path / "ran").exists()
+
+
+@CLI
+def test_the_command_line_names_a_checkpoint_with_objects(
+    fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = altered(fitted, tmp_path / "a.ckpt", optimizer=partial(torch.optim.SGD, lr=0.1))
+    config = fitted.parent.parent / "config.yaml"
+    assert main(["test", f"--config={config}", f"--ckpt_path={path}"]) == 2
+    assert "a.ckpt holds objects, which the command line does not make" in capsys.readouterr().err
