@@ -71,6 +71,8 @@ def _failure_in_training(
 def _refusal(step: str, pl_module: LightningModule, error: Exception) -> InvalidArgumentError:
     return InvalidArgumentError(
         f"{step} of {type(pl_module).__name__} fails once channels are removed "
-        f"({type(error).__name__}: {error}): it uses a layer that its forward does not use; "
-        "exclude the layers before it, or name the part to prune by submodule"
+        f"({type(error).__name__}: {error}), and not before: the step, or a hook around it, uses "
+        "weights or sizes that the forward does not, such as a second head, a moving average of "
+        "the weights, or a number of channels in the code; exclude the layers before them, or name "
+        "the part to prune by submodule"
     )

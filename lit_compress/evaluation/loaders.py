@@ -20,7 +20,7 @@ from torch.utils.data import (
     SequentialSampler,
 )
 
-from lit_compress.evaluation.trainer_access import datamodule
+from lit_compress.evaluation.trainer_access import datamodule, fit_loader, validation_loader
 
 
 class Joined:
@@ -55,7 +55,7 @@ def training_loaders(trainer: Trainer) -> list[Any]:
     Several loaders are one, whose batch is a collection, as the training loop joins them.
     """
     data = datamodule(trainer)
-    source = trainer.train_dataloader
+    source: Any = fit_loader(trainer)
     if offers(data, "train_dataloader"):
         source = data.train_dataloader()  # type: ignore[union-attr]
     if source is None:
@@ -75,7 +75,7 @@ def validation_loaders(trainer: Trainer) -> list[Any]:
     if module is not None and not is_overridden("validation_step", module):
         return []
     data = datamodule(trainer)
-    source = trainer.val_dataloaders
+    source: Any = validation_loader(trainer)
     if offers(data, "val_dataloader"):
         source = data.val_dataloader()  # type: ignore[union-attr]
     if source is None:

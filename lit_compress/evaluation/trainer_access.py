@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any, Protocol, TypeVar, cast
 
 from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.utilities import CombinedLoader
 
 AnyCallback = TypeVar("AnyCallback")
 
@@ -65,9 +66,20 @@ def profiler(trainer: Trainer) -> Any:
     return _undeclared(trainer).profiler
 
 
+def fit_loader(trainer: Trainer) -> CombinedLoader | None:
+    """Return the loaders of the training loop; None before the loop has set them up."""
+    return trainer.fit_loop._combined_loader
+
+
+def validation_loader(trainer: Trainer) -> CombinedLoader | None:
+    """Return the loaders of the validation, in a fit or alone; None before they are set up."""
+    found = trainer.fit_loop.epoch_loop.val_loop._combined_loader
+    return trainer.validate_loop._combined_loader if found is None else found
+
+
 def fit_loaders(trainer: Trainer) -> list[Any]:
     """Return the loaders of the training loop, flattened; empty before the loop has set them up."""
-    combined = trainer.fit_loop._combined_loader
+    combined = fit_loader(trainer)
     return [] if combined is None else list(combined.flattened)
 
 

@@ -25,7 +25,7 @@ class Position:
 
     Attributes:
         loader: Number of the loader.
-        batch: Number of the batch in it.
+        batch: How many batches were begun, over all loaders.
     """
 
     loader: int = 0
@@ -59,7 +59,8 @@ class _Loop(_EvaluationLoop):
     def _evaluation_step(
         self, batch: Any, batch_idx: int, dataloader_idx: int, dataloader_iter: Any
     ) -> None:
-        self.position.batch, self.position.loader = batch_idx, dataloader_idx
+        # Not batch_idx: a step that takes an iterator has not taken its batch yet.
+        self.position.batch, self.position.loader = self.position.batch + 1, dataloader_idx
         super()._evaluation_step(batch, batch_idx, dataloader_idx, dataloader_iter)
 
 

@@ -1,18 +1,24 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from conftest import ForeignModule, loader, stripes
 from lightning.pytorch import Trainer
-from torch.utils.data import DataLoader, SubsetRandomSampler
+from lightning.pytorch.utilities import CombinedLoader
+from torch.utils.data import DataLoader, IterableDataset, SubsetRandomSampler
 
 from lit_compress.callbacks import FilterPruning
 from lit_compress.evaluation.loaders import (
     Joined,
+    copied,
+    sampled,
     training_loaders,
     unmoved,
     validation_loaders,
     whole,
 )
+from lit_compress.evaluation.run_view.copies import clone
+from lit_compress.evaluation.validate import validate
 
 
 def test_generators_are_put_back() -> None:
@@ -69,3 +75,43 @@ def test_whole_keeps_a_choice_of_the_users() -> None:
     assert whole(chosen) is chosen
     batches = [torch.zeros(2)]
     assert whole(batches) is batches
+
+
+class Joins(ForeignModule):
+    """Its validation batch is a dict of batches."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        assert set(batch) == {"a", "b"}
+        super().validation_step(batch["a"], batch_idx)
+
+
+def test_loaders_that_are_validated_in_step_are_one_loader(
+    make_trainer: Callable[..., Trainer],
+) -> None:
+    """Their mode was lost: "You provided multiple val_dataloader"."""
+    both = CombinedLoader({"a": loader(32, 1), "b": loader(16, 2)}, "max_size_cycle")
+    trainer, module = make_trainer(max_epochs=1), Joins()
+    trainer.fit(module, loader(), both)
+    (found,) = validation_loaders(trainer)
+    assert len(found) == len(list(found)) == 2
+    metrics = validate(trainer, clone(trainer, module), [sampled(found, 1, 0)])
+    assert set(metrics) == {"my_acc", "my_loss"}
+
+
+class Stream(IterableDataset):
+    def __init__(self) -> None:
+        self.numbers = iter(range(4))
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return (torch.tensor(number) for number in self.numbers)
+
+
+def test_a_copy_of_a_stream_leaves_its_place_alone() -> None:
+    stream = DataLoader(Stream(), batch_size=2)
+    assert len(list(copied(stream))) == 2
+    assert len(list(copied(Joined([stream, stream], "min_size")))) == 2
+    assert len(list(stream)) == 2
+    assert copied(number for number in range(2)) is None
+    assert copied(iter(range(2))) is not None
+    batches = [torch.zeros(2)]
+    assert copied(batches) is batches
