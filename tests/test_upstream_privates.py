@@ -106,8 +106,8 @@ ON_OBJECTS: dict[str, tuple[Callable[[], object], str]] = {
     "Trainer": (lambda: quiet_trainer(), "_logger_connector _loggers"),
 }
 #: In files and graphs that others write: keys of the hyperparameters in a checkpoint of the
-#: command line and of Hydra, and a part of a module's path in an exported graph. Tests of their own fail if
-#: they change: test_load.py in tests/checkpoints, test_operations.py in tests/quantization.
+#: command line and of Hydra, and a part of a module's path in an exported graph. Tests of their own
+#: fail if they change: those of tests/checkpoints, and test_operations.py in tests/quantization.
 IN_DATA = {"_class_path", "_instantiator", "_metadata_hook", "_target_"}
 #: Parts of our own keys, and of names of operations.
 NOT_ATTRIBUTES = {
