@@ -62,6 +62,15 @@ def quiet_trainer() -> Trainer:
     return Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
 
 
+def saved() -> LightningModule:
+    class Net(LightningModule):
+        def __init__(self, width: int = 3) -> None:
+            super().__init__()
+            self.save_hyperparameters()
+
+    return Net()
+
+
 #: Set by ``__init__``, so an object is needed to look.
 ON_OBJECTS: dict[str, tuple[Callable[[], object], str]] = {
     "Module": (
@@ -73,6 +82,7 @@ ON_OBJECTS: dict[str, tuple[Callable[[], object], str]] = {
         LightningModule,
         "_compiler_ctx _current_fx_name _metric_attributes _trainer",
     ),
+    "with hyperparameters": (saved, "_hparams_name"),
     "CombinedLoader": (lambda: CombinedLoader([]), "_mode"),
     "OptimizedModule": (lambda: torch.compile(nn.Linear(1, 1)), "_orig_mod"),
     "LightningOptimizer": (
@@ -96,9 +106,9 @@ ON_OBJECTS: dict[str, tuple[Callable[[], object], str]] = {
     "Trainer": (lambda: quiet_trainer(), "_logger_connector _loggers"),
 }
 #: In files and graphs that others write: keys of the hyperparameters in a checkpoint of the
-#: command line, and a part of a module's path in an exported graph. Tests of their own fail if
-#: they change: test_load.py in tests/checkpoints, test_operations.py in tests/quantization.
-IN_DATA = {"_class_path", "_instantiator", "_metadata_hook"}
+#: command line and of Hydra, and a part of a module's path in an exported graph. Tests of their own
+#: fail if they change: those of tests/checkpoints, and test_operations.py in tests/quantization.
+IN_DATA = {"_class_path", "_instantiator", "_metadata_hook", "_target_"}
 #: Parts of our own keys, and of names of operations.
 NOT_ATTRIBUTES = {
     "_acc",

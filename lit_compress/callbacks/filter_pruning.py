@@ -32,6 +32,9 @@ class FilterPruning(ChannelPruning):
     checkpoints continue. A preview of what will be removed, and of what cannot be and why, is
     printed before the training.
 
+    Layers that are not trained keep their filters. Those that a finetuning callback of Lightning
+    trains later lose theirs once they are trained.
+
     Args:
         target: Share to remove by the end of the schedule, in [0, 1), of what ``of`` names. It is
             a share of the unpruned network, and never compounds.

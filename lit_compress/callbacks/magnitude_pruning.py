@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, get_args
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from typing_extensions import override
 
 from lit_compress.callbacks._pruning.arguments import check_patterns, one_of, plain
 from lit_compress.callbacks._pruning.base import PruningCallback
-from lit_compress.errors import CheckpointError, InvalidArgumentError
+from lit_compress.callbacks._pruning.untrained import check_trained_in_time, never_trained
+from lit_compress.errors import CheckpointError, InvalidArgumentError, PatternError
 from lit_compress.evaluation.trainer_access import callbacks_of_type
 from lit_compress.pruning import magnitude_masks, pack, prunable_weights, sparsity, unpack
 from lit_compress.pruning.masks import Masks, Scope, exact_share
@@ -32,6 +35,8 @@ class MagnitudePruning(PruningCallback):
     Args:
         target: Share of the prunable weights that is zero at the end of the schedule, in [0, 1):
             0.8 zeroes 80 % of them. It is a share of the unpruned network, and never compounds.
+            Weights that are not trained are not prunable; those that a finetuning callback trains
+            later are, once they are trained.
         schedule: Epochs at which to prune. Default: each of the first two thirds of the run, cubic.
         scope: ``global`` ranks all weights together, ``local`` prunes the same share of each layer.
         include: Globs of the layers to prune, such as ``model.features.*``, or ``regex:`` and a
@@ -103,7 +108,7 @@ class MagnitudePruning(PruningCallback):
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_fit_start(trainer, pl_module)
-        self._weights = prunable_weights(pl_module, self.include, self.exclude)
+        self._weights = self._prunable(trainer, pl_module)
         self._refuse_shared_weights(trainer)
         if self._packed:
             self._masks, self._packed = self._restored(), {}
@@ -116,7 +121,12 @@ class MagnitudePruning(PruningCallback):
 
     @override
     def prune(self, trainer: Trainer, pl_module: LightningModule, share: Fraction) -> float:
-        self._masks = magnitude_masks(self._weights, share, self.scope, self._masks)
+        found = magnitude_masks(self._weights, share, self.scope, self._masks)
+        self._waiting = [n for n, weight in self._weights.items() if not weight.requires_grad]
+        for name in self._waiting:  # a weight that is not trained yet stays as it is
+            whole = torch.ones_like(found[name])
+            found[name] = self._masks.get(name, whole)
+        self._masks = found
         self._weight_masks.set(self._weights, self._masks)
         return sparsity(self._masks)
 
@@ -129,6 +139,25 @@ class MagnitudePruning(PruningCallback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
         self._packed = dict(state_dict["masks"])
+
+    def _prunable(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, nn.Parameter]:
+        """Return the weights that are trained in this run, and those that were pruned before."""
+        every = prunable_weights(pl_module, self.include, self.exclude)
+        never = never_trained(trainer, pl_module) - {*self._packed, *self._masks}
+        left = {name: weight for name, weight in every.items() if name not in never}
+        still = [name for name in every if name in never]
+        if not left:
+            raise PatternError(
+                f"MagnitudePruning has nothing to prune: {still[0]} and all other weights of conv "
+                "and linear layers are not trained (requires_grad is False)"
+            )
+        if still:
+            rank_zero_info(
+                f"MagnitudePruning: {len(still)} weights are not trained (requires_grad is False) "
+                f"and stay as they are: {', '.join(still[:4])}" + (" ..." if still[4:] else "")
+            )
+        check_trained_in_time(self, trainer, pl_module, left)
+        return left
 
     def _restored(self) -> Masks:
         different = set(self._packed) ^ set(self._weights)

@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from typing_extensions import override
 from lit_compress.callbacks._pruning.arguments import check_counts, one_of, plain
 from lit_compress.callbacks._pruning.channels import ChannelPruning
 from lit_compress.callbacks._pruning.rewind import reinitialize_linear
+from lit_compress.callbacks._pruning.untrained import check_trained_in_time, never_trained
 from lit_compress.errors import CheckpointError, InvalidArgumentError, PlanError, RuleError
 from lit_compress.evaluation.trainer_access import is_fast_dev_run
 from lit_compress.measure.cost import Inputs
@@ -29,6 +31,7 @@ from lit_compress.pruning.rules.files import read_rules
 from lit_compress.pruning.rules.masks import rule_masks
 from lit_compress.pruning.rules.rule import DEFAULT, default_rules, overruled
 from lit_compress.pruning.selection.by_rules import Resolved, RuleSelector, resolve
+from lit_compress.pruning.selection.eligible import untrained_now
 from lit_compress.pruning.selection.preview import PruningPreview
 from lit_compress.pruning.selection.preview_weights import preview_weights
 from lit_compress.pruning.selection.state import PruningState
@@ -134,6 +137,7 @@ class RulePruning(ChannelPruning):
         self.min_channels = min_channels
         self.reinitialize = reinitialize
         self._rules = Resolved({}, {}, RuleSelector(()))
+        self._untrained: frozenset[str] = frozenset()
         self._kept: Masks = {}
         self._packed: dict[str, Tensor] = {}
         self._total = 0
@@ -178,17 +182,19 @@ class RulePruning(ChannelPruning):
             example_inputs: Inputs of its forward; needed where filters are removed.
         """
         check_module(module)
-        rules = self._resolved(module)
+        rules, untrained = self._resolved(module), untrained_now(module)
         selector = rules.selector
         if not selector.removes:
-            return PruningPreview(weights=preview_weights(module, rules.all))
+            rows = preview_weights(module, rules.all, untrained=untrained)
+            return PruningPreview(weights=rows)
         if example_inputs is None:
             raise InvalidArgumentError(
                 "example_inputs are needed to tell which filters can be removed"
             )
         state = selector.analyse(module, example_inputs, self.submodule or "")
         selection = selector.select(module, state)
-        weights = preview_weights(module, rules.all, state.plan(selection.selected))
+        plan = state.plan(selection.selected)
+        weights = preview_weights(module, rules.all, plan, untrained)
         return replace(selector.preview(module, state, selection), weights=weights)
 
     # --- fit -------------------------------------------------------------------------------------
@@ -225,12 +231,20 @@ class RulePruning(ChannelPruning):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_fit_start(trainer, pl_module)
         self._rules = self._resolved(pl_module)
+        self._untrained = never_trained(trainer, pl_module) - {*self._packed, *self._kept}
+        check_trained_in_time(self, trainer, pl_module, {*self._rules.masked} - self._untrained)
         self._selector = self._rules.selector
         self._total = self._total or _weights(pl_module)
         if self._packed:
             self._kept, self._packed = self._restored(pl_module), {}
         if not self._goal:
             self._goal = self._preview(pl_module).share
+        still = [name for name in self._rules.all if name in self._untrained]
+        if still:
+            rank_zero_info(
+                f"RulePruning: {len(still)} weights with a rule are not trained (requires_grad is "
+                f"False) and stay as they are: {', '.join(still[:4])}" + (" ..." * bool(still[4:]))
+            )
         lines = overruled(pl_module, self._written)
         if lines:
             shown = "; ".join(lines[:4]) + ("; ..." if len(lines) > 4 else "")
@@ -251,7 +265,7 @@ class RulePruning(ChannelPruning):
     @override
     def after_analysis(self, pl_module: LightningModule, state: PruningState) -> None:
         """Warn of rules that remove no filters although they have a ratio."""
-        idle = self._rules.selector.idle(pl_module, state.graph)
+        idle = self._rules.selector.idle(pl_module, state)
         if idle and self._written:
             shown = "; ".join(f"{name} ({why})" for name, why in list(idle.items())[:4])
             rank_zero_warn(
@@ -265,11 +279,12 @@ class RulePruning(ChannelPruning):
 
     @override
     def prune(self, trainer: Trainer, pl_module: LightningModule, share: Fraction) -> float:
+        self._waiting = []
         if self._state is not None:
             super().prune(trainer, pl_module, share)
         first = not self.history
         pending = self._pending_masks(pl_module)
-        self._kept = rule_masks(
+        found = rule_masks(
             pl_module,
             self._rules.masked,
             share,
@@ -278,6 +293,11 @@ class RulePruning(ChannelPruning):
             previous=self._kept,
             absent=pending,
         )
+        for name in found:
+            if not pl_module.get_parameter(name).requires_grad:  # it stays as it is
+                found[name] = self._kept.get(name, torch.ones_like(found[name]))
+                self._waiting += [name] if name not in self._untrained else []
+        self._kept = found
         if first and self.reinitialize == "linear":
             reinitialize_linear(pl_module)
         self._update_masks(pl_module)
@@ -342,7 +362,8 @@ class RulePruning(ChannelPruning):
         return resolve(module, rules, selector, removing=self.shrink != "never")
 
     def _preview(self, module: nn.Module, plan: Plan | None = None) -> PruningPreview:
-        return PruningPreview(weights=preview_weights(module, self._rules.all, plan))
+        rows = preview_weights(module, self._rules.all, plan, self._untrained)
+        return PruningPreview(weights=rows)
 
     def _joined(self, name: str, pending: Mapping[str, Tensor]) -> Tensor:
         """Return the mask of a weight that keeps what both masks keep."""

@@ -556,3 +556,27 @@ def test_refused_without_validation_step(make_trainer: MakeTrainer) -> None:
 
     with pytest.raises(InvalidArgumentError, match=r"Blind has no validation_step: .*'my_acc'"):
         make_trainer(callbacks=[Overfitting("my_acc")]).fit(Blind(), loader(16))
+
+
+def test_a_second_fit_of_the_trainer_goes_on(
+    make_trainer: MakeTrainer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The pruned network was held in eval mode again, and called the reference."""
+    overfitting = Overfitting("my_acc", threshold=0.9)
+    pruning = MagnitudePruning(0.5, Schedule(1, 1, shape="one_shot"))
+    trainer = make_trainer(max_epochs=3, callbacks=[overfitting, pruning])
+    module = Dropped()
+    trainer.fit(module, loader(), loader(32, 1))
+    steps = list(overfitting.steps)
+    assert [(step.step, step.epoch) for step in steps] == [
+        *(("reference", 0), ("overfitted", 1), ("pruned", 3)),
+    ]
+    assert "my_acc" in capsys.readouterr().out
+    trainer.fit(module, loader(), loader(32, 1))
+    assert overfitting.steps == steps
+    assert not capsys.readouterr().out  # nothing was trained, nothing is said
+    trainer.fit_loop.max_epochs = 4
+    trainer.fit(module, loader(), loader(32, 1))
+    assert overfitting.steps[:2] == steps[:2]
+    assert (overfitting.steps[2].step, overfitting.steps[2].epoch) == ("pruned", 4)
+    assert module.flags[-1][1:] == (True, True)

@@ -21,6 +21,7 @@ import lit_compress
 from lit_compress import Schedule
 from lit_compress.artifact import read_card, sqnr_db
 from lit_compress.callbacks import CompressionReport, MagnitudePruning, PostTrainingQuantization
+from lit_compress.checkpoints.weights import load_weights
 from lit_compress.datamodules import DigitsDataModule, Preprocess
 from lit_compress.datamodules.images import ImageDataModule, PixelDataset
 from lit_compress.errors import (
@@ -730,3 +731,61 @@ def test_a_datamodule_without_validation_data_calibrates_on_training_data(
     callback = PostTrainingQuantization(dirpath=str(tmp_path / "a"))
     make_trainer(max_epochs=1, callbacks=[callback]).fit(foreign, datamodule=TrainingAlone())
     assert read_card(tmp_path / "a").variant("int8").fidelity.n == 64
+
+
+class NotFinite(ForeignModule):
+    """Its training ends in weights that cannot be converted."""
+
+    def on_train_end(self) -> None:
+        self.net[3].weight.data[0] = float("nan")
+
+
+def test_the_weights_are_safe_if_the_conversion_fails_at_the_end(
+    make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    """Hours of training were lost with the artefact."""
+    module = NotFinite()
+    with (
+        pytest.warns(UserWarning, match=r"trained float weights are in (.*)\. To convert") as said,
+        pytest.raises(CalibrationError, match=r"net\.3\.weight"),
+    ):
+        make_trainer(max_epochs=1, callbacks=[PostTrainingQuantization()]).fit(module, loader())
+    path = tmp_path / "artifact-trained.safetensors"
+    assert [found.name for found in tmp_path.iterdir()] == [path.name]
+    module.net[3].weight.data[0] = 0
+    again = NotFinite()
+    load_weights(again, path)
+    assert again.net[3].weight.isnan().any()
+    assert f"quantize(model, datamodule=..., ckpt_path={str(path)!r})" in str(said[-1].message)
+
+
+class WithObjects(ForeignModule):
+    def __init__(self, activation: nn.Module | None = None, sizes: Any = ((8, 3),)) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        self.net[2] = activation or nn.ReLU6()
+        self.sizes = sizes
+
+
+@pytest.mark.filterwarnings("ignore:.*is an instance of `nn.Module`:UserWarning")
+def test_restore_asks_for_the_objects_that_the_file_has_not(
+    make_trainer: Callable[..., Trainer], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An activation given to the constructor was replaced by the default one, in silence."""
+    module = WithObjects(nn.Tanh(), ((8, 3), (4, 5)))
+    quantizer = PostTrainingQuantization(dirpath=str(tmp_path / "a"))
+    trainer = make_trainer(max_epochs=1, callbacks=[quantizer])
+    trainer.fit(module, loader())
+    written = {path: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+    assert f"restore({str(tmp_path / 'a')!r}, WithObjects, activation=...)" in caplog.text
+    with pytest.raises(
+        CheckpointError, match=r"activation \(torch.nn.*Tanh\).*\(activation=\.\.\.\)"
+    ):
+        lit_compress.restore(tmp_path / "a", WithObjects)
+    again = lit_compress.restore(tmp_path / "a", WithObjects, activation=nn.Tanh()).eval()
+    assert again.sizes == [[8, 3], [4, 5]]
+    with torch.no_grad():
+        assert torch.equal(again(images := torch.randn(2, 1, 8, 8)), module.eval()(images))
+    trainer.fit(module, loader())  # it trains nothing, and so changes no file
+    assert (quantizer.path, quantizer.written) == (tmp_path / "a", False)
+    assert {path: path.read_bytes() for path in (tmp_path / "a").iterdir()} == written

@@ -158,3 +158,31 @@ def test_a_module_that_cannot_be_reported_on_is_told_before_training(
         make_trainer(callbacks=[CompressionReport(dirpath=str(tmp_path))]).fit(foreign, loader())
     with pytest.raises(InvalidArgumentError, match="batch_size and threads must be at least 1"):
         CompressionReport(threads=0)
+
+
+def test_a_fit_that_trains_nothing_changes_no_file(
+    make_trainer: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second fit at the end of the epochs called the pruned network "dense"."""
+    monkeypatch.setattr("lit_compress.callbacks.report.time_variants", lambda *_, **__: {})
+    seed_everything(0, verbose=False)
+    report = CompressionReport("my_acc")
+    pruning = MagnitudePruning(0.5, Schedule(shape="one_shot"))
+    trainer = make_trainer(max_epochs=2, callbacks=[pruning, report])
+    module = ForeignModule()
+
+    def fit() -> tuple[dict[Path, bytes], Card | None]:
+        trainer.fit(module, loader(), loader(32, 1))
+        files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        return files, report.card
+
+    files, card = fit()
+    assert card
+    assert fit() == (files, card)
+    trainer.fit_loop.max_epochs = 3
+    after, changed = fit()
+    assert after.keys() == files.keys()  # in the same folder, with the same dense network
+    assert after[tmp_path / "dense.safetensors"] == files[tmp_path / "dense.safetensors"]
+    assert changed
+    assert changed.variant("dense").metric == card.variant("dense").metric
+    assert [v.epoch for v in changed.variants if v.name in ("dense", "pruned")] == [0, 3]

@@ -127,3 +127,16 @@ def test_augment_follows_the_global_seed() -> None:
 
     assert torch.equal(drawn(0), drawn(0))
     assert not torch.equal(drawn(0), drawn(1))
+
+
+def test_a_normalisation_is_undone_and_says_if_pixels_were_whole() -> None:
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    preprocess = Preprocess(mean, std)
+    pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(2, 3, 16, 16)
+    undone, whole = preprocess.undo(preprocess(pixels))
+    assert torch.equal(undone, pixels)
+    assert whole
+    assert preprocess.normalization() == (mean, std)
+    undone, whole = preprocess.undo(preprocess(pixels) + 0.01)  # 0.6 of a pixel
+    assert not whole
+    assert not preprocess.undo(torch.full((1, 3, 2, 2), 9.0))[1]  # above 255

@@ -69,6 +69,8 @@ class PruningCallback(Callback, ABC):
         self._weight_masks = WeightMasks()
         self._mark = uuid4().hex
         self._goes_on = False
+        #: What the last pruning step passed over, since it was not trained yet.
+        self._waiting: list[str] = []
 
     # --- what a subclass says --------------------------------------------------------------------
 
@@ -87,6 +89,7 @@ class PruningCallback(Callback, ABC):
     def start_anew(self) -> None:
         """Forget the last fit: the module is pruned from the beginning."""
         self.reached, self.history, self._done = 0.0, [], Fraction(0)
+        self._waiting = []
         self._goes_on, self._epochs_earlier = False, 0
         self._weight_masks.clear()
         self._rewind.clear()
@@ -130,8 +133,8 @@ class PruningCallback(Callback, ABC):
             self._resolve_schedule(trainer)
         if self._goes_on:
             rank_zero_info(
-                f"{type(self).__name__}: this fit goes on with the network of the last one, of which "
-                f"{self.reached:.1%} is pruned (target {self.goal:.1%})"
+                f"{type(self).__name__}: this fit goes on with the network of the last one: "
+                f"{self.reached:.1%} pruned (target {self.goal:.1%})"
             )
 
     @override
@@ -230,6 +233,11 @@ class PruningCallback(Callback, ABC):
         """Epoch of the first pruning step."""
         return self._resolved_schedule.first
 
+    @property
+    def last_epoch(self) -> int:
+        """Epoch of the last pruning step."""
+        return self._resolved_schedule.events()[-1]
+
     def earliest(self, epoch: int) -> int:
         """Return the first epoch, from ``epoch`` on, at which pruning could begin."""
         return max(epoch, self._rewind.epoch or 0)
@@ -304,6 +312,11 @@ class PruningCallback(Callback, ABC):
         return "sparsity/total" if len(pruners) == 1 else f"sparsity/{pruners.index(self)}"
 
     def _warn_if_short(self) -> None:
+        if self._waiting:
+            rank_zero_warn(
+                f"{type(self).__name__} reached {self.reached:.2f} of {self.goal:.2f}: at its last "
+                f"pruning step {self._waiting[0]} ({len(self._waiting)} such) was not trained yet"
+            )
         if self._done < self._target:
             rank_zero_warn(
                 f"{type(self).__name__} reached {self.reached:.2f} of {self.goal:.2f}: "

@@ -22,6 +22,7 @@ from lit_compress.callbacks._pruning.compatibility import (
     warn_clamped,
     warn_rounded,
 )
+from lit_compress.callbacks._pruning.untrained import check_trained_in_time, never_trained
 from lit_compress.checkpoints.loading_line import checkpoint_line
 from lit_compress.checkpoints.resize import CheckpointResizer
 from lit_compress.errors import InvalidArgumentError, PlanError
@@ -39,6 +40,7 @@ from lit_compress.pruning.importance import layer_scores
 from lit_compress.pruning.masks import Masks
 from lit_compress.pruning.selection.analysis import parameter_names
 from lit_compress.pruning.selection.budget import Of
+from lit_compress.pruning.selection.eligible import waiting
 from lit_compress.pruning.selection.selector import LAST_STEP, ChannelSelector, PruningStep
 from lit_compress.pruning.selection.state import Channels, PruningState, pruning_states_of
 
@@ -174,9 +176,10 @@ class ChannelPruning(PruningCallback):
     def prune(self, trainer: Trainer, pl_module: LightningModule, share: Fraction) -> float:
         state = self._require_state()
         step = self._step(trainer.current_epoch)
-        selected = frozenset(
-            on_rank_zero(trainer, lambda: self._select_and_verify(pl_module, step))
+        chosen, self._waiting = on_rank_zero(
+            trainer, lambda: self._select_and_verify(pl_module, step)
         )
+        selected = frozenset(chosen)
         if self.shrink == "every":
             self._remove_channels(trainer, pl_module, selected)
         else:
@@ -263,9 +266,17 @@ class ChannelPruning(PruningCallback):
     ) -> tuple[dict[str, Any], list[int], str]:
         """Return the state, the selection for the end, and its preview, after a dry run."""
         example, selector, name = self._require_example(), self._selector, type(self).__name__
-        state = selector.analyse(pl_module, example.inputs, example.submodule)
+        state = selector.analyse(
+            pl_module, example.inputs, example.submodule, never_trained(trainer, pl_module)
+        )
         self.after_analysis(pl_module, state)
         selection = selector.select(pl_module, state)
+        makers = {
+            cut.tensor
+            for cut in state.plan(selection.selected).cuts
+            if state.graph.roles[cut.tensor, cut.dim] == "filter"
+        }
+        check_trained_in_time(self, trainer, pl_module, makers)
         check_target(pl_module, state, selection, selector.of, self.goal)
         warn_clamped(name, selection.clamped, selector.min_channels)
         warn_rounded(
@@ -286,14 +297,21 @@ class ChannelPruning(PruningCallback):
         selection = self._selector.select(pl_module, state)
         check_target(pl_module, state, selection, self._selector.of, self.goal)
 
-    def _select_and_verify(self, pl_module: LightningModule, step: PruningStep) -> list[int]:
-        """Return the selected channels, after their removal was tried on a copy."""
+    def _select_and_verify(
+        self, pl_module: LightningModule, step: PruningStep
+    ) -> tuple[list[int], list[str]]:
+        """Return the selected channels, after their removal was tried on a copy.
+
+        Layers that are not trained yet keep theirs until a later step; their names are returned.
+        """
         state, example = self._require_state(), self._require_example()
         selection = self._selector.select(pl_module, state, step, self._scores)
-        plan = state.plan(selection.selected)
+        later = waiting(pl_module, state.graph, selection.selected - state.selected)
+        selected = selection.selected.difference(*later.values())
+        plan = state.plan(selected)
         with isolate_rng():
             verify(pl_module, example.inputs, state.current_graph(), plan, example.submodule)
-        return sorted(selection.selected)
+        return sorted(selected), list(later)
 
     def _remove_channels(
         self, trainer: Trainer, pl_module: LightningModule, selected: Channels
@@ -347,7 +365,7 @@ class ChannelPruning(PruningCallback):
         return self._earlier.before(self._state.unpruned_shapes())
 
     def _carry(self, pl_module: LightningModule) -> None:
-        """Let the module carry the record along, for later fits and checkpoints of weights alone."""
+        """Let the module carry the record along, for later fits and weights-only checkpoints."""
         own, known = self.unpruned_shapes(), carried(pl_module)
         if own is not None and self._require_state().removed:
             carry(pl_module, own if known is None else known.before(own))

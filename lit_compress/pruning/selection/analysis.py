@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ def analyse_network(
     inputs: Inputs,
     submodule: str,
     groups: Callable[[ChannelGraph], Sequence[int]],
+    untrained: Collection[str],
 ) -> PruningState:
     """Analyse an unpruned network and count its costs; the network is not changed.
 
@@ -39,6 +40,7 @@ def analyse_network(
         inputs: Example inputs of its forward.
         submodule: Name of the part of the module whose forward takes them.
         groups: Returns the indices of the groups that may lose channels.
+        untrained: Names of the weights that are never trained.
 
     Raises:
         PatternError: If a parameter holds NaN.
@@ -50,7 +52,8 @@ def analyse_network(
     with undisturbed(module):
         macs = cost(module.get_submodule(submodule), inputs).macs
     count = sum(parameter.numel() for parameter in parameters.values())
-    return PruningState(graph, Budget(count, macs, count_filters(graph, groups(graph))))
+    budget = Budget(count, macs, count_filters(graph, groups(graph)))
+    return PruningState(graph, budget, untrained=frozenset(untrained))
 
 
 def count_filters(graph: ChannelGraph, groups: Sequence[int]) -> int:

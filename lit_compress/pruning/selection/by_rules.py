@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,7 +23,7 @@ from lit_compress.pruning.selection.analysis import (
     parameter_names,
 )
 from lit_compress.pruning.selection.budget import Limits, Of, Selection, select
-from lit_compress.pruning.selection.eligible import Eligible, eligible_groups
+from lit_compress.pruning.selection.eligible import Eligible, eligible_groups, untrained_now
 from lit_compress.pruning.selection.preview import PruningPreview
 from lit_compress.pruning.selection.preview_layers import preview_layers
 from lit_compress.pruning.selection.selector import LAST_STEP, PruningStep
@@ -53,28 +53,39 @@ class RuleSelector:
         """Ratios of rules are shares of filters."""
         return "filters"
 
-    def analyse(self, module: nn.Module, inputs: Inputs, submodule: str = "") -> PruningState:
+    def analyse(
+        self,
+        module: nn.Module,
+        inputs: Inputs,
+        submodule: str = "",
+        untrained: Collection[str] | None = None,
+    ) -> PruningState:
         """Return the state of an unpruned network; the network is not changed.
 
         Args:
             module: The network.
             inputs: Example inputs of its forward.
             submodule: Name of the part of the module whose forward takes them.
+            untrained: Names of the weights that are never trained, and so keep their channels.
+                Default: those that are not trained now.
 
         Raises:
             RuleError: If a rule ranks by the scale of a norm, and no norm follows its layer.
         """
+        names = untrained_now(module) if untrained is None else untrained
 
         def ruled(graph: ChannelGraph) -> tuple[int, ...]:
-            return tuple(self.eligible(module, graph).rules)
+            return tuple(self.eligible(module, graph, names).rules)
 
-        state = analyse_network(module, inputs, submodule, ruled)
+        state = analyse_network(module, inputs, submodule, ruled, names)
         self._refuse_unranked(module, state)
         return state
 
-    def eligible(self, module: nn.Module, graph: ChannelGraph) -> Eligible:
+    def eligible(
+        self, module: nn.Module, graph: ChannelGraph, untrained: Collection[str] | None = None
+    ) -> Eligible:
         """Return the groups that rules match, and the layers that keep all their channels."""
-        found = eligible_groups(module, graph, L2(), rules=self.rules)
+        found = eligible_groups(module, graph, L2(), rules=self.rules, untrained=untrained)
         excluded = dict(found.excluded)
         for index in set(found.groups) - set(found.rules):
             excluded.setdefault(graph.groups[index].name, "no rule matches it")
@@ -97,7 +108,7 @@ class RuleSelector:
             scores: By weight name, the scores of its filters, from an importance that needs
                 gradients.
         """
-        rules = self.eligible(module, state.graph).rules
+        rules = self.eligible(module, state.graph, state.untrained).rules
         selected, clamped = state.selected, list[str]()
         ranked: dict[str, np.ndarray] = {}
         for place in dict.fromkeys(rule.place for rule in rules.values()):
@@ -126,7 +137,7 @@ class RuleSelector:
         self, module: nn.Module, state: PruningState, selection: Selection
     ) -> PruningPreview:
         """Return what each layer loses by a selection, and why other channels are kept."""
-        excluded = self.eligible(module, state.graph).excluded
+        excluded = self.eligible(module, state.graph, state.untrained).excluded
         return preview_layers(module, state.graph, selection.selected, state.budget, excluded)
 
     @property
@@ -134,9 +145,10 @@ class RuleSelector:
         """Whether any rule removes channels."""
         return any(rule.ratio is not None for rule in self.rules)
 
-    def idle(self, module: nn.Module, graph: ChannelGraph) -> dict[str, str]:
+    def idle(self, module: nn.Module, state: PruningState) -> dict[str, str]:
         """Return, by weight, why a rule with a ratio removes none of its filters."""
-        found = self.eligible(module, graph)
+        graph = state.graph
+        found = self.eligible(module, graph, state.untrained)
         cut = {name for index in found.rules for name, _ in graph.groups[index].keys}
         reasons = {frozen.tensor: str(frozen.reason) for frozen in graph.frozen}
         return {
@@ -160,7 +172,7 @@ class RuleSelector:
         return importance_of(rule.importance or "l2")  # type: ignore[arg-type]
 
     def _refuse_unranked(self, module: nn.Module, state: PruningState) -> None:
-        for index, rule in self.eligible(module, state.graph).rules.items():
+        for index, rule in self.eligible(module, state.graph, state.untrained).rules.items():
             importance = self._importance(rule)
             if importance.reads != "scale":
                 continue

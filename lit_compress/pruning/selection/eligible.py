@@ -43,6 +43,7 @@ def eligible_groups(
     include: Sequence[str] = ("*",),
     exclude: Sequence[str] = (),
     rules: Sequence[Rule] = (),
+    untrained: Collection[str] | None = None,
 ) -> Eligible:
     """Return the groups that may lose channels.
 
@@ -56,6 +57,7 @@ def eligible_groups(
         include: Patterns of layer names.
         exclude: Patterns of layer names.
         rules: Ratios of single layers. Of coupled layers, the first rule that matches one counts.
+        untrained: Names of the weights that are not trained. Default: those that are not now.
 
     Raises:
         PatternError: If a pattern matches no layer.
@@ -68,12 +70,15 @@ def eligible_groups(
     left_out = set(names) - matching(include, names, "include")
     ruled_out = matching(exclude, names, "exclude")
     norms = norm_weights(module) if importance.reads == "scale" else set()
+    untrained = untrained_now(module) if untrained is None else untrained
     check_rules(rules, names)
     left: list[int] = []
     excluded: dict[str, str] = {}
     ruled: dict[int, Rule] = {}
     for index, group in enumerate(graph.groups):
-        why = _why_not(module, graph, group, makers, left_out=left_out, excluded=ruled_out)
+        why = _why_not(
+            graph, group, makers, left_out=left_out, excluded=ruled_out, untrained=untrained
+        )
         tied = [layer for key in group.keys for layer in makers.get(key, ())]
         if not why and importance.reads == "scale" and not any(n in norms for n, _ in group.keys):
             why = "no norm follows it to rank its filters by"
@@ -93,22 +98,45 @@ def eligible_groups(
     return Eligible(tuple(left), excluded, ruled)
 
 
+def untrained_now(module: nn.Module) -> frozenset[str]:
+    """Return the names of the parameters that are not trained at the moment."""
+    return frozenset(name for name, p in named_tensors(module).items() if not p.requires_grad)
+
+
+def waiting(
+    module: nn.Module, graph: ChannelGraph, channels: Collection[int]
+) -> dict[str, frozenset[int]]:
+    """Return the channels whose weights are not trained yet, by the name of their group.
+
+    Args:
+        module: The network, as it is now.
+        graph: Its channels.
+        channels: Numbers of the channels in question.
+    """
+    asked, untrained = frozenset(channels), untrained_now(module)
+    return {
+        group.name: found
+        for group in graph.groups
+        if (found := asked & frozenset(group.channels))
+        and any(n in untrained for n, dim in group.keys if graph.roles[n, dim] == "filter")
+    }
+
+
 def _why_not(
-    module: nn.Module,
     graph: ChannelGraph,
     group: Group,
     makers: Mapping[Key, Sequence[str]],
     left_out: set[str],
     excluded: set[str],
+    untrained: Collection[str],
 ) -> str:
-    tensors = named_tensors(module)
     for name, dim in group.keys:
         role = graph.roles[name, dim]
         for layer in makers.get((name, dim), ()):
             if layer in excluded or (layer in left_out and role == "filter"):
                 word = "excluded" if layer in excluded else "not included"
                 return f"{layer} is {word}, and its channels are coupled with these"
-        if role == "filter" and not tensors[name].requires_grad:
+        if role == "filter" and name in untrained:
             return f"{name} is not trained (requires_grad is False)"
     return ""
 

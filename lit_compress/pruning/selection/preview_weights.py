@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import prod
 
 from torch import nn
@@ -16,7 +16,10 @@ from lit_compress.pruning.selection.preview import WeightPreview
 
 
 def preview_weights(
-    module: nn.Module, ruled: Mapping[str, Rule], plan: Plan | None = None
+    module: nn.Module,
+    ruled: Mapping[str, Rule],
+    plan: Plan | None = None,
+    untrained: Collection[str] = (),
 ) -> tuple[WeightPreview, ...]:
     """Return what each weight of a network loses by the rules, at the end of the schedule.
 
@@ -24,6 +27,7 @@ def preview_weights(
         module: The unpruned network.
         ruled: By name, the weights that lose something, with their rules.
         plan: What is removed; None where filters are only set to zero.
+        untrained: Names of the weights that are never trained, and so stay as they are.
     """
     cuts = plan.by_tensor() if plan is not None else {}
     dims = filter_dims(module)
@@ -32,7 +36,7 @@ def preview_weights(
         shape = list(weight.shape)
         for dim, cut in cuts.get(name, {}).items():
             shape[dim] = len(cut.keep)
-        rule = ruled.get(name)
+        rule = None if name in untrained else ruled.get(name)
         kind = "nothing" if rule is None else str(rule.kind(weight.dim()))
         left = prod(shape)
         if rule is not None and rule.ratio is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol
@@ -57,13 +57,21 @@ class ChannelSelector(Protocol):
     def removes(self) -> bool:
         """Whether any channel will be selected."""
 
-    def analyse(self, module: nn.Module, inputs: Inputs, submodule: str = "") -> PruningState:
+    def analyse(
+        self,
+        module: nn.Module,
+        inputs: Inputs,
+        submodule: str = "",
+        untrained: Collection[str] | None = None,
+    ) -> PruningState:
         """Return the state of an unpruned network; the network is not changed.
 
         Args:
             module: The network.
             inputs: Example inputs of its forward.
             submodule: Name of the part of the module whose forward takes them.
+            untrained: Names of the weights that are never trained, and so keep their channels.
+                Default: those that are not trained now.
         """
 
     def select(

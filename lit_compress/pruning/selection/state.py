@@ -29,6 +29,8 @@ class PruningState:
         budget: What the unpruned network costs.
         selected: Numbers of the selected channels.
         removed: Numbers of those that were removed from the module.
+        untrained: Names of the weights that are never trained, and so keep their channels; None,
+            in older checkpoints, if it is not known.
     """
 
     def __init__(
@@ -37,9 +39,11 @@ class PruningState:
         budget: Budget,
         selected: Channels = frozenset(),
         removed: Channels = frozenset(),
+        untrained: frozenset[str] | None = None,
     ) -> None:
         self.graph = graph
         self.budget = budget
+        self.untrained = untrained
         self._selected = selected
         self._removed = removed
         self._current: tuple[Channels, ChannelGraph] | None = None
@@ -161,6 +165,7 @@ class PruningState:
             "budget": [self.budget.parameters, self.budget.macs, self.budget.filters],
             "gone": torch.tensor(sorted(self._selected), dtype=torch.int32),
             "removed": torch.tensor(sorted(self._removed), dtype=torch.int32),
+            **({} if self.untrained is None else {"untrained": sorted(self.untrained)}),
         }
 
     @classmethod
@@ -174,6 +179,8 @@ class PruningState:
             graph = ChannelGraph.from_dict(content["graph"])
             parameters, macs, filters = (int(number) for number in content["budget"])
             selected, removed = (_numbers(content[key]) for key in ("gone", "removed"))
+            names = content.get("untrained")
+            untrained = None if names is None else frozenset(map(str, names))
             if graph.channel_count > sum(map(len, graph.channel_of.values())):
                 # Arrays as long as the highest number are made: a damaged one takes the memory.
                 raise ValueError("there are more channels than indices of tensors")
@@ -188,7 +195,7 @@ class PruningState:
             raise PlanError(
                 "the checkpoint's record of pruned channels is damaged: unknown channels"
             )
-        return cls(graph, Budget(parameters, macs, filters), selected, removed)
+        return cls(graph, Budget(parameters, macs, filters), selected, removed, untrained)
 
 
 def pruning_states_of(checkpoint: Mapping[str, Any]) -> list[PruningState]:

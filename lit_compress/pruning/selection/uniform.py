@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -19,7 +19,7 @@ from lit_compress.pruning.selection.analysis import (
     parameter_names,
 )
 from lit_compress.pruning.selection.budget import Limits, Of, Selection, select
-from lit_compress.pruning.selection.eligible import Eligible, eligible_groups
+from lit_compress.pruning.selection.eligible import Eligible, eligible_groups, untrained_now
 from lit_compress.pruning.selection.preview import PruningPreview
 from lit_compress.pruning.selection.preview_layers import preview_layers
 from lit_compress.pruning.selection.selector import LAST_STEP, PruningStep
@@ -58,22 +58,43 @@ class UniformSelector:
         """Whether any channel will be selected."""
         return True
 
-    def analyse(self, module: nn.Module, inputs: Inputs, submodule: str = "") -> PruningState:
+    def analyse(
+        self,
+        module: nn.Module,
+        inputs: Inputs,
+        submodule: str = "",
+        untrained: Collection[str] | None = None,
+    ) -> PruningState:
         """Return the state of an unpruned network; the network is not changed.
 
         Args:
             module: The network.
             inputs: Example inputs of its forward.
             submodule: Name of the part of the module whose forward takes them.
+            untrained: Names of the weights that are never trained, and so keep their channels.
+                Default: those that are not trained now.
         """
+        names = untrained_now(module) if untrained is None else untrained
         return analyse_network(
-            module, inputs, submodule, lambda graph: self.eligible(module, graph).groups
+            module,
+            inputs,
+            submodule,
+            lambda graph: self.eligible(module, graph, names).groups,
+            names,
         )
 
-    def eligible(self, module: nn.Module, graph: ChannelGraph) -> Eligible:
+    def eligible(
+        self, module: nn.Module, graph: ChannelGraph, untrained: Collection[str] | None = None
+    ) -> Eligible:
         """Return the groups that may lose channels."""
         return eligible_groups(
-            module, graph, self.importance, self.include, self.exclude, self.rules
+            module,
+            graph,
+            self.importance,
+            include=self.include,
+            exclude=self.exclude,
+            rules=self.rules,
+            untrained=untrained,
         )
 
     def select(
@@ -92,7 +113,7 @@ class UniformSelector:
             scores: By weight name, the scores of its filters, from an importance that needs
                 gradients.
         """
-        eligible = self.eligible(module, state.graph)
+        eligible = self.eligible(module, state.graph, state.untrained)
         ratios = {index: ratio * step.progress for index, ratio in eligible.ratios.items()}
         return select(
             state.graph,
@@ -111,7 +132,7 @@ class UniformSelector:
         self, module: nn.Module, state: PruningState, selection: Selection
     ) -> PruningPreview:
         """Return what each layer loses by a selection, and why other channels are kept."""
-        excluded = self.eligible(module, state.graph).excluded
+        excluded = self.eligible(module, state.graph, state.untrained).excluded
         return preview_layers(module, state.graph, selection.selected, state.budget, excluded)
 
     def gradient_importances(self) -> tuple[Importance, ...]:

@@ -143,7 +143,7 @@ def test_rules_that_take_nothing_are_told_with_the_reason() -> None:
         channel_rules(net, (rule("e", 0.5, "f:1", "neuron"), rule("c", 0.5, "f:2")))
     )
     state = selector.analyse(net, X)
-    idle = selector.idle(net, state.graph)
+    idle = selector.idle(net, state)
     assert list(idle) == ["e.weight"]
     assert idle["e.weight"].startswith("f:1: ")
     assert len(idle["e.weight"]) > 10
