@@ -114,23 +114,63 @@ class Fidelity:
     Attributes:
         sqnr_db: Signal to quantisation noise ratio of the outputs in dB, see
             :func:`lit_compress.artifact.sqnr_db`.
-        agreement: Share of inputs with the same arg-max, in [0, 1].
+        agreement: Share of equal answers, in [0, 1]; None if the outputs are neither classes nor
+            signs, such as those of a regression.
         n: Number of inputs that were compared.
         replay_db: SQNR in dB of the inputs that are stored in the artefact; None in old cards.
         layers: Error of each layer alone, in the order of the graph.
         evaluations: How many files were evaluated to satisfy ``max_drop``; 0 without ``max_drop``.
+        agreement_on: What an answer is: ``class`` (the largest output), ``class at each position``,
+            ``sign`` of each output, or ``side of 0.5`` for outputs between 0 and 1. None if there
+            is no agreement, and in old cards, where it is the largest along the last axis.
+        median_db: SQNR in dB of a typical input, see
+            :func:`lit_compress.artifact.fidelity.median_sqnr_db`; None in old cards, and if most
+            outputs are zero.
 
     Example:
-        >>> Fidelity(sqnr_db=30.5, agreement=0.99, n=64).evaluations
-        0
+        >>> print(Fidelity(sqnr_db=30.5, agreement=0.99, n=64).agreement_text)
+        the same class for 99.0% of 64 inputs
     """
 
     sqnr_db: float
-    agreement: float
+    agreement: float | None
     n: int
     replay_db: float | None = None
     layers: tuple[LayerFidelity, ...] = ()
     evaluations: int = 0
+    agreement_on: str | None = None
+    median_db: float | None = None
+
+    @property
+    def agreement_text(self) -> str:
+        """What the agreement is, in words, or why there is none."""
+        if self.agreement is None:
+            return "no agreement, as no label says that the outputs are classes"
+        share, kind = f"{self.agreement:.1%}", self.agreement_on or "class"
+        if kind == "class":
+            return f"the same class for {share} of {self.n} inputs"
+        if kind == "class at each position":
+            return f"the same class at {share} of the positions of {self.n} inputs"
+        return f"the same {kind} for {share} of the outputs of {self.n} inputs"
+
+
+@dataclass(frozen=True)
+class FloatWeight:
+    """A weight that is not int8 in a converted file.
+
+    Attributes:
+        name: Name of the layer that reads it.
+        share: Its share of all weights of the network, in [0, 1].
+        reason: Why it is float.
+
+    Example:
+        >>> FloatWeight("lstm", share=0.75, reason="lstm has no int8 form here").share
+        0.75
+    """
+
+    name: str
+    share: float
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -149,6 +189,9 @@ class Variant:
         fidelity: Distance to the float network; only for converted variants.
         epoch: Number of epochs that the weights were trained.
         note: What a reader must know to understand the figures.
+        int8_share: Share of the weights that are int8, in [0, 1]; only for converted variants.
+            Weights are the stored tensors of two and more dimensions.
+        float_weights: The weights that are not int8, largest first.
 
     Example:
         >>> dense = Variant("dense", parameters=1000, nonzero=1000)
@@ -167,6 +210,8 @@ class Variant:
     fidelity: Fidelity | None = None
     epoch: int | None = None
     note: str | None = None
+    int8_share: float | None = None
+    float_weights: tuple[FloatWeight, ...] = ()
 
 
 def variant_from_dict(data: Mapping[str, Any]) -> Variant:
@@ -182,6 +227,9 @@ def variant_from_dict(data: Mapping[str, Any]) -> Variant:
         fields["latency"] = _timing(latency)
     if fidelity := fields.get("fidelity"):
         fields["fidelity"] = _fidelity(fidelity)
+    fields["float_weights"] = tuple(
+        FloatWeight(**known_fields(FloatWeight, item)) for item in fields.get("float_weights", ())
+    )
     return Variant(**fields)
 
 

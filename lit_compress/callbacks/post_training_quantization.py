@@ -19,6 +19,7 @@ from lit_compress.artifact.read import MODEL
 from lit_compress.artifact.replay import REPLAY
 from lit_compress.callbacks._quantization.best_weights import check_best, load_best
 from lit_compress.callbacks._quantization.conversion import Conversion
+from lit_compress.callbacks._quantization.quality import say_float_weights
 from lit_compress.callbacks._quantization.settings import Mode, Settings
 from lit_compress.callbacks._report.variants import (
     empty_card,
@@ -36,7 +37,7 @@ from lit_compress.evaluation.loaders import validation_loaders
 from lit_compress.evaluation.metric import check_monitor
 from lit_compress.evaluation.run_view.copies import clone
 from lit_compress.evaluation.trainer_access import is_fast_dev_run
-from lit_compress.measure import file_bytes, onnx_counts
+from lit_compress.measure import file_bytes, int8_share, onnx_counts
 from lit_compress.pruning.channels.resize import UnprunedShapes
 from lit_compress.quantization.calibrate import Calibration
 
@@ -324,7 +325,10 @@ class PostTrainingQuantization(Callback):
                 metric=metric,
                 fidelity=fidelity,
                 epoch=epoch,
+                int8_share=int8_share(folder / MODEL),
+                float_weights=conversion.float_weights,
             )
+            say_float_weights(int8)
             inputs = list(network.signature.names)
             arguments = {
                 **self.arguments(),

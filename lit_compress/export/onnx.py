@@ -7,6 +7,7 @@ import logging
 import re
 import sysconfig
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from inspect import signature
@@ -18,6 +19,9 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from lit_compress.errors import ExportError
+from lit_compress.export.checks import check_determined, check_types
+from lit_compress.export.constants import fold_weights
+from lit_compress.export.functional import make_functional
 from lit_compress.export.idle_means import drop_idle_means
 from lit_compress.export.signature import INPUT, Batch, as_tuple, is_batched
 
@@ -37,11 +41,13 @@ def capture(network: nn.Module, example: Batch) -> ExportedProgram:
         example: Example input, a tensor or a tuple of tensors. The first axis is the batch.
 
     Returns:
-        The graph. Averages over a single pixel are removed from it.
+        The graph. It writes nothing in place, weights that are computed from others are constants,
+        and averages over a single pixel are removed.
 
     Raises:
         ExportError: If the forward cannot be captured (the message names the line and the reason),
-            or it does not return exactly one tensor.
+            does not return exactly one tensor, is random or depends on the rest of the batch in
+            eval mode, or has inputs or weights of a type that no file takes.
 
     Example:
         >>> import torch
@@ -49,9 +55,16 @@ def capture(network: nn.Module, example: Batch) -> ExportedProgram:
         >>> program.module()(torch.zeros(5, 3)).shape
         torch.Size([5, 2])
     """
+    check_types(network, as_tuple(example))
     inputs, shapes = _example_and_shapes(network, as_tuple(example))
     try:
-        with torch.no_grad(), _quiet("torch.fx.experimental.symbolic_shapes"):
+        with (
+            torch.no_grad(),
+            _quiet("torch.fx.experimental.symbolic_shapes"),
+            warnings.catch_warnings(),
+        ):
+            # Recurrent layers and the older weight_norm set their weights in each call.
+            warnings.filterwarnings("ignore", r"The tensor attributes? self\..*(_flat_|\.)weight")
             program = torch.export.export(network, inputs, dynamic_shapes=shapes)
     except Exception as error:  # torch.export raises any exception of the forward or its tracer
         raise ExportError(
@@ -60,6 +73,10 @@ def capture(network: nn.Module, example: Batch) -> ExportedProgram:
             "no .item()), or name the part to export by submodule"
         ) from error
     _check_outputs(program, network)
+    check_determined(program.graph_module.graph)
+    with _quiet("torch.fx.experimental.symbolic_shapes"):
+        program = make_functional(program)
+    fold_weights(program)
     drop_idle_means(program)
     return program
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
+from lit_compress.artifact.variant import FloatWeight
 from lit_compress.errors import CalibrationError
 from lit_compress.export.onnx import capture
 from lit_compress.export.signature import INPUT, Batch
 from lit_compress.quantization.calibrate import Calibration, WeightRange, calibrate
+from lit_compress.quantization.float_weights import float_weights
 from lit_compress.quantization.layer_noise import LayerNoise, layer_noise
 from lit_compress.quantization.pt2e import FixedQParamsObserver, prepare_pt2e
 from lit_compress.quantization.pt2e import convert as convert_prepared
@@ -20,6 +23,7 @@ from lit_compress.quantization.quantizer import OnnxQuantizer
 from lit_compress.quantization.rewrites.biases import round_biases, set_biases
 from lit_compress.quantization.rewrites.equalize import equalize
 from lit_compress.quantization.rewrites.norms import block_norm_folding
+from lit_compress.quantization.single_precision import in_single_precision
 from lit_compress.quantization.skip import select_layers
 
 
@@ -102,6 +106,7 @@ class Calibrated:
     ) -> None:
         network = copy.deepcopy(network).eval()
         _check_finite(network)
+        network = in_single_precision(network)
         self._program = capture(network, example)
         block_norm_folding(self._program)
         batches = tuple(batches)
@@ -138,6 +143,19 @@ class Calibrated:
         # torchao keeps the float weights, which nothing reads any more.
         _remove_unused_tensors(converted)
         return converted
+
+    def float_weights(
+        self, floats: Collection[str] = (), prefix: str = ""
+    ) -> tuple[FloatWeight, ...]:
+        """Return the weights that are not int8 after the conversion, largest first, and why.
+
+        Args:
+            floats: Names of the layers that stay in float. Default: none.
+            prefix: What names of layers begin with in the user's module.
+        """
+        graph = self._program.module(check_guards=False)
+        found = float_weights(graph, self._quantizer.names, self.layers, floats)
+        return tuple(replace(weight, name=prefix + weight.name) for weight in found)
 
     def noise(self, inputs: Batch) -> tuple[LayerNoise, ...]:
         """Measure the error of the outputs if a single layer is quantised, for each layer.

@@ -14,8 +14,11 @@ from lit_compress.quantization.pt2e import (
     PerChannelMinMaxObserver,
 )
 
-#: Smallest scale: keeps that of an all-zero tensor above 0, and int32 sums within their range.
-EPS = 2**-16
+#: Smallest scale: keeps that of an all-zero tensor above 0. It must not depend on the unit of the
+#: inputs (https://github.com/pytorch/pytorch/issues/90288): weights that take out a unit of 1e6 are
+#: about 1e-7. The product of two such scales is still a normal float32. A bias that would need
+#: more steps than int32 has gets a wider weight range, see ``rewrites/biases.py``.
+EPS = 2**-60
 #: Largest magnitude of a quantised weight. Processors without VNNI add two products of uint8
 #: activations and int8 weights in 16 bits (https://github.com/microsoft/onnxruntime/issues/14642);
 #: 2 * 255 * 64 fits, 2 * 255 * 127 does not.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import torch
+from torch import nn
 from torch.fx import Node
 
 aten = torch.ops.aten
@@ -22,7 +24,10 @@ WEIGHTED: dict[Any, int] = {
     aten.conv2d.padding: 0,
     aten.conv_transpose1d.default: 1,
     aten.conv_transpose2d.input: 1,
+    aten.conv3d.default: 0,
+    aten.conv3d.padding: 0,
     aten.linear.default: 0,
+    aten.matmul.default: 1,
 }
 #: Number of spatial dimensions of convolutions.
 IMAGE_DIMS: dict[Any, int] = {
@@ -30,6 +35,8 @@ IMAGE_DIMS: dict[Any, int] = {
     aten.conv2d.default: 2,
     aten.conv1d.padding: 1,
     aten.conv2d.padding: 2,
+    aten.conv3d.default: 3,
+    aten.conv3d.padding: 3,
     aten.conv_transpose1d.default: 1,
     aten.conv_transpose2d.input: 2,
 }
@@ -139,6 +146,22 @@ def is_float(node: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
+def has_weight(node: Node) -> bool:
+    """Tell whether a layer can be int8: its weight is a parameter or buffer, its input is float.
+
+    A product of matrices counts if its second factor is a parameter of two dimensions: with a
+    buffer it is mostly a fixed transform, such as that to the frequencies of a sound.
+    """
+    if not is_parameter(node.args[1]) or not is_float(node.args[0]):
+        return False
+    if node.target is not aten.matmul.default:
+        return True
+    weight: Any = node.args[1]
+    value = attrgetter(str(weight.target))(weight.graph.owning_module)
+    image = node.args[0].meta["val"]  # type: ignore[union-attr]
+    return isinstance(value, nn.Parameter) and value.dim() == 2 and image.dim() > 1
+
+
 def channel_dim(layer: Node, value: torch.Tensor) -> int:
     """Return the channel dimension of a layer's input or output.
 
@@ -173,11 +196,14 @@ def layer_names(nodes: Iterable[Node], inputs: Sequence[str]) -> dict[Node, str]
     counts: dict[str, int] = {}
     remaining_inputs = iter(inputs)
     for node in nodes:
+        if node.op == "get_attr":  # not a layer: its name may be that of the layer that reads it
+            names[node] = str(node.target)
+            continue
         if node.op == "placeholder":
             name = next(remaining_inputs, node.name)
         else:
             name = node.name if node.op != "call_function" else _weight_name(node)
-        name = name or f"{_module_path(node)}/{_operation(node)}".lstrip("/")
+        name = name or f"{_module_path(node)}/{operation_name(node)}".lstrip("/")
         counts[name] = counts.get(name, 0) + 1
         names[node] = name if counts[name] == 1 else f"{name}:{counts[name]}"
     return names
@@ -199,11 +225,13 @@ def _module_path(node: Node) -> str:
 
 
 def _unwrapped(name: str) -> str:
-    """Return a name without the prefix of the wrapper that the export may add."""
-    return "" if name == WRAPPED else name.removeprefix(f"{WRAPPED}.")
+    """Return a name without the prefixes of the wrappers that the export may add."""
+    while name == WRAPPED or name.startswith(f"{WRAPPED}."):
+        name = name[len(WRAPPED) + 1 :]
+    return name
 
 
-def _operation(node: Node) -> str:
+def operation_name(node: Node) -> str:
     """Return the plain name of an operation, such as ``add`` for ``aten.add_.Tensor``."""
     name = getattr(node.target, "__name__", str(node.target))
     return name.partition(".")[0].rstrip("_")

@@ -15,8 +15,8 @@ from lit_compress.quantization.operations import (
     CONCATENATIONS,
     RECTIFIERS,
     WEIGHTED,
+    has_weight,
     is_float,
-    is_parameter,
     layer_names,
     origin,
 )
@@ -74,7 +74,7 @@ class Placement:
     def _place(self, node: Node) -> None:
         target = node.target
         if target in WEIGHTED:
-            if is_parameter(node.args[1]) and is_float(node.args[0]):
+            if has_weight(node):
                 self._add_with_rectifier(node, node.args[0])
         elif target in COMBINATIONS:
             terms = node.args[:2]

@@ -6,10 +6,16 @@ from lit_compress.artifact.card import Card
 from lit_compress.artifact.variant import Metric, Timing, TimingRatio, Variant
 
 UNITS = ("B", "kB", "MB", "GB")
+#: Below this share of int8 weights, the first line says which weights are float, and why.
+LOW_INT8_SHARE = 0.9
+#: How many of them it names.
+NAMED = 5
 
 
 def card_table(card: Card) -> str:
     """Return a card as a table with a row per variant, followed by notes on the figures.
+
+    If less than nine tenths of the weights of a converted variant are int8, the first line says so.
 
     Args:
         card: The card.
@@ -27,16 +33,45 @@ def card_table(card: Card) -> str:
     metric = next((v.metric.name for v in card.variants if v.metric), "metric")
     compared = [ratio.over for v in card.variants if v.latency for ratio in v.latency.ratios]
     baselines = list(dict.fromkeys(compared))
+    converted = any(variant.int8_share is not None for variant in card.variants)
     head = ["variant", metric, "parameters", "non-zero", "MACs", "on disk"]
+    head += ["int8 weights"] * converted
     rows = [[*head, *(f"speed vs {over}" for over in baselines)]]
-    rows += [_row(variant, baselines) for variant in card.variants]
+    rows += [_row(variant, baselines, converted) for variant in card.variants]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [_line(row, widths) for row in rows]
     lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(lines + _notes(card))
+    first = [text for variant in card.variants if (text := float_weights_text(variant))]
+    return "\n".join(first + lines + _notes(card))
 
 
-def _row(variant: Variant, baselines: list[str]) -> list[str]:
+def float_weights_text(variant: Variant) -> str | None:
+    """Return which weights of a converted variant are float, and why, if many are.
+
+    Args:
+        variant: Any variant.
+
+    Returns:
+        One line; None if at least nine tenths of the weights are int8, or none was converted.
+
+    Example:
+        >>> from lit_compress.artifact.variant import FloatWeight
+        >>> lstm = FloatWeight("lstm", 0.5, "lstm has no int8 form here")
+        >>> print(float_weights_text(Variant("int8", 8, 8, int8_share=0.5, float_weights=(lstm,))))
+        int8: only 50% of the weights are int8; float are lstm (50%: lstm has no int8 form here)
+    """
+    share, weights = variant.int8_share, variant.float_weights
+    if share is None or share >= LOW_INT8_SHARE:
+        return None
+    names = [f"{w.name} ({w.share:.0%}: {w.reason})" for w in weights[:NAMED]]
+    if len(weights) > NAMED:
+        rest = sum(weight.share for weight in weights[NAMED:])
+        names.append(f"and {len(weights) - NAMED} more ({rest:.0%})")
+    text = f"{variant.name}: only {share:.0%} of the weights are int8"
+    return f"{text}; float are {', '.join(names)}" if names else text
+
+
+def _row(variant: Variant, baselines: list[str], converted: bool) -> list[str]:
     speeds = {ratio.over: ratio for ratio in variant.latency.ratios} if variant.latency else {}
     return [
         variant.name,
@@ -45,6 +80,7 @@ def _row(variant: Variant, baselines: list[str]) -> list[str]:
         f"{variant.nonzero:,}",
         "-" if variant.macs is None else f"{variant.macs / 1e6:.2f} M",
         "-" if variant.bytes is None else human_bytes(variant.bytes),
+        *(["-" if variant.int8_share is None else f"{variant.int8_share:.0%}"] * converted),
         *(_speed(speeds, over, variant.name) for over in baselines),
     ]
 
@@ -82,7 +118,7 @@ def _variant_notes(variant: Variant) -> list[str]:
     if fidelity := variant.fidelity:
         notes.append(
             f"{variant.name}: outputs at {fidelity.sqnr_db:.1f} dB SQNR against the float network, "
-            f"the same class for {fidelity.agreement:.2%} of {fidelity.n} images"
+            f"{fidelity.agreement_text}"
         )
     return notes
 

@@ -109,6 +109,16 @@ def test_files_that_cannot_be_loaded(tmp_path: Path) -> None:
 
 
 def test_an_input_type_that_is_not_known(tmp_path: Path) -> None:
-    path = write_model(tmp_path / "m.onnx", TensorProto.BOOL)
-    with pytest.raises(ArtifactError, match=r"has the type tensor\(bool\), which is not"):
+    path = write_model(tmp_path / "m.onnx", TensorProto.BFLOAT16)
+    with pytest.raises(ArtifactError, match=r"has the type tensor\(bfloat16\), which is not"):
         OnnxModel(path)
+
+
+@pytest.mark.parametrize("name", ["bool", "uint8", "uint16", "int8", "int16", "int64", "float16"])
+def test_masks_and_samples_are_inputs(tmp_path: Path, name: str) -> None:
+    """A padding mask ended in an error after all of the training; so did raw audio in int16."""
+    element = getattr(TensorProto, name.upper())
+    model = OnnxModel(write_model(tmp_path / "m.onnx", element))
+    assert str(model.input_dtype) == name
+    values = (np.arange(20).reshape(1, 1, 5, 4) % 3 > 0).astype(name)
+    np.testing.assert_allclose(model(values), convolved(values), rtol=1e-5, atol=1e-5)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lit_compress.artifact import Card, Fidelity, Metric, Timing, TimingRatio, Variant
+from lit_compress.artifact.variant import FloatWeight
 from lit_compress.report import card_table
 from lit_compress.report.table import human_bytes
 
@@ -65,7 +66,7 @@ dense     0.9123   2,236,682  2,236,000  6.31 M  9.12 MB               1        
 pruned    0.9050   2,236,682    223,668  6.31 M        -   no difference                1
 int8      0.9000   2,236,682    223,000       -    999 B           12.3x            2.50x
 pruned: zeros are stored
-int8: outputs at 31.2 dB SQNR against the float network, the same class for 98.77% of 512 images
+int8: outputs at 31.2 dB SQNR against the float network, the same class for 98.8% of 512 inputs
 val_acc: over 12,000 val images, each within 0.0050 (95 %)
 speed: batch 1, 2 thread(s), medians of 60 rounds in turn; 'no difference' where the 99% interval \
 contains 1
@@ -144,3 +145,25 @@ def test_bytes_can_be_read_back(count: int) -> None:
     number, unit = human_bytes(count).split()
     size = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9}[unit]
     assert abs(float(number) * size - count) <= 0.00501 * size
+
+
+def test_float_weights_are_the_first_line() -> None:
+    """Files without a single int8 weight were reported as int8."""
+    weights = tuple(FloatWeight(f"layer{i}", 0.125, "no int8 form") for i in range(7))
+    low = replace(INT8, int8_share=0.125, float_weights=weights)
+    lines = card_table(replace(CARD, variants=(DENSE, low))).splitlines()
+    assert lines[0].startswith("int8: only 12% of the weights are int8; float are layer0 (12%: no")
+    assert lines[0].endswith("layer4 (12%: no int8 form), and 2 more (25%)")
+    assert "on disk  int8 weights" in lines[1]
+    assert " 12%  " in lines[4]
+    high = replace(INT8, int8_share=0.95)
+    assert card_table(replace(CARD, variants=(DENSE, high))).startswith("variant")
+
+
+def test_no_agreement_has_its_reason() -> None:
+    regression = replace(INT8, fidelity=Fidelity(31.25, None, 512))
+    assert "no agreement, as no label says" in card_table(replace(CARD, variants=(regression,)))
+    pixels = Fidelity(31.25, 0.5, 512, agreement_on="class at each position")
+    assert pixels.agreement_text == "the same class at 50.0% of the positions of 512 inputs"
+    sign = Fidelity(31.25, 0.5, 512, agreement_on="sign")
+    assert sign.agreement_text == "the same sign for 50.0% of the outputs of 512 inputs"

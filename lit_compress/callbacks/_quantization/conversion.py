@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,19 +14,18 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
-from lit_compress.artifact import (
-    Fidelity,
-    LayerFidelity,
-    Metric,
-    OnnxModel,
-    agreement,
-    sqnr_db,
-    write_replay,
-)
+from lit_compress.artifact import Fidelity, LayerFidelity, Metric, OnnxModel, write_replay
+from lit_compress.artifact.answers import Answers
 from lit_compress.artifact.read import MODEL
 from lit_compress.artifact.replay import COUNT
 from lit_compress.artifact.runtime import CLASSES, SIZE
+from lit_compress.artifact.variant import FloatWeight
 from lit_compress.callbacks._quantization.pixels import Pixels, find_pixels
+from lit_compress.callbacks._quantization.quality import (
+    answers_of,
+    compare_outputs,
+    warn_if_far,
+)
 from lit_compress.callbacks._quantization.settings import Mode, Settings
 from lit_compress.errors import AccuracyError, InvalidArgumentError
 from lit_compress.evaluation.data_protocols import HasClasses
@@ -36,9 +36,6 @@ from lit_compress.evaluation.trainer_access import datamodule
 from lit_compress.export.signature import Batch, as_tuple, first_rows
 from lit_compress.quantization.search import SearchResult, candidates, fewest_floats
 from lit_compress.quantization.skip import select_layers
-
-#: Below this, a warning says which layer has the largest error.
-LOW_SQNR_DB = 15.0
 
 
 class Conversion:
@@ -79,6 +76,8 @@ class Conversion:
         self._pixels = find_pixels(trainer, network, settings)
         self._preprocess, self._raw = self._pixels.preprocess, self._pixels.inputs
         self._check_classes()
+        #: The weights that are not int8 in the file that was written.
+        self.float_weights: tuple[FloatWeight, ...] = ()
 
     @cached_property
     def _noise(self) -> Any:
@@ -229,23 +228,13 @@ class Conversion:
             LayerFidelity(self._prefix + r.name, r.weight_db, r.activation_db, r.name in floats)
             for r in self._noise
         )
-        quality = Fidelity(
-            sqnr_db(expected, found),
-            agreement(expected, found),
-            len(expected),
-            replay_db=sqnr_db(expected[:COUNT], kept),
-            layers=layers,
-            evaluations=evaluations,
-        )
-        if quality.sqnr_db < LOW_SQNR_DB:
-            worst = min(self._noise, key=lambda row: row.worst_db)
-            rank_zero_warn(
-                f"the outputs of the int8 file have only {quality.sqnr_db:.1f} dB of SQNR, and "
-                f"the same class as the float network for {quality.agreement:.1%} of {quality.n} "
-                f"images (the {worst.fault} of {self._prefix}{worst.name} has the largest error, "
-                f"{worst.worst_db:.1f} dB alone): check its metric before you use it"
-            )
-        return quality
+        quality = compare_outputs(expected, found, kept, self._answers(expected))
+        warn_if_far(quality, self._noise, self._prefix)
+        self.float_weights = self._calibrated.float_weights(floats, self._prefix)
+        return replace(quality, layers=layers, evaluations=evaluations)
+
+    def _answers(self, expected: np.ndarray) -> Answers | None:
+        return answers_of(self.trainer, expected, self.network.inputs)
 
     def _first(self) -> tuple[Tensor, ...]:
         """Return the inputs that are stored in the artefact, as the file takes them."""
@@ -254,7 +243,11 @@ class Conversion:
     def _expected(self) -> np.ndarray:
         """Return the outputs of the float network for all recorded inputs."""
         with torch.no_grad():
-            outputs = [self._captured(*as_tuple(batch)).numpy() for batch in self.network.inputs]
+            outputs = [
+                # A copy: a forward may write to its inputs.
+                self._captured(*(tensor.clone() for tensor in as_tuple(batch))).numpy()
+                for batch in self.network.inputs
+            ]
         return np.concatenate(outputs)
 
     def _calibration_inputs(self) -> tuple[Batch, ...]:

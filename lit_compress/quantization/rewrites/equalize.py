@@ -38,7 +38,12 @@ from lit_compress.quantization.rewrites.channel_ranges import Ranges, Seen
 LEAST = 1 / 64
 #: Shares of a difference, as powers, that may be moved into weights that read many channels.
 MOVES = (0.0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-TRANSPOSED = {aten.conv_transpose1d.default, aten.conv_transpose2d.input}
+#: Layers whose weight has the output channels along its second axis.
+TRANSPOSED = {
+    aten.conv_transpose1d.default,
+    aten.conv_transpose2d.input,
+    aten.matmul.default,
+}
 
 
 def equalize(

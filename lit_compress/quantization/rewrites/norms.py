@@ -1,8 +1,9 @@
-"""Prevent torchao from folding a batch norm into a layer that has other uses.
+"""Prevent torchao from folding a batch norm into a layer where it goes wrong.
 
 torchao folds a batch norm into the convolution or linear layer before it, even if the output or the
 weight of that layer is used elsewhere, which then gives wrong results
-(https://github.com/pytorch/ao/pull/2795 is the case of a shared weight).
+(https://github.com/pytorch/ao/pull/2795 is the case of a shared weight). Of a transposed
+convolution it takes the second axis of the weight for the channels, which with groups are fewer.
 """
 
 from __future__ import annotations
@@ -12,9 +13,13 @@ from torch.fx import Node
 
 from lit_compress.quantization.operations import NORMS, WEIGHTED, aten
 
+TRANSPOSED = {aten.conv_transpose1d.default, aten.conv_transpose2d.input}
+#: Position of a transposed convolution's number of groups among its arguments.
+GROUPS = 6
+
 
 def block_norm_folding(program: ExportedProgram) -> int:
-    """Insert a copy between a norm and its layer where the layer's output or weight has other uses.
+    """Insert a copy between a norm and its layer where the norm must not be folded.
 
     torchao does not fold a norm behind a copy.
 
@@ -50,10 +55,15 @@ def block_norm_folding(program: ExportedProgram) -> int:
 
 
 def _may_be_folded(norm: Node) -> bool:
-    """Tell whether a norm follows no layer with a weight, or a layer that is used only with it."""
+    """Tell whether a norm follows no layer with a weight, or a layer that is used only with it.
+
+    Grouped transposed convolutions are not folded.
+    """
     layer = norm.args[0]
     if not isinstance(layer, Node) or layer.target not in WEIGHTED:
         return True
+    if layer.target in TRANSPOSED and len(layer.args) > GROUPS and layer.args[GROUPS] != 1:
+        return False
     shared = [
         user for source in layer.args[1:3] if isinstance(source, Node) for user in source.users
     ]

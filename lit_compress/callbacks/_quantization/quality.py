@@ -1,0 +1,117 @@
+"""How close a written file is to the float network, and warnings if it is not close enough."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from lit_compress.artifact import Fidelity, Variant, agreement, sqnr_db
+from lit_compress.artifact.answers import Answers, find_answers
+from lit_compress.artifact.fidelity import median_sqnr_db
+from lit_compress.artifact.replay import COUNT
+from lit_compress.evaluation.data_protocols import HasClasses
+from lit_compress.evaluation.loaders import training_loaders, unmoved, validation_loaders
+from lit_compress.evaluation.trainer_access import datamodule
+from lit_compress.export.signature import Batch, as_tuple
+from lit_compress.quantization.float_weights import CHOSEN
+from lit_compress.quantization.layer_noise import LayerNoise
+from lit_compress.report.table import LOW_INT8_SHARE, float_weights_text
+
+#: Below these, a warning says which layer has the largest error.
+LOW_SQNR_DB = 15.0
+LOW_AGREEMENT = 0.9
+#: Number of batches whose labels are looked at.
+BATCHES = 4
+
+
+def answers_of(trainer: Trainer, outputs: np.ndarray, inputs: Sequence[Batch]) -> Answers | None:
+    """Find out from the labels of the run's data what a network answers.
+
+    Args:
+        trainer: The run, for its data.
+        outputs: Outputs of the float network.
+        inputs: Inputs of the network, as they were recorded.
+    """
+    data: object = datamodule(trainer)
+    classes = len(data.classes) if isinstance(data, HasClasses) else 0
+    loaders = (validation_loaders(trainer) or training_loaders(trainer))[:1]
+    with unmoved(loaders):
+        batches = [_arrays(batch) for loader in loaders for batch in islice(loader, BATCHES)]
+    alike = [batch for batch in batches if len(batch) == len(batches[0])]
+    joined = [_joined(arrays) for arrays in zip(*alike, strict=True)]
+    given = [tensor.numpy() for tensor in as_tuple(inputs[0])]
+    return find_answers(outputs, joined, given, classes)
+
+
+def _arrays(batch: Any) -> list[np.ndarray]:
+    leaves = [leaf for leaf in tree_leaves(batch) if isinstance(leaf, (Tensor, np.ndarray))]
+    return [leaf.detach().cpu().numpy() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+
+
+def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the arrays of several batches as one; those of another shape are left out."""
+    alike = [array for array in arrays if array.shape[1:] == arrays[0].shape[1:]]
+    return np.concatenate(alike) if arrays[0].ndim else arrays[0]
+
+
+def compare_outputs(
+    expected: np.ndarray, found: np.ndarray, kept: np.ndarray, answers: Answers | None
+) -> Fidelity:
+    """Return how close the outputs of a file are to those of the float network.
+
+    Args:
+        expected: Outputs of the float network.
+        found: Outputs of the file.
+        kept: Outputs of the file for the inputs that the artefact stores.
+        answers: How to read the answers; None if there are none.
+    """
+    return Fidelity(
+        sqnr_db(expected, found),
+        None if answers is None else agreement(expected, found, answers),
+        len(expected),
+        replay_db=sqnr_db(expected[:COUNT], kept),
+        agreement_on=None if answers is None else answers.kind,
+        median_db=median_sqnr_db(expected, found),
+    )
+
+
+def warn_if_far(quality: Fidelity, noise: Sequence[LayerNoise], prefix: str) -> None:
+    """Warn if the outputs of a file are far from those of the float network.
+
+    Args:
+        quality: How close they are.
+        noise: The error of each layer alone.
+        prefix: What the names of layers begin with in the user's module.
+    """
+    typical = quality.sqnr_db if quality.median_db is None else quality.median_db
+    same = 1.0 if quality.agreement is None else quality.agreement
+    if min(quality.sqnr_db, typical) >= LOW_SQNR_DB and same >= LOW_AGREEMENT:
+        return
+    worst = min(noise, key=lambda row: row.worst_db)
+    rank_zero_warn(
+        f"the outputs of the int8 file have {quality.sqnr_db:.1f} dB of SQNR ({typical:.1f} dB for "
+        f"a typical input) against the float network, and {quality.agreement_text} (the "
+        f"{worst.fault} of {prefix}{worst.name} has the largest error, {worst.worst_db:.1f} dB "
+        "alone): check its metric before you use it, and the data that it was calibrated with for "
+        "values far outside the others"
+    )
+
+
+def say_float_weights(variant: Variant) -> None:
+    """Say which weights are not int8, if they are more than a tenth.
+
+    It is a warning, except where the user chose the layers that are float.
+
+    Args:
+        variant: The converted variant.
+    """
+    if text := float_weights_text(variant):
+        others = sum(w.share for w in variant.float_weights if w.reason != CHOSEN)
+        (rank_zero_warn if others > 1 - LOW_INT8_SHARE else rank_zero_info)(text)

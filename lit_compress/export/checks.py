@@ -1,0 +1,122 @@
+"""Check that a captured graph gives the same outputs for the same inputs, row by row."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._ops import OpOverload
+from torch.fx import Graph, Node
+
+from lit_compress.errors import ExportError
+
+aten = torch.ops.aten
+
+TORCH = str(Path(torch.__file__).parent)
+#: Types of inputs that a file takes and numpy has.
+INPUT_TYPES = (
+    torch.float32,
+    torch.float64,
+    torch.float16,
+    torch.uint8,
+    torch.uint16,
+    torch.int8,
+    torch.int16,
+    torch.int32,
+    torch.int64,
+    torch.bool,
+)
+#: Types of weights that a file can be written with.
+WEIGHT_TYPES = (torch.float32, torch.float64, torch.float16)
+#: Names of arguments that switch the randomness of an operation off if they are false or zero.
+SWITCHES = ("train", "training", "dropout_p", "p", "dropout")
+
+
+def check_types(network: nn.Module, tensors: tuple[Tensor, ...]) -> None:
+    """Check the types of a network's weights and inputs.
+
+    Args:
+        network: The network.
+        tensors: Its inputs.
+
+    Raises:
+        ExportError: If a file cannot take or store a type; the message names the tensor.
+    """
+    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+        if tensor.is_floating_point() and tensor.dtype not in WEIGHT_TYPES:
+            raise ExportError(
+                f"{name} is {tensor.dtype}, which numpy does not have, so no file can be compared "
+                "with the network: train with precision 32-true, 16-mixed or bf16-mixed"
+            )
+    for index, tensor in enumerate(tensors):
+        if tensor.dtype not in INPUT_TYPES:
+            known = ", ".join(str(dtype).removeprefix("torch.") for dtype in INPUT_TYPES)
+            name = type(getattr(network, "wrapped", network)).__name__
+            raise ExportError(
+                f"input {index} of {name} is {tensor.dtype}, which a file cannot take (it takes "
+                f" {known}): convert it before the network is called, or name "
+                "another part by submodule"
+            )
+
+
+def check_determined(graph: Graph) -> None:
+    """Check that a graph is not random, and that no output depends on the rest of the batch.
+
+    Args:
+        graph: The captured graph, in eval mode.
+
+    Raises:
+        ExportError: If an operation is random, or a batch norm uses the statistics of each batch;
+            the message names the layer and the line.
+    """
+    for node in graph.nodes:
+        if node.op != "call_function" or not isinstance(node.target, OpOverload):
+            continue
+        if torch.Tag.nondeterministic_seeded in node.target.tags and _is_random(node):
+            raise ExportError(
+                f"{_place(node)} is random in eval mode too, so no file can give the network's "
+                "outputs: call F.dropout with training=self.training, let eval() reach the module, "
+                "or name a part without it by submodule"
+            )
+        if node.target is aten.batch_norm.default and node.args[5]:
+            raise ExportError(
+                f"{_place(node)} uses the statistics of each batch in eval mode, so the outputs "
+                "for an image depend on the other images: keep running statistics "
+                "(track_running_stats=True) and let eval() reach the module, use a GroupNorm, or "
+                "name a part without it by submodule"
+            )
+
+
+def _is_random(node: Node) -> bool:
+    """Tell whether an operation that can be random is."""
+    operation: Any = node.target
+    for index, argument in enumerate(operation._schema.arguments):
+        if argument.name not in SWITCHES:
+            continue
+        given = node.args[index] if index < len(node.args) else argument.default_value
+        if not node.kwargs.get(argument.name, given):
+            return False
+    return True
+
+
+def _place(node: Node) -> str:
+    """Return the operation, its module and the line of the user's code."""
+    name = getattr(node.target, "__name__", str(node.target)).partition(".")[0].rstrip("_")
+    stack = [entry[0] for entry in (node.meta.get("nn_module_stack") or {}).values()]
+    path = stack[-1].removeprefix("wrapped").lstrip(".") if stack else ""
+    place = f"{name} in {path}" if path else name
+    line = _user_line(node.meta.get("stack_trace") or "")
+    return f"{place} ({line})" if line else place
+
+
+def _user_line(stack: str) -> str:
+    """Return the innermost line outside torch, with its file and number; empty if there is none."""
+    found = ""
+    frames = re.findall(r'File "([^"]+)", line (\d+), in .*\n\s*(.*)', stack)
+    for file, number, code in frames:
+        if not file.startswith(TORCH):
+            found = f"`{code}`, {Path(file).name}:{number}"
+    return found
