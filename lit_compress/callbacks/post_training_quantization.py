@@ -65,8 +65,8 @@ class PostTrainingQuantization(Callback):
             one with the largest error first, until the written file keeps the metric.
         on_drop: What to do if no file keeps it: stop with an ``error`` and write nothing, or
             ``warn`` and write the file with the smallest drop.
-        mode: Whether more of ``monitor`` is better (``max``) or less (``min``); ``auto`` decides by
-            its name.
+        mode: Whether more of ``monitor`` is better (``max``) or less (``min``); ``auto`` tells it
+            by the name or by the torchmetrics object that is logged, and otherwise asks.
         skip: Layers that stay in float: ``first``, ``last``, and globs of the names on the card.
         calibration_batches: Number of random batches from which the ranges of activations are
             computed. Small networks need some thousand images.
@@ -250,6 +250,8 @@ class PostTrainingQuantization(Callback):
         """Do all that the end of the fit does, on a few batches and without an artefact."""
         start, batches = time.monotonic(), min(FEW, self.settings.calibration_batches)
         settings = replace(self.settings, calibration_batches=batches, max_drop=None)
+        if self.settings.max_drop is not None:
+            self.settings.rises(trainer, copy)
         network = settings.network(trainer, copy)
         warn_of_other_weights(copy, network)
         conversion = Conversion(trainer, copy, network, settings)

@@ -15,9 +15,8 @@ from lit_compress.artifact import Metric
 from lit_compress.attributes import replaced_attributes
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.evaluation.validate import Position, validate
+from lit_compress.measure.metric_names import higher_is_better
 
-#: Parts of a metric's name that say that less of it is better.
-LOSSES = ("loss", "err", "mse", "mae", "perplex")
 #: Quantile of the normal distribution for a two-sided interval of 95 %.
 Z_95 = 1.959964
 
@@ -123,14 +122,31 @@ def check_monitor(monitor: str, metrics: Iterable[str]) -> None:
         )
 
 
-def lower_is_better(name: str) -> bool:
-    """Tell by a metric's name whether less of it is better.
+def metric_rises(
+    trainer: Trainer, module: LightningModule, loaders: list[Any], monitor: str
+) -> bool:
+    """Tell whether more of a metric is better: by its name, or by the metric object that is logged.
 
-    Example:
-        >>> lower_is_better("val_loss"), lower_is_better("val_acc")
-        (True, False)
+    Args:
+        trainer: The run in progress.
+        module: A copy of the user's module.
+        loaders: Loaders to validate on, if the name does not say it.
+        monitor: Key that the module's ``validation_step`` logs.
+
+    Raises:
+        InvalidArgumentError: If neither says it.
     """
-    return any(word in name.lower() for word in LOSSES)
+    rises = higher_is_better(monitor)
+    if rises is None and loaders:
+        at = Position()
+        validate(trainer, module, loaders, 1, position=at)
+        rises = at.higher_is_better.get(monitor)
+    if rises is None:
+        raise InvalidArgumentError(
+            f"mode: auto cannot tell whether more or less of {monitor} is better: set mode: max if "
+            "more is better, mode: min if less is"
+        )
+    return rises
 
 
 def accuracy_interval(name: str, value: float, n: int) -> tuple[float, float] | None:

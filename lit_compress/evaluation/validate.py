@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -26,10 +26,13 @@ class Position:
     Attributes:
         loader: Number of the loader.
         batch: How many batches were begun, over all loaders.
+        higher_is_better: After validation, what the logged metric objects of torchmetrics say, by
+            key.
     """
 
     loader: int = 0
     batch: int = 0
+    higher_is_better: dict[str, bool] = field(default_factory=dict)
 
 
 class _Loop(_EvaluationLoop):
@@ -111,9 +114,21 @@ def _run(
         loop.limit(trainer.limit_val_batches if limit is None else limit)
         with attached(module, view):
             loop.run()
+        position.higher_is_better |= _directions(loop._results)
         loop.teardown()
     found = view._logger_connector.callback_metrics
     return {name: float(value) for name, value in found.items()}
+
+
+def _directions(results: Any) -> dict[str, bool]:
+    """Return by key whether more is better, where a metric object of torchmetrics was logged."""
+    found = {}
+    for result in results.values():
+        higher = getattr(result.value, "higher_is_better", None)
+        if isinstance(higher, bool):
+            name, loader = result.meta.name, result.meta.dataloader_idx
+            found[name if loader is None else f"{name}/dataloader_idx_{loader}"] = higher
+    return found
 
 
 def _first_training_metrics(trainer: Trainer) -> dict[str, Any]:

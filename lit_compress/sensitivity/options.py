@@ -28,7 +28,7 @@ class ScanOptions:
         tolerance: Largest drop of the metric at which a ratio is accepted, at least 0.
         monitor: Key that ``validation_step`` logs; None takes the first that looks like a metric.
         mode: ``max`` if a larger metric is better, ``min`` if a smaller one is, ``auto`` to tell by
-            its name.
+            its name, and to ask if the name does not say it.
         images: Number of validation examples to measure on, at least 1; None takes all.
         include: Patterns of the layers to try.
         exclude: Patterns of the layers not to try.

@@ -22,8 +22,9 @@ from tqdm import tqdm
 from lit_compress.errors import InvalidArgumentError, ScanError
 from lit_compress.evaluation.example_inputs import find_example_inputs
 from lit_compress.evaluation.loaders import validation_loaders
-from lit_compress.evaluation.metric import check_monitor, lower_is_better
+from lit_compress.evaluation.metric import check_monitor
 from lit_compress.evaluation.run_view.copies import clone
+from lit_compress.measure.metric_names import higher_is_better
 from lit_compress.pruning.importance import importance_of, refuse_nan
 from lit_compress.pruning.rules.files import write_rules
 from lit_compress.sensitivity import figure
@@ -190,8 +191,13 @@ class MetricDrop:
 
     def __init__(self, monitor: str, options: ScanOptions, baseline: float) -> None:
         self.monitor = monitor
-        lower = lower_is_better(monitor)
-        self.sign = -1 if options.mode == "min" or (options.mode == "auto" and lower) else 1
+        rises = higher_is_better(monitor) if options.mode == "auto" else options.mode == "max"
+        if rises is None:
+            raise InvalidArgumentError(
+                f"mode: auto cannot tell whether more or less of {monitor} is better: set mode: "
+                "max if more is better, mode: min if less is"
+            )
+        self.sign = 1 if rises else -1
         self.baseline = baseline
         self.limit = baseline - self.sign * options.tolerance
 

@@ -26,12 +26,12 @@ from lit_compress.callbacks._quantization.quality import (
     compare_outputs,
     warn_if_far,
 )
-from lit_compress.callbacks._quantization.settings import Mode, Settings
+from lit_compress.callbacks._quantization.settings import Settings
 from lit_compress.errors import AccuracyError, InvalidArgumentError
 from lit_compress.evaluation.data_protocols import HasClasses
 from lit_compress.evaluation.export_target import ExportTarget, find_export_target
 from lit_compress.evaluation.loaders import validation_loaders
-from lit_compress.evaluation.metric import lower_is_better, measure_metric
+from lit_compress.evaluation.metric import measure_metric
 from lit_compress.evaluation.trainer_access import datamodule
 from lit_compress.export.signature import Batch, as_tuple, first_rows
 from lit_compress.quantization.search import SearchResult, candidates, fewest_floats
@@ -132,12 +132,13 @@ class Conversion:
         self, path: Path, reference: Metric, allowed: float
     ) -> tuple[Metric | None, Fidelity]:
         calibrated, metrics = self._calibrated, dict[int, Metric | None]()
+        rises = self.settings.rises(self.trainer, self.copy)
         sets = candidates(self._noise, calibrated.readers, calibrated.weighted, self._skipped)
 
         def drop(count: int) -> float:
             self._export(_numbered(path, count), sets[count])
             metrics[count] = metric = self._metric(_numbered(path, count))
-            lost = float("inf") if metric is None else _lost(reference, metric, self.settings.mode)
+            lost = float("inf") if metric is None else _lost(reference, metric, rises)
             rank_zero_info(
                 f"{self.settings.monitor} drops by {lost:.4f} with {len(sets[count])} of "
                 f"{len(calibrated.layers)} layers in float"
@@ -268,6 +269,5 @@ def _numbered(path: Path, count: int) -> Path:
     return path.with_name(f".{path.stem}-{count}{path.suffix}")
 
 
-def _lost(reference: Metric, metric: Metric, mode: Mode) -> float:
-    rising = mode == "max" or (mode == "auto" and not lower_is_better(reference.name))
-    return (reference.value - metric.value) * (1 if rising else -1)
+def _lost(reference: Metric, metric: Metric, rises: bool) -> float:
+    return (reference.value - metric.value) * (1 if rises else -1)

@@ -9,6 +9,8 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.evaluation.export_target import ExportTarget, find_export_target
+from lit_compress.evaluation.loaders import validation_loaders
+from lit_compress.evaluation.metric import metric_rises
 from lit_compress.quantization.calibrate import Calibration, WeightRange
 
 Mode = Literal["auto", "max", "min"]
@@ -76,6 +78,21 @@ class Settings:
         return find_export_target(
             trainer, copy, self.submodule, self.calibration_batches, self.seed
         )
+
+    def rises(self, trainer: Trainer, copy: LightningModule) -> bool:
+        """Tell whether more of the monitored metric is better.
+
+        Args:
+            trainer: The run.
+            copy: A copy of the user's module.
+
+        Raises:
+            InvalidArgumentError: If ``mode`` is ``auto``, and neither the name of the metric nor
+                its object says it.
+        """
+        if self.mode != "auto":
+            return self.mode == "max"
+        return metric_rises(trainer, copy, validation_loaders(trainer), self.monitor or "")
 
 
 def _check_normalization(settings: Settings) -> None:
