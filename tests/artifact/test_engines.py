@@ -1,4 +1,8 @@
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,3 +61,41 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"none")
     with pytest.raises(ArtifactError, match="cannot load"):
         open_engine(tmp_path / "m.onnx", "onnxruntime", 1)
+
+
+class Openvino:
+    """As much of OpenVINO as is used: its requests write all outputs into the same memory."""
+
+    def __init__(self) -> None:
+        self.options: dict[str, Any] = {}
+        self.memory = np.zeros((2, 3), np.float32)
+
+    def compile_model(self, path: str, device: str, options: dict[str, Any]) -> Any:
+        self.options = options
+        return SimpleNamespace(create_infer_request=lambda: self)
+
+    def infer(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        self.memory[:] = sum(arrays)
+        return [self.memory]
+
+
+@pytest.fixture
+def openvino(monkeypatch: pytest.MonkeyPatch) -> Openvino:
+    stand_in = Openvino()
+    module = ModuleType("openvino")
+    module.__spec__ = ModuleSpec("openvino", None)
+    module.Core = lambda: stand_in  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "openvino", module)
+    return stand_in
+
+
+def test_outputs_of_openvino_are_the_callers_own(tmp_path: Path, openvino: Openvino) -> None:
+    """The next call would write into them; this is tried where OpenVINO is not installed too."""
+    engine = open_engine(write_sum(tmp_path / "m.onnx"), "openvino", 2)
+    first, second = engine.run([A, B]), engine.run([A, A])
+    np.testing.assert_array_equal(first, A + 1)
+    np.testing.assert_array_equal(second, A + A)
+    assert openvino.options["INFERENCE_NUM_THREADS"] == "2"
+    assert openvino.options["INFERENCE_PRECISION_HINT"] == "f32"
+    open_engine(tmp_path / "m.onnx", "openvino", 0)
+    assert "INFERENCE_NUM_THREADS" not in openvino.options

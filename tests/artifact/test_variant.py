@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from typing import Any
 
 from lit_compress.artifact import Fidelity, LayerFidelity, Metric, Timing, TimingRatio, Variant
 from lit_compress.artifact.variant import variant_from_dict
@@ -40,3 +41,17 @@ def test_optional_properties_may_be_missing() -> None:
     assert read.latency is not None
     assert read.fidelity is not None
     assert (read.latency.ratios, read.fidelity.layers, read.note) == ((), (), None)
+
+
+def extended(data: Any) -> Any:
+    """Return plain values with one more property in each object."""
+    if isinstance(data, list):
+        return [extended(item) for item in data]
+    if isinstance(data, dict):
+        return {key: extended(value) for key, value in data.items()} | {"from_the_future": 1}
+    return data
+
+
+def test_properties_of_a_newer_format_are_passed_over() -> None:
+    """A newer version may write more of a variant, and its card is read all the same."""
+    assert variant_from_dict(extended(json.loads(json.dumps(asdict(FULL))))) == FULL

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 
 from lit_compress.errors import CalibrationError
 from lit_compress.quantization import calibrate
@@ -33,3 +33,19 @@ def test_every_batch_is_run_and_counted() -> None:
 def test_batches_that_would_give_a_wrong_scale_are_refused(batches: list, message: str) -> None:
     with pytest.raises(CalibrationError, match=message):
         calibrate(Seen(), batches)
+
+
+class Determinant(nn.Module):
+    """The sign of a determinant, and the logarithm of its size, which is infinite for zero."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        sign, logarithm = torch.linalg.slogdet(x)
+        return sign * logarithm
+
+
+def test_the_layer_that_gives_infinity_in_one_of_its_results_is_named() -> None:
+    """The operation behind it, which takes that result, was."""
+    graph = fx.symbolic_trace(Determinant())
+    names = [node.name for node in graph.graph.nodes]
+    with pytest.raises(CalibrationError, match="layer volume gives NaN or infinity"):
+        calibrate(graph, [torch.zeros(2, 3, 3)], {names[1]: "volume"})

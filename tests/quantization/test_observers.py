@@ -58,3 +58,10 @@ def test_weights_have_a_scale_a_channel(weight_range: str, largest: int, axis: i
     expected = weight.abs().movedim(axis, 0).flatten(1).amax(1) / largest
     torch.testing.assert_close(scale, expected)
     assert not zero_points.any()
+
+
+@pytest.mark.parametrize(("count", "largest"), [(4, 1), (20, 10)])
+def test_percentile_leaves_out_5_of_100_000_values_at_each_end(count: int, largest: int) -> None:
+    """4 values at 10 are left out; 20 are too many to be."""
+    values = torch.cat([torch.linspace(0, 1, 100_000 - count), torch.full((count,), 10.0)])
+    assert seen("percentile", values)[0] * 255 == pytest.approx(largest, abs=0.02)

@@ -219,6 +219,21 @@ def test_branch_on_a_small_width_freezes(x: Tensor) -> None:
     assert not exact(Net(forward, **ends()), x).channels
 
 
+def test_a_line_that_fails_in_one_call_may_be_right_in_the_next(x: Tensor) -> None:
+    """A second line that failed froze what else goes through it, as if it had failed before."""
+
+    def viewed(x: Tensor, width: int) -> Tensor:
+        return x.view(-1, width, 6, 6)
+
+    def forward(s: Net, x: Tensor) -> Tensor:
+        first = s.a(x).view(-1, 16, 6, 6)
+        return s.h(first) + s.i(viewed(s.b(x), 16)) + s.j(viewed(s.c(x), s.c.weight.shape[0]))
+
+    layers = {name: nn.Conv2d(3, 16, 3) for name in "bc"} | {name: head(16) for name in "ij"}
+    graph = exact(Net(forward, **ends(**layers)), x)
+    assert [group.name for group in graph.groups] == ["c"]
+
+
 def test_squeeze_keeps_two_channels(x: Tensor) -> None:
     # with one left, squeeze() dropped the channel dimension
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1))

@@ -1,8 +1,8 @@
 import torch
 from torch import Tensor, nn
 
-from lit_compress.pruning.channels.build import UNUSED, build
-from lit_compress.pruning.channels.graph import ChannelGraph, Key
+from lit_compress.pruning.channels.build import UNSEEN, UNUSED, build
+from lit_compress.pruning.channels.graph import ChannelGraph, Frozen, Key
 from lit_compress.pruning.channels.labels import Reason
 from lit_compress.pruning.channels.operations import HANDLERS, unknown
 from lit_compress.pruning.channels.trace import Trace
@@ -73,3 +73,28 @@ def test_closed_tensors_stay_for_the_reason_given() -> None:
     graph = graph_of(Dead(), {("one.weight", 0): why})
     assert not graph.groups
     assert {f.reason for f in graph.frozen if f.tensor == "one.weight"} == {why}
+
+
+def test_a_weight_that_no_call_uses_has_all_its_filters_frozen() -> None:
+    """They are counted along dimension 0, where filters are."""
+    model = Dead()
+    model.idle = nn.Conv2d(3, 5, 1)
+    found = [frozen for frozen in graph_of(model).frozen if frozen.tensor == "idle.weight"]
+    assert found == [Frozen("idle.weight", 0, (0, 1, 2, 3, 4), UNSEEN)]
+
+
+class Parts(nn.Module):
+    """The last three channels of its first layer are added to its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.side, self.out = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 5, 1), nn.Conv2d(8, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.one(x) + torch.cat((self.side(x), x), 1))
+
+
+def test_the_filters_that_stay_are_those_with_the_reason() -> None:
+    """Five filters can go, and three cannot."""
+    (frozen,) = (frozen for frozen in graph_of(Parts()).frozen if frozen.tensor == "one.weight")
+    assert (frozen.dim, frozen.indices) == (0, (5, 6, 7))

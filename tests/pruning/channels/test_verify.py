@@ -99,3 +99,23 @@ def test_results_agree_within_the_rounding_of_their_type(
     one: Tensor, other: Tensor, agree: bool
 ) -> None:
     assert _close(one, other) is agree
+
+
+class Product(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.weight = nn.Linear(3, 6), nn.Parameter(torch.randn(6, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.first(x) @ self.weight
+
+
+@torch.no_grad()
+def test_a_product_with_a_bare_weight_reads_zeros_too() -> None:
+    """Such a call has two arguments, and a convolution has more."""
+    model, x = Product(), torch.randn(4, 3)
+    graph = analyse(model, x)
+    assert len(graph.channels) == 6
+    with ZeroedInputs(model, graph, make_plan(graph, graph.channels[:2])):
+        found = model(x)
+    torch.testing.assert_close(found, model.first(x)[:, 2:] @ model.weight[2:])

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lit_compress.errors import RuleError
-from lit_compress.pruning.rules.files import read_rules, write_rules
+from lit_compress.pruning.rules.files import LARGEST, read_rules, write_rules
 from lit_compress.pruning.rules.rule import Rule
 
 once = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -141,3 +141,13 @@ def test_what_no_line_can_say_is_refused(tmp_path: Path, rule: Rule, why: str) -
 def test_skip_is_a_line_that_prunes_nothing(tmp_path: Path) -> None:
     path = write_rules([Rule("a", None, "")], tmp_path / "net.rule")
     assert path.read_text() == "a,0.0,abs,\n"
+
+
+def test_a_file_of_a_mebibyte_is_read_and_a_larger_one_is_not(tmp_path: Path) -> None:
+    """Whatever is larger is some other file, such as a checkpoint."""
+    path, line = tmp_path / "net.rule", b"a,0.5,abs,\n#"
+    path.write_bytes(line.ljust(LARGEST, b"x"))
+    assert len(read_rules(path)) == 1
+    path.write_bytes(line.ljust(LARGEST + 1, b"x"))
+    with pytest.raises(RuleError, match="larger than 1048576 bytes, so it is not a rule file"):
+        read_rules(path)

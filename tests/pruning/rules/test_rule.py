@@ -161,3 +161,12 @@ def test_granularity_without_one_stated() -> None:
         "filter",
         "filter",
     ]
+
+
+def test_a_line_that_names_what_is_neither_layer_nor_norm_is_an_error() -> None:
+    """A line for a table of words would prune nothing, and nobody would know."""
+    net = nn.Sequential()
+    net.words, net.head = nn.Embedding(5, 4), nn.Linear(4, 2)
+    line = Rule("words.weight", HALF, "f:1", "element", "abs", (), True)
+    with pytest.raises(RuleError, match=r"^f:1: the pattern 'words\.weight' matches no"):
+        assign(net, [line])

@@ -46,6 +46,7 @@ BAD = {
     ",0.5,abs,": (1, "got an empty name"),
     "a,much,abs,": (1, r"ratio must be a number in \[0, 1\], got 'much'"),
     "a,,abs,": (1, "got ''"),
+    f"a,{'9x' * 40},abs,": (1, f"got '{'9x' * 20}'"),
     "a,0.5;,abs,": (1, "got ''"),
     "a,nan,abs,": (1, "got 'nan'"),
     "a,0.5;NaN,abs,": (1, "got 'NaN'"),

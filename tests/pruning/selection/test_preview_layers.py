@@ -115,3 +115,10 @@ def test_a_layer_that_is_left_alone_gives_that_reason_first() -> None:
 def test_a_network_that_is_one_layer() -> None:
     found = look(nn.Linear(3, 2), torch.randn(1, 3))
     assert [(layer.name, layer.kept) for layer in found.layers] == [("", 2)]
+
+
+def test_a_layer_that_filters_the_images_channel_by_channel_is_no_computed_one() -> None:
+    """Its channels are those of the images: it makes none, and its weight is its own."""
+    net = nn.Sequential(nn.Conv2d(3, 3, 3, groups=3), nn.Conv2d(3, 6, 1), nn.Conv2d(6, 2, 1))
+    found = layers(look(net, torch.randn(1, 3, 4, 4)))
+    assert found["0"] == LayerPreview("0", 3, 3)

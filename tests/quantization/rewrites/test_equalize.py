@@ -100,6 +100,19 @@ def test_filters_of_single_channels_take_all_of_the_difference() -> None:
     assert largest.max() / largest.min() <= 1.01
 
 
+def test_channels_of_a_signal_are_followed_through_a_pool() -> None:
+    """A pool of one dimension ended the whole of it, and no channel was scaled."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv1d(3, 8, 1), nn.ReLU(), nn.AvgPool1d(2), nn.Conv1d(8, 4, 1))
+    uneven(network[0].weight)
+    signals = torch.randn(8, 3, 6)
+    graph = captured(network, signals[:2])
+    with torch.no_grad():
+        before = graph(signals)
+        assert equalize(graph, [signals]) >= 6
+        torch.testing.assert_close(graph(signals), before)
+
+
 class Joined(nn.Module):
     """Two layers side by side, one 32 times as small, and filters of single channels."""
 
@@ -193,11 +206,38 @@ class Averaged(nn.Module):
         return out
 
 
+class Centred(nn.Module):
+    """A convolution that another reads, and a mean over its channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.head = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.one(x)
+        out: Tensor = self.head(x) - x.mean(1, keepdim=True)
+        return out
+
+
+class Smoothed(nn.Module):
+    """A pool over features: it takes rows of features for one image without a batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.pool, self.head = nn.Linear(3, 4), nn.MaxPool1d(3, 1, 1), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.pool(self.one(x.mean((2, 3)))))
+        return out
+
+
 @pytest.mark.parametrize(
     "network",
     [
         Added(),
         Averaged(),
+        Centred(),
+        Smoothed(),
         Twice(),
         nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sigmoid(), nn.Conv2d(4, 4, 1)),
         nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU6(), nn.Conv2d(4, 4, 1)),
@@ -212,7 +252,7 @@ class Averaged(nn.Module):
 )
 def test_what_lets_no_factor_pass_is_left_alone(network: nn.Module) -> None:
     for module in network.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
             uneven(module.weight)
     images = torch.randn(4, 3, 5, 5)
     graph = captured(network, images[:2])

@@ -71,3 +71,16 @@ def test_value_that_goes_to_python_freezes(between: Check) -> None:
 
 def test_result_of_one_network_that_is_added_to_an_input_stays(between: Check) -> None:
     assert not between(lambda s, x: x + torch.ones(2, 8, 4, 4)).channels
+
+
+def test_channels_that_stay_give_the_first_line_that_keeps_them(between: Check) -> None:
+    """The first channel of all is tied and frozen like the others."""
+
+    def operation(s: nn.Module, x: Tensor) -> Tensor:
+        none = torch.zeros(2, 3, 4, 4, dtype=x.dtype)
+        both = torch.cat([x, none], 1) + torch.cat([none, s.layer(x)], 1)
+        return both + s.wide(x)
+
+    graph = between(operation, layer=nn.Conv2d(8, 8, 1), wide=nn.Conv2d(8, 11, 1))
+    (frozen,) = (frozen for frozen in graph.frozen if frozen.tensor == "wide.weight")
+    assert frozen.indices == (0, 1, 2, 8, 9, 10)

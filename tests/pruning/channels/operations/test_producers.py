@@ -76,3 +76,22 @@ def test_weight_used_twice_ties_its_filters(between: Check) -> None:
 
 def test_product_of_activations_freezes(between: Check) -> None:
     assert not between(lambda s, x: x.flatten(2) @ x.flatten(2).transpose(1, 2)).channels
+
+
+@pytest.mark.parametrize(
+    ("layer", "positions"),
+    [
+        (nn.Conv2d(8, 6, 3), 4),
+        (nn.Conv2d(8, 8, 3, groups=8), 4),
+        (nn.ConvTranspose2d(8, 6, 2, 2), 16),
+        (nn.Linear(4, 6), 32),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_positions_are_where_a_weight_is_applied_in_one_image(
+    layer: nn.Module, positions: int
+) -> None:
+    """Of an image of 4 x 4: outputs of a convolution, inputs of a transposed one, and rows."""
+    net = nn.Sequential(nn.Conv2d(3, 8, 1), layer)
+    found = analyse(net, torch.randn(2, 3, 4, 4)).positions
+    assert found == {"0.weight": 16, "1.weight": positions}

@@ -51,3 +51,14 @@ def test_channels_freeze(between: Check, operation: Operation) -> None:
 
 def test_gated_unit_ties_its_halves(between: Check) -> None:
     assert len(between(lambda s, x: F.glu(x, 1)).channels) == 4
+
+
+def test_gated_unit_takes_the_last_dimension_where_none_is_given(between: Check) -> None:
+    """The halves of the last dimension are tied, not those of the one before it."""
+    assert len(between(lambda s, x: torch.ops.aten.glu(x.movedim(1, -1))).channels) == 4
+
+
+def test_mean_over_an_empty_list_of_dimensions_is_one_over_all_and_named(between: Check) -> None:
+    """If it were let pass, only a trial would find it, which cannot say where."""
+    graph = between(lambda s, x: x - x.mean(dim=[]))
+    assert {f.reason.op for f in graph.frozen if f.tensor == "first.weight"} == {"mean"}
