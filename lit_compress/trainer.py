@@ -144,7 +144,7 @@ class Trainer(pl.Trainer):
             max_drop: Largest drop of ``monitor`` that is accepted. Default: the callback's setting,
                 or any drop.
             opset: Version of the ONNX operations in the file, 18 to 23. Default: the callback's.
-            dirpath: The artefact folder. Default: ``artifact`` in the log folder.
+            dirpath: The artefact folder. Default: ``artifact`` in the run's folder.
 
         Returns:
             The artefact folder.

@@ -31,7 +31,7 @@ from lit_compress.callbacks._run.supported import check_run
 from lit_compress.checkpoints.folder import artifact_dir, is_artifact, release, trained_weights
 from lit_compress.checkpoints.loading_line import artifact_line
 from lit_compress.checkpoints.saved_weights import WEIGHTS, save_weights
-from lit_compress.errors import InvalidArgumentError
+from lit_compress.errors import InvalidArgumentError, LitCompressError
 from lit_compress.evaluation.export_target import warn_of_other_weights
 from lit_compress.evaluation.loaders import validation_loaders
 from lit_compress.evaluation.metric import check_monitor
@@ -58,7 +58,8 @@ class PostTrainingQuantization(Callback):
             float network and on the file. Default: only the outputs are compared.
         weights: Convert the ``last`` weights, or those of the ``best`` checkpoint that
             ModelCheckpoint kept since the pruning target was reached.
-        dirpath: The artefact folder. Default: ``artifact`` in the run's log folder.
+        dirpath: The artefact folder. Default: ``artifact`` in the run's folder,
+            where its checkpoints are too; a further run in that folder makes ``artifact-v1``.
         submodule: Name of the module to export, such as ``model``. Default: the LightningModule's
             own forward.
         max_drop: How much of ``monitor`` the file may lose, such as 0.01. Layers stay in float, the
@@ -269,31 +270,39 @@ class PostTrainingQuantization(Callback):
             self.path = self._earlier
             rank_zero_info(f"nothing was trained: the artefact {self._target} stays as it is")
             return
-        copy, epoch = clone(trainer, pl_module), trainer.current_epoch
-        best = load_best(trainer, copy) if self.weights == "best" else None
-        self._converted = "last" if best is None else "best"
-        before, epoch = unpruned_shapes(trainer), epoch if best is None else best
+        copy, before = clone(trainer, pl_module), unpruned_shapes(trainer)
         if is_fast_dev_run(trainer):
-            with tempfile.TemporaryDirectory() as folder, isolate_rng():
-                self._write(trainer, copy, Path(folder) / "artifact", before, epoch)
+            with tempfile.TemporaryDirectory() as folder:
+                self._convert(trainer, copy, Path(folder) / "artifact", before)
             rank_zero_info("fast_dev_run: the int8 artefact was written, checked and deleted")
             return
         try:
-            with isolate_rng():
-                self._write(trainer, copy, self._target, before, epoch)
+            self._convert(trainer, copy, self._target, before)
+        except LitCompressError as error:
+            raise type(error)(f"{error}. {self._kept_weights(copy, before)}") from error
         except Exception:
-            self._keep_trained(copy, before)
+            rank_zero_warn(self._kept_weights(copy, before))
             raise
         self.path, self.written = self._target, True
         rank_zero_info(f"int8 artefact written to {self.path}; {artifact_line(copy, self.path)}")
 
-    def _keep_trained(self, copy: LightningModule, before: UnprunedShapes | None) -> None:
-        """Save the float weights after a failed conversion, and say how to convert them later."""
+    def _convert(
+        self, trainer: Trainer, copy: LightningModule, target: Path, before: UnprunedShapes | None
+    ) -> None:
+        """Write the artefact of the last weights, or of the best ones."""
+        best = load_best(trainer, copy) if self.weights == "best" else None
+        self._converted = "last" if best is None else "best"
+        epoch = trainer.current_epoch if best is None else best
+        with isolate_rng():
+            self._write(trainer, copy, target, before, epoch)
+
+    def _kept_weights(self, copy: LightningModule, before: UnprunedShapes | None) -> str:
+        """Save the float weights after a failed conversion, and return how to convert them."""
         path = trained_weights(self._target)
         save_weights(copy, path, before)
-        rank_zero_warn(
-            f"the conversion to int8 failed; the trained float weights are in {path}. To convert "
-            "them later: lit_compress.trainer.Trainer().quantize(model, datamodule=..., "
+        return (
+            f"The trained float weights are in {path}. To convert them later: "
+            "lit_compress.trainer.Trainer().quantize(model, datamodule=..., "
             f"ckpt_path={str(path)!r})"
         )
 

@@ -69,7 +69,7 @@ class CompressionReport(Callback, BeforePruning):
         batch_size: Images per call when latency is measured.
         threads: Threads when latency is measured.
         dirpath: Folder of the card in a run without PostTrainingQuantization. Default:
-            ``artifact`` in the run's log folder.
+            ``artifact`` in the run's folder, where its checkpoints are too.
 
     Example:
         >>> from lit_compress.callbacks import CompressionReport
