@@ -27,7 +27,7 @@ IMPORTED = (
     "lightning.fabric.utilities.data:_set_sampler_epoch",
     "lightning.pytorch:Callback._generate_state_key",
     "lightning.pytorch:Trainer._results",
-    "lightning.pytorch.loops.evaluation_loop:_EvaluationLoop._evaluation_step",
+    "lightning.pytorch.loops.evaluation_loop:_EvaluationLoop",
     "lightning.pytorch.loops.optimization.automatic:_AutomaticOptimization.run",
     "lightning.pytorch.loops.optimization.manual:_ManualOptimization.run",
     "lightning.pytorch.strategies.launchers:_MultiProcessingLauncher",
@@ -40,8 +40,11 @@ IMPORTED = (
     "lightning.pytorch:LightningModule._on_before_batch_transfer",
     "sys:_getframe",
     "torch:Tensor._version",
+    "torch._ops:OpOverload",
     "torch:_C._len_torch_function_stack",
     "torch:_foreach_mul_",
+    "torch:ops.aten._cudnn_rnn",
+    "torch:ops.aten._native_batch_norm_legit_no_training",
     "torch.nn.modules.batchnorm:_BatchNorm",
     "torch.nn.modules.batchnorm:_NormBase",
     "torch.nn.modules.conv:_ConvNd",
@@ -80,7 +83,7 @@ ON_OBJECTS: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "LightningModule": (
         LightningModule,
-        "_compiler_ctx _current_fx_name _metric_attributes _trainer",
+        "_compiler_ctx _metric_attributes _trainer",
     ),
     "with hyperparameters": (saved, "_hparams_name"),
     "CombinedLoader": (lambda: CombinedLoader([]), "_mode"),
@@ -89,13 +92,14 @@ ON_OBJECTS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: LightningOptimizer(torch.optim.SGD([torch.zeros(1)])),
         "_strategy",
     ),
+    "OpOverload": (lambda: torch.ops.aten.add.Tensor, "_overloadname _schema"),
     "Strategy": (
         lambda: SingleDeviceStrategy("cpu"),
         "_lightning_module _lightning_optimizers _optimizers",
     ),
     "_EvaluationLoop": (
         lambda: quiet_trainer().validate_loop,
-        "_combined_loader _last_val_dl_reload_epoch _max_batches _results",
+        "_combined_loader _results",
     ),
     "Metric": (SumMetric, "_computed _defaults"),
     "DataLoader": (lambda: DataLoader([0]), "_iterator"),
@@ -189,3 +193,9 @@ def test_objects_have_it(owner: str) -> None:
     make, names = ON_OBJECTS[owner]
     found = make()
     assert not [f"{owner}.{name}" for name in names.split() if not hasattr(found, name)]
+
+
+def test_what_a_loop_of_ours_overrides_exists() -> None:
+    loop = quiet_trainer().validate_loop
+    assert callable(loop._evaluation_step)
+    assert {"_last_val_dl_reload_epoch", "_max_batches"} <= vars(loop).keys()

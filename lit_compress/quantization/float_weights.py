@@ -40,12 +40,13 @@ def float_weights(
         floats: Those of them that stay float.
 
     Example:
+        >>> import torch
         >>> from torch import nn
         >>> net = nn.Sequential(nn.Embedding(6, 4), nn.Linear(4, 2)).eval()
         >>> graph = torch.export.export(net, (torch.zeros(2, 3, dtype=torch.long),))
         >>> for weight in float_weights(graph.module(check_guards=False), ["ids"], ["1"], []):
         ...     print(f"{weight.name} {weight.share:.2f} {weight.reason}")
-        0 0.75 an embedding looks up rows and multiplies nothing
+        0/embedding 0.75 an embedding looks up rows and multiplies nothing
     """
     sizes: dict[str, int] = {}
     stay: dict[str, tuple[str, str, int]] = {}

@@ -9,6 +9,7 @@ from fractions import Fraction
 from torch import nn
 
 from lit_compress.errors import ChannelError
+from lit_compress.pruning.channels.checks import check_module
 from lit_compress.pruning.channels.graph import ChannelGraph, Group, Key
 from lit_compress.pruning.channels.trace import named_tensors
 from lit_compress.pruning.importance import Importance, norm_weights
@@ -100,6 +101,7 @@ def eligible_groups(
 
 def untrained_now(module: nn.Module) -> frozenset[str]:
     """Return the names of the parameters that are not trained at the moment."""
+    check_module(module)
     return frozenset(name for name, p in named_tensors(module).items() if not p.requires_grad)
 
 
