@@ -118,3 +118,23 @@ def test_inputs_that_nothing_takes_are_dropped(tmp_path: Path) -> None:
     made.graph.input.append(helper.make_tensor_value_info("label", TensorProto.INT64, ["n"]))
     onnx_rewrites.drop_unused_inputs(made)
     assert [value.name for value in made.graph.input] == ["x"]
+
+
+def test_a_bias_of_more_steps_than_int32_has_stays_float() -> None:
+    """Its int32 would be some other number."""
+    nodes = [
+        helper.make_node("Flatten", ["q"], ["f"]),
+        helper.make_node("DequantizeLinear", ["f", "s", "z"], ["a"]),
+        helper.make_node("DequantizeLinear", ["w", "ws", "wz"], ["b"], axis=0),
+        helper.make_node("Gemm", ["a", "b", "bias"], ["y"], transB=1),
+    ]
+    made = model(
+        nodes,
+        [1],
+        w=RANDOM.integers(-127, 128, (1, 120), dtype=np.int8),
+        ws=np.full(1, 1e-3, np.float32),
+        wz=np.zeros(1, np.int8),
+        bias=np.full(1, 0.03 * 1e-3 * 2**31, np.float32),
+    )
+    onnx_rewrites.quantize_last_biases(made)
+    assert {"bias"} == {i.name for i in made.graph.initializer if i.name.startswith("bias")}

@@ -95,3 +95,13 @@ def test_positions_are_where_a_weight_is_applied_in_one_image(
     net = nn.Sequential(nn.Conv2d(3, 8, 1), layer)
     found = analyse(net, torch.randn(2, 3, 4, 4)).positions
     assert found == {"0.weight": 16, "1.weight": positions}
+
+
+def test_linear_layer_of_one_output_without_its_dimension_freezes_and_is_named(
+    between: Check,
+) -> None:
+    """A weight that is a vector has no filters; only a trial found it, which did not say so."""
+    weight = nn.Parameter(torch.randn(8))
+    graph = between(lambda s, x: F.linear(x.movedim(1, -1), s.w), w=weight)
+    (frozen,) = (frozen for frozen in graph.frozen if frozen.tensor == "first.weight")
+    assert frozen.reason.why == "passes through an operation that is not supported"
