@@ -70,22 +70,3 @@ def test_embedded_is_preprocessing_then_network(images: Tensor) -> None:
     pixels = torch.randint(0, 255, (4, 1, 8, 8), dtype=torch.uint8)
     net = network()
     assert torch.equal(WithPreprocessing(halve, net)(pixels), net(pixels.float() / 2))
-
-
-class Named(nn.Module):
-    """Holds a tensor that its forward does not read, with the name of its input."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(8, 3)
-        self.register_buffer("image", torch.zeros(5))
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self.layer(image)
-
-
-def test_an_unread_tensor_with_the_name_of_the_input_is_dropped() -> None:
-    """What the graph calls so is the input."""
-    rows = torch.randn(4, 8)
-    graph = quantize(Named().eval(), [rows], rows)
-    assert "image" not in dict(graph.named_buffers())
