@@ -186,9 +186,8 @@ def layer_scores(
     norms = norm_weights(module) if importance.reads == "scale" else set()
     for name, dim in graph.channel_of:
         tensor = tensors[name]
-        wanted = (
-            name in norms if importance.reads == "scale" else graph.roles[name, dim] == "filter"
-        )
+        role = "scale" if importance.reads == "scale" else "filter"
+        wanted = graph.roles[name, dim] == role and (role == "filter" or name in norms)
         gradient = tensor.grad if importance.needs_gradient else None
         if not wanted or (importance.needs_gradient and gradient is None):
             continue

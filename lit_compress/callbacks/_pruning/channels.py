@@ -22,6 +22,7 @@ from lit_compress.callbacks._pruning.compatibility import (
     warn_clamped,
     warn_rounded,
 )
+from lit_compress.callbacks._pruning.followers import find_followers
 from lit_compress.callbacks._pruning.untrained import check_trained_in_time, never_trained
 from lit_compress.checkpoints.loading_line import checkpoint_line
 from lit_compress.checkpoints.resize import CheckpointResizer
@@ -267,7 +268,11 @@ class ChannelPruning(PruningCallback):
         """Return the state, the selection for the end, and its preview, after a dry run."""
         example, selector, name = self._require_example(), self._selector, type(self).__name__
         state = selector.analyse(
-            pl_module, example.inputs, example.submodule, never_trained(trainer, pl_module)
+            pl_module,
+            example.inputs,
+            example.submodule,
+            untrained=never_trained(trainer, pl_module),
+            followers=find_followers(trainer, pl_module),
         )
         self.after_analysis(pl_module, state)
         selection = selector.select(pl_module, state)

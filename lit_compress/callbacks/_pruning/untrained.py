@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BackboneFinetuning, BaseFinetuning
+from torch.optim.swa_utils import AveragedModel
 
 from lit_compress.callbacks._pruning.base import PruningCallback
 from lit_compress.errors import InvalidArgumentError
@@ -17,7 +18,7 @@ def never_trained(trainer: Trainer, module: LightningModule) -> frozenset[str]:
     """Return the names of the parameters that are not trained, and will not be in this run.
 
     A finetuning callback trains some of them later. Lightning's own one trains the backbone; which
-    a user's own one trains is not known, so all count.
+    a user's own one trains is not known, so all count. An average of weights is never trained.
 
     Args:
         trainer: The run.
@@ -26,7 +27,9 @@ def never_trained(trainer: Trainer, module: LightningModule) -> frozenset[str]:
     untrained = untrained_now(module)
     for callback in callbacks_of_type(trainer, BaseFinetuning):
         untrained = frozenset(name for name in untrained if not _trains_later(callback, name))
-    return untrained
+    averages = [name for name, part in module.named_modules() if isinstance(part, AveragedModel)]
+    names = [name for name, _ in module.named_parameters()]
+    return untrained.union(n for n in names if any(n.startswith(f"{part}.") for part in averages))
 
 
 def check_trained_in_time(

@@ -12,12 +12,13 @@ from torch.utils.hooks import RemovableHandle
 
 
 class WeightMasks:
-    """Multiplies the weights that an optimizer changes by their masks, after each of its steps."""
+    """Multiplies weights by their masks, after each step of the optimizer that changes them."""
 
     def __init__(self) -> None:
         self._weights: list[Tensor] = []
         self._masks: list[Tensor] = []
         self._handles: list[RemovableHandle] = []
+        self._optimizers: list[Optimizer] = []
         self._owned: dict[int, tuple[int, list[int]]] = {}
 
     def set(self, weights: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor]) -> None:
@@ -54,7 +55,8 @@ class WeightMasks:
     def attach(self, optimizers: Iterable[Optimizer]) -> None:
         """Apply the masks after each step of these optimizers."""
         self.detach()
-        for optimizer in optimizers:
+        self._optimizers = list(optimizers)
+        for optimizer in self._optimizers:
             self._handles.append(optimizer.register_step_post_hook(self._after_step))
 
     def detach(self) -> None:
@@ -62,6 +64,7 @@ class WeightMasks:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self._optimizers = []
 
     def clear(self) -> None:
         """Drop weights and masks."""
@@ -76,11 +79,16 @@ class WeightMasks:
                 torch._foreach_mul_(weights, masks)
 
     def _owned_by(self, optimizer: Optimizer) -> list[int]:
-        """Return the positions of the weights that an optimizer changes."""
-        count = sum(len(group["params"]) for group in optimizer.param_groups)
+        """Return the positions of the weights that an optimizer changes, or that none does."""
+        count = sum(len(g["params"]) for one in self._optimizers for g in one.param_groups)
         known = self._owned.get(id(optimizer))
         if known is None or known[0] != count:  # parameters may be added during the training
-            held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-            owned = [i for i, weight in enumerate(self._weights) if id(weight) in held]
+            others = {id(p) for one in self._optimizers if one is not optimizer for p in _held(one)}
+            others -= {id(p) for p in _held(optimizer)}
+            owned = [i for i, weight in enumerate(self._weights) if id(weight) not in others]
             known = self._owned[id(optimizer)] = (count, owned)
         return known[1]
+
+
+def _held(optimizer: Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

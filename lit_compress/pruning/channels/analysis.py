@@ -30,6 +30,7 @@ from lit_compress.measure.cost import (
 )
 from lit_compress.pruning.channels.build import build
 from lit_compress.pruning.channels.checks import check_module
+from lit_compress.pruning.channels.followers import tie_followers
 from lit_compress.pruning.channels.graph import ChannelGraph, Group, Key
 from lit_compress.pruning.channels.labels import Reason
 from lit_compress.pruning.channels.operations import HANDLERS, unknown
@@ -45,7 +46,12 @@ QUANTISED = ("torch.ao.nn.quantized", "torch.nn.quantized", "torch.ao.nn.intrins
 RETRIES = 60
 
 
-def analyse(model: nn.Module, example_inputs: Inputs, submodule: str = "") -> ChannelGraph:
+def analyse(
+    model: nn.Module,
+    example_inputs: Inputs,
+    submodule: str = "",
+    followers: Mapping[str, str] | None = None,
+) -> ChannelGraph:
     """Find the channels of a network that can be removed, and why the others cannot.
 
     The model runs a few times in eval mode, without gradients. Its weights, buffers and mode, and
@@ -57,6 +63,8 @@ def analyse(model: nn.Module, example_inputs: Inputs, submodule: str = "") -> Ch
         example_inputs: Arguments of the forward: a tensor, a tuple of arguments, or a mapping of
             keyword arguments, on the model's device. Small inputs are enough: a batch of one image.
         submodule: Name of the part of the model that takes the inputs. Default: the model itself.
+        followers: By name, averages and momentum copies of parts of the model, with the names of
+            the parts that they follow; both lose the same channels.
 
     Returns:
         The channels that can be removed in groups, and the frozen channels with the reason.
@@ -80,12 +88,13 @@ def analyse(model: nn.Module, example_inputs: Inputs, submodule: str = "") -> Ch
     with undisturbed(model):
         called = model.get_submodule(submodule) if submodule else model
         runs = [_run(model, called, args, kwargs)]
-        trace = _traced(model, runs, {})
+        followers = followers or {}
+        trace = _traced(model, runs, {}, followers)
         found = trace.recording.positions  # of eval mode alone
         if set(trace.tensors) - trace.recording.seen - _scalars(trace.tensors):
             runs += _training_run(model, called, args, kwargs)
-        trace = trace if len(runs) == 1 else _traced(model, runs, {})
-        graph = _verified_graph(model, runs, trace)
+        trace = trace if len(runs) == 1 else _traced(model, runs, {}, followers)
+        graph = _verified_graph(model, runs, trace, followers)
         return replace(graph, positions=_positions(model, called, example_inputs, found))
 
 
@@ -119,7 +128,9 @@ def verify(
         )
 
 
-def _verified_graph(model: nn.Module, runs: list[Run], trace: Trace) -> ChannelGraph:
+def _verified_graph(
+    model: nn.Module, runs: list[Run], trace: Trace, followers: Mapping[str, str]
+) -> ChannelGraph:
     """Freeze the channels whose removal fails, until the trials of all others succeed."""
     blocked: Blocked = {}
     closed: dict[Key, Reason] = {}
@@ -130,11 +141,11 @@ def _verified_graph(model: nn.Module, runs: list[Run], trace: Trace) -> ChannelG
         before = len(graph.channels)
         if failure.index >= 0:
             _block(blocked, failure)
-            graph = build(_traced(model, runs, blocked), closed)
+            graph = build(_traced(model, runs, blocked, followers), closed)
         if len(graph.channels) == before:
             for group, reason in _failing_groups(model, runs, graph, graph.groups):
                 closed.update(dict.fromkeys(group.keys, reason))
-            graph = build(_traced(model, runs, blocked), closed)
+            graph = build(_traced(model, runs, blocked, followers), closed)
     raise ChannelError(
         f"removing channels from {type(model).__name__} still failed after {RETRIES} trials: prune "
         "single weights instead"
@@ -169,7 +180,12 @@ def _failing_groups(
 # --- runs --------------------------------------------------------------------------------------
 
 
-def _traced(model: nn.Module, runs: list[Run], blocked: Blocked) -> Trace:
+def _traced(
+    model: nn.Module,
+    runs: list[Run],
+    blocked: Blocked,
+    followers: Mapping[str, str] | None = None,
+) -> Trace:
     trace = Trace(model, HANDLERS, unknown, blocked)
     try:
         with trace.watching():
@@ -196,6 +212,7 @@ def _traced(model: nn.Module, runs: list[Run], blocked: Blocked) -> Trace:
                 "other example inputs"
             )
         trace.freeze(tensor, Reason("is an output of the network"))
+    tie_followers(trace, model, followers or {})
     return trace
 
 

@@ -14,7 +14,7 @@ from lit_compress.errors import PlanError
 from lit_compress.pruning.channels.labels import Reason
 
 Key = tuple[str, int]
-ROLES = ("filter", "depthwise", "input", "scale")
+ROLES = ("filter", "depthwise", "input", "scale", "copy")
 #: In :attr:`ChannelGraph.channel_of`, an index that cannot be removed.
 FIXED = -1
 
@@ -29,7 +29,7 @@ class Slice:
         indices: Indices of the dimension that belong to the channel, rising.
         role: What the tensor does with the channel: ``filter`` makes it, ``depthwise`` is a filter
             of a depthwise convolution, ``input`` reads it, ``scale`` is one value for it (bias,
-            norm, gate).
+            norm, gate), ``copy`` is the same part of a follower (an average of the network).
 
     Example:
         >>> import torch

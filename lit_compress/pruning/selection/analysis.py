@@ -32,6 +32,7 @@ def analyse_network(
     submodule: str,
     groups: Callable[[ChannelGraph], Sequence[int]],
     untrained: Collection[str],
+    followers: Mapping[str, str] | None = None,
 ) -> PruningState:
     """Analyse an unpruned network and count its costs; the network is not changed.
 
@@ -41,6 +42,7 @@ def analyse_network(
         submodule: Name of the part of the module whose forward takes them.
         groups: Returns the indices of the groups that may lose channels.
         untrained: Names of the weights that are never trained.
+        followers: By name, parts that follow others.
 
     Raises:
         PatternError: If a parameter holds NaN.
@@ -48,7 +50,7 @@ def analyse_network(
     check_module(module)
     parameters = dict(module.named_parameters())
     refuse_nan({n: p for n, p in parameters.items() if not isinstance(p, UninitializedParameter)})
-    graph = analyse(module, inputs, submodule)
+    graph = analyse(module, inputs, submodule, followers)
     with undisturbed(module):
         macs = cost(module.get_submodule(submodule), inputs).macs
     count = sum(parameter.numel() for parameter in parameters.values())

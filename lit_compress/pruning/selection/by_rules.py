@@ -59,6 +59,7 @@ class RuleSelector:
         inputs: Inputs,
         submodule: str = "",
         untrained: Collection[str] | None = None,
+        followers: Mapping[str, str] | None = None,
     ) -> PruningState:
         """Return the state of an unpruned network; the network is not changed.
 
@@ -68,6 +69,8 @@ class RuleSelector:
             submodule: Name of the part of the module whose forward takes them.
             untrained: Names of the weights that are never trained, and so keep their channels.
                 Default: those that are not trained now.
+            followers: By name, parts that follow others, see
+                :func:`~lit_compress.pruning.channels.analysis.analyse`.
 
         Raises:
             RuleError: If a rule ranks by the scale of a norm, and no norm follows its layer.
@@ -77,7 +80,9 @@ class RuleSelector:
         def ruled(graph: ChannelGraph) -> tuple[int, ...]:
             return tuple(self.eligible(module, graph, names).rules)
 
-        state = analyse_network(module, inputs, submodule, ruled, names)
+        state = analyse_network(
+            module, inputs, submodule, ruled, untrained=names, followers=followers
+        )
         self._refuse_unranked(module, state)
         return state
 

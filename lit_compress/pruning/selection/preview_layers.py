@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 from torch import nn
+from torch.nn.modules.conv import _ConvTransposeNd
 
 from lit_compress.pruning.channels.graph import ChannelGraph
 from lit_compress.pruning.channels.trace import named_tensors
@@ -64,7 +65,10 @@ def _layer(
     excluded: Mapping[str, str],
 ) -> LayerPreview:
     dim = next((d for d in (0, 1) if _makes(graph, weight, d)), 0)
-    channels = graph.channel_of.get((weight, dim)) if _makes(graph, weight, dim) else None
+    makes = _makes(graph, weight, dim)
+    if not makes and graph.roles.get((weight, dim)) == "copy":
+        dim, makes = int(isinstance(layer, _ConvTransposeNd) and layer.groups == 1), True
+    channels = graph.channel_of.get((weight, dim)) if makes else None
     stopped = [frozen for frozen in graph.frozen if frozen.tensor == weight]
     total = int(getattr(layer, "out_channels", getattr(layer, "out_features", 0)))
     # An index of a grouped transposed convolution's weight is a filter in each of its groups.

@@ -63,6 +63,7 @@ class ChannelSelector(Protocol):
         inputs: Inputs,
         submodule: str = "",
         untrained: Collection[str] | None = None,
+        followers: Mapping[str, str] | None = None,
     ) -> PruningState:
         """Return the state of an unpruned network; the network is not changed.
 
@@ -72,6 +73,8 @@ class ChannelSelector(Protocol):
             submodule: Name of the part of the module whose forward takes them.
             untrained: Names of the weights that are never trained, and so keep their channels.
                 Default: those that are not trained now.
+            followers: By name, parts that follow others, see
+                :func:`~lit_compress.pruning.channels.analysis.analyse`.
         """
 
     def select(

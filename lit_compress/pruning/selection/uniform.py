@@ -64,6 +64,7 @@ class UniformSelector:
         inputs: Inputs,
         submodule: str = "",
         untrained: Collection[str] | None = None,
+        followers: Mapping[str, str] | None = None,
     ) -> PruningState:
         """Return the state of an unpruned network; the network is not changed.
 
@@ -73,6 +74,8 @@ class UniformSelector:
             submodule: Name of the part of the module whose forward takes them.
             untrained: Names of the weights that are never trained, and so keep their channels.
                 Default: those that are not trained now.
+            followers: By name, parts that follow others, see
+                :func:`~lit_compress.pruning.channels.analysis.analyse`.
         """
         names = untrained_now(module) if untrained is None else untrained
         return analyse_network(
@@ -80,7 +83,8 @@ class UniformSelector:
             inputs,
             submodule,
             lambda graph: self.eligible(module, graph, names).groups,
-            names,
+            untrained=names,
+            followers=followers,
         )
 
     def eligible(
