@@ -15,12 +15,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lit_compress.pruning import ChannelGraph, analyse, apply, make_plan
 from lit_compress.pruning.channels.trace import named_tensors
+
+# A busy machine is no fault: a first example may wait for another process.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 #: Programs that tests start, which no doctest is looked for in.
 collect_ignore_glob = ["*_program.py", "*make_golden.py"]
