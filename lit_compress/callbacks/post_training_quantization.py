@@ -203,6 +203,7 @@ class PostTrainingQuantization(Callback):
             self._finish(trainer, pl_module)
         # A process that ends early would end the one that is still writing.
         trainer.strategy.barrier("lit_compress.artifact")
+        self.path, self.written = trainer.strategy.broadcast((self.path, self.written))
 
     @override
     def on_exception(
