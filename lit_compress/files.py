@@ -34,3 +34,19 @@ def write_whole(path: str | Path, content: str | bytes) -> Path:
             partial.unlink()
         raise
     return path
+
+
+def give_usual_permissions(path: Path) -> None:
+    """Give a file the permissions of a new file in its folder, which the umask sets.
+
+    safetensors writes files that only their owner can read, and an artefact is for others too.
+
+    Args:
+        path: The file.
+    """
+    probe = path.with_name(f".{path.name}.{os.getpid()}.probe")
+    with probe.open("xb"):
+        wanted = probe.stat().st_mode
+    probe.unlink()
+    if path.stat().st_mode != wanted:
+        path.chmod(wanted)

@@ -1,8 +1,11 @@
 import os
+import stat
 from pathlib import Path
 
 import pytest
+from conftest import ForeignModule
 
+from lit_compress.checkpoints.saved_weights import save_weights
 from lit_compress.files import write_whole
 
 
@@ -33,3 +36,16 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
     write_whole(tmp_path / "file", "")
     with pytest.raises(OSError, match="file"):
         write_whole(tmp_path / "file" / "inside", "")
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_permissions_are_those_of_the_umask(tmp_path: Path, umask: int, mode: int) -> None:
+    """safetensors wrote 0600 whatever the umask: another user could not load the artefact."""
+    before = os.umask(umask)
+    try:
+        save_weights(ForeignModule(), tmp_path / "model.safetensors")
+        write_whole(tmp_path / "card.json", "{}")
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {mode}
+    assert len(list(tmp_path.iterdir())) == 2

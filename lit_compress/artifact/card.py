@@ -8,6 +8,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from lit_compress.artifact.json_schema import schema_errors
 from lit_compress.artifact.variant import (
     Fidelity,
     LayerFidelity,
@@ -139,17 +140,14 @@ def _refuse_constant(name: str) -> None:
 
 def _validate(data: Any, source: str) -> None:
     """Check a parsed card against the schema."""
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import best_match
-
     version = data.get("format_version") if isinstance(data, dict) else None
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise ArtifactError(
             f"{source} has format_version {version}, but this lit-compress reads up to "
             f"{FORMAT_VERSION}: update lit-compress"
         )
-    error = best_match(Draft202012Validator(schema()).iter_errors(data))
+    error = next(schema_errors(data, schema()), None)
     if error is not None:
-        where = "/".join(str(part) for part in error.absolute_path) or "the top level"
+        where = "/".join(str(part) for part in error.path) or "the top level"
         message = error.message if len(error.message) < 200 else error.message[:200] + " ..."
         raise ArtifactError(f"{source} does not follow the card's schema at {where}: {message}")

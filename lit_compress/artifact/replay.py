@@ -10,7 +10,9 @@ from zipfile import BadZipFile
 import numpy as np
 
 from lit_compress.artifact.card import Fidelity
+from lit_compress.artifact.engines import RUNTIMES
 from lit_compress.artifact.fidelity import sqnr_db
+from lit_compress.artifact.processor import lacks_vnni
 from lit_compress.artifact.runtime import OnnxModel
 from lit_compress.errors import ArtifactError
 
@@ -76,11 +78,6 @@ def read_replay(path: str | Path) -> tuple[list[np.ndarray], np.ndarray]:
 def check_replay(model: OnnxModel, path: str | Path, recorded: Fidelity) -> float:
     """Run the stored inputs on this machine, and compare the SQNR with the recorded one.
 
-    Processors without VNNI add two products of uint8 activations and int8 weights in 16 bits,
-    which saturates (https://github.com/microsoft/onnxruntime/issues/12072,
-    https://github.com/microsoft/onnxruntime/issues/14642,
-    https://github.com/pytorch/pytorch/issues/103646).
-
     Args:
         model: The loaded model.
         path: File written by :func:`write_replay`.
@@ -92,15 +89,40 @@ def check_replay(model: OnnxModel, path: str | Path, recorded: Fidelity) -> floa
 
     Raises:
         ArtifactError: If the SQNR is more than 3 dB below the recorded one, or the file is damaged.
+            The message says which outputs differ.
     """
     inputs, expected = read_replay(path)
-    sqnr = sqnr_db(expected, model(*inputs))
+    found = model(*inputs)
+    sqnr = sqnr_db(expected, found)
     wanted = recorded.sqnr_db if recorded.replay_db is None else recorded.replay_db
     if sqnr < wanted - TOLERANCE_DB:
         raise ArtifactError(
             f"{model.runtime} computes other outputs on this machine: {sqnr:.1f} dB SQNR against "
-            f"the float network, where {wanted:.1f} dB were recorded. Processors without VNNI add "
-            "products in 16 bits, which overflow: convert with weight_range: reduced, or load with "
-            "another runtime (check=False loads the model without this check)"
+            f"the float network, where {wanted:.1f} dB were recorded. "
+            f"{_difference(expected, found)}. {_advice(model.runtime)} (check=False loads the model without this check)"
         )
     return sqnr
+
+
+def _difference(expected: np.ndarray, found: np.ndarray) -> str:
+    """Return where the outputs differ most, in words."""
+    rows = np.abs(np.subtract(expected, found, dtype=np.float64)).reshape(len(expected), -1)
+    row, output = np.unravel_index(int(rows.argmax()), rows.shape)
+    values = (array.reshape(len(array), -1)[row, output] for array in (expected, found))
+    in_float, here = (float(value) for value in values)
+    far = [sqnr_db(one, other) for one, other in zip(expected, found, strict=True)]
+    return (
+        f"The {len(far)} stored inputs are at {min(far):.1f} to {max(far):.1f} dB; the largest "
+        f"difference is in output {output} of input {row}: {in_float:.4g} in float, {here:.4g} here"
+    )
+
+
+def _advice(runtime: str) -> str:
+    """Return what to do, with the cause only where it is known."""
+    if lacks_vnni():
+        return (
+            "This processor has no VNNI, so it adds products in 16 bits, which overflow: convert "
+            "with weight_range: reduced, or load with another runtime"
+        )
+    other = next(name for name in RUNTIMES if name != runtime)
+    return f"Load it with runtime={other!r}, or with another version of {runtime}"

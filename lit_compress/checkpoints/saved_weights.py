@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lit_compress.checkpoints.hyperparameters import split
 from lit_compress.checkpoints.reading import read_plain
+from lit_compress.files import give_usual_permissions
 from lit_compress.pruning.channels.resize import ORIGINAL, UnprunedShapes, resize_to
 
 #: File of the float weights in an artefact.
@@ -43,6 +44,7 @@ def save_weights(
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     save_file(state, partial, _metadata(module, original))
+    give_usual_permissions(partial)
     with open(partial, "rb") as file:
         os.fsync(file.fileno())
     os.replace(partial, path)
