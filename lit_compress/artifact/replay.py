@@ -99,7 +99,8 @@ def check_replay(model: OnnxModel, path: str | Path, recorded: Fidelity) -> floa
         raise ArtifactError(
             f"{model.runtime} computes other outputs on this machine: {sqnr:.1f} dB SQNR against "
             f"the float network, where {wanted:.1f} dB were recorded. "
-            f"{_difference(expected, found)}. {_advice(model.runtime)} (check=False loads the model without this check)"
+            f"{_difference(expected, found)}. {_advice(model.runtime)} "
+            "(check=False loads the model without this check)"
         )
     return sqnr
 
