@@ -274,6 +274,10 @@ class RulePruning(ChannelPruning):
             )
 
     @override
+    def has_common_target(self) -> bool:
+        return False
+
+    @override
     def keeps_masks(self) -> bool:
         return True
 

@@ -20,7 +20,7 @@ from lit_compress.callbacks._pruning.compatibility import (
     check_optimizers,
     check_target,
     warn_clamped,
-    warn_rounded,
+    warn_off_target,
 )
 from lit_compress.callbacks._pruning.followers import find_followers
 from lit_compress.callbacks._pruning.untrained import check_trained_in_time, never_trained
@@ -102,6 +102,10 @@ class ChannelPruning(PruningCallback):
     def masks_of(self, pl_module: LightningModule) -> Masks:
         """Return masks of the weights to keep at zero: those of channels not removed yet."""
         return self._pending_masks(pl_module)
+
+    def has_common_target(self) -> bool:
+        """Tell whether the target is a share of the whole network, and not of each layer."""
+        return True
 
     def keeps_masks(self) -> bool:
         """Tell whether weights are kept at zero during the training."""
@@ -284,15 +288,11 @@ class ChannelPruning(PruningCallback):
         check_trained_in_time(self, trainer, pl_module, makers)
         check_target(pl_module, state, selection, selector.of, self.goal)
         warn_clamped(name, selection.clamped, selector.min_channels)
-        warn_rounded(
-            name,
-            pl_module,
-            state,
-            selection,
-            selector.of,
-            goal=self.goal,
-            round_to=selector.round_to,
-        )
+        if self.has_common_target():
+            goal, round_to = self.goal, selector.round_to
+            warn_off_target(
+                name, pl_module, state, selection, selector.of, goal=goal, round_to=round_to
+            )
         dry_run(trainer, pl_module, state.plan(selection.selected))
         text = str(selector.preview(pl_module, state, selection))
         return state.to_dict(), sorted(selection.selected), text

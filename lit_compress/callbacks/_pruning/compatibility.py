@@ -111,7 +111,7 @@ def warn_clamped(name: str, layers: Sequence[str], min_channels: int) -> None:
         )
 
 
-def warn_rounded(
+def warn_off_target(
     name: str,
     module: nn.Module,
     state: PruningState,
@@ -121,7 +121,7 @@ def warn_rounded(
     goal: float,
     round_to: int,
 ) -> None:
-    """Warn if rounding the widths leaves much less to remove than the target says.
+    """Warn if what can be removed is far from the target, above or below.
 
     Args:
         name: Name of the callback that removes channels.
@@ -133,11 +133,14 @@ def warn_rounded(
         round_to: The number of channels that a layer keeps is a multiple of this.
     """
     share = _share(module, state, selection, of)
-    if round_to > 1 and share < 0.9 * goal and not selection.clamped:
-        rank_zero_warn(
-            f"{name}: {share:.2f} of {goal:.2f} will be removed, since layers keep multiples of "
-            f"{round_to} filters: lower round_to, or raise target"
-        )
+    if abs(share - goal) <= max(0.1 * goal, 0.02) or (selection.clamped and share < goal):
+        return
+    why = f"layers keep multiples of {round_to} filters" if round_to > 1 else ""
+    rank_zero_warn(
+        f"{name}: {share:.2f} of the {of} will be removed, and the target is {goal:.2f}. Nothing "
+        f"is nearer, since {why or 'so many channels can only be removed together'}: set another "
+        f"target{', or lower round_to' if round_to > 1 else ''}"
+    )
 
 
 def _share(module: nn.Module, state: PruningState, selection: Selection, of: Of) -> float:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from math import ceil, gcd
+from math import ceil
 from typing import Literal
 
 import numpy as np
 
-from lit_compress.pruning.channels.graph import ChannelGraph, Group
+from lit_compress.pruning.channels.graph import ChannelGraph
 from lit_compress.pruning.masks import Scope
+from lit_compress.pruning.selection.candidates import Limits, Path, candidates_of
 
 Of = Literal["filters", "parameters", "macs"]
 
@@ -32,21 +33,6 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Limits:
-    """How far a layer may shrink.
-
-    Attributes:
-        min_channels: Smallest number of channels that a layer keeps.
-        round_to: The number of kept channels is a multiple of this, where the layer has as many.
-        ratios: By index of a group, the ratio that replaces the common one.
-    """
-
-    min_channels: int = 1
-    round_to: int = 1
-    ratios: Mapping[int, Fraction] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Selection:
     """The selected channels.
 
@@ -60,30 +46,6 @@ class Selection:
     clamped: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Candidates:
-    """The channels of a group in the order of their selection, the selected ones first."""
-
-    index: int
-    name: str
-    order: np.ndarray
-    already: int
-    most: int
-    step: int
-
-    def count(self, wanted: int, round_to: int) -> int:
-        """Return how many channels to select when this many are wanted, within the limits."""
-        if not self.most:
-            return self.already
-        total = len(self.order)
-        kept = total - min(wanted, self.most)
-        if round_to > 1 and kept < total:
-            unit = round_to // gcd(round_to, self.step)
-            least = ceil((total - self.most) / unit) * unit
-            kept = min(total, max(least, int(kept / unit + 0.5) * unit))
-        return max(self.already, min(total - kept, self.most))
-
-
 def select(
     graph: ChannelGraph,
     selected: frozenset[int],
@@ -95,11 +57,13 @@ def select(
     limits: Limits,
     budget: Budget,
     parameters: frozenset[str],
+    up: bool = False,
 ) -> Selection:
     """Select the channels to prune so that a share of the unpruned network is pruned.
 
-    With ``local`` scope each group loses the same share of its channels; with ``global`` scope the
-    channels with the lowest scores are selected.
+    With ``local`` scope each group loses the same share of its channels, as near as whole channels
+    come to it; with ``global`` scope the channels with the lowest scores are selected. In both, the
+    whole network comes as near to the share as the next channels bring it.
 
     Args:
         graph: The channels of the unpruned network.
@@ -112,112 +76,67 @@ def select(
         limits: How far a layer may shrink.
         budget: What the unpruned network costs.
         parameters: Names of the tensors that count as parameters.
+        up: Select what reaches the share, each group rounded up, as older versions did; a run that
+            is resumed from one of their checkpoints ends as it would have.
 
     Returns:
-        The smallest selection that reaches the share, or the largest that the limits allow.
+        The selection nearest to the share, or the largest that the limits allow.
     """
-    ranked = [index for index in groups if _is_ranked(graph.groups[index], selected, scores)]
-    candidates = [_candidates(graph, index, selected, scores, limits) for index in ranked]
-    ruled = [c for c in candidates if c.index in limits.ratios]
-    common = [c for c in candidates if c.index not in limits.ratios]
-    fixed = [(c, ceil(len(c.order) * limits.ratios[c.index])) for c in ruled]
-
-    def taken(wanted: Sequence[tuple[_Candidates, int]]) -> frozenset[int]:
-        picked = [
-            c.order[: c.count(number, limits.round_to)].tolist() for c, number in (*fixed, *wanted)
-        ]
-        return selected.union(*picked)
-
-    def removed(level: int) -> frozenset[int]:
-        return taken(_at_level(common, level, scope, scores, selected))
-
-    due = share * getattr(budget, of)
-    if scope == "local" and of == "filters":
-        wanted = [(c, ceil(len(c.order) * share)) for c in common]
-        clamped = tuple(c.name for c, number in (*fixed, *wanted) if number > c.most)
-        return Selection(taken(wanted), clamped)
+    if up and of == "filters" and scope == "local":
+        limits = replace(limits, ratios=dict.fromkeys(groups, share) | dict(limits.ratios))
+    every = candidates_of(graph, groups, selected, scores, limits)
+    ruled = [(c, limits.ratios[c.index]) for c in every if c.index in limits.ratios]
+    common = [c for c in every if c.index not in limits.ratios]
+    wanted = [(c, ceil(len(c.order) * ratio)) for c, ratio in ruled]
+    fixed = selected.union(*(c.order[: c.nearest(number)].tolist() for c, number in wanted))
+    clamped = tuple(c.name for c, number in wanted if number > c.most)
     cost = _Cost(graph, of, parameters)
-    last = _levels(common, scope)
-    level = _least(lambda n: cost.saved(removed(n)) >= due, last)
-    chosen = removed(level)
-    short = cost.saved(chosen) < due
-    return Selection(chosen, tuple(c.name for c in candidates) if short else ())
+    due = share * getattr(budget, of)
+    if of == "filters":
+        # Layers of a rule, and local ones without a score, change nothing for the others.
+        counted = [c.index for c in common] if scope == "local" else groups
+        mine = frozenset(
+            n for i in counted if i not in limits.ratios for n in graph.groups[i].channels
+        )
+        due = share * cost.saved(mine) + cost.saved(fixed - mine)
+        clamped += tuple(c.name for c in common if c.most < len(c.order) * share)
+    path = Path(common, scope, scores, fixed, up)
+    place = _first_enough(path, cost, due)
+    chosen = path.after(path.last_alike(place)) if up else _nearest(path, cost, due, place)
+    short = of != "filters" and chosen == path.after(len(path)) and cost.saved(chosen) < due
+    return Selection(chosen, tuple(c.name for c in every) if short else clamped)
 
 
-#: Number of steps in the search for a local share.
-_FINE = 1 << 12
+#: How many of the next steps are tried for the one that comes nearest to the share.
+NEXT = 8
 
 
-def _levels(candidates: Sequence[_Candidates], scope: Scope) -> int:
-    return _FINE if scope == "local" else sum(len(c.order) - c.already for c in candidates)
-
-
-def _at_level(
-    candidates: Sequence[_Candidates],
-    level: int,
-    scope: Scope,
-    scores: np.ndarray,
-    selected: frozenset[int],
-) -> list[tuple[_Candidates, int]]:
-    """Return how many channels each group should lose at a level of the search."""
-    if scope == "local":
-        return [(c, ceil(Fraction(len(c.order) * level, _FINE))) for c in candidates]
-    left = [number for c in candidates for number in c.order[c.already : c.most].tolist()]
-    of_group = [i for i, c in enumerate(candidates) for _ in range(c.already, c.most)]
-    ranked = np.lexsort((left, scores[left])) if left else np.empty(0, int)
-    lost = np.bincount(np.array(of_group, int)[ranked[:level]], minlength=len(candidates))
-    return [(c, c.already + int(lost[i])) for i, c in enumerate(candidates)]
-
-
-def _least(holds: Callable[[int], bool], last: int) -> int:
-    """Return the lowest level at which a monotonic condition holds, or the last level."""
-    low, high = 0, last
+def _first_enough(path: Path, cost: _Cost, due: Fraction) -> int:
+    """Return the number of steps after which enough is saved, all steps if it never is."""
+    low, high = 0, len(path)
     while low < high:
         middle = (low + high) // 2
-        if holds(middle):
+        if cost.saved(path.after(middle)) >= due:
             high = middle
         else:
             low = middle + 1
     return low
 
 
-def _is_ranked(group: Group, selected: frozenset[int], scores: np.ndarray) -> bool:
-    """Tell whether each channel of a group that is not selected has a score."""
-    return not np.isnan(
-        scores[[number for number in group.channels if number not in selected]]
-    ).any()
+def _nearest(path: Path, cost: _Cost, due: Fraction, place: int) -> frozenset[int]:
+    """Return the selection near a place on a path that saves as nearly as possible what is due."""
+    before, end = max(0, place - 1), min(place + NEXT, len(path))
 
+    def off(others: list[int]) -> Fraction:
+        return abs(cost.saved(path.after(before, others)) - due)
 
-def _candidates(
-    graph: ChannelGraph, index: int, selected: frozenset[int], scores: np.ndarray, limits: Limits
-) -> _Candidates:
-    group = graph.groups[index]
-    numbers = np.array(group.channels)
-    left = np.array([number not in selected for number in group.channels])
-    order = np.lexsort((numbers, np.where(left, scores[numbers], -np.inf)))
-    step = _channels_each(graph, index)
-    keep = max(ceil(limits.min_channels / step), 1)
-    most = min(graph.removable(group), len(numbers) - keep)
-    already = int((~left).sum())
-    return _Candidates(
-        index,
-        group.name,
-        order=numbers[order],
-        already=already,
-        most=max(most, already),
-        step=step,
-    )
-
-
-def _channels_each(graph: ChannelGraph, index: int) -> int:
-    """Return how many filters of a layer belong to one channel of a group."""
-    group = graph.groups[index]
-    counts = [
-        int((graph.channel_of[key] == group.channels[0]).sum())
-        for key in group.keys
-        if graph.roles[key] == "filter"
-    ]
-    return max(counts, default=1)
+    taken: list[int] = []
+    while left := [step for step in range(before, end) if step not in taken]:
+        best = min(left, key=lambda step: off([*taken, step]))
+        if off([*taken, best]) >= off(taken):
+            break
+        taken.append(best)
+    return path.after(before, taken)
 
 
 class _Cost:

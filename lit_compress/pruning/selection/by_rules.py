@@ -22,7 +22,8 @@ from lit_compress.pruning.selection.analysis import (
     current_scores,
     parameter_names,
 )
-from lit_compress.pruning.selection.budget import Limits, Of, Selection, select
+from lit_compress.pruning.selection.budget import Of, Selection, select
+from lit_compress.pruning.selection.candidates import Limits
 from lit_compress.pruning.selection.eligible import Eligible, eligible_groups, untrained_now
 from lit_compress.pruning.selection.preview import PruningPreview
 from lit_compress.pruning.selection.preview_layers import preview_layers
@@ -122,15 +123,18 @@ class RuleSelector:
             name = rule.importance or "l2"
             if name not in ranked:
                 ranked[name] = current_scores(module, state, self._importance(rule), scores)
+            due = rule.due(step.progress, step.index)
+            # A ratio is that of each layer, however far the whole is then from it.
+            each = dict.fromkeys(groups, due) if self.scope == "local" else {}
             chosen = select(
                 state.graph,
                 state.selected,
                 scores=ranked[name],
                 groups=groups,
-                share=rule.due(step.progress, step.index),
+                share=due,
                 of="filters",
                 scope=self.scope,
-                limits=Limits(self.min_channels, self.round_to),
+                limits=Limits(self.min_channels, self.round_to, each),
                 budget=replace(state.budget, filters=count_filters(state.graph, groups)),
                 parameters=parameter_names(module),
             )

@@ -18,7 +18,8 @@ from lit_compress.pruning.selection.analysis import (
     current_scores,
     parameter_names,
 )
-from lit_compress.pruning.selection.budget import Limits, Of, Selection, select
+from lit_compress.pruning.selection.budget import Of, Selection, select
+from lit_compress.pruning.selection.candidates import Limits
 from lit_compress.pruning.selection.eligible import Eligible, eligible_groups, untrained_now
 from lit_compress.pruning.selection.preview import PruningPreview
 from lit_compress.pruning.selection.preview_layers import preview_layers
@@ -130,6 +131,7 @@ class UniformSelector:
             limits=Limits(self.min_channels, self.round_to, ratios),
             budget=state.budget,
             parameters=parameter_names(module),
+            up=state.untrained is None,  # the checkpoint of an older version goes on as it began
         )
 
     def preview(

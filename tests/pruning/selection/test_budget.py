@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
@@ -62,6 +62,7 @@ def choose(
     selected: frozenset[int] = NONE,
     limits: Limits | None = None,
     groups: tuple[int, ...] | None = None,
+    up: bool = False,
 ) -> Selection:
     net, graph, names = example()
     groups = tuple(range(len(graph.groups))) if groups is None else groups
@@ -69,7 +70,7 @@ def choose(
     spent = cost(net, torch.zeros(1, 3, 4, 4))
     budget = Budget(spent.parameters, spent.macs, int(graph.filters()[channels].sum()))
     return select(
-        graph, selected, scores, groups, share, of, scope, limits or Limits(), budget, names
+        graph, selected, scores, groups, share, of, scope, limits or Limits(), budget, names, up
     )
 
 
@@ -93,11 +94,23 @@ def test_the_example_has_the_groups_that_it_should() -> None:
 # --- local ---------------------------------------------------------------------------------------
 
 
+@given(SHARES, st.integers(0, 99))
+def test_local_takes_the_share_of_each_layer_and_of_the_whole(share: Fraction, seed: int) -> None:
+    """Each layer rounded up, so that narrow layers lost far more than the share."""
+    chosen = choose(share, scores_of(seed))
+    found = lost(chosen)
+    most = {name: size - 1 for name, size in SIZES.items()}
+    for name, size in SIZES.items():
+        assert abs(found[name] - min(size * share, most[name])) <= 1
+    whole = sum(found[name] * (2 if name == "d" else 1) for name in SIZES)
+    assert abs(whole - 57 * share) <= Fraction(1, 2) or found == most
+    assert chosen.clamped == tuple(name for name in SIZES if most[name] < SIZES[name] * share)
+
+
 @given(SHARES, st.integers(1, 25), st.integers(0, 99))
-def test_local_takes_the_share_of_each_layer_rounded_up_within_min_channels(
-    share: Fraction, least: int, seed: int
-) -> None:
-    chosen = choose(share, scores_of(seed), limits=Limits(min_channels=least))
+def test_older_versions_rounded_each_layer_up(share: Fraction, least: int, seed: int) -> None:
+    """A run that is resumed from one of their checkpoints ends as it would have."""
+    chosen = choose(share, scores_of(seed), limits=Limits(min_channels=least), up=True)
     expected, clamped = {}, []
     for name, size in SIZES.items():
         wanted = ceil(size * Decimal(share.numerator) / Decimal(share.denominator))
@@ -145,7 +158,7 @@ def naive_global(scores: np.ndarray, enough: Callable[[frozenset[int]], bool]) -
 
 @settings(deadline=None, max_examples=30)
 @given(SHARES, st.integers(0, 99), st.sampled_from(["filters", "parameters", "macs"]))
-def test_global_takes_the_lowest_scores_until_the_share_is_reached(
+def test_global_takes_the_lowest_scores_until_the_share_is_nearest(
     share: Fraction, seed: int, of: Any
 ) -> None:
     net, graph, names = example()
@@ -153,12 +166,19 @@ def test_global_takes_the_lowest_scores_until_the_share_is_reached(
     total = {"filters": 57, "parameters": spent.parameters, "macs": spent.macs}[of]
     scores = scores_of(seed)
 
+    def off(selected: frozenset[int]) -> Fraction:
+        return abs(count_saved(graph, selected, of, names) - share * total)
+
     def enough(selected: frozenset[int]) -> bool:
         return count_saved(graph, selected, of, names) >= share * total
 
     chosen = choose(share, scores, of, "global")
-    assert chosen.selected == naive_global(scores, enough)
-    assert bool(chosen.clamped) == (not enough(chosen.selected))
+    naive = naive_global(scores, enough)
+    assert off(chosen.selected) <= off(naive)
+    assert len(naive ^ chosen.selected) <= 9  # one of the next channels may come nearer
+    assert choose(share, scores, of, "global", up=True).selected == naive
+    if of != "filters":
+        assert bool(chosen.clamped) == (not enough(naive_global(scores, lambda _: False)))
 
 
 def test_global_may_leave_a_layer_whole() -> None:
@@ -215,7 +235,8 @@ def test_rounding_goes_to_the_nearest_multiple_that_min_channels_allow() -> None
 
 def test_layers_too_narrow_for_min_channels_are_clamped_and_others_not() -> None:
     chosen = choose(Fraction(1, 2), scores_of(0), limits=Limits(min_channels=8))
-    assert lost(chosen) == {"a": 0, "b": 4, "c": 10, "d": 5}
+    # The others lose more than their half, so that half of all 57 filters go.
+    assert lost(chosen) == {"a": 0, "b": 4, "c": 12, "d": 5}
     assert sorted(chosen.clamped) == ["a", "b"]
 
 
@@ -227,24 +248,28 @@ def test_nothing_asked_for_nothing_goes() -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(SHARES, st.sampled_from(["parameters", "macs"]), st.integers(0, 9))
-def test_a_local_share_of_the_cost_is_reached_and_hardly_passed(
+def test_a_local_share_of_the_cost_is_met_to_half_a_channel(
     share: Fraction, of: Any, seed: int
 ) -> None:
     net, graph, names = example()
     spent = cost(net, torch.zeros(1, 3, 4, 4))
-    due = share * getattr(spent, of)
-    chosen = choose(share, scores_of(seed), of)
-    reached = count_saved(graph, chosen.selected, of, names)
-    assert (reached >= due) != bool(chosen.clamped)
-    assume(reached >= due > 0)
+    due, scores = share * getattr(spent, of), scores_of(seed)
+    chosen = choose(share, scores, of)
+
+    def off(selected: frozenset[int]) -> Fraction:
+        return abs(count_saved(graph, selected, of, names) - due)
+
     shares = [number / SIZES[name] for name, number in lost(chosen).items()]
-    assert max(shares) - min(shares) <= 1 / 7 + 1e-9  # the same of each, but for rounding
-    for group in graph.groups:  # nor would one channel of each layer less do
-        number = [c for c in group.channels if c in chosen.selected]
-        scores = scores_of(seed)
-        last = max(number, key=lambda c: (scores[c], c))
-        chosen = Selection(chosen.selected - {last})
-    assert count_saved(graph, chosen.selected, of, names) < due
+    assert max(shares) - min(shares) <= 2 / 7 + 1e-9  # the same of each, but for rounding
+    more: list[frozenset[int]] = []
+    for group in graph.groups:
+        order = sorted(group.channels, key=lambda c: (scores[c], c))
+        number = sum(c in chosen.selected for c in order)
+        if number < len(order) - 1:
+            more.append(chosen.selected | {order[number]})
+    saved = count_saved(graph, chosen.selected, of, names)
+    steps = [count_saved(graph, other, of, names) - saved for other in more]
+    assert chosen.clamped or off(chosen.selected) <= max(steps, default=due) / 2
 
 
 @pytest.mark.parametrize("scope", ["local", "global"])
@@ -263,7 +288,8 @@ def test_layers_without_a_score_lose_nothing(scope: Any) -> None:
     scores[graph.groups[1].channels[3]] = np.nan
     chosen = choose(Fraction(1, 2), scores, "parameters", scope)
     assert lost(chosen)["b"] == 0
-    assert lost(choose(Fraction(1, 2), scores, scope="local")) == {"a": 4, "b": 0, "c": 10, "d": 5}
+    found = lost(choose(Fraction(1, 2), scores, scope="local"))
+    assert found in ({"a": 3, "b": 0, "c": 10, "d": 5}, {"a": 4, "b": 0, "c": 10, "d": 4})
 
 
 @pytest.mark.parametrize("scope", ["local", "global"])
@@ -271,7 +297,7 @@ def test_groups_that_are_not_given_lose_nothing_more(scope: Any) -> None:
     first = choose(Fraction(1, 4), scores_of(0)).selected
     chosen = choose(Fraction(1, 2), scores_of(1), scope=scope, selected=first, groups=(0, 2))
     found = lost(chosen)
-    assert (found["b"], found["d"]) == (3, 3)
+    assert (found["b"], found["d"]) == (3, 2)
     assert chosen.selected >= first
 
 
