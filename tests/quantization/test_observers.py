@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from lit_compress.artifact import sqnr_db
+from lit_compress.quantization import quantize
 from lit_compress.quantization.observers import TAIL, activation_observer, weight_observer
 
 
@@ -65,3 +68,29 @@ def test_percentile_leaves_out_5_of_100_000_values_at_each_end(count: int, large
     """4 values at 10 are left out; 20 are too many to be."""
     values = torch.cat([torch.linspace(0, 1, 100_000 - count), torch.full((count,), 10.0)])
     assert seen("percentile", values)[0] * 255 == pytest.approx(largest, abs=0.02)
+
+
+@pytest.mark.parametrize("unit", [1e6, 1e-6])
+def test_the_unit_of_the_inputs_does_not_matter(unit: float) -> None:
+    """No weight scale went under 2**-16: with inputs in pascal all weights were 0 (0.0 dB)."""
+
+    def sqnr(unit: float) -> float:
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 2))
+        inputs = torch.randn(64, 8) * unit
+        with torch.no_grad():
+            network[0].weight /= unit
+            graph = quantize(network, [inputs], inputs)
+            return sqnr_db(network(inputs).numpy(), graph(inputs).numpy())
+
+    assert sqnr(1.0) > 35
+    assert sqnr(unit) == pytest.approx(sqnr(1.0), abs=1)
+
+
+def test_a_channel_of_zeros_has_a_scale() -> None:
+    observer = weight_observer(0, "full")
+    observer(torch.zeros(2, 3))
+    scale = observer.calculate_qparams()[0]  # type: ignore[operator]
+    assert bool(
+        (scale * seen("minmax", torch.zeros(3))[0] >= torch.finfo(torch.float32).tiny).all()
+    )
