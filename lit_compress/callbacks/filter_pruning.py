@@ -133,6 +133,10 @@ class FilterPruning(ChannelPruning):
         self.min_channels = min_channels
 
     @override
+    def has_common_target(self) -> bool:
+        return not self.selector.rules  # their layers have ratios of their own
+
+    @override
     def arguments(self) -> dict[str, Any]:
         selector, named = self.selector, self.importance
         return {

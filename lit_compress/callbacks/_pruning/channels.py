@@ -17,13 +17,14 @@ from typing_extensions import override
 from lit_compress.callbacks._pruning.base import PruningCallback
 from lit_compress.callbacks._pruning.compatibility import (
     check_callbacks,
-    check_optimizers,
     check_target,
     warn_clamped,
     warn_off_target,
 )
 from lit_compress.callbacks._pruning.followers import find_followers
+from lit_compress.callbacks._pruning.optimizers import check_optimizers, optimizers_of
 from lit_compress.callbacks._pruning.untrained import check_trained_in_time, never_trained
+from lit_compress.callbacks._pruning.weight_copies import check_weight_copies
 from lit_compress.checkpoints.loading_line import checkpoint_line
 from lit_compress.checkpoints.resize import CheckpointResizer
 from lit_compress.errors import InvalidArgumentError, PlanError
@@ -86,6 +87,7 @@ class ChannelPruning(PruningCallback):
         self._earlier = UnprunedShapes()
         self._resizer = CheckpointResizer()
         self._example: ExampleInputs | None = None
+        self._planned: Plan | None = None
 
     # --- what a subclass may add -----------------------------------------------------------------
 
@@ -154,8 +156,9 @@ class ChannelPruning(PruningCallback):
         if self._state is not None:
             self._carry(pl_module)  # the weights may be those of a checkpoint
         if self._selector.removes:
-            if self.shrink == "every" and self._resolved_schedule.events()[-1] > 0:
-                check_optimizers(type(self).__name__, trainer.optimizers)
+            if self.shrink == "every":
+                optimizers = optimizers_of(trainer, pl_module)
+                check_optimizers(type(self).__name__, optimizers, self.last_epoch > 0)
             with isolate_rng():
                 on_rank_zero(trainer, lambda: self._find_example(trainer, pl_module))
                 if self._state is None:
@@ -168,6 +171,9 @@ class ChannelPruning(PruningCallback):
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._planned is not None:  # after on_train_start of all callbacks
+            plan, self._planned = self._planned, None
+            on_rank_zero(trainer, lambda: check_weight_copies(trainer, pl_module, plan))
         super().on_train_epoch_start(trainer, pl_module)
         self._scores = {}
         if self._state is not None:
@@ -263,7 +269,8 @@ class ChannelPruning(PruningCallback):
         )
         self._state = PruningState.from_dict(content)
         self._earlier = carried(pl_module) or UnprunedShapes()
-        self.after_planning(pl_module, self._state.plan(frozenset(selected)))
+        self._planned = self._state.plan(frozenset(selected))
+        self.after_planning(pl_module, self._planned)
         rank_zero_info(f"{type(self).__name__}: what will be removed\n{text}")
 
     def _planned_on_rank_zero(
@@ -324,7 +331,7 @@ class ChannelPruning(PruningCallback):
         """Remove channels from the module and its optimizers."""
         state = self._require_state()
         plan = state.plan(selected)
-        apply(plan, pl_module, *trainer.optimizers)
+        apply(plan, pl_module, *optimizers_of(trainer, pl_module))
         self.after_removal(plan)
         state.select(selected)
         state.commit()
@@ -338,7 +345,7 @@ class ChannelPruning(PruningCallback):
         try:
             self._remove_channels(trainer, pl_module, selected)
         except PlanError as error:
-            for optimizer in trainer.optimizers:
+            for optimizer in optimizers_of(trainer, pl_module):
                 optimizer.state.clear()
             self._remove_channels(trainer, pl_module, selected)
             rank_zero_warn(

@@ -5,18 +5,16 @@ All is refused by name before anything is trained.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelPruning
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
-from torch.optim import Optimizer
 
 from lit_compress.callbacks._pruning.base import PruningCallback
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.evaluation.trainer_access import callbacks
-from lit_compress.pruning.channels.surgery import WHOLE
 from lit_compress.pruning.selection.analysis import parameter_names
 from lit_compress.pruning.selection.budget import Of, Selection
 from lit_compress.pruning.selection.state import PruningState
@@ -50,26 +48,6 @@ def check_callbacks(pruner: PruningCallback, trainer: Trainer, removing: bool = 
             f"{name} cannot run in spawned or forked processes, which do not return the module "
             "in its new shapes: use strategy ddp"
         )
-
-
-def check_optimizers(name: str, optimizers: Iterable[Optimizer]) -> None:
-    """Check that the state of optimizers can follow the removal of channels.
-
-    Args:
-        name: Name of the callback that removes them.
-        optimizers: The optimizers.
-
-    Raises:
-        InvalidArgumentError: If one keeps a single state for all parameters.
-    """
-    for optimizer in optimizers:
-        kind = type(optimizer).__name__
-        if kind in WHOLE:
-            raise InvalidArgumentError(
-                f"{name} cannot remove channels from the state of {kind}, which keeps one joint "
-                'state for all parameters: set shrink to "end", or use SGD, Adam, AdamW, RMSprop '
-                "or Adagrad"
-            )
 
 
 def check_target(

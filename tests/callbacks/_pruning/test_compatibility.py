@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelPruning
 
 from lit_compress import Schedule
 from lit_compress.callbacks import FilterPruning
-from lit_compress.callbacks._pruning.compatibility import check_optimizers, check_target
+from lit_compress.callbacks._pruning.compatibility import check_target
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.pruning.selection.selector import PruningStep
 from lit_compress.pruning.selection.uniform import UniformSelector
@@ -48,13 +48,6 @@ def test_early_stopping_on_the_metric_itself_runs(
     assert pruner.reached == 0.5
 
 
-def test_optimizer_with_one_state_for_all_is_named() -> None:
-    parameters = [torch.nn.Parameter(torch.ones(2))]
-    check_optimizers("FilterPruning", [torch.optim.SGD(parameters, lr=0.1)])
-    with pytest.raises(InvalidArgumentError, match=r'LBFGS.*shrink to "end"'):
-        check_optimizers("FilterPruning", [torch.optim.LBFGS(parameters)])
-
-
 def test_parameters_that_cannot_go_are_counted(foreign: ForeignModule) -> None:
     selector = UniformSelector(Fraction(1), of="parameters", min_channels=6)
     state = selector.analyse(foreign, IMAGES)
@@ -75,7 +68,7 @@ def test_rounding_that_leaves_little_to_go_is_said(
     """A multiple wider than the layers removed nothing, and nothing was said."""
     pruner = FilterPruning(0.5, round_to=64, schedule=ONCE)
     with pytest.warns(
-        UserWarning, match=r"0\.00 of 0\.50 will be removed, since .* multiples of 64"
+        UserWarning, match=r"0\.00 of the filters .* the target is 0\.50.* multiples of 64"
     ):
         make_trainer(max_epochs=1, callbacks=[pruner]).fit(foreign, loader(16), loader(16, 1))
     assert foreign.net[0].out_channels == 8
