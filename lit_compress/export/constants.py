@@ -74,10 +74,10 @@ def _known(program: ExportedProgram) -> dict[Node, Any]:
     """Return the values that depend on weights alone; of operations, None until they are needed."""
     known: dict[Node, Any] = {}
     specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
+    stored = {**program.state_dict, **program.constants}
     for node in program.graph_module.graph.nodes:
         if node.op == "placeholder":
             target = specs[node.name].target
-            stored = {**program.state_dict, **program.constants}
             if target is not None and isinstance(stored.get(target), Tensor):
                 known[node] = stored[target]
         elif _is_plain(node):
