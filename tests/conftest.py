@@ -20,6 +20,7 @@ from lightning.pytorch import LightningModule, Trainer, seed_everything
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from lit_compress.callbacks import PostTrainingQuantization
 from lit_compress.pruning import ChannelGraph, analyse, apply, make_plan
 from lit_compress.pruning.channels.trace import named_tensors
 
@@ -75,6 +76,16 @@ def noise_of_two_inputs() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lit_compress.quantization.layer_noise.BUDGET", 0)
         yield
+
+
+@pytest.fixture
+def no_trial_conversion(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convert at the end of a fit alone: half of the time where a test is about the file.
+
+    Tests marked ``trial_conversion`` convert before the training as well, as users' fits do.
+    """
+    if request.node.get_closest_marker("trial_conversion") is None:
+        monkeypatch.setattr(PostTrainingQuantization, "on_train_start", lambda *_: None)
 
 
 class ForeignModule(LightningModule):

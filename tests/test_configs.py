@@ -8,7 +8,7 @@ from lit_compress.cli import PACKAGED, main
 # Lightning 2.6 calls what jsonargparse 5 will remove: lit_compress pins jsonargparse below 5.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.usefixtures("noise_of_two_inputs", "shallow"),
+    pytest.mark.usefixtures("noise_of_two_inputs", "no_trial_conversion", "shallow"),
 ]
 
 CONFIGS = sorted(path.name for path in PACKAGED.glob("*.yaml"))

@@ -774,6 +774,7 @@ def test_report_knows_the_dense_network(tmp_path: Path, make_trainer: MakeTraine
     assert pruned.macs < 0.5 * dense.macs
 
 
+@pytest.mark.usefixtures("no_trial_conversion", "noise_of_two_inputs")
 @pytest.mark.parametrize("shrink", [pytest.param("every", marks=pytest.mark.slow), "end"])
 def test_pruned_network_is_quantised(
     shrink: str, tmp_path: Path, make_trainer: MakeTrainer

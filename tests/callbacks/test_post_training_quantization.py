@@ -34,6 +34,8 @@ from lit_compress.errors import (
     PatternError,
 )
 
+pytestmark = pytest.mark.usefixtures("no_trial_conversion")
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[ForeignModule, Trainer, Path]:
@@ -132,6 +134,7 @@ def test_a_fresh_process_needs_only_numpy_and_onnxruntime(run: Any, tmp_path: Pa
         np.testing.assert_array_equal(np.load(tmp_path / f"{name}.npy"), ours)
 
 
+@pytest.mark.trial_conversion
 def test_the_module_is_left_alone(
     foreign: ForeignModule, make_trainer: Callable[..., Trainer], tmp_path: Path
 ) -> None:
@@ -152,6 +155,7 @@ def test_the_module_is_left_alone(
     assert not foreign._forward_pre_hooks
 
 
+@pytest.mark.trial_conversion
 def test_training_is_the_same_with_and_without(
     make_trainer: Callable[..., Trainer], tmp_path: Path
 ) -> None:
@@ -299,6 +303,7 @@ def test_the_artefact_goes_to_the_log_folder(
     assert read_card(callback.path).run == "runs/one"
 
 
+@pytest.mark.trial_conversion
 def test_fast_dev_run_leaves_nothing(
     foreign: ForeignModule, make_trainer: Callable[..., Trainer], tmp_path: Path
 ) -> None:
@@ -322,6 +327,7 @@ def refused(make_trainer: Callable[..., Trainer], module: Any, callback: Any, **
     make_trainer(callbacks=[callback]).fit(module, **loaders)
 
 
+@pytest.mark.trial_conversion
 def test_a_forward_that_cannot_be_exported_is_refused_before_training(
     make_trainer: Callable[..., Trainer], tmp_path: Path
 ) -> None:
@@ -341,6 +347,7 @@ def test_a_forward_that_cannot_be_exported_is_refused_before_training(
     assert not Path(target).exists()
 
 
+@pytest.mark.trial_conversion
 def test_a_metric_that_is_not_logged_is_refused_before_training(
     make_trainer: Callable[..., Trainer], tmp_path: Path
 ) -> None:
@@ -349,6 +356,7 @@ def test_a_metric_that_is_not_logged_is_refused_before_training(
         refused(make_trainer, Refused(), callback)
 
 
+@pytest.mark.trial_conversion
 def test_an_unknown_submodule_is_refused_before_training(
     make_trainer: Callable[..., Trainer], tmp_path: Path
 ) -> None:
@@ -385,6 +393,7 @@ def test_with_empty_validation_data_the_training_data_calibrates(
     assert read_card(tmp_path / "a").variant("int8").fidelity.n == 64
 
 
+@pytest.mark.trial_conversion
 def test_nan_in_a_batch_is_refused_and_the_old_artefact_stays(
     foreign: ForeignModule, make_trainer: Callable[..., Trainer], tmp_path: Path
 ) -> None:
@@ -465,17 +474,16 @@ def test_a_drop_that_cannot_be_kept(
     from lit_compress.callbacks._quantization import conversion
 
     monkeypatch.setattr(conversion, "_lost", lambda *_: 0.5)
-    convert(make_trainer, tmp_path / "a", epochs=1)
-    before = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
-    with pytest.raises(AccuracyError, match=r"max_drop 0\.01 cannot be kept: my_acc .* by 0\.5000"):
-        convert(make_trainer, tmp_path / "a", max_drop=0.01)
-    assert {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()} == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "a-trained.safetensors"]
     with pytest.warns(
         UserWarning, match="cannot be kept.*the file with the smallest drop was written"
     ):
-        convert(make_trainer, tmp_path / "b", max_drop=0.01, on_drop="warn")
-    assert lit_compress.load(tmp_path / "b").card
+        convert(make_trainer, tmp_path / "a", epochs=1, max_drop=0.01, on_drop="warn")
+    assert lit_compress.load(tmp_path / "a").card
+    before = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+    with pytest.raises(AccuracyError, match=r"max_drop 0\.01 cannot be kept: my_acc .* by 0\.5000"):
+        convert(make_trainer, tmp_path / "a", epochs=1, max_drop=0.01)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "a-trained.safetensors"]
 
 
 def test_skipped_layers_are_on_the_card(
@@ -518,6 +526,7 @@ def test_options_of_the_conversion(
     assert {name: used[name] for name in options} == options
 
 
+@pytest.mark.trial_conversion
 def test_batches_of_mappings(make_trainer: Callable[..., Trainer], tmp_path: Path) -> None:
     from evaluation.test_export_target import Pair, mappings
 
@@ -536,6 +545,7 @@ def test_batches_of_mappings(make_trainer: Callable[..., Trainer], tmp_path: Pat
         net(batch["image"])
 
 
+@pytest.mark.trial_conversion
 def test_outputs_that_are_not_one_tensor_are_refused_by_name(
     make_trainer: Callable[..., Trainer], tmp_path: Path
 ) -> None:
@@ -628,6 +638,7 @@ class NamesByStage(ForeignModule):
         self.log(f"{self.trainer.state.stage.value}_acc", hits)
 
 
+@pytest.mark.trial_conversion
 def test_a_metric_that_is_named_by_the_stage_is_found(
     make_trainer: Callable[..., Trainer], tmp_path: Path
 ) -> None:
@@ -646,6 +657,7 @@ class MadeInSetup(ForeignModule):
         self.net = ForeignModule().net
 
 
+@pytest.mark.trial_conversion
 def test_a_network_made_in_setup_is_the_trained_one(
     make_trainer: Callable[..., Trainer], tmp_path: Path
 ) -> None:
@@ -686,6 +698,7 @@ class Compiled(ForeignModule):
         self.log("my_acc", (self.net(batch[0]).argmax(-1) == batch[1]).float().mean())
 
 
+@pytest.mark.trial_conversion
 @pytest.mark.parametrize("kind", [OwnForward, Compiled])
 def test_the_file_computes_what_the_steps_call(
     kind: type[ForeignModule], make_trainer: Callable[..., Trainer], tmp_path: Path
@@ -712,6 +725,7 @@ class TwoSizes(Dataset):
         return torch.randn(8, 1, 8, 8 + index), torch.arange(8) % 4
 
 
+@pytest.mark.trial_conversion
 def test_batches_of_several_sizes_are_refused_before_training(
     make_trainer: Callable[..., Trainer], tmp_path: Path
 ) -> None:

@@ -141,6 +141,7 @@ def test_channels_that_are_joined_have_one_range() -> None:
     assert largest.max() / largest.min() <= 1.01
 
 
+@pytest.mark.usefixtures("shallow")
 def test_int8_is_nearer_to_float_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """A channel 24 times as large as the others took 24 dB from the paper's ShuffleNetV2."""
     torch.manual_seed(0)
