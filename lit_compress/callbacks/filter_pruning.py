@@ -60,7 +60,8 @@ class FilterPruning(ChannelPruning):
         recalibrate: Number of training batches on which the statistics of batch norms are estimated
             again after each pruning step; the batches go through your ``validation_step``.
         submodule: Name of the module whose forward is analysed, if that is not the
-            LightningModule's own.
+            LightningModule's own. For the two networks of a GAN, give the Trainer a callback for
+            each, with its submodule.
         monitor: Key that your ``validation_step`` logs, such as ``val_acc``. It is logged again as
             ``pruned/val_acc``: NaN until the target is reached, then the metric. Let
             ModelCheckpoint watch it to keep the best pruned weights.

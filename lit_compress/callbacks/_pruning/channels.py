@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
 from fractions import Fraction
 from typing import Any, Literal, get_args
 
@@ -32,7 +32,7 @@ from lit_compress.evaluation.distributed import on_rank_zero, rewrap
 from lit_compress.evaluation.dry_run import dry_run
 from lit_compress.evaluation.example_inputs import ExampleInputs, find_example_inputs
 from lit_compress.evaluation.recalibrate import recalibrate
-from lit_compress.evaluation.trainer_access import is_fast_dev_run
+from lit_compress.evaluation.trainer_access import callbacks, is_fast_dev_run
 from lit_compress.pruning import Schedule, apply, make_plan
 from lit_compress.pruning.channels.analysis import verify
 from lit_compress.pruning.channels.plan import Plan
@@ -139,7 +139,8 @@ class ChannelPruning(PruningCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         self._release()
-        self._resizer.attach(pl_module)
+        if self not in _removers(trainer)[1:]:  # one of several gives the module its shapes
+            self._resizer.attach(pl_module)
         if stage != "fit":
             return
         check_callbacks(self, trainer, self.shrink in get_args(Shrink))
@@ -176,12 +177,8 @@ class ChannelPruning(PruningCallback):
             on_rank_zero(trainer, lambda: check_weight_copies(trainer, pl_module, plan))
         super().on_train_epoch_start(trainer, pl_module)
         self._scores = {}
-        if self._state is not None:
-            names = parameter_names(pl_module)
-            words: tuple[Of, ...] = ("parameters", "macs")
-            for word in words:
-                left = self._state.total(word) - self._state.saved(word, names)
-                pl_module.log(f"size/{word}", float(left), on_step=False, on_epoch=True)
+        if self not in _removers(trainer)[:-1]:  # all others have pruned by now
+            self._log_sizes(trainer, pl_module)
 
     @override
     def prune(self, trainer: Trainer, pl_module: LightningModule, share: Fraction) -> float:
@@ -286,11 +283,13 @@ class ChannelPruning(PruningCallback):
             followers=find_followers(trainer, pl_module),
         )
         self.after_analysis(pl_module, state)
+        start = time.monotonic()
         selection = selector.select(pl_module, state)
+        plan = state.plan(selection.selected)
+        verify(pl_module, example.inputs, state.graph, plan, example.submodule)
+        seconds = time.monotonic() - start
         makers = {
-            cut.tensor
-            for cut in state.plan(selection.selected).cuts
-            if state.graph.roles[cut.tensor, cut.dim] == "filter"
+            cut.tensor for cut in plan.cuts if state.graph.roles[cut.tensor, cut.dim] == "filter"
         }
         check_trained_in_time(self, trainer, pl_module, makers)
         check_target(pl_module, state, selection, selector.of, self.goal)
@@ -300,9 +299,15 @@ class ChannelPruning(PruningCallback):
             warn_off_target(
                 name, pl_module, state, selection, selector.of, goal=goal, round_to=round_to
             )
-        dry_run(trainer, pl_module, state.plan(selection.selected))
+        dry_run(trainer, pl_module, plan)
         text = str(selector.preview(pl_module, state, selection))
-        return state.to_dict(), sorted(selection.selected), text
+        return state.to_dict(), sorted(selection.selected), f"{text}\n{self._cost_line(seconds)}"
+
+    def _cost_line(self, seconds: float) -> str:
+        """Return what the pruning steps of the fit will take."""
+        count = len(self._resolved_schedule.events())
+        more = f" and {self.recalibrate} training batches" if self.recalibrate else ""
+        return f"a pruning step takes about {seconds:.1f} s{more}; steps: {count}"
 
     def _check_target(self, pl_module: LightningModule) -> None:
         state = self._require_state()
@@ -352,6 +357,21 @@ class ChannelPruning(PruningCallback):
                 f"{type(self).__name__}: the state of the optimizers was dropped, and they start "
                 f"without it if this network is trained further, since {error}"
             )
+
+    def _log_sizes(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the size that is left, over the parts of all callbacks that remove channels."""
+        states = [other._state for other in _removers(trainer) if other._state is not None]
+        if not states:
+            return
+        names = parameter_names(pl_module)
+        # Each state knows the parameters of the whole module, and the MACs of its own part.
+        left: dict[Of, int] = {
+            "parameters": states[0].total("parameters"),
+            "macs": sum(state.total("macs") for state in states),
+        }
+        for word, whole in left.items():
+            now = whole - sum(state.saved(word, names) for state in states)
+            pl_module.log(f"size/{word}", float(now), on_step=False, on_epoch=True)
 
     def _scores_are_due(self, trainer: Trainer) -> bool:
         due = self._target * self._resolved_schedule.share(trainer.current_epoch + 1)
@@ -422,23 +442,20 @@ class ChannelPruning(PruningCallback):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        self._resizer.check_record(pl_module, checkpoint, self._known_shapes())
+        self._resizer.check_record(pl_module, checkpoint, _known_shapes(trainer))
         for state in pruning_states_of(checkpoint):
             state.check(named_tensors(pl_module))
         super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._resizer.check_without_record(pl_module, self._known_shapes())
+        self._resizer.check_without_record(pl_module, _known_shapes(trainer))
 
     on_test_start = on_predict_start = on_validation_start
 
     @override
     def progress(self) -> dict[str, Any]:
         return {**super().progress(), "of": self._selector.of}
-
-    def _known_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        return self._state.graph.shapes if self._state is not None else {}
 
     def _require_state(self) -> PruningState:
         if self._state is None:
@@ -453,3 +470,17 @@ class ChannelPruning(PruningCallback):
                 f"{type(self).__name__} has no example inputs yet: start a fit"
             )
         return self._example
+
+
+def _removers(trainer: Trainer) -> list[ChannelPruning]:
+    """Return the callbacks of a run that remove channels, each of a part of its own."""
+    return [found for found in callbacks(trainer) if isinstance(found, ChannelPruning)]
+
+
+def _known_shapes(trainer: Trainer) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the unpruned network, as far as this run has analysed it."""
+    found: dict[str, tuple[int, ...]] = {}
+    for pruner in _removers(trainer):
+        if pruner._state is not None:
+            found.update(pruner._state.graph.shapes)
+    return found

@@ -34,9 +34,12 @@ def check_callbacks(pruner: PruningCallback, trainer: Trainer, removing: bool = 
     name = type(pruner).__name__
     for other in callbacks(trainer):
         if isinstance(other, (PruningCallback, ModelPruning)) and other is not pruner:
+            if _are_apart(pruner, other):
+                continue
             raise InvalidArgumentError(
                 f"{name} cannot run together with {type(other).__name__}: both would prune the "
-                "same weights; prune in two fits, the second with init_from"
+                "same weights; name a part of its own for each by submodule, as for the two "
+                "networks of a GAN, or prune in two fits, the second with init_from"
             )
         if isinstance(other, EarlyStopping) and other.monitor == f"pruned/{pruner.monitor}":
             raise InvalidArgumentError(
@@ -48,6 +51,15 @@ def check_callbacks(pruner: PruningCallback, trainer: Trainer, removing: bool = 
             f"{name} cannot run in spawned or forked processes, which do not return the module "
             "in its new shapes: use strategy ddp"
         )
+
+
+def _are_apart(one: PruningCallback, other: PruningCallback | ModelPruning) -> bool:
+    """Tell whether two callbacks remove channels of two parts, none of them inside the other."""
+    names = [getattr(callback, "submodule", None) for callback in (one, other)]
+    if not all(names):
+        return False
+    first, second = (f"{name}." for name in names)
+    return not first.startswith(second) and not second.startswith(first)
 
 
 def check_target(

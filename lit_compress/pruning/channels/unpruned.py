@@ -56,8 +56,14 @@ class UnprunedShapes:
         return cls(dict(graph.shapes), norms)
 
     def before(self, later: UnprunedShapes) -> UnprunedShapes:
-        """Return the shapes before this and a later pruning, and the widths after both."""
-        return UnprunedShapes({**later.shapes, **self.shapes}, {**self.norms, **later.norms})
+        """Return the shapes before this and a later pruning, and the widths after both.
+
+        The later one may be of another part of the module: it knows the first part as it was.
+        """
+        norms = dict(later.norms)
+        for name, width in self.norms.items():
+            norms[name] = min(width, norms.get(name, width))
+        return UnprunedShapes({**later.shapes, **self.shapes}, norms)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the shapes as lists, numbers and text."""
