@@ -22,7 +22,7 @@ FAST := tests/artifact tests/datamodules tests/golden tests/measure tests/module
 # What each of the three parts of the slow tests runs; each part ends within 30 minutes.
 SLOW_PRUNING := tests/pruning
 SLOW_QUANTIZATION := tests/quantization
-SLOW_RUNS := tests/callbacks tests/test_cli.py tests/test_configs.py tests/test_end_to_end.py
+SLOW_RUNS := tests/artifact tests/callbacks tests/test_cli.py tests/test_configs.py tests/test_end_to_end.py
 MUTANTS ?= 200
 
 $(VENV)/.stamp: setup.cfg pyproject.toml
