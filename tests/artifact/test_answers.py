@@ -20,6 +20,7 @@ LOGITS = np.linspace(-2, 2, 8, dtype=np.float32)[:, None]
         (np.zeros((8, 4, 1, 1)), CLASS, "class", 1),
         (np.zeros((8, 4)), np.eye(4)[CLASS], "class", 1),
         (np.zeros((8, 4)), np.full((8, 4), 0.25), "class", 1),
+        (np.zeros((1, 4)), np.full((1, 4), 0.25), "class", 1),
         (np.zeros((8, 4, 6, 6)), np.zeros((8, 6, 6), int) + 3, "class at each position", 1),
         (np.zeros((8, 4, 6, 6)), np.full((8, 1, 6, 6), 255), "class at each position", 1),
         (np.zeros((8, 5, 20)), np.zeros((8, 5), int) + 19, "class at each position", 2),
