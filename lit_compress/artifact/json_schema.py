@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from lit_compress.errors import InvalidArgumentError
+
 #: Keywords that restrict nothing.
 DESCRIPTIONS = frozenset({"$schema", "$defs", "title", "description"})
 
@@ -35,7 +37,7 @@ def schema_errors(value: Any, schema: dict[str, Any]) -> Iterator[SchemaError]:
         schema: The schema. References begin with ``#/``.
 
     Raises:
-        NotImplementedError: If the schema has a keyword that is not known here.
+        InvalidArgumentError: If the schema has a keyword that is not known here.
 
     Example:
         >>> schema = {"required": ["n"], "properties": {"n": {"type": "integer", "minimum": 0}}}
@@ -69,7 +71,11 @@ class _Checker:
             if keyword in DESCRIPTIONS:
                 continue
             if keyword not in self._keywords:
-                raise NotImplementedError(f"the keyword {keyword} of JSON Schema is not known")
+                # Passed over, it would restrict nothing, and a wrong card would be read.
+                raise InvalidArgumentError(
+                    f"the schema has the keyword {keyword!r}, which is not checked here: use one of "
+                    f"{', '.join(sorted(self._keywords))}, or add a method for it"
+                )
             yield from self._keywords[keyword](value, wanted, path, keyword, schema)
 
     def _reference(self, value: Any, wanted: str, path: Any, *_: Any) -> Iterator[SchemaError]:

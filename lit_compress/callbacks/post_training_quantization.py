@@ -281,7 +281,7 @@ class PostTrainingQuantization(Callback):
             self._convert(trainer, copy, self._target, before)
         except LitCompressError as error:
             raise type(error)(f"{error}. {self._kept_weights(copy, before)}") from error
-        except Exception:
+        except Exception:  # whatever it is: the training must not be lost, and it is raised again
             rank_zero_warn(self._kept_weights(copy, before))
             raise
         self.path, self.written = self._target, True

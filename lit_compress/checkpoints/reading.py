@@ -83,7 +83,7 @@ def load_file(path: str | Path, objects: Objects) -> Any:
         path: Path of the file.
         objects: As in :func:`read_checkpoint`.
     """
-    if objects == "made":
+    if objects == "made":  # the user said weights_only=False, as Lightning's own loading asks for
         return torch.load(path, map_location="cpu", weights_only=False)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)

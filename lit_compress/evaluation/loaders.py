@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.data import sized_len
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -93,12 +94,8 @@ def offers(data: LightningDataModule | None, hook: str) -> bool:
 
 def length(loader: Any) -> int | float:
     """Return the number of batches of a loader; infinity if it does not say."""
-    if not isinstance(loader, Sized):
-        return float("inf")
-    try:
-        return len(loader)
-    except (TypeError, NotImplementedError):  # a DataLoader of a dataset without a length
-        return float("inf")
+    found = sized_len(loader)
+    return float("inf") if found is None else found
 
 
 def whole(loader: Any) -> Any:

@@ -95,7 +95,7 @@ def validate(
             raise
         try:
             return _run(trainer, module, loaders, limit, position or Position(), logged)
-        except Exception:
+        except Exception:  # the second try was a guess, so the user is told of the first error
             raise error from None
 
 

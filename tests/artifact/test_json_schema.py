@@ -17,6 +17,7 @@ from lit_compress.artifact.json_schema import (
     _Checker,
     schema_errors,
 )
+from lit_compress.errors import InvalidArgumentError
 
 FORMAT: dict[str, Any] = {
     "$defs": {"share": {"type": "number", "minimum": 0, "maximum": 1}},
@@ -60,7 +61,7 @@ def test_the_error_of_the_alternative_that_was_meant() -> None:
 
 
 def test_keywords_that_are_not_known_are_not_passed_over() -> None:
-    with pytest.raises(NotImplementedError, match="uniqueItems"):
+    with pytest.raises(InvalidArgumentError, match="keyword 'uniqueItems', .* use one of .*anyOf"):
         list(schema_errors([], {"uniqueItems": True}))
 
 

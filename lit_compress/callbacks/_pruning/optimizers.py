@@ -62,7 +62,7 @@ def check_optimizers(name: str, optimizers: Iterable[Optimizer], stepped: bool =
 
 
 def _kept_within(optimizer: Optimizer) -> str:
-    """Return what an optimizer keeps of the weights beside its state; empty if nothing."""
+    """Return what an optimizer keeps of the weights next to its state; empty if nothing."""
     held = _held(optimizer)
     own, shapes = set(map(id, held)), {p.shape for p in held if p.dim() > 1}
     for name, value in vars(optimizer).items():

@@ -1,4 +1,4 @@
-"""Callbacks that keep copies of the weights: averages of a user's own, beside the pruning."""
+"""Callbacks that keep copies of the weights, such as averages of a user's own."""
 
 from __future__ import annotations
 
