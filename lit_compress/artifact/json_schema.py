@@ -73,7 +73,7 @@ class _Checker:
             if keyword not in self._keywords:
                 # Passed over, it would restrict nothing, and a wrong card would be read.
                 raise InvalidArgumentError(
-                    f"the schema has the keyword {keyword!r}, which is not checked here: use one of "
+                    f"the schema has the keyword {keyword!r}, unknown here: use one of "
                     f"{', '.join(sorted(self._keywords))}, or add a method for it"
                 )
             yield from self._keywords[keyword](value, wanted, path, keyword, schema)

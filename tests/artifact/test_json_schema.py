@@ -61,7 +61,7 @@ def test_the_error_of_the_alternative_that_was_meant() -> None:
 
 
 def test_keywords_that_are_not_known_are_not_passed_over() -> None:
-    with pytest.raises(InvalidArgumentError, match="keyword 'uniqueItems', .* use one of .*anyOf"):
+    with pytest.raises(InvalidArgumentError, match=r"keyword 'uniqueItems', .* use one of .*anyOf"):
         list(schema_errors([], {"uniqueItems": True}))
 
 
