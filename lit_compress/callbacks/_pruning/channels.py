@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from fractions import Fraction
 from typing import Any, Literal, get_args
 
@@ -15,26 +14,18 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from lit_compress.callbacks._pruning.base import PruningCallback
-from lit_compress.callbacks._pruning.compatibility import (
-    check_callbacks,
-    check_target,
-    warn_clamped,
-    warn_off_target,
-)
-from lit_compress.callbacks._pruning.followers import find_followers
+from lit_compress.callbacks._pruning.compatibility import check_callbacks, check_target
 from lit_compress.callbacks._pruning.optimizers import check_optimizers, optimizers_of
-from lit_compress.callbacks._pruning.untrained import check_trained_in_time, never_trained
+from lit_compress.callbacks._pruning.planning import plan_removal, select_and_verify
 from lit_compress.callbacks._pruning.weight_copies import check_weight_copies
 from lit_compress.checkpoints.loading_line import checkpoint_line
 from lit_compress.checkpoints.resize import CheckpointResizer
 from lit_compress.errors import InvalidArgumentError, PlanError
 from lit_compress.evaluation.distributed import on_rank_zero, rewrap
-from lit_compress.evaluation.dry_run import dry_run
 from lit_compress.evaluation.example_inputs import ExampleInputs, find_example_inputs
 from lit_compress.evaluation.recalibrate import recalibrate
 from lit_compress.evaluation.trainer_access import callbacks, is_fast_dev_run
 from lit_compress.pruning import Schedule, apply, make_plan
-from lit_compress.pruning.channels.analysis import verify
 from lit_compress.pruning.channels.plan import Plan
 from lit_compress.pruning.channels.trace import named_tensors
 from lit_compress.pruning.channels.unpruned import UnprunedShapes, carried, carry
@@ -42,7 +33,6 @@ from lit_compress.pruning.importance import layer_scores
 from lit_compress.pruning.masks import Masks
 from lit_compress.pruning.selection.analysis import parameter_names
 from lit_compress.pruning.selection.budget import Of
-from lit_compress.pruning.selection.eligible import waiting
 from lit_compress.pruning.selection.selector import LAST_STEP, ChannelSelector, PruningStep
 from lit_compress.pruning.selection.state import Channels, PruningState, pruning_states_of
 
@@ -185,7 +175,10 @@ class ChannelPruning(PruningCallback):
         state = self._require_state()
         step = self._step(trainer.current_epoch)
         chosen, self._waiting = on_rank_zero(
-            trainer, lambda: self._select_and_verify(pl_module, step)
+            trainer,
+            lambda: select_and_verify(
+                self._selector, state, self._require_example(), pl_module, step, self._scores
+            ),
         )
         selected = frozenset(chosen)
         if self.shrink == "every":
@@ -262,73 +255,30 @@ class ChannelPruning(PruningCallback):
     def _make_plan(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Analyse the network on rank zero, and print what will be removed."""
         content, selected, text = on_rank_zero(
-            trainer, lambda: self._planned_on_rank_zero(trainer, pl_module)
+            trainer,
+            lambda: plan_removal(
+                self,
+                self._selector,
+                self._require_example(),
+                trainer,
+                pl_module,
+                after_analysis=lambda state: self.after_analysis(pl_module, state),
+                has_common_target=self.has_common_target(),
+            ),
         )
         self._state = PruningState.from_dict(content)
         self._earlier = carried(pl_module) or UnprunedShapes()
         self._planned = self._state.plan(frozenset(selected))
         self.after_planning(pl_module, self._planned)
-        rank_zero_info(f"{type(self).__name__}: what will be removed\n{text}")
-
-    def _planned_on_rank_zero(
-        self, trainer: Trainer, pl_module: LightningModule
-    ) -> tuple[dict[str, Any], list[int], str]:
-        """Return the state, the selection for the end, and its preview, after a dry run."""
-        example, selector, name = self._require_example(), self._selector, type(self).__name__
-        state = selector.analyse(
-            pl_module,
-            example.inputs,
-            example.submodule,
-            untrained=never_trained(trainer, pl_module),
-            followers=find_followers(trainer, pl_module),
-        )
-        self.after_analysis(pl_module, state)
-        start = time.monotonic()
-        selection = selector.select(pl_module, state)
-        plan = state.plan(selection.selected)
-        verify(pl_module, example.inputs, state.graph, plan, example.submodule)
-        seconds = time.monotonic() - start
-        makers = {
-            cut.tensor for cut in plan.cuts if state.graph.roles[cut.tensor, cut.dim] == "filter"
-        }
-        check_trained_in_time(self, trainer, pl_module, makers)
-        check_target(pl_module, state, selection, selector.of, self.goal)
-        warn_clamped(name, selection.clamped, selector.min_channels)
-        if self.has_common_target():
-            goal, round_to = self.goal, selector.round_to
-            warn_off_target(
-                name, pl_module, state, selection, selector.of, goal=goal, round_to=round_to
-            )
-        dry_run(trainer, pl_module, plan)
-        text = str(selector.preview(pl_module, state, selection))
-        return state.to_dict(), sorted(selection.selected), f"{text}\n{self._cost_line(seconds)}"
-
-    def _cost_line(self, seconds: float) -> str:
-        """Return what the pruning steps of the fit will take."""
         count = len(self._resolved_schedule.events())
-        more = f" and {self.recalibrate} training batches" if self.recalibrate else ""
-        return f"a pruning step takes about {seconds:.1f} s{more}; steps: {count}"
+        rank_zero_info(
+            f"{type(self).__name__}: what will be removed\n{text}; steps: {count}"
+        )
 
     def _check_target(self, pl_module: LightningModule) -> None:
         state = self._require_state()
         selection = self._selector.select(pl_module, state)
         check_target(pl_module, state, selection, self._selector.of, self.goal)
-
-    def _select_and_verify(
-        self, pl_module: LightningModule, step: PruningStep
-    ) -> tuple[list[int], list[str]]:
-        """Return the selected channels, after their removal was tried on a copy.
-
-        Layers that are not trained yet keep theirs until a later step; their names are returned.
-        """
-        state, example = self._require_state(), self._require_example()
-        selection = self._selector.select(pl_module, state, step, self._scores)
-        later = waiting(pl_module, state.graph, selection.selected - state.selected)
-        selected = selection.selected.difference(*later.values())
-        plan = state.plan(selected)
-        with isolate_rng():
-            verify(pl_module, example.inputs, state.current_graph(), plan, example.submodule)
-        return sorted(selected), list(later)
 
     def _remove_channels(
         self, trainer: Trainer, pl_module: LightningModule, selected: Channels
