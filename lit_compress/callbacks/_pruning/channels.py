@@ -271,9 +271,7 @@ class ChannelPruning(PruningCallback):
         self._planned = self._state.plan(frozenset(selected))
         self.after_planning(pl_module, self._planned)
         count = len(self._resolved_schedule.events())
-        rank_zero_info(
-            f"{type(self).__name__}: what will be removed\n{text}; steps: {count}"
-        )
+        rank_zero_info(f"{type(self).__name__}: what will be removed\n{text}; steps: {count}")
 
     def _check_target(self, pl_module: LightningModule) -> None:
         state = self._require_state()
