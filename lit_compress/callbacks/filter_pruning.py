@@ -39,7 +39,8 @@ class FilterPruning(ChannelPruning):
         target: Share to remove by the end of the schedule, in [0, 1), of what ``of`` names. It is
             a share of the unpruned network, and never compounds.
         of: What ``target`` is a share of: the prunable ``filters``, all ``parameters``, or
-            ``macs`` (multiply-accumulates of one forward of one example).
+            ``macs`` (multiply-accumulates of one forward of one example). With ``submodule``, they
+            are those of that part.
         schedule: Epochs at which to prune. Default: each of the first two thirds of the run, cubic.
         scope: ``local`` removes the same share of each layer, ``global`` ranks all filters
             together.

@@ -32,7 +32,6 @@ from lit_compress.pruning.channels.unpruned import UnprunedShapes, carried, carr
 from lit_compress.pruning.importance import layer_scores
 from lit_compress.pruning.masks import Masks
 from lit_compress.pruning.selection.analysis import parameter_names
-from lit_compress.pruning.selection.budget import Of
 from lit_compress.pruning.selection.selector import LAST_STEP, ChannelSelector, PruningStep
 from lit_compress.pruning.selection.state import Channels, PruningState, pruning_states_of
 
@@ -187,7 +186,8 @@ class ChannelPruning(PruningCallback):
             state.select(selected)
         self._update_masks(pl_module)
         of = self._selector.of
-        return state.saved(of, parameter_names(pl_module)) / max(1, state.total(of))
+        names = parameter_names(pl_module, state.submodule)
+        return state.saved(of, names) / max(1, state.total(of))
 
     @override
     def after_pruning_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -312,14 +312,13 @@ class ChannelPruning(PruningCallback):
         if not states:
             return
         names = parameter_names(pl_module)
-        # Each state knows the parameters of the whole module, and the MACs of its own part.
-        left: dict[Of, int] = {
-            "parameters": states[0].total("parameters"),
-            "macs": sum(state.total("macs") for state in states),
-        }
-        for word, whole in left.items():
-            now = whole - sum(state.saved(word, names) for state in states)
-            pl_module.log(f"size/{word}", float(now), on_step=False, on_epoch=True)
+        parameters = sum(parameter.numel() for parameter in pl_module.parameters())
+        for state in states:  # what the module still has, as zeros
+            removed = state.saved("parameters", names, state.removed)
+            parameters -= state.saved("parameters", names) - removed
+        macs = sum(state.total("macs") - state.saved("macs", names) for state in states)
+        for word, left in (("parameters", parameters), ("macs", macs)):
+            pl_module.log(f"size/{word}", float(left), on_step=False, on_epoch=True)
 
     def _scores_are_due(self, trainer: Trainer) -> bool:
         due = self._target * self._resolved_schedule.share(trainer.current_epoch + 1)

@@ -134,5 +134,5 @@ def warn_off_target(
 
 
 def _share(module: nn.Module, state: PruningState, selection: Selection, of: Of) -> float:
-    saved = state.saved(of, parameter_names(module), selection.selected)
+    saved = state.saved(of, parameter_names(module, state.submodule), selection.selected)
     return saved / max(1, state.total(of))

@@ -53,9 +53,10 @@ def analyse_network(
     graph = analyse(module, inputs, submodule, followers)
     with undisturbed(module):
         macs = cost(module.get_submodule(submodule), inputs).macs
-    count = sum(parameter.numel() for parameter in parameters.values())
+    names = parameter_names(module, submodule)
+    count = sum(parameters[name].numel() for name in names)
     budget = Budget(count, macs, count_filters(graph, groups(graph)))
-    return PruningState(graph, budget, untrained=frozenset(untrained))
+    return PruningState(graph, budget, untrained=frozenset(untrained), submodule=submodule)
 
 
 def count_filters(graph: ChannelGraph, groups: Sequence[int]) -> int:
@@ -96,9 +97,10 @@ def current_scores(
     return scores_by_channel(kept, layer_scores(module, kept, importance, cut), importance)
 
 
-def parameter_names(module: nn.Module) -> frozenset[str]:
-    """Return the names of a module's parameters, each tensor once."""
-    return frozenset(name for name, _ in module.named_parameters())
+def parameter_names(module: nn.Module, submodule: str = "") -> frozenset[str]:
+    """Return the names of the parameters of a part of a module, each tensor once."""
+    part = {id(parameter) for parameter in module.get_submodule(submodule).parameters()}
+    return frozenset(name for name, tensor in module.named_parameters() if id(tensor) in part)
 
 
 def _kept_indices(

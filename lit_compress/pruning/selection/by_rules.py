@@ -136,7 +136,7 @@ class RuleSelector:
                 scope=self.scope,
                 limits=Limits(self.min_channels, self.round_to, each),
                 budget=replace(state.budget, filters=count_filters(state.graph, groups)),
-                parameters=parameter_names(module),
+                parameters=parameter_names(module, state.submodule),
             )
             selected |= chosen.selected
             clamped += chosen.clamped
@@ -147,7 +147,7 @@ class RuleSelector:
     ) -> PruningPreview:
         """Return what each layer loses by a selection, and why other channels are kept."""
         excluded = self.eligible(module, state.graph, state.untrained).excluded
-        return preview_layers(module, state.graph, selection.selected, state.budget, excluded)
+        return preview_layers(module, state, selection.selected, excluded)
 
     @property
     def removes(self) -> bool:

@@ -56,12 +56,14 @@ class PruningPreview:
         before: Cost of the network before pruning, where filters are removed.
         after: Cost after pruning.
         weights: The weights of its conv and linear layers, where rules prune.
+        part: Name of the part that the costs are of; empty for all of it.
     """
 
     layers: tuple[LayerPreview, ...] = ()
     before: Budget | None = None
     after: Budget | None = None
     weights: tuple[WeightPreview, ...] = ()
+    part: str = ""
 
     @property
     def share(self) -> float:
@@ -74,7 +76,7 @@ class PruningPreview:
         if self.weights or self.before is None:
             lines += self._weight_lines()
         if self.before is not None and self.after is not None:
-            lines += [*self._layer_lines(), *_cost_lines(self.before, self.after)]
+            lines += [*self._layer_lines(), *self._cost_lines(self.before, self.after)]
         return "\n".join(lines)
 
     def _weight_lines(self) -> Iterator[str]:
@@ -99,12 +101,12 @@ class PruningPreview:
             row = f"{layer.name:{width}}  {layer.filters:7d} {layer.kept:7d}  {why}"
             yield row.rstrip()
 
-
-def _cost_lines(before: Budget, after: Budget) -> Iterator[str]:
-    rows = (
-        ("parameters", before.parameters, after.parameters),
-        ("MACs of one example", before.macs, after.macs),
-    )
-    for title, old, new in rows:
-        share = f" ({1 - new / old:.1%} removed)" if old else ""
-        yield f"{title}: {old:,} to {new:,}{share}"
+    def _cost_lines(self, before: Budget, after: Budget) -> Iterator[str]:
+        of = f" of {self.part}" if self.part else ""
+        rows = (
+            (f"parameters{of}", before.parameters, after.parameters),
+            ("MACs of one example", before.macs, after.macs),
+        )
+        for title, old, new in rows:
+            share = f" ({1 - new / old:.1%} removed)" if old else ""
+            yield f"{title}: {old:,} to {new:,}{share}"

@@ -11,34 +11,35 @@ from torch.nn.modules.conv import _ConvTransposeNd
 from lit_compress.pruning.channels.graph import ChannelGraph
 from lit_compress.pruning.channels.trace import named_tensors
 from lit_compress.pruning.layers import PRUNABLE
-from lit_compress.pruning.selection.budget import Budget, count_saved
+from lit_compress.pruning.selection.analysis import parameter_names
+from lit_compress.pruning.selection.budget import Budget
 from lit_compress.pruning.selection.preview import LayerPreview, PruningPreview
+from lit_compress.pruning.selection.state import PruningState
 
 COMPUTED = "its weight is computed (weight_norm, LoRA ...), or its forward was not called"
 
 
 def preview_layers(
     module: nn.Module,
-    graph: ChannelGraph,
+    state: PruningState,
     selected: frozenset[int],
-    budget: Budget,
     excluded: Mapping[str, str],
 ) -> PruningPreview:
     """Return what each layer of a network loses when channels are removed.
 
     Args:
         module: The unpruned network.
-        graph: Its channels.
+        state: Its pruning state.
         selected: Numbers of the channels to remove.
-        budget: What the unpruned network costs.
         excluded: By name, the layers that keep all their channels although some could be removed,
             with the reason.
     """
-    parameters = frozenset(name for name, _ in module.named_parameters())
+    graph, budget = state.graph, state.budget
+    parameters = parameter_names(module, state.submodule)
     after = Budget(
-        budget.parameters - count_saved(graph, selected, "parameters", parameters),
-        budget.macs - count_saved(graph, selected, "macs", parameters),
-        budget.filters - count_saved(graph, selected, "filters", parameters),
+        budget.parameters - state.saved("parameters", parameters, selected),
+        budget.macs - state.saved("macs", parameters, selected),
+        budget.filters - state.saved("filters", parameters, selected),
     )
     names = {id(tensor): name for name, tensor in named_tensors(module).items()}
     layers = tuple(
@@ -53,7 +54,7 @@ def preview_layers(
         for name, layer in module.named_modules()
         if isinstance(layer, PRUNABLE)
     )
-    return PruningPreview(layers, budget, after)
+    return PruningPreview(layers, budget, after, part=state.submodule)
 
 
 def _layer(

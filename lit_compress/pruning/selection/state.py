@@ -31,6 +31,8 @@ class PruningState:
         removed: Numbers of those that were removed from the module.
         untrained: Names of the weights that are never trained, and so keep their channels; None,
             in older checkpoints, if it is not known.
+        submodule: Name of the part whose parameters count; empty, as in older checkpoints, for all
+            of the module's.
     """
 
     def __init__(
@@ -40,10 +42,12 @@ class PruningState:
         selected: Channels = frozenset(),
         removed: Channels = frozenset(),
         untrained: frozenset[str] | None = None,
+        submodule: str = "",
     ) -> None:
         self.graph = graph
         self.budget = budget
         self.untrained = untrained
+        self.submodule = submodule
         self._selected = selected
         self._removed = removed
         self._current: tuple[Channels, ChannelGraph] | None = None
@@ -138,7 +142,7 @@ class PruningState:
         return masks
 
     def total(self, of: Of) -> int:
-        """Return the prunable filters, all parameters, or the MACs of an example."""
+        """Return the prunable filters, the parameters, or the MACs of an example."""
         totals = {"filters": self.budget.filters, "parameters": self.budget.parameters}
         return totals.get(of, self.budget.macs)
 
@@ -166,6 +170,7 @@ class PruningState:
             "gone": torch.tensor(sorted(self._selected), dtype=torch.int32),
             "removed": torch.tensor(sorted(self._removed), dtype=torch.int32),
             **({} if self.untrained is None else {"untrained": sorted(self.untrained)}),
+            "submodule": self.submodule,
         }
 
     @classmethod
@@ -179,7 +184,7 @@ class PruningState:
             graph = ChannelGraph.from_dict(content["graph"])
             parameters, macs, filters = (int(number) for number in content["budget"])
             selected, removed = (_numbers(content[key]) for key in ("gone", "removed"))
-            names = content.get("untrained")
+            names, submodule = content.get("untrained"), str(content.get("submodule", ""))
             untrained = None if names is None else frozenset(map(str, names))
             if graph.channel_count > sum(map(len, graph.channel_of.values())):
                 # Arrays as long as the highest number are made: a damaged one takes the memory.
@@ -195,7 +200,8 @@ class PruningState:
             raise PlanError(
                 "the checkpoint's record of pruned channels is damaged: unknown channels"
             )
-        return cls(graph, Budget(parameters, macs, filters), selected, removed, untrained)
+        budget = Budget(parameters, macs, filters)
+        return cls(graph, budget, selected, removed, untrained, submodule)
 
 
 def pruning_states_of(checkpoint: Mapping[str, Any]) -> list[PruningState]:

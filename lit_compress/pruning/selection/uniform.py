@@ -130,7 +130,7 @@ class UniformSelector:
             scope=self.scope,
             limits=Limits(self.min_channels, self.round_to, ratios),
             budget=state.budget,
-            parameters=parameter_names(module),
+            parameters=parameter_names(module, state.submodule),
             up=state.untrained is None,  # the checkpoint of an older version goes on as it began
         )
 
@@ -139,7 +139,7 @@ class UniformSelector:
     ) -> PruningPreview:
         """Return what each layer loses by a selection, and why other channels are kept."""
         excluded = self.eligible(module, state.graph, state.untrained).excluded
-        return preview_layers(module, state.graph, selection.selected, state.budget, excluded)
+        return preview_layers(module, state, selection.selected, excluded)
 
     def gradient_importances(self) -> tuple[Importance, ...]:
         """Return the importance if it needs gradients."""

@@ -70,6 +70,24 @@ class Gan(LightningModule):
         )
 
 
+def test_a_share_of_the_parameters_is_one_of_the_part(make_trainer: MakeTrainer) -> None:
+    """The total was that of both networks: 80 % of the generator went, not the half asked for."""
+    module = Gan()
+    before = sum(parameter.numel() for parameter in module.generator.parameters())
+    pruner = FilterPruning(0.5, of="parameters", submodule="generator", min_channels=1)
+    make_trainer(max_epochs=1, callbacks=[pruner]).fit(module, loader(32), loader(16, 1))
+    after = sum(parameter.numel() for parameter in module.generator.parameters())
+    assert pruner.reached == pytest.approx(0.5, abs=0.04)
+    assert 1 - after / before == pytest.approx(pruner.reached)
+
+
+def test_a_preview_says_whose_parameters_it_counts() -> None:
+    pruner = FilterPruning(0.5, of="parameters", submodule="generator")
+    text = str(pruner.describe(Gan(), torch.randn(2, 4)))
+    count = sum(parameter.numel() for parameter in Gan().generator.parameters())
+    assert f"parameters of generator: {count:,} to " in text
+
+
 def fit(make_trainer: MakeTrainer, folder: Path, ckpt: Path | None = None) -> tuple[Gan, Trainer]:
     seed_everything(0, verbose=False)
     module = Gan()

@@ -8,6 +8,7 @@ from lit_compress.pruning import analyse, apply, make_plan
 from lit_compress.pruning.selection.budget import Budget
 from lit_compress.pruning.selection.preview import LayerPreview, PruningPreview
 from lit_compress.pruning.selection.preview_layers import preview_layers
+from lit_compress.pruning.selection.state import PruningState
 
 
 def look(net: nn.Module, images: Tensor, excluded: dict[str, str] | None = None) -> PruningPreview:
@@ -17,7 +18,7 @@ def look(net: nn.Module, images: Tensor, excluded: dict[str, str] | None = None)
         n for g in graph.groups for n in g.channels[: max(1, len(g.channels) // 3)]
     )
     budget = Budget(before.parameters, before.macs, int(graph.filters().sum()))
-    found = preview_layers(net, graph, selected, budget, excluded or {})
+    found = preview_layers(net, PruningState(graph, budget), selected, excluded or {})
     apply(make_plan(graph, selected), net)
     after = cost(net, images)
     assert found.after is not None
@@ -104,10 +105,8 @@ def test_a_computed_weight_is_the_reason() -> None:
 
 def test_a_layer_that_is_left_alone_gives_that_reason_first() -> None:
     net = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 2))
-    graph = analyse(net, torch.randn(1, 3))
-    found = preview_layers(
-        net, graph, frozenset(), Budget(38, 30), {"0": "0 is excluded", "2": "why"}
-    )
+    state = PruningState(analyse(net, torch.randn(1, 3)), Budget(38, 30))
+    found = preview_layers(net, state, frozenset(), {"0": "0 is excluded", "2": "why"})
     assert layers(found)["0"] == LayerPreview("0", 6, 6, 6, ("0 is excluded",))
     assert layers(found)["2"].reasons == ("why", "is an output of the network")
 
