@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, get_args
@@ -15,6 +16,7 @@ from typing_extensions import override
 from lit_compress.callbacks._pruning.arguments import check_patterns, one_of, plain
 from lit_compress.callbacks._pruning.base import PruningCallback
 from lit_compress.callbacks._pruning.untrained import check_trained_in_time, never_trained
+from lit_compress.callbacks._pruning.weight_masks import mask_cost
 from lit_compress.errors import CheckpointError, InvalidArgumentError, PatternError
 from lit_compress.evaluation.trainer_access import callbacks_of_type
 from lit_compress.pruning import magnitude_masks, pack, prunable_weights, sparsity, unpack
@@ -118,6 +120,13 @@ class MagnitudePruning(PruningCallback):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._weight_masks.attach(trainer.optimizers)
+        start = time.monotonic()
+        magnitude_masks(self._weights, self._target, self.scope, self._masks)
+        rank_zero_info(
+            f"MagnitudePruning: a pruning step takes about {time.monotonic() - start:.1f} s; "
+            f"steps: {len(self._resolved_schedule.events())}; "
+            f"{mask_cost(trainer, self._weights.values())}"
+        )
 
     @override
     def prune(self, trainer: Trainer, pl_module: LightningModule, share: Fraction) -> float:

@@ -1,4 +1,5 @@
 import copy
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -225,3 +226,16 @@ def test_diverged_weights_are_refused_by_name(
         foreign.net[3].weight[0] = float("nan")
     with pytest.raises(PatternError, match=r"net\.3\.weight holds NaN"):
         make_trainer(callbacks=[MagnitudePruning(0.5, ONCE)]).fit(foreign, loader())
+
+
+def test_the_cost_is_said_before_the_training(
+    foreign: ForeignModule, make_trainer: Callable[..., Trainer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only callbacks that remove channels said what a pruning step takes."""
+    pruner = MagnitudePruning(0.5, schedule=Schedule(0, 1))
+    make_trainer(max_epochs=3, callbacks=[pruner]).fit(foreign, loader())
+    assert re.search(
+        r"a pruning step takes about \d+\.\d s; steps: 2; keeping weights at zero takes at most "
+        r"about \d+\.\d s of each epoch\n",
+        capsys.readouterr().err,
+    )

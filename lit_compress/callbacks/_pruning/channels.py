@@ -18,6 +18,7 @@ from lit_compress.callbacks._pruning.compatibility import check_callbacks, check
 from lit_compress.callbacks._pruning.optimizers import check_optimizers, optimizers_of
 from lit_compress.callbacks._pruning.planning import plan_removal, select_and_verify
 from lit_compress.callbacks._pruning.weight_copies import check_weight_copies
+from lit_compress.callbacks._pruning.weight_masks import mask_cost
 from lit_compress.checkpoints.loading_line import checkpoint_line
 from lit_compress.checkpoints.resize import CheckpointResizer
 from lit_compress.errors import InvalidArgumentError, PlanError
@@ -30,6 +31,7 @@ from lit_compress.pruning.channels.plan import Plan
 from lit_compress.pruning.channels.trace import named_tensors
 from lit_compress.pruning.channels.unpruned import UnprunedShapes, carried, carry
 from lit_compress.pruning.importance import layer_scores
+from lit_compress.pruning.layers import plain_weights
 from lit_compress.pruning.masks import Masks
 from lit_compress.pruning.selection.analysis import parameter_names
 from lit_compress.pruning.selection.selector import LAST_STEP, ChannelSelector, PruningStep
@@ -158,6 +160,8 @@ class ChannelPruning(PruningCallback):
         if self.keeps_masks():
             self._weight_masks.attach(trainer.optimizers)
             self._update_masks(pl_module)
+            weights = plain_weights(pl_module).values()
+            rank_zero_info(f"{type(self).__name__}: {mask_cost(trainer, weights)}")
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,8 +1,11 @@
+import re
+
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch import nn
 
-from lit_compress.callbacks._pruning.weight_masks import WeightMasks
+from lit_compress.callbacks._pruning.weight_masks import WeightMasks, mask_cost
 
 
 @pytest.fixture
@@ -132,3 +135,17 @@ def test_a_weight_that_an_optimizer_takes_on_later_stays_masked() -> None:
             optimizer.add_param_group({"params": list(layer.parameters())})
     assert layer.weight.diagonal().ne(0).all()
     assert not layer.weight[torch.eye(4) == 0].any()
+
+
+@pytest.mark.parametrize(
+    ("batches", "accumulated", "text"),
+    [(1e9, 1, r"\d{2,}\.\d s of each epoch"), (float("inf"), 4, r"\d+\.\d ms of each step")],
+)
+def test_the_cost_of_masks_is_of_an_epoch_or_where_it_has_no_length_of_a_step(
+    net: nn.Module, batches: float, accumulated: int, text: str
+) -> None:
+    trainer = Trainer(accumulate_grad_batches=accumulated, accelerator="cpu", logger=False)
+    trainer.fit_loop.max_batches = batches
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    assert re.search(text, mask_cost(trainer, net.parameters()))
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
