@@ -22,7 +22,7 @@ from lit_compress.quantization.pt2e import convert as convert_prepared
 from lit_compress.quantization.quantizer import OnnxQuantizer
 from lit_compress.quantization.rewrites.biases import round_biases, set_biases
 from lit_compress.quantization.rewrites.equalize import equalize
-from lit_compress.quantization.rewrites.norms import block_norm_folding
+from lit_compress.quantization.rewrites.norms import block_norm_folding, fold_norms
 from lit_compress.quantization.single_precision import in_single_precision
 from lit_compress.quantization.skip import select_layers
 
@@ -113,9 +113,7 @@ class Calibrated:
         if batches:
             equalize(self._program.module(check_guards=False), batches, weight_range)
         self._quantizer = OnnxQuantizer(calibration, weight_range, names)
-        self._prepared: GraphModule = prepare_pt2e(
-            self._program.module(check_guards=False), self._quantizer
-        )
+        self._prepared = self._prepare()
         calibrate(self._prepared, batches, self._quantizer.owners, names)
         self._quantizer.shrink_clipped_ranges()
         self._biases = round_biases(self._prepared, batches)
@@ -125,6 +123,13 @@ class Calibrated:
         self.weighted = self._quantizer.weighted
         self.readers = self._quantizer.readers
 
+    def _prepare(self) -> GraphModule:
+        """Return a graph of its own, with norms folded and observers inserted."""
+        graph: GraphModule = self._program.module(check_guards=False)
+        fold_norms(graph)
+        prepared: GraphModule = prepare_pt2e(graph, self._quantizer)
+        return prepared
+
     def convert(self, floats: Collection[str] = ()) -> GraphModule:
         """Return the int8 graph. It contains no float weights of quantised layers.
 
@@ -133,7 +138,7 @@ class Calibrated:
         """
         self._quantizer.floats = frozenset(floats)
         try:
-            prepared = prepare_pt2e(self._program.module(check_guards=False), self._quantizer)
+            prepared = self._prepare()
         finally:
             self._quantizer.floats = frozenset()
         owners = self._quantizer.owners

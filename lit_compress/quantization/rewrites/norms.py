@@ -1,17 +1,24 @@
-"""Prevent torchao from folding a batch norm into a layer where it goes wrong.
+"""Fold batch norms into the layers before them, where that changes nothing else.
 
 torchao folds a batch norm into the convolution or linear layer before it, even if the output or the
 weight of that layer is used elsewhere, which then gives wrong results
-(https://github.com/pytorch/ao/pull/2795 is the case of a shared weight). Of a transposed
-convolution it takes the second axis of the weight for the channels, which with groups are fewer.
+(https://github.com/pytorch/ao/pull/2795 is the case of a shared weight; a shared convolution
+without a bias ends with a bias of zero). Of a transposed convolution it takes the second axis of
+the weight for the channels, which with groups are fewer. So norms are folded here, and a copy in
+front of the others prevents torchao from folding them.
 """
 
 from __future__ import annotations
 
-from torch.export import ExportedProgram
-from torch.fx import Node
+from operator import attrgetter
+from typing import Any
 
-from lit_compress.quantization.operations import NORMS, WEIGHTED, aten
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.fx import GraphModule, Node
+from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
+
+from lit_compress.quantization.operations import NORMS, WEIGHTED, aten, is_parameter
 
 TRANSPOSED = {aten.conv_transpose1d.default, aten.conv_transpose2d.input}
 #: Position of a transposed convolution's number of groups among its arguments.
@@ -54,23 +61,97 @@ def block_norm_folding(program: ExportedProgram) -> int:
     return len(norms)
 
 
+def fold_norms(graph: GraphModule) -> None:
+    """Fold the norms that follow a layer with a weight, copies of :func:`block_norm_folding` apart.
+
+    Args:
+        graph: The captured graph, with its tensors as attributes; changed in place. Tensors that it
+            shares with another are replaced, not changed.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).eval()
+        >>> graph = torch.export.export(net, (torch.zeros(1, 3),)).module(check_guards=False)
+        >>> fold_norms(graph)
+        >>> [node.name for node in graph.graph.nodes if node.op == "call_function"]
+        ['linear']
+    """
+    folded: dict[str, str] = {}  # by name of a weight, that of its new bias
+    for norm in [node for node in graph.graph.nodes if node.target in NORMS]:
+        layer: Any = norm.args[0]
+        if layer.target not in WEIGHTED or not is_parameter(layer.args[1]):
+            continue
+        weight = str(layer.args[1].target)
+        if weight not in folded:  # a layer that is called again has the same norm, see above
+            folded[weight] = _fold(graph, layer, norm)
+        with graph.graph.inserting_before(layer):
+            bias = graph.graph.get_attr(folded[weight])
+        if "val" in layer.meta:
+            mode = layer.meta["val"].fake_mode
+            tensor = attrgetter(folded[weight])(graph)
+            bias.meta["val"] = mode.from_tensor(tensor, static_shapes=True)
+        layer.args = (*layer.args[:2], bias, *layer.args[3:])
+        norm.replace_all_uses_with(layer)
+        graph.graph.erase_node(norm)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+
+
+def _fold(graph: GraphModule, layer: Node, norm: Node) -> str:
+    """Give a layer the weight and the bias of it and a norm, and return the name of the bias."""
+
+    def tensor(node: Any) -> Any:
+        return None if node is None else attrgetter(str(node.target))(graph)
+
+    sources: Any = [*layer.args[1:3], None][:2]
+    old_weight, old_bias = map(tensor, sources)
+    scale, shift, mean, variance = map(tensor, norm.args[1:5])
+    epsilon: Any = norm.args[7]
+    given = (old_weight, old_bias, mean, variance, epsilon, scale, shift)
+    if layer.target == aten.linear.default:
+        found = fuse_linear_bn_weights(*given)
+    else:
+        found = fuse_conv_bn_weights(*given, transpose=layer.target in TRANSPOSED)
+    weight = str(sources[0].target)
+    bias = f"{weight}_bias" if sources[1] is None else str(sources[1].target)
+    _set_parameter(graph, weight, found[0])
+    _set_parameter(graph, bias, found[1])
+    return bias
+
+
+def _set_parameter(graph: GraphModule, name: str, value: Tensor) -> None:
+    owner, _, attribute = name.rpartition(".")
+    setattr(graph.get_submodule(owner), attribute, nn.Parameter(value.detach(), False))
+
+
 def _may_be_folded(norm: Node) -> bool:
     """Tell whether a norm follows no layer with a weight, or a layer that is used only with it.
 
-    Grouped transposed convolutions are not folded.
+    Grouped transposed convolutions are not folded, nor layers whose channels are not those of the
+    norm (a linear layer's are in the last axis).
     """
     layer = norm.args[0]
     if not isinstance(layer, Node) or layer.target not in WEIGHTED:
         return True
+    if layer.target == aten.matmul.default:
+        return False
+    if layer.target == aten.linear.default and layer.meta["val"].dim() > 2:
+        return False
+    if any(isinstance(source, Node) and source.op != "placeholder" for source in layer.args[1:3]):
+        return False  # it is computed
     if layer.target in TRANSPOSED and len(layer.args) > GROUPS and layer.args[GROUPS] != 1:
         return False
     shared = [
         user for source in layer.args[1:3] if isinstance(source, Node) for user in source.users
     ]
-    return all(_is_followed_by(user, norm) for user in (layer, *shared))
+    return all(
+        user.args[1:3] == layer.args[1:3] and _is_followed_by(user, norm)
+        for user in (layer, *shared)
+    )
 
 
 def _is_followed_by(layer: Node, norm: Node) -> bool:
-    """Tell whether the only user of a layer is a norm with the same tensors as ``norm``."""
+    """Tell whether the only user of a layer is a norm that does the same as ``norm``."""
     users = list(layer.users)
-    return len(users) == 1 and users[0].target in NORMS and users[0].args[1:5] == norm.args[1:5]
+    return len(users) == 1 and users[0].target in NORMS and users[0].args[1:] == norm.args[1:]
