@@ -1,6 +1,6 @@
 # make quickstart | test | lint | help; PYTHON, VENV and PIP_INDEX_URL (see pip's manual) can be set.
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test fast lint minimum nightly slow slow-pruning slow-quantization slow-runs mutants foreign
+.PHONY: help quickstart test fast lint minimum nightly slow slow-pruning slow-networks-1 slow-networks-2 slow-runs mutants foreign
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -19,9 +19,8 @@ XDIST := -n $(WORKERS) --dist loadfile
 FAST := tests/artifact tests/datamodules tests/golden tests/measure tests/modules tests/pruning tests/report \
 	tests/export tests/quantization/test_convert.py tests/test_cli_errors.py tests/test_errors.py \
 	tests/test_files.py tests/test_attributes.py tests/test_structure.py
-# What each of the three parts of the slow tests runs; each part ends within 30 minutes.
+# Each part of the slow tests ends within 30 minutes.
 SLOW_PRUNING := tests/pruning
-SLOW_QUANTIZATION := tests/quantization
 SLOW_RUNS := tests/artifact tests/callbacks tests/test_cli.py tests/test_configs.py tests/test_end_to_end.py
 MUTANTS ?= 200
 
@@ -57,13 +56,16 @@ lint: $(VENV)/.stamp  ## Set up, then check style and types.
 minimum: $(MINIMUM)/.stamp  ## Run the fast tests with the oldest versions that setup.cfg allows.
 	$(PARALLEL) $(MINIMUM)/bin/python -m pytest $(XDIST) $(FAST)
 
-slow: slow-pruning slow-quantization slow-runs  ## Run what needs real data, a second process, or minutes.
+slow: slow-pruning slow-networks-1 slow-networks-2 slow-runs  ## Run what needs real data, a second process, or minutes.
 
 slow-pruning: $(VENV)/.stamp  ## Slow tests of the channel analysis and of pruning.
 	$(PARALLEL) $(BIN)/pytest $(XDIST) -m slow $(SLOW_PRUNING)
 
-slow-quantization: $(VENV)/.stamp  ## Slow tests of int8 files.
-	$(PARALLEL) $(BIN)/pytest $(XDIST) -m slow $(SLOW_QUANTIZATION)
+slow-networks-1: $(VENV)/.stamp  ## Int8 files of the first half of torchvision's networks.
+	LIT_COMPRESS_ZOO=1/2 $(PARALLEL) $(BIN)/pytest -n $(WORKERS) --dist load -m slow tests/quantization
+
+slow-networks-2: $(VENV)/.stamp  ## Int8 files of the second half.
+	LIT_COMPRESS_ZOO=2/2 $(PARALLEL) $(BIN)/pytest -n $(WORKERS) --dist load -m slow tests/quantization
 
 slow-runs: $(VENV)/.stamp  ## Slow tests of whole runs: killed, resumed, in two processes, on real data.
 	$(BIN)/pytest -m slow $(SLOW_RUNS)
