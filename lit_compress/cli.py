@@ -195,8 +195,14 @@ def _config(given: str) -> str:
     """Return the path of a config: the user's own file first, then the one of the package."""
     path = Path(given)
     packaged = PACKAGED / path.name
-    is_users = path.exists() or path.parent.name not in ("", "configs")
-    return given if is_users or not packaged.is_file() else str(packaged)
+    if path.exists() or path.parent.name not in ("", "configs"):
+        return given
+    if packaged.is_file():
+        return str(packaged)
+    near = get_close_matches(path.name, [found.name for found in PACKAGED.glob("*.yaml")], 1)
+    if path.suffix in (".yaml", ".yml") and near:
+        raise InvalidArgumentError(f"there is no config {given}: did you mean {near[0]}?")
+    return given
 
 
 def _packaged_configs() -> list[str]:

@@ -367,3 +367,27 @@ def test_two_processes_end_with_equal_weights_and_one_artefact(config: Path) -> 
     assert all(torch.equal(value, second[name]) for name, value in first.items())
     assert sum(int((v == 0).sum()) for v in first.values() if v.dim() > 1) > 100_000
     assert len(list(Path("lightning_logs").rglob("card.json"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("quickstrat.yaml", "quickstart.yaml"), ("configs/prune_filter.yaml", "prune_filters.yaml")],
+)
+def test_a_mistyped_config_gets_a_suggestion(
+    given: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """jsonargparse said that the text is no file, and no mapping either."""
+    assert main(["fit", "--config", given]) == 2
+    assert capsys.readouterr().err == f"error: there is no config {given}: did you mean {meant}?\n"
+
+
+def test_an_option_behind_a_part_is_one_of_its_pruning_callback(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It reached the ModelCheckpoint, which stood last in the part."""
+    words = ["--config", "shufflenet_v2_fashion_mnist.yaml", "--config", "prune_filters.yaml"]
+    with pytest.raises(SystemExit):
+        main(["fit", *words, "--trainer.callbacks.target=0.3", "--print_config"])
+    config = yaml.safe_load(capsys.readouterr().out)
+    (pruner,) = [c for c in config["trainer"]["callbacks"] if "FilterPruning" in c["class_path"]]
+    assert pruner["init_args"]["target"] == 0.3

@@ -36,7 +36,7 @@ __all__ = [
 FORMAT_VERSION = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Card:
     """All facts about the variants of a run; the content of ``card.json``.
 
@@ -59,6 +59,10 @@ class Card:
         990
         >>> Card.from_json(card.to_json()) == card
         True
+        >>> card
+        Card of 'digits'
+          dense: 1,000 parameters
+          int8: 1,000 parameters
     """
 
     run: str
@@ -69,6 +73,10 @@ class Card:
     files: dict[str, str] = field(default_factory=dict)
     pruning: tuple[dict[str, Any], ...] = ()
     format_version: int = FORMAT_VERSION
+
+    def __repr__(self) -> str:
+        """Return a line for the run, and one for each variant."""
+        return "\n".join([f"Card of {self.run!r}", *(f"  {_line(v)}" for v in self.variants)])
 
     def variant(self, name: str) -> Variant:
         """Return the variant with this name.
@@ -136,6 +144,16 @@ def schema() -> dict[str, Any]:
 def _refuse_constant(name: str) -> None:
     """Refuse NaN and infinity, which Python's parser accepts although JSON does not have them."""
     raise ValueError(f"{name} is not a JSON number")
+
+
+def _line(variant: Variant) -> str:
+    """Return name, metric and sizes of a variant."""
+    facts = [f"{variant.parameters:,} parameters"]
+    if variant.metric is not None:
+        facts.insert(0, f"{variant.metric.name} {variant.metric.value:.4f}")
+    if variant.bytes is not None:
+        facts.append(f"{variant.bytes:,} bytes")
+    return f"{variant.name}: {', '.join(facts)}"
 
 
 def _validate(data: Any, source: str) -> None:

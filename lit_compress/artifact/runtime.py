@@ -54,6 +54,8 @@ class OnnxModel:
         ...         twice (float[batch, 3] x) => (float[batch, 3] y) { y = Add(x, x) }
         ...     '''), file)
         ...     model = OnnxModel(file)
+        >>> model
+        OnnxModel(x: float32 batch x 3, onnxruntime)
         >>> model.input_shape, str(model.input_dtype)
         ((3,), 'float32')
         >>> model(np.array([[1, 2, 3]], np.float32))
@@ -79,6 +81,17 @@ class OnnxModel:
         self.classes: tuple[str, ...] = tuple(names.split("\n")) if names else ()
         self.runtime: Runtime = runtime
         self.card = card
+
+    def __repr__(self) -> str:
+        axes = (("batch",) * found.batched + found.shape for found in self.inputs)
+        shapes = [" x ".join(map(str, sizes)) for sizes in axes]
+        takes = ", ".join(
+            f"{found.name}: {found.dtype} {shape}"
+            for found, shape in zip(self.inputs, shapes, strict=True)
+        )
+        classes = f", {len(self.classes)} classes" if self.classes else ""
+        run = "" if self.card is None else f", card of {self.card.run!r}"
+        return f"OnnxModel({takes}{classes}, {self.runtime}{run})"
 
     def __call__(self, *inputs: Any, **named: Any) -> np.ndarray:
         """Return the network's outputs for a batch.

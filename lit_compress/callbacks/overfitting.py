@@ -32,6 +32,7 @@ from lit_compress.evaluation.network import named_module
 from lit_compress.evaluation.run_view.copies import clone
 from lit_compress.evaluation.trainer_access import is_fast_dev_run, overfit_batches
 from lit_compress.evaluation.validate import validate
+from lit_compress.report import counted
 from lit_compress.report.gap import StepAccuracy, gap_table
 
 #: Rounding error of a metric in float32, far less than one image of 100,000.
@@ -200,8 +201,8 @@ class Overfitting(Callback, BeforePruning):
             if self._reached is None:
                 rank_zero_warn(
                     f"Overfitting: {self.steps[-1].train:.5f} of the training data are classified "
-                    f"correctly after {trainer.current_epoch} epochs, not {self.threshold}: raise "
-                    "max_epochs or the learning rate"
+                    f"correctly after {counted(trainer.current_epoch, 'epoch')}, not "
+                    f"{self.threshold}: raise max_epochs or the learning rate"
                 )
         self._release()
 
@@ -248,7 +249,8 @@ class Overfitting(Callback, BeforePruning):
             return
         self._reached = epoch
         rank_zero_info(
-            f"Overfitting: after {epoch} epochs {self.monitor} is {value:.5f} on the training data"
+            f"Overfitting: after {counted(epoch, 'epoch')} {self.monitor} is {value:.5f} on the "
+            "training data"
         )
         found = pruning_callbacks(trainer)
         early = min((pruner.first_epoch - pruner.earliest(epoch) for pruner in found), default=0)

@@ -53,7 +53,7 @@ from lit_compress.evaluation.trainer_access import (
     is_fast_dev_run,
 )
 from lit_compress.measure import file_bytes, onnx_counts
-from lit_compress.report import card_scalars, card_table
+from lit_compress.report import card_scalars, card_table, counted
 
 
 class CompressionReport(Callback, BeforePruning):
@@ -290,7 +290,8 @@ class CompressionReport(Callback, BeforePruning):
             "dense", trainer, dense, network, monitor=monitor, file=Path(self._dense or "")
         )
         trained = self._dense_epoch
-        note = f"after {trained} epochs of {trainer.current_epoch}, just before the first pruning"
+        epochs = f"{counted(trained, 'epoch')} of {trainer.current_epoch}"
+        note = f"after {epochs}, just before the first pruning"
         return replace(variant, epoch=trained, note=note if trained else f"untrained: {note}")
 
     def _onnx_variant(

@@ -81,8 +81,9 @@ class Schedule:
             return self if self.last is not None else replace(self, last=self.first)
         if self.first >= max_epochs:
             raise ScheduleError(
-                f"schedule.first is {self.first}, but the run ends after {max_epochs} epochs "
-                f"(0 to {max_epochs - 1}): lower schedule.first or raise trainer.max_epochs"
+                f"schedule.first is {self.first}, but the run has {max_epochs} "
+                f"{'epoch' if max_epochs == 1 else 'epochs'} (0 to {max_epochs - 1}): lower "
+                "schedule.first or raise trainer.max_epochs"
             )
         if self.last is None:
             default = min(max_epochs * 2 // 3, max_epochs - 2)

@@ -133,9 +133,20 @@ def _metric_note(metrics: list[Metric]) -> str:
 
 def _timing_note(timing: Timing) -> str:
     return (
-        f"speed: batch {timing.batch}, {timing.threads} thread(s), medians of {timing.rounds} "
-        f"rounds in turn; 'no difference' where the {timing.confidence:.0%} interval contains 1"
+        f"speed: batch {timing.batch}, {counted(timing.threads, 'thread')}, medians of "
+        f"{timing.rounds} rounds in turn; 'no difference' where the {timing.confidence:.0%} "
+        "interval contains 1"
     )
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    Example:
+        >>> counted(1, "epoch"), counted(2, "epoch")
+        ('1 epoch', '2 epochs')
+    """
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def human_bytes(count: int) -> str:

@@ -54,7 +54,7 @@ def test_a_late_first_step_is_the_last_too() -> None:
         (Schedule(0, 10), 5, "schedule.last is 10, but a run of 5 epochs"),
         (Schedule(0, 4), 5, "set schedule.last to 3 at most"),
         (Schedule(0, 0), 1, "a run of 1 epoch has no epoch after it"),
-        (Schedule(7), 5, "schedule.first is 7, but the run ends after 5 epochs"),
+        (Schedule(7), 5, "schedule.first is 7, but the run has 5 epochs"),
         (Schedule(5, shape="one_shot"), 5, "schedule.first is 5"),
         (Schedule(), -1, "schedule.last must be given"),
         (Schedule(), None, "schedule.last must be given"),

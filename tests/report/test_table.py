@@ -68,7 +68,7 @@ int8      0.9000   2,236,682    223,000       -    999 B           12.3x        
 pruned: zeros are stored
 int8: outputs at 31.2 dB SQNR against the float network, the same class for 98.8% of 512 inputs
 val_acc: over 12,000 val images, each within 0.0050 (95 %)
-speed: batch 1, 2 thread(s), medians of 60 rounds in turn; 'no difference' where the 99% interval \
+speed: batch 1, 2 threads, medians of 60 rounds in turn; 'no difference' where the 99% interval \
 contains 1
 ChannelPruning: 0.25 of 0.50 reached"""
 
