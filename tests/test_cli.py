@@ -334,7 +334,20 @@ def test_python_m_is_the_same() -> None:
 def start(words: list[str], **options: Any) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "lit_compress", "fit", *words]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, **(pipes | options))
+
+    def hear_ctrl_c() -> None:  # a shell lets the jobs in its background ignore it
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    return subprocess.Popen(command, preexec_fn=hear_ctrl_c, **(pipes | options))
+
+
+def output_of(process: subprocess.Popen[str], seconds: int) -> str:
+    """Return what a process printed; kill it, and fail, if it does not end in time."""
+    try:
+        return process.communicate(timeout=seconds)[0]
+    except subprocess.TimeoutExpired:
+        process.kill()
+        pytest.fail(f"it still ran after {seconds} s: {process.communicate()[0]}")
 
 
 @pytest.mark.slow
@@ -346,7 +359,7 @@ def test_ctrl_c_leaves_the_last_checkpoint_and_no_half_artefact(config: Path) ->
     while not list(checkpoints.glob("*.ckpt")) and time.monotonic() < deadline:
         time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output = output_of(process, 60)
     assert process.returncode == 130, output
     assert "error: interrupted; the last checkpoint is kept" in output
     (path,) = checkpoints.glob("*.ckpt")
@@ -361,7 +374,7 @@ def test_two_processes_end_with_equal_weights_and_one_artefact(config: Path) -> 
     words += ["--trainer.callbacks+=test_cli.SaveEachRank", "--trainer.devices=2"]
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     process = start([*words, "--trainer.strategy=ddp"], env=dict(os.environ, PYTHONPATH=path))
-    output, _ = process.communicate(timeout=240)
+    output = output_of(process, 240)
     assert process.returncode == 0, output
     first, second = (torch.load(f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
     assert all(torch.equal(value, second[name]) for name, value in first.items())
