@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from lit_compress.errors import ExportError
+from lit_compress.export.bounds import unify_bounds
 from lit_compress.export.checks import check_determined, check_types
 from lit_compress.export.constants import fold_weights
 from lit_compress.export.functional import make_functional
@@ -76,6 +77,7 @@ def capture(network: nn.Module, example: Batch) -> ExportedProgram:
     check_determined(program.graph_module.graph)
     with _quiet("torch.fx.experimental.symbolic_shapes"):
         program = make_functional(program)
+    unify_bounds(program)
     fold_weights(program)
     drop_idle_means(program)
     return program

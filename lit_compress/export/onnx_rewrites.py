@@ -13,8 +13,8 @@ from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 #: Operations whose float weights ONNX Runtime quantises if their neighbours are quantised.
 REQUANTISED = {"Conv", "ConvTranspose", "Gemm"}
-#: Axes of a mean over the whole image.
-SPATIAL = ([2, 3], [-2, -1], [-1, -2], [3, 2])
+#: Number of axes of an image, with batch and channels.
+IMAGE_RANK = 4
 
 
 def rewrite(model: ModelProto, batch: str) -> None:
@@ -24,9 +24,9 @@ def rewrite(model: ModelProto, batch: str) -> None:
         model: The model, changed in place.
         batch: Name for the batch axis.
     """
+    pool_globally(model)
     slim(model, batch)
     drop_unused_inputs(model)
-    pool_globally(model)
     keep_floats(model)
     quantize_last_biases(model)
 
@@ -61,14 +61,19 @@ def drop_unused_inputs(model: ModelProto) -> None:
 def pool_globally(model: ModelProto) -> None:
     """Replace means over a quantised image by global pools.
 
-    ONNX Runtime has an int8 kernel for GlobalAveragePool, and none for ReduceMean.
+    ONNX Runtime has an int8 kernel for GlobalAveragePool, and none for ReduceMean. A video has an
+    axis more, and tokens have one less: a global pool is then another mean.
+
+    Args:
+        model: The model with the shapes of its values; changed in place.
     """
     graph = _Graph(model.graph)
     nodes: list[NodeProto] = []
     for node in graph.proto.node:
         if (
             node.op_type != "ReduceMean"
-            or graph.axes(node) not in SPATIAL
+            or graph.rank(node.input[0]) != IMAGE_RANK
+            or {axis % IMAGE_RANK for axis in graph.axes(node)} != {2, 3}
             or not graph.is_output_of(node.input[0], "DequantizeLinear")
         ):
             nodes.append(node)
@@ -158,10 +163,18 @@ class _Graph:
         self.proto = proto
         self.initializers = {item.name: item for item in proto.initializer}
         self.producers = {name: node for node in proto.node for name in node.output}
+        self._ranks = {
+            value.name: len(value.type.tensor_type.shape.dim)
+            for value in (*proto.value_info, *proto.input, *proto.output)
+        }
 
     def is_output_of(self, value: str, operation: str) -> bool:
         producer = self.producers.get(value)
         return producer is not None and producer.op_type == operation
+
+    def rank(self, value: str) -> int | None:
+        """Return the number of axes of a value, None if it is not known."""
+        return self._ranks.get(value)
 
     def users(self, value: str) -> list[NodeProto]:
         return [node for node in self.proto.node if value in node.input]

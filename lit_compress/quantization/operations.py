@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -125,9 +125,26 @@ MOVEMENTS = {
 }
 
 
-def origin(node: Node) -> Node:
-    """Return the node that computed a value, behind all operations that only moved elements."""
-    while node.op == "call_function" and node.target in MOVEMENTS:
+#: Those of them that leave elements out.
+SELECTIONS = {
+    aten.chunk.default,
+    aten.select.int,
+    aten.slice.Tensor,
+    aten.split.Tensor,
+    aten.split_with_sizes.default,
+    aten.unbind.int,
+    operator.getitem,
+}
+
+
+def origin(node: Node, through: Collection[Any] = MOVEMENTS) -> Node:
+    """Return the node that computed a value, behind all operations that only moved elements.
+
+    Args:
+        node: The value.
+        through: The operations to look behind.
+    """
+    while node.op == "call_function" and node.target in through:
         source = node.args[0]
         if not isinstance(source, Node):
             return node

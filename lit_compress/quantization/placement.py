@@ -13,7 +13,9 @@ from lit_compress.quantization.operations import (
     CHOICES,
     COMBINATIONS,
     CONCATENATIONS,
+    MOVEMENTS,
     RECTIFIERS,
+    SELECTIONS,
     WEIGHTED,
     has_weight,
     is_float,
@@ -25,9 +27,9 @@ from lit_compress.quantization.operations import (
 class Placement:
     """Places quantise/dequantise pairs so that ONNX Runtime and OpenVINO fuse every one of them.
 
-    Every value has one range, wherever it is moved. The inputs and the output of a concatenation
-    share one range, as do those of a max pool. Rectifiers are folded into the layer before them.
-    The outputs of the network stay float.
+    Every quantised value has one range, wherever it is moved. The inputs and the output of a
+    concatenation share one range, as do those of a max pool. Rectifiers are folded into the layer
+    before them. The outputs of the network stay float.
 
     Args:
         model: The captured graph.
@@ -65,8 +67,14 @@ class Placement:
                 self._place(node)
 
     def range_of(self, value: Node) -> Node:
-        """Return the node that represents all values with the same range as ``value``."""
+        """Return the node that represents all values with the same range as ``value``.
+
+        Parts of a float value, such as an input, are quantised where they are read, each with a
+        range of its own: they may be of different units.
+        """
         node = origin(value)
+        if node not in self.quantized:
+            node = origin(value, MOVEMENTS - SELECTIONS)
         while node in self._shares_range_of:
             node = self._shares_range_of[node]
         return node

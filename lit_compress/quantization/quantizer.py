@@ -150,7 +150,9 @@ class OnnxQuantizer(Quantizer):  # type: ignore[misc]
 
     def _weight(self, node: Node) -> QuantizationSpec:
         """Return the specification of a layer's weight, with its observer."""
-        name, axis = self.owners[node.name], WEIGHTED[node.target]
+        # Layers that share a weight share its observer: only the one of the first would observe.
+        axis = WEIGHTED[node.target]
+        name = f"{node.args[1]}, axis {axis}"
         if name not in self._weight_observers:
             self._weight_observers[name] = _ObserverFactory(
                 weight_observer(axis, self.weight_range)

@@ -26,7 +26,8 @@ def model(nodes: list, shape: list, **constants: np.ndarray) -> ModelProto:
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", *shape])],
         [numpy_helper.from_array(np.asarray(v), name) for name, v in constants.items()],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return onnx.shape_inference.infer_shapes(made)  # as the exporter writes them
 
 
 def run(made: ModelProto, level: int = 99) -> np.ndarray:

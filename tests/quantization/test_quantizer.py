@@ -242,3 +242,108 @@ def test_relu6_stays_relu6(images: Tensor) -> None:
         graph = quantize(net, [images], images)
         error = (graph(images) - net(images)).pow(2).mean() / net(images).pow(2).mean()
     assert error < 1e-3
+
+
+class Video(nn.Module):
+    """A mean over a part of the axes of a value that is no image."""
+
+    def __init__(self, dims: tuple[int, ...], keepdim: bool) -> None:
+        super().__init__()
+        self.dims, self.keepdim = dims, keepdim
+        self.conv, self.out = nn.Conv3d(1, 8, 3, padding=1), nn.Conv3d(8, 4, (3, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x).relu()
+        mean = x.mean(self.dims, keepdim=self.keepdim)
+        return self.out(x * mean.sigmoid()).amax((2, 3, 4)) if self.keepdim else mean.amax(2) + 0.1
+
+
+class Tokens(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 8), nn.Linear(1, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(self.first(x).relu().mean((-2, -1), keepdim=True).flatten(1))
+        return out
+
+
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [
+        (lambda: Video((-2, -1), False), (8, 1, 6, 5, 5)),
+        (lambda: Video((2, 3), False), (8, 1, 6, 5, 5)),
+        (lambda: Video((-2, -1), True), (8, 1, 6, 5, 5)),
+        (Tokens, (8, 4, 6)),
+    ],
+)
+def test_only_means_over_images_become_global_pools(
+    network: Callable[[], nn.Module], shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    """A mean over the frames of a video averaged the time too; one over tokens did not load."""
+    torch.manual_seed(0)
+    net, x = network().eval(), torch.randn(shape)
+    write_onnx(quantize(net, [x], x), x, tmp_path / "m.onnx")
+    expected = net(x).detach().numpy()
+    found = OnnxModel(tmp_path / "m.onnx")(x)
+    assert found.shape == expected.shape
+    assert sqnr_db(expected, found) > 30
+
+
+class Twice(nn.Module):
+    """One layer for two inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 8, 3), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        seen = [self.conv(each).relu().mean((2, 3)) for each in (x, y)]
+        out: Tensor = self.head(torch.cat(seen, 1))
+        return out
+
+
+@pytest.mark.parametrize("skip", ["first", "conv", "conv:2", "last"])
+def test_a_layer_that_is_called_twice_may_be_float_once(skip: str) -> None:
+    """The weights of the other call were all zero: its observer had seen nothing."""
+    torch.manual_seed(0)
+    net, batch = Twice().eval(), (torch.randn(32, 3, 8, 8), torch.randn(32, 3, 8, 8))
+    found = quantize(net, [batch], batch, skip=[skip])(*batch)
+    assert sqnr_db(net(*batch).detach().numpy(), found.detach().numpy()) > 40
+
+
+class Units(nn.Module):
+    """Colours and a depth in one tensor, which two layers read."""
+
+    def __init__(self, split: Callable[[Tensor], tuple[Tensor, Tensor]]) -> None:
+        super().__init__()
+        self.split = split
+        self.colours, self.depth = nn.Conv2d(3, 8, 3), nn.Conv2d(1, 8, 3)
+        self.norm, self.head = nn.BatchNorm2d(8, momentum=None), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        colours, depth = self.split(x)
+        seen = [self.colours(colours).relu(), self.norm(self.depth(depth)).relu()]
+        out: Tensor = self.head(torch.cat(seen, 1).mean((2, 3)))
+        return out
+
+
+@pytest.mark.parametrize(
+    "split",
+    [
+        lambda x: (x[:, :3], x[:, 3:]),
+        lambda x: torch.split(x, [3, 1], 1),
+        lambda x: (x[:, :3], x.unbind(1)[3].unsqueeze(1)),
+    ],
+)
+def test_parts_of_an_input_have_ranges_of_their_own(
+    split: Callable[[Tensor], tuple[Tensor, Tensor]],
+) -> None:
+    """Colours from 0 to 1 had the range of the depth, up to 5,000: 8 dB."""
+    torch.manual_seed(0)
+    x = torch.cat([torch.rand(32, 3, 8, 8), 5000 * torch.rand(32, 1, 8, 8)], 1)
+    net = Units(split)
+    net(x)
+    net.eval()
+    found = quantize(net, [x], x)(x).detach().numpy()
+    assert sqnr_db(net(x).detach().numpy(), found) > 35
