@@ -199,7 +199,8 @@ def _config(given: str) -> str:
         return given
     if packaged.is_file():
         return str(packaged)
-    near = get_close_matches(path.name, [found.name for found in PACKAGED.glob("*.yaml")], 1)
+    names = [found.name for found in PACKAGED.glob("*.yaml")]
+    near = get_close_matches(path.name, names, 1, cutoff=0.8)
     if path.suffix in (".yaml", ".yml") and near:
         raise InvalidArgumentError(f"there is no config {given}: did you mean {near[0]}?")
     return given
