@@ -103,7 +103,7 @@ def cost(module: nn.Module, example: Inputs) -> Cost:
     layers = []
     for name, child in module.named_modules():
         key = f"{root}.{name}" if name else root
-        if child._parameters or (key in flops and not any(child.children())):
+        if child._parameters or (key in flops and next(child.children(), None) is None):
             macs = round(flops.get(key, 0) / (2 * rows))
             layers.append(LayerCost(name, type(child).__name__, *_own_counts(child), macs))
     parameters = list(module.parameters())

@@ -250,3 +250,11 @@ def test_inputs_without_a_batch_are_one_example() -> None:
     conv = nn.Conv2d(3, 2, 1)
     assert cost(conv, torch.zeros(3, 5, 5)).macs == 3 * 2 * 25
     assert cost(nn.Linear(4, 6), torch.zeros(4)).macs == 24
+
+
+def test_a_compiled_child_is_counted() -> None:
+    """A compiled module that is no container was asked for its length: a TypeError."""
+    child = BatchOfTwo()
+    whole = nn.Sequential(torch.compile(child, backend="eager"), nn.ReLU())
+    found, plain = cost(whole, torch.zeros(6, 4)), cost(child, torch.zeros(6, 4))
+    assert (found.macs, found.parameters) == (plain.macs, plain.parameters)

@@ -54,7 +54,8 @@ def in_run(trainer: Trainer, module: LightningModule) -> Iterator[None]:
         trainer: The run in progress.
         module: The copy; parts that the run's module lacks stay as they are.
     """
-    run = trainer.lightning_module or module
+    run = trainer.lightning_module
+    run = module if run is None else run  # a module may have a length, and it may be 0
     device, home = run.device, module.device
     likes = {name: tensor.dtype for name, tensor in _tensors(run)}
     changed = [
