@@ -20,7 +20,7 @@ from lit_compress.quantization.layer_noise import LayerNoise, layer_noise
 from lit_compress.quantization.pt2e import FixedQParamsObserver, prepare_pt2e
 from lit_compress.quantization.pt2e import convert as convert_prepared
 from lit_compress.quantization.quantizer import OnnxQuantizer
-from lit_compress.quantization.rewrites.biases import round_biases, set_biases
+from lit_compress.quantization.rewrites.biases import least_scales, round_biases, set_biases
 from lit_compress.quantization.rewrites.equalize import equalize
 from lit_compress.quantization.rewrites.norms import block_norm_folding, fold_norms
 from lit_compress.quantization.single_precision import in_single_precision
@@ -118,7 +118,10 @@ class Calibrated:
         self._quantizer.shrink_clipped_ranges()
         self._biases = round_biases(self._prepared, batches)
         set_biases(self._prepared, self._biases)
-        self._quantizer.replace_activation_observers(_fixed_observer)
+        least = least_scales(self._prepared, self._biases)
+        self._quantizer.replace_activation_observers(
+            lambda observer: _fixed_observer(observer, least.get(observer, 0.0))
+        )
         self.layers = self._quantizer.layers
         self.weighted = self._quantizer.weighted
         self.readers = self._quantizer.readers
@@ -216,11 +219,16 @@ def quantize(
     return calibrated.convert(select_layers(skip, calibrated.layers, calibrated.weighted))
 
 
-def _fixed_observer(observer: nn.Module) -> nn.Module:
-    """Return an observer with the range of a calibrated one that does not observe any more."""
+def _fixed_observer(observer: nn.Module, least: float) -> nn.Module:
+    """Return an observer with the range of a calibrated one that does not observe any more.
+
+    Args:
+        observer: The calibrated observer.
+        least: The smallest scale that it may have.
+    """
     scale, zero_point = observer.calculate_qparams()  # type: ignore[operator]
     fixed: nn.Module = FixedQParamsObserver(
-        scale=float(scale),
+        scale=max(float(scale), least),
         zero_point=int(zero_point),
         dtype=torch.uint8,
         qscheme=torch.per_tensor_affine,

@@ -252,6 +252,7 @@ def test_inputs_without_a_batch_are_one_example() -> None:
     assert cost(nn.Linear(4, 6), torch.zeros(4)).macs == 24
 
 
+@pytest.mark.filterwarnings("ignore:Using `torch.compile:UserWarning")  # of torch
 def test_a_compiled_child_is_counted() -> None:
     """A compiled module that is no container was asked for its length: a TypeError."""
     child = BatchOfTwo()

@@ -7,6 +7,10 @@ layer by itself: what the layers before it do is theirs to make up for.
 ONNX Runtime adds a bias to int32 sums, whose step is the input's scale times the channel's weight
 scale, and rounds it to that. Where weights are large and inputs small, a step can be larger than
 one of the output. A weight scale that is a little larger makes the bias a whole number of steps.
+
+Where an input is tiny, as a blank image is, a bias can also have more steps than int32 has numbers.
+A larger weight scale prevents this too, but not for a weight that another call needs as it is:
+there the scale of the tiny input is made larger, next to the bias it is nothing.
 """
 
 from __future__ import annotations
@@ -42,15 +46,49 @@ def round_biases(prepared: GraphModule, batches: Iterable[Batch]) -> dict[str, T
         By name of the layer's node. Layers without a bias, or that share theirs, are not in it.
     """
     layers = _biased(prepared)
+    weights = Counter(node.args[1] for node in layers)
+    alone = [node for node in layers if weights[node.args[1]] == 1]
     biases = {node.name: _tensor(prepared, node.args[2]).detach() for node in layers}
     scales = {node.name: _observers(prepared, node)[1].calculate_qparams()[0] for node in layers}
-    _widen(prepared, layers, biases, scales)
-    shifts = _Shifts(prepared, layers)
+    _widen(prepared, alone, biases, scales)
+    own = _with_own_bias(prepared, layers)
+    shifts = _Shifts(prepared, own)
     with torch.no_grad():
         for batch in batches:
             shifts.run(*as_tuple(batch))
-    found = {name: bias - shifts.mean(name).to(bias.dtype) for name, bias in biases.items()}
-    _widen(prepared, layers, found, scales)  # by nearly as much: the shifts are small
+    found = {
+        node.name: (bias := biases[node.name]) - shifts.mean(node.name).to(bias.dtype)
+        for node in own
+    }
+    _widen(prepared, alone, biases | found, scales)  # by nearly as much: the shifts are small
+    return found
+
+
+def least_scales(prepared: GraphModule, biases: Mapping[str, Tensor]) -> dict[nn.Module, float]:
+    """Return how large the scales of inputs must be, so that int32 has room for all biases.
+
+    Args:
+        prepared: Graph with calibrated observers in it, of which those of weights that several
+            layers share are changed: a channel of small weights gets a larger scale, up to the
+            largest of its layer.
+        biases: What :func:`round_biases` returned for it.
+
+    Returns:
+        By observer of an input, the smallest scale.
+    """
+    found: dict[nn.Module, float] = {}
+    for node in _biased(prepared):
+        image, weight = _observers(prepared, node)
+        bias = biases.get(node.name, _tensor(prepared, node.args[2]).detach()).double().abs()
+        scale = weight.calculate_qparams()[0].double()
+        if len(bias) != len(scale):
+            continue  # see _widen
+        needed = bias / (float(image.calculate_qparams()[0]) * STEPS)
+        needed = needed.clamp(max=float(scale.max()))
+        if bool((needed > scale).any()):
+            scale = torch.maximum(scale, needed)
+            _set_scale(weight, scale)
+        found[image] = max(found.get(image, 0.0), float((bias / scale).max()) / STEPS)
     return found
 
 
@@ -107,22 +145,26 @@ class _Shifts(Interpreter):
 
 
 def _biased(prepared: GraphModule) -> list[Node]:
-    """Return the quantised layers that have a bias to themselves."""
-    uses = Counter(
-        source.target
-        for node in prepared.graph.nodes
-        for source in node.all_input_nodes
-        if is_parameter(source)
-    )
+    """Return the quantised layers that have a bias."""
     return [
         node
         for node in prepared.graph.nodes
         if node.target in WEIGHTED
         and len(node.args) > 2
         and is_parameter(node.args[2])
-        and uses[node.args[2].target] == 1
         and all(source.op == "call_module" for source in node.args[:2])
     ]
+
+
+def _with_own_bias(prepared: GraphModule, layers: Iterable[Node]) -> list[Node]:
+    """Return the layers whose bias nothing else reads."""
+    uses = Counter(
+        source.target
+        for node in prepared.graph.nodes
+        for source in node.all_input_nodes
+        if is_parameter(source)
+    )
+    return [node for node in layers if uses[node.args[2].target] == 1]  # type: ignore[union-attr]
 
 
 def _widen(
@@ -141,8 +183,13 @@ def _widen(
         steps = torch.floor(bias / (of_input * scale))
         fitting = bias / (of_input * steps.clamp(1, STEPS))
         widened = torch.where(steps >= 1, fitting, scale)
-        weight.max_val.copy_(widened * weight.quant_max)
-        weight.min_val.copy_(widened * -weight.quant_max)
+        _set_scale(weight, widened)
+
+
+def _set_scale(weight: Any, scale: Tensor) -> None:
+    """Give the observer of a weight the range that makes this its scale."""
+    weight.max_val.copy_(scale * weight.quant_max)
+    weight.min_val.copy_(scale * -weight.quant_max)
 
 
 def _observers(prepared: GraphModule, layer: Node) -> list[Any]:
