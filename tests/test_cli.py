@@ -277,7 +277,7 @@ def test_scan_takes_its_options_from_yaml(tmp_path: Path, monkeypatch: pytest.Mo
         (["--levels=[0,1.5]"], "levels must be numbers in [0, 1], got 1.5"),
         (["--levels=much"], "levels: "),
         (["--granularity=row"], "granularity: expected value of 'element', 'filter', 'original'"),
-        (["--monitor=acc"], "monitor 'acc' is not logged by validation_step; it logs: val_acc"),
+        (["--monitor=acc"], "monitor 'acc' is not logged by the validation; it logs: val_acc"),
         (["--include=[model.conv9]"], "the pattern 'model.conv9' matches no conv or linear layer"),
         (["--ckpt_path=none.ckpt"], "there is no checkpoint"),
         (["--data.val_fraction=0"], "there is no validation data to scan on"),

@@ -107,6 +107,10 @@ ON_OBJECTS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: quiet_trainer().fit_loop,
         "_combined_loader _data_fetcher",
     ),
+    "Trainer.fit_loop.epoch_loop": (
+        lambda: quiet_trainer().fit_loop.epoch_loop,
+        "_batches_that_stepped",
+    ),
     "Trainer": (lambda: quiet_trainer(), "_logger_connector _loggers"),
 }
 #: In files and graphs that others write: keys of the hyperparameters in a checkpoint of the

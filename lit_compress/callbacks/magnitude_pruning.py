@@ -119,6 +119,7 @@ class MagnitudePruning(PruningCallback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
         self._weight_masks.attach(trainer.optimizers)
         start = time.monotonic()
         magnitude_masks(self._weights, self._target, self.scope, self._masks)

@@ -8,12 +8,15 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from lit_compress.artifact import Metric
 from lit_compress.attributes import replaced_attributes
 from lit_compress.errors import InvalidArgumentError
+from lit_compress.evaluation.loaders import validation_loaders
+from lit_compress.evaluation.run_view.copies import clone
 from lit_compress.evaluation.validate import Position, validate
 from lit_compress.measure.metric_names import higher_is_better
 
@@ -117,9 +120,30 @@ def check_monitor(monitor: str, metrics: Iterable[str]) -> None:
     names = sorted(metrics)
     if monitor not in names:
         raise InvalidArgumentError(
-            f"monitor {monitor!r} is not logged by validation_step; it logs: "
+            f"monitor {monitor!r} is not logged by the validation; it logs: "
             f"{', '.join(names) or 'nothing'}"
         )
+
+
+def check_logged(trainer: Trainer, module: LightningModule, monitor: str) -> None:
+    """Check that the validation of a run logs a key, by a validation of one batch on a copy.
+
+    Args:
+        trainer: The run in progress.
+        module: The user's module; it does not change.
+        monitor: The key.
+
+    Raises:
+        InvalidArgumentError: If it is not logged, or there is no validation data.
+    """
+    loaders = validation_loaders(trainer)
+    if not loaders:
+        raise InvalidArgumentError(
+            f"monitor is {monitor!r}, but the fit has no validation data to measure it on: add "
+            "validation data, or leave monitor out"
+        )
+    with isolate_rng():
+        check_monitor(monitor, validate(trainer, clone(trainer, module), loaders, 1))
 
 
 def metric_rises(

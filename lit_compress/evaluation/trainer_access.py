@@ -11,7 +11,9 @@ from __future__ import annotations
 from typing import Any, Protocol, TypeVar, cast
 
 from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import CombinedLoader
+from torch import tensor
 
 AnyCallback = TypeVar("AnyCallback")
 
@@ -81,6 +83,25 @@ def fit_loaders(trainer: Trainer) -> list[Any]:
     """Return the loaders of the training loop, flattened; empty before the loop has set them up."""
     combined = fit_loader(trainer)
     return [] if combined is None else list(combined.flattened)
+
+
+def publish(trainer: Trainer, name: str, value: float) -> None:
+    """Log a metric of a validation after its epoch has ended, where a module cannot log any more.
+
+    Checkpoints and loggers find it as they find one that the module logged.
+
+    Args:
+        trainer: The run.
+        name: Name of the metric.
+        value: Its value.
+    """
+    for metrics in (trainer.callback_metrics, trainer.logged_metrics):
+        metrics[name] = tensor(value)
+    if trainer.state.fn != TrainerFn.FITTING:
+        return
+    step = trainer.fit_loop.epoch_loop._batches_that_stepped  # the step of Lightning's own metrics
+    for logger in trainer.loggers:
+        logger.log_metrics({name: value, "epoch": trainer.current_epoch}, step=step)
 
 
 def _undeclared(trainer: Trainer) -> _Undeclared:

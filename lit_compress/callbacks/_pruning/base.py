@@ -18,8 +18,9 @@ from lit_compress.callbacks._pruning.rewind import Rewind
 from lit_compress.callbacks._pruning.weight_masks import WeightMasks
 from lit_compress.callbacks._run.supported import check_run
 from lit_compress.errors import InvalidArgumentError
-from lit_compress.evaluation.metric import check_monitor
-from lit_compress.evaluation.trainer_access import callbacks, is_fast_dev_run
+from lit_compress.evaluation.distributed import on_rank_zero
+from lit_compress.evaluation.metric import check_logged, check_monitor
+from lit_compress.evaluation.trainer_access import callbacks, is_fast_dev_run, publish
 from lit_compress.pruning.channels.unpruned import UnprunedShapes
 from lit_compress.pruning.schedule import Schedule
 
@@ -159,6 +160,12 @@ class PruningCallback(Callback, ABC):
             )
 
     @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.monitor is not None:
+            monitor = self.monitor
+            on_rank_zero(trainer, lambda: check_logged(trainer, pl_module, monitor))
+
+    @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         due = self._target * self._resolved_schedule.share(trainer.current_epoch)
         if due < self._target or due > self._done:
@@ -176,14 +183,13 @@ class PruningCallback(Callback, ABC):
             self._weight_masks.apply()
 
     @override
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.monitor is None or trainer.sanity_checking:
-            return
-        check_monitor(self.monitor, trainer.callback_metrics)
-        value = float(trainer.callback_metrics[self.monitor])
-        reached = value if self._done >= self._target else nan
-        # The name may have the number of a loader in it already.
-        pl_module.log(f"pruned/{self.monitor}", reached, sync_dist=False, add_dataloader_idx=False)
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # At the end of the epoch the module has not logged yet what it logs there.
+        if self.monitor is not None and not trainer.sanity_checking:
+            check_monitor(self.monitor, trainer.callback_metrics)
+            value = float(trainer.callback_metrics[self.monitor])
+            reached = value if self._done >= self._target else nan
+            publish(trainer, f"pruned/{self.monitor}", reached)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

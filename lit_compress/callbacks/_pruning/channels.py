@@ -144,6 +144,7 @@ class ChannelPruning(PruningCallback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
         self._resizer.accept()
         if self._state is not None:
             self._carry(pl_module)  # the weights may be those of a checkpoint

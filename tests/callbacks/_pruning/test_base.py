@@ -1,14 +1,19 @@
 """What the pruning callbacks have in common, on the smallest of them."""
 
+import csv
 from collections.abc import Callable
 from fractions import Fraction
 from math import isnan
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import ForeignModule, loader
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import StochasticWeightAveraging
+from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging
+from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor, nn
 
 from lit_compress import Schedule
 from lit_compress.callbacks import MagnitudePruning
@@ -98,3 +103,60 @@ def test_metric_of_the_pruned_network_is_nan_until_the_target_is_reached(
 def test_averaging_of_weights_is_refused_by_name(make_trainer: MakeTrainer) -> None:
     with pytest.raises(InvalidArgumentError, match="StochasticWeightAveraging"):
         fit(make_trainer, Noted(0.5, Schedule()), StochasticWeightAveraging(1e-2))
+
+
+class LogsAtTheEnd(ForeignModule):
+    """Logs its metric once the validation epoch has ended, as with torchmetrics' collections."""
+
+    def on_validation_epoch_start(self) -> None:
+        self.losses: list[Tensor] = []
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.losses.append(nn.functional.cross_entropy(self(batch[0]), batch[1]))
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_dict({"val/loss": torch.stack(self.losses).mean()})
+
+
+def test_a_metric_that_is_logged_at_the_end_of_the_epoch_is_monitored(
+    make_trainer: MakeTrainer, tmp_path: Path
+) -> None:
+    """It was looked for before the module's own hook: the fit failed after an epoch."""
+    pruning = MagnitudePruning(0.5, Schedule(1, 2), monitor="val/loss")
+    keep = ModelCheckpoint(tmp_path / "kept", monitor="pruned/val/loss", save_top_k=-1)
+    trainer = make_trainer(
+        max_epochs=4,
+        callbacks=[pruning, keep],
+        enable_checkpointing=True,
+        logger=CSVLogger(tmp_path),
+    )
+    trainer.fit(LogsAtTheEnd(), loader(32), loader(16, 1))
+    table = Path(trainer.logger.log_dir, "metrics.csv").read_text("utf-8")
+    rows = list(csv.DictReader(table.splitlines()))
+    plain, pruned = (
+        {row["step"]: float(row[name]) for row in rows if row[name]}
+        for name in ("val/loss", "pruned/val/loss")
+    )
+    assert list(plain) == list(pruned)
+    assert [isnan(value) for value in pruned.values()] == [True, True, False, False]
+    assert all(isnan(value) or value == plain[step] for step, value in pruned.items())
+    best = min(value for value in pruned.values() if not isnan(value))
+    assert float(keep.best_model_score) == pytest.approx(best)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([loader(16, 1)], "monitor 'acc' is not logged by the validation; it logs: my_acc"),
+        ([], "the fit has no validation data to measure it on"),
+    ],
+)
+def test_a_key_that_is_not_logged_is_refused_before_the_training(
+    data: list[Any], message: str, make_trainer: MakeTrainer
+) -> None:
+    """It was found after the first epoch, and without validation data never."""
+    pruning = MagnitudePruning(0.5, Schedule(1, 2), monitor="acc")
+    trainer = make_trainer(max_epochs=4, callbacks=[pruning], num_sanity_val_steps=0)
+    with pytest.raises(InvalidArgumentError, match=message):
+        trainer.fit(ForeignModule(), loader(32), *data)
+    assert trainer.global_step == 0
