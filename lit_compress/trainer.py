@@ -13,10 +13,11 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from typing_extensions import override
 
 from lit_compress.artifact import load, read_card
+from lit_compress.callbacks._pruning.base import pruning_callbacks
 from lit_compress.callbacks._quantization.pixels import of_inputs
 from lit_compress.callbacks._run.supported import check_module
 from lit_compress.callbacks.post_training_quantization import PostTrainingQuantization
-from lit_compress.checkpoints.weights import load_weights
+from lit_compress.checkpoints.weights import load_weights, recorded_progress
 from lit_compress.errors import InvalidArgumentError, ScanError
 from lit_compress.evaluation.artifact_forward import artifact_forward, raw_test_data
 from lit_compress.evaluation.data_protocols import HasPixels
@@ -160,9 +161,13 @@ class Trainer(pl.Trainer):
         configured = found[0] if found else PostTrainingQuantization()
         given = {"monitor": monitor, "max_drop": max_drop, "opset": opset}
         before = self._set_up(model, dataloaders, datamodule, ckpt_path)
-        path = configured.quantize(
-            self, model, before, {k: v for k, v in given.items() if v is not None}, dirpath
+        pruning = (
+            tuple(one.progress() for one in pruning_callbacks(self) if one.history)
+            if ckpt_path is None
+            else recorded_progress(ckpt_path)
         )
+        settings = {name: value for name, value in given.items() if value is not None}
+        path = configured.quantize(self, model, before, settings, dirpath, pruning)
         print(card_table(read_card(path)))
         print(f"written to {path}")
         return path

@@ -77,6 +77,17 @@ def test_a_pruned_checkpoint_becomes_an_artefact(artifact: Path) -> None:
     assert sum(p.numel() for p in restored.parameters()) == pruned.parameters
 
 
+def test_the_card_says_what_the_checkpoint_was_pruned_to(artifact: Path) -> None:
+    """It had no pruning, or 0 of 0.5 if the config named the callback."""
+    (pruning,) = read_card(artifact).pruning
+    assert (pruning["callback"], pruning["target"], pruning["epochs"]) == (
+        "FilterPruning",
+        0.5,
+        [0],
+    )
+    assert pruning["reached"] == pytest.approx(0.5, abs=0.03)
+
+
 def test_the_file_is_measured_on_the_test_data(
     artifact: Path, config: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -129,7 +129,7 @@ class Fidelity:
 
     Example:
         >>> print(Fidelity(sqnr_db=30.5, agreement=0.99, n=64).agreement_text)
-        the same class for 99.0% of 64 inputs
+        the same class for 99.0% of 64 calibration inputs
     """
 
     sqnr_db: float
@@ -148,10 +148,10 @@ class Fidelity:
             return "no agreement, as no label says that the outputs are classes"
         share, kind = f"{self.agreement:.1%}", self.agreement_on or "class"
         if kind == "class":
-            return f"the same class for {share} of {self.n} inputs"
+            return f"the same class for {share} of {self.n} calibration inputs"
         if kind == "class at each position":
-            return f"the same class at {share} of the positions of {self.n} inputs"
-        return f"the same {kind} for {share} of the outputs of {self.n} inputs"
+            return f"the same class at {share} of the positions of {self.n} calibration inputs"
+        return f"the same {kind} for {share} of the outputs of {self.n} calibration inputs"
 
 
 @dataclass(frozen=True)

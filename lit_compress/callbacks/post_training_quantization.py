@@ -145,6 +145,7 @@ class PostTrainingQuantization(Callback):
         self._converted = weights
         self._target = Path()
         self._checked_monitor = self._trained = False
+        self._told = False
 
     @property
     def monitor(self) -> str | None:
@@ -170,7 +171,7 @@ class PostTrainingQuantization(Callback):
         if stage != "fit":
             return
         self._earlier, self.path = self.path, None
-        self._checked_monitor = self._trained = self.written = False
+        self._checked_monitor = self._trained = self._told = self.written = False
         if self.weights == "best":
             check_best(trainer, pl_module)
         self._target = artifact_dir(trainer, self.dirpath)
@@ -223,6 +224,7 @@ class PostTrainingQuantization(Callback):
         before: UnprunedShapes | None = None,
         settings: Mapping[str, Any] | None = None,
         dirpath: str | None = None,
+        pruning: Sequence[dict[str, Any]] = (),
     ) -> Path:
         """Convert a trained module, and return the artefact folder.
 
@@ -232,6 +234,7 @@ class PostTrainingQuantization(Callback):
             before: Shapes of the network before it was pruned, if it was.
             settings: Constructor arguments to replace for this call.
             dirpath: The artefact folder. Default: that of the constructor.
+            pruning: For the card, what pruning callbacks have reached.
         """
         configured, self.settings = self.settings, replace(self.settings, **(settings or {}))
         target = artifact_dir(trainer, dirpath or self.dirpath)
@@ -241,7 +244,8 @@ class PostTrainingQuantization(Callback):
             if self.monitor is not None:
                 check_monitor(self.monitor, trainer.callback_metrics)
             with isolate_rng():
-                self._write(trainer, clone(trainer, pl_module), target, before, None)
+                copy = clone(trainer, pl_module)
+                self._write(trainer, copy, target, before, None, pruning)
         finally:
             self.settings = configured
             release(trainer)
@@ -260,10 +264,13 @@ class PostTrainingQuantization(Callback):
         with tempfile.TemporaryDirectory() as folder:
             conversion.try_out(Path(folder) / MODEL, FEW)
             conversion.write_replay(Path(folder) / REPLAY)
+        measured = self._measurable(trainer)
+        left = "about as long"
+        if measured is not None:
+            left = f"this and the time to measure {measured} on all of the validation data"
         rank_zero_info(
             f"PostTrainingQuantization: a conversion of the untrained network on {batches} batches "
-            f"took {time.monotonic() - start:.1f} s; the end of the fit takes this and the time to "
-            f"measure {self.monitor or 'the outputs'} on all of the validation data"
+            f"took {time.monotonic() - start:.1f} s; the end of the fit takes {left}"
         )
 
     def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -314,6 +321,7 @@ class PostTrainingQuantization(Callback):
         target: Path,
         before: UnprunedShapes | None,
         epoch: int | None,
+        pruning: Sequence[dict[str, Any]] | None = None,
     ) -> None:
         network = self.settings.network(trainer, copy)
         conversion = Conversion(trainer, copy, network, self.settings)
@@ -342,24 +350,34 @@ class PostTrainingQuantization(Callback):
             )
             say_float_weights(int8)
             inputs = list(network.signature.names)
+            split = "val" if validation_loaders(trainer) else "train"
             arguments = {
                 **self.arguments(),
+                **({"calibration_split": split} if split == "train" else {}),
                 **conversion.pixels.normalization(),
                 "weights": self._converted,
                 "network": network.path,
                 "inputs": inputs,
             }
             card = empty_card(trainer, {"PostTrainingQuantization": arguments})
+            if pruning is not None:
+                card = replace(card, pruning=tuple(pruning))
             hashes = {file: sha256(folder / file) for file in (MODEL, WEIGHTS, REPLAY)}
             write_card(folder, replace(card, variants=(plain, int8), files=hashes))
 
     def _measurable(self, trainer: Trainer) -> str | None:
-        """Return the key of the metric, if there is validation data."""
-        if self.monitor is None or validation_loaders(trainer):
+        """Return the key of the metric, if there is validation data; else say so, once."""
+        if validation_loaders(trainer):
             return self.monitor
+        no_data = "the fit has no validation data, so training batches calibrate the file"
+        if self.monitor is None:
+            rank_zero_info(f"PostTrainingQuantization: {no_data}")
+            return None
         if self.settings.max_drop is not None:
             raise InvalidArgumentError(
                 f"max_drop needs validation data to measure {self.monitor} on, and the fit has none"
             )
-        rank_zero_warn(f"{self.monitor} was not measured: the fit has no validation data")
+        if not self._told:
+            rank_zero_warn(f"{self.monitor} is not measured: {no_data}")
+        self._told = True
         return None

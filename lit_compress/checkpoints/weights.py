@@ -59,6 +59,28 @@ def load_weights(
     return original
 
 
+def recorded_progress(path: str | Path) -> tuple[dict[str, Any], ...]:
+    """Return what the pruning callbacks had reached when a checkpoint was saved.
+
+    Args:
+        path: Path of a file of weights that :func:`load_weights` accepts.
+
+    Returns:
+        For each callback its name, target and share, as for a card; nothing for files without
+        callbacks, and for checkpoints of older versions.
+    """
+    if Path(path).suffix == ".safetensors":
+        return ()
+    content: Any = read_plain(path, lambda: load_file(path, "stand-ins"))
+    states = content.get("callbacks") if isinstance(content, dict) else None
+    found = [
+        state["progress"]
+        for state in (states.values() if isinstance(states, dict) else ())
+        if isinstance(state, dict) and isinstance(state.get("progress"), dict)
+    ]
+    return tuple(found)
+
+
 def _read(path: Path, argument: str) -> tuple[dict[str, Tensor], UnprunedShapes | None]:
     """Return the weights of a file, and the shapes of the unpruned network if it has them."""
     if not path.is_file():

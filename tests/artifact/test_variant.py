@@ -59,8 +59,8 @@ def test_properties_of_a_newer_format_are_passed_over() -> None:
 
 def test_the_agreement_says_what_it_is_of() -> None:
     text = Fidelity(30.0, 0.5, 64, agreement_on="class").agreement_text
-    assert text == "the same class for 50.0% of 64 inputs"
+    assert text == "the same class for 50.0% of 64 calibration inputs"
     text = Fidelity(30.0, 0.5, 64, agreement_on="class at each position").agreement_text
-    assert text == "the same class at 50.0% of the positions of 64 inputs"
+    assert text == "the same class at 50.0% of the positions of 64 calibration inputs"
     text = Fidelity(30.0, 0.5, 64, agreement_on="sign").agreement_text
-    assert text == "the same sign for 50.0% of the outputs of 64 inputs"
+    assert text == "the same sign for 50.0% of the outputs of 64 calibration inputs"

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import Compose, Normalize
 
 import lit_compress
 from lit_compress import Schedule
@@ -806,3 +807,37 @@ def test_restore_asks_for_the_objects_that_the_file_has_not(
     trainer.fit(module, loader())  # it trains nothing, and so changes no file
     assert (quantizer.path, quantizer.written) == (tmp_path / "a", False)
     assert {path: path.read_bytes() for path in (tmp_path / "a").iterdir()} == written
+
+
+class Normalized(Dataset):
+    """Whole pixels with a torchvision transform."""
+
+    def __init__(self) -> None:
+        self.transform = Compose([Normalize([0.5], [0.25])])
+        pixels = torch.randint(0, 256, (64, 1, 8, 8), generator=torch.Generator().manual_seed(0))
+        self.images, self.labels = pixels / 255, torch.arange(64) % 4
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.transform(self.images[index]), self.labels[index]
+
+
+def test_without_validation_data_nothing_is_said_of_them(
+    make_trainer: Callable[..., Trainer], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The time to measure on them was announced, the card said that they calibrated the file, and
+    its pixels were not looked for in the training data."""
+    callback = PostTrainingQuantization("my_acc", dirpath=str(tmp_path / "a"))
+    trainer = make_trainer(max_epochs=1, callbacks=[callback], limit_val_batches=0)
+    with (
+        caplog.at_level("INFO"),
+        pytest.warns(UserWarning, match="my_acc is not measured: .* training batches calibrate"),
+    ):
+        trainer.fit(ForeignModule(), DataLoader(Normalized(), 16))
+    assert "by the Normalize of the training data" in caplog.text
+    assert "all of the validation data" not in caplog.text
+    card = read_card(tmp_path / "a")
+    assert card.config["PostTrainingQuantization"]["calibration_split"] == "train"
+    assert str(lit_compress.load(tmp_path / "a").input_dtype) == "uint8"

@@ -25,7 +25,7 @@ def test_no_validation_batches_leave_the_metric_out(
 ) -> None:
     callback = PostTrainingQuantization("my_acc", dirpath=str(tmp_path / "a"))
     trainer = make_trainer(max_epochs=1, callbacks=[callback], limit_val_batches=0)
-    with pytest.warns(UserWarning, match="my_acc was not measured: the fit has no validation"):
+    with pytest.warns(UserWarning, match="my_acc is not measured: the fit has no validation"):
         trainer.fit(foreign, loader(), loader(32, 1))
     assert read_card(tmp_path / "a").variant("int8").metric is None
 

@@ -66,7 +66,8 @@ dense     0.9123   2,236,682  2,236,000  6.31 M  9.12 MB               1        
 pruned    0.9050   2,236,682    223,668  6.31 M        -   no difference                1
 int8      0.9000   2,236,682    223,000       -    999 B           12.3x            2.50x
 pruned: zeros are stored
-int8: outputs at 31.2 dB SQNR against the float network, the same class for 98.8% of 512 inputs
+int8: outputs at 31.2 dB SQNR against the float network, the same class for 98.8% of \
+512 calibration inputs
 val_acc: over 12,000 val images, each within 0.0050 (95 %)
 speed: batch 1, 2 threads, medians of 60 rounds in turn; 'no difference' where the 99% interval \
 contains 1
@@ -164,6 +165,9 @@ def test_no_agreement_has_its_reason() -> None:
     regression = replace(INT8, fidelity=Fidelity(31.25, None, 512))
     assert "no agreement, as no label says" in card_table(replace(CARD, variants=(regression,)))
     pixels = Fidelity(31.25, 0.5, 512, agreement_on="class at each position")
-    assert pixels.agreement_text == "the same class at 50.0% of the positions of 512 inputs"
+    assert (
+        pixels.agreement_text
+        == "the same class at 50.0% of the positions of 512 calibration inputs"
+    )
     sign = Fidelity(31.25, 0.5, 512, agreement_on="sign")
-    assert sign.agreement_text == "the same sign for 50.0% of the outputs of 512 inputs"
+    assert sign.agreement_text == "the same sign for 50.0% of the outputs of 512 calibration inputs"

@@ -220,6 +220,7 @@ class PruningCallback(Callback, ABC):
             "history": history,
             "done": str(self._done),
             "ahead": self._epochs_earlier,
+            "progress": self.progress(),  # for the card of a later conversion
         }
         kept = self._rewind.state()
         return {**state, "rewind": kept} if kept else state

@@ -18,7 +18,7 @@ from lit_compress.datamodules.transforms import Preprocess
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.evaluation.data_protocols import HasPixels, HasPreprocess
 from lit_compress.evaluation.export_target import ExportTarget
-from lit_compress.evaluation.loaders import sampled, validation_loaders
+from lit_compress.evaluation.loaders import sampled, training_loaders, validation_loaders
 from lit_compress.evaluation.trainer_access import datamodule
 from lit_compress.export.signature import Batch, as_tuple
 
@@ -145,23 +145,24 @@ def _stated(data: Any, network: ExportTarget, settings: Settings) -> Pixels:
 
 
 def _in_transform(trainer: Trainer, network: ExportTarget) -> Pixels:
-    """Return the normalisation in a torchvision transform of the validation data."""
-    loaders = validation_loaders(trainer)
+    """Return the normalisation in a torchvision transform of the data that calibrate."""
+    loaders, data = validation_loaders(trainer), "validation data"
+    if not loaders:
+        loaders, data = training_loaders(trainer), "training data"
     steps = list(_steps(_transform(loaders[0]))) if loaders else []
     normalize = [step for step in steps if type(step).__name__ == "Normalize"]
     if len(normalize) != 1:
         count = f"{len(normalize)} Normalize steps" if normalize else "no Normalize step"
-        return _none(network, f"the transform of the validation data has {count}")
+        return _none(network, f"the transform of the {data} has {count}")
     mean, std = _floats(normalize[0].mean), _floats(normalize[0].std)
     for scale in (1, 255):  # of the normalised values: images in [0, 1], or pixels
         found = _turned_back(network, [m / scale for m in mean], [s / scale for s in std])
         if found is not None:
-            why = "the file takes raw uint8 pixels, by the Normalize of the validation data"
+            why = f"the file takes raw uint8 pixels, by the Normalize of the {data}"
             return Pixels(found[1], why, found[0])
     return _none(
         network,
-        "the network's inputs are not whole pixels after the Normalize of the validation data is "
-        "undone",
+        f"the network's inputs are not whole pixels after the Normalize of the {data} is undone",
     )
 
 
