@@ -36,7 +36,7 @@ from lit_compress.evaluation.export_target import warn_of_other_weights
 from lit_compress.evaluation.loaders import validation_loaders
 from lit_compress.evaluation.metric import check_monitor
 from lit_compress.evaluation.run_view.copies import clone
-from lit_compress.evaluation.trainer_access import is_fast_dev_run
+from lit_compress.evaluation.trainer_access import callbacks_of_type, is_fast_dev_run
 from lit_compress.measure import file_bytes, int8_share, onnx_counts
 from lit_compress.pruning.channels.resize import UnprunedShapes
 from lit_compress.quantization.calibrate import Calibration
@@ -175,6 +175,12 @@ class PostTrainingQuantization(Callback):
         if self.weights == "best":
             check_best(trainer, pl_module)
         self._target = artifact_dir(trainer, self.dirpath)
+        for other in callbacks_of_type(trainer, PostTrainingQuantization):
+            if other is not self and artifact_dir(trainer, other.dirpath) == self._target:
+                raise InvalidArgumentError(
+                    f"two PostTrainingQuantization callbacks would write {self._target}: give each "
+                    "a dirpath of its own"
+                )
         if trainer.is_global_zero and not is_fast_dev_run(trainer):
             check_target(self._target)
 
@@ -288,7 +294,7 @@ class PostTrainingQuantization(Callback):
             self._convert(trainer, copy, self._target, before)
         except LitCompressError as error:
             raise type(error)(f"{error}. {self._kept_weights(copy, before)}") from error
-        except Exception:  # whatever it is: the training must not be lost, and it is raised again
+        except (Exception, KeyboardInterrupt):  # the training must not be lost; it is raised again
             rank_zero_warn(self._kept_weights(copy, before))
             raise
         self.path, self.written = self._target, True

@@ -19,6 +19,7 @@ from torch.utils.data import (
     IterableDataset,
     RandomSampler,
     SequentialSampler,
+    Subset,
 )
 
 from lit_compress.evaluation.trainer_access import datamodule, fit_loader, validation_loader
@@ -85,6 +86,14 @@ def validation_loaders(trainer: Trainer) -> list[Any]:
         return [_undistributed(_joined(source, source._mode))]
     flat = source if isinstance(source, CombinedLoader) else CombinedLoader(source, "sequential")
     return [_undistributed(loader) for loader in flat.flattened]
+
+
+def data_set(loader: Any) -> Any:
+    """Return the data set of a loader, and of a part of a data set the whole; None if unknown."""
+    found = getattr(getattr(loader, "loader", loader), "dataset", None)
+    while isinstance(found, Subset):
+        found = found.dataset
+    return found
 
 
 def offers(data: LightningDataModule | None, hook: str) -> bool:

@@ -15,7 +15,7 @@ from lightning.pytorch import LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision.transforms import Compose, Normalize
 
 import lit_compress
@@ -841,3 +841,75 @@ def test_without_validation_data_nothing_is_said_of_them(
     card = read_card(tmp_path / "a")
     assert card.config["PostTrainingQuantization"]["calibration_split"] == "train"
     assert str(lit_compress.load(tmp_path / "a").input_dtype) == "uint8"
+
+
+class Named(Dataset):
+    """As torchvision's data sets: it knows the names of its classes."""
+
+    classes = ("a", "b", "c", "d")
+
+    def __init__(self) -> None:
+        self.images, self.labels = stripes(48, 1).tensors
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.images[index], self.labels[index]
+
+
+@pytest.mark.parametrize(("names", "kept"), [(Named.classes, Named.classes), (("a", "b"), ())])
+def test_class_names_are_those_of_the_data_set_if_there_is_one_for_each_output(
+    names: tuple[str, ...],
+    kept: tuple[str, ...],
+    foreign: ForeignModule,
+    make_trainer: Callable[..., Trainer],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A file of plain loaders had no names, and the example of README failed."""
+    monkeypatch.setattr(Named, "classes", names)
+    data = DataLoader(Subset(Named(), range(32)), 16)
+    callback = PostTrainingQuantization(dirpath=str(tmp_path / "a"))
+    make_trainer(max_epochs=1, callbacks=[callback]).fit(foreign, loader(), data)
+    assert lit_compress.load(tmp_path / "a").classes == kept
+
+
+def test_two_callbacks_with_one_folder_are_refused(
+    foreign: ForeignModule, make_trainer: Callable[..., Trainer]
+) -> None:
+    """The second file replaced the first."""
+    both = [PostTrainingQuantization(), PostTrainingQuantization(calibration="histogram")]
+    with pytest.raises(InvalidArgumentError, match="give each a dirpath of its own"):
+        make_trainer(max_epochs=1, callbacks=both).fit(foreign, loader(), loader(32, 1))
+
+
+class Interrupted(ForeignModule):
+    """Ctrl-C comes while the file is written."""
+
+    def on_fit_end(self) -> None:
+        self.over = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        if "over" in vars(self):
+            raise KeyboardInterrupt
+        return super().forward(x)
+
+
+def test_ctrl_c_in_the_conversion_keeps_the_weights_and_says_where(
+    make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    """Nothing said that there is no artefact, and how to make one."""
+    callback = PostTrainingQuantization(dirpath=str(tmp_path / "a"))
+    trainer = make_trainer(max_epochs=1, callbacks=[callback])
+    module = Interrupted()
+    module.on_train_end = module.on_fit_end  # type: ignore[method-assign]  # before the callbacks' end
+    with (
+        pytest.warns(
+            UserWarning, match="The trained float weights are in .* To convert them later"
+        ),
+        pytest.raises(SystemExit),
+    ):
+        trainer.fit(module, loader(), loader(32, 1))
+    assert (tmp_path / "a-trained.safetensors").is_file()
+    assert not (tmp_path / "a").exists()

@@ -306,6 +306,13 @@ class PruningCallback(Callback, ABC):
                     "weights from before and after pruning is not a pruned network; average in a "
                     "later fit that starts from the pruned checkpoint, or remove that callback"
                 )
+            watched = getattr(callback, "monitor", None)
+            known = {f"pruned/{pruner.monitor}" for pruner in pruning_callbacks(trainer)}
+            if isinstance(watched, str) and watched.startswith("pruned/") and watched not in known:
+                raise InvalidArgumentError(
+                    f"{type(callback).__name__} watches {watched!r}, which no callback logs: give "
+                    f"{name} monitor={watched.removeprefix('pruned/')!r}"
+                )
 
     def _notify_before_pruning(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if any(pruner.history for pruner in pruning_callbacks(trainer)):

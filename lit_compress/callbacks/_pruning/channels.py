@@ -225,7 +225,7 @@ class ChannelPruning(PruningCallback):
             # A fit that is resumed after its last epoch trains nothing, and skips on_train_end.
             self._remove_at_the_end(trainer, pl_module, self._state.selected)
         line = checkpoint_line(trainer, pl_module)
-        if line is not None and self._selector.removes:
+        if line is not None and self._state is not None and self._state.removed:
             rank_zero_info(f"{type(self).__name__}: this loads the pruned network: {line}")
 
     @override

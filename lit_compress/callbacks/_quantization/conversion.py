@@ -30,7 +30,7 @@ from lit_compress.callbacks._quantization.settings import Settings
 from lit_compress.errors import AccuracyError, InvalidArgumentError
 from lit_compress.evaluation.data_protocols import HasClasses
 from lit_compress.evaluation.export_target import ExportTarget, find_export_target
-from lit_compress.evaluation.loaders import validation_loaders
+from lit_compress.evaluation.loaders import data_set, training_loaders, validation_loaders
 from lit_compress.evaluation.metric import measure_metric
 from lit_compress.evaluation.trainer_access import datamodule
 from lit_compress.export.signature import Batch, as_tuple, first_rows
@@ -185,8 +185,7 @@ class Conversion:
         names = self.settings.classes
         if not names:
             return
-        with torch.no_grad():
-            shape = self._captured(*as_tuple(self.network.inputs[0])).shape
+        shape = self._shape
         if len(shape) < 2 or shape[1] != len(names):
             raise InvalidArgumentError(
                 f"classes has {len(names)} names, and the network's outputs are of shape "
@@ -195,14 +194,31 @@ class Conversion:
             )
 
     def _metadata(self) -> dict[str, str]:
-        data: object = datamodule(self.trainer)
         metadata = {SIZE: " ".join(str(size) for size in as_tuple(self._raw[0])[0].shape[1:])}
-        classes = list(self.settings.classes)
-        if not classes and isinstance(data, HasClasses):
-            classes = [str(name) for name in data.classes]
-        if classes:
+        if classes := self._class_names():
             metadata[CLASSES] = "\n".join(classes)
         return metadata
+
+    def _class_names(self) -> list[str]:
+        """Return the names that were given, or those that the data have for as many outputs."""
+        if self.settings.classes:
+            return list(self.settings.classes)
+        data: object = datamodule(self.trainer)
+        if isinstance(data, HasClasses):
+            return [str(name) for name in data.classes]
+        loaders = validation_loaders(self.trainer) or training_loaders(self.trainer)
+        found: Any = getattr(data_set(loaders[0]), "classes", None) if loaders else None
+        if not isinstance(found, (list, tuple)) or not all(isinstance(n, str) for n in found):
+            return []
+        return list(found) if self._shape[1:] == (len(found),) else []
+
+    @cached_property
+    def _shape(self) -> tuple[int, ...]:
+        """Shape of the network's outputs for a batch."""
+        with torch.no_grad():
+            # A copy: a forward may write to its inputs.
+            inputs = (tensor.clone() for tensor in as_tuple(self.network.inputs[0]))
+            return tuple(self._captured(*inputs).shape)
 
     def _metric(self, path: Path, batches: int | None = None) -> Metric | None:
         loaders = validation_loaders(self.trainer)

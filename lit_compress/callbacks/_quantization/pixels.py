@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
-from torch.utils.data import Subset
 
 from lit_compress.artifact import OnnxModel
 from lit_compress.callbacks._quantization.settings import Settings
@@ -18,7 +17,12 @@ from lit_compress.datamodules.transforms import Preprocess
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.evaluation.data_protocols import HasPixels, HasPreprocess
 from lit_compress.evaluation.export_target import ExportTarget
-from lit_compress.evaluation.loaders import sampled, training_loaders, validation_loaders
+from lit_compress.evaluation.loaders import (
+    data_set,
+    sampled,
+    training_loaders,
+    validation_loaders,
+)
 from lit_compress.evaluation.trainer_access import datamodule
 from lit_compress.export.signature import Batch, as_tuple
 
@@ -193,11 +197,8 @@ def _unfit(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> str:
 
 
 def _transform(loader: Any) -> Any:
-    """Return the transform of a loader's data set, also of one that is a part of another."""
-    data = getattr(getattr(loader, "loader", loader), "dataset", None)
-    while isinstance(data, Subset):
-        data = data.dataset
-    return getattr(data, "transform", None)
+    """Return the transform of a loader's data set."""
+    return getattr(data_set(loader), "transform", None)
 
 
 def _steps(transform: Any) -> Iterator[Any]:

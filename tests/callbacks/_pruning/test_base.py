@@ -160,3 +160,14 @@ def test_a_key_that_is_not_logged_is_refused_before_the_training(
     with pytest.raises(InvalidArgumentError, match=message):
         trainer.fit(ForeignModule(), loader(32), *data)
     assert trainer.global_step == 0
+
+
+def test_a_checkpoint_of_the_pruned_metric_needs_a_monitor(
+    make_trainer: MakeTrainer, tmp_path: Path
+) -> None:
+    """Lightning found after an epoch that nothing had logged it."""
+    keep = ModelCheckpoint(tmp_path, monitor="pruned/my_acc")
+    pruning = MagnitudePruning(0.5, Schedule(1, 2))
+    trainer = make_trainer(max_epochs=4, callbacks=[pruning, keep], enable_checkpointing=True)
+    with pytest.raises(InvalidArgumentError, match="give MagnitudePruning monitor='my_acc'"):
+        trainer.fit(ForeignModule(), loader(32), loader(16, 1))
