@@ -18,7 +18,7 @@ class Clamp(nn.Module):
         return (x * 4).clamp(self.low, self.high)
 
 
-@pytest.mark.parametrize("bounds", [(0, 6.0), (-0.5, 3), (0, 6), (None, 2), (-1, None)])
+@pytest.mark.parametrize("bounds", [(0, 6.0), (-0.5, 3), (None, 2)])
 def test_bounds_of_any_types_are_written(
     bounds: tuple[float | None, float | None], tmp_path: Path
 ) -> None:

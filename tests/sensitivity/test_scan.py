@@ -286,7 +286,7 @@ class Unmeasured(LightningModule):
             ForeignModule,
             {"monitor": "acc"},
             InvalidArgumentError,
-            "'acc' is not logged by valid.*my_acc, my_loss",
+            "'acc' is not logged by the valid.*my_acc, my_loss",
         ),
         (
             ForeignModule,
