@@ -156,6 +156,12 @@ def loader(count: int = 64, seed: int = 0, batch_size: int = 16) -> DataLoader:
     return DataLoader(stripes(count, seed), batch_size=batch_size)
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Networks had other weights with each order of the tests, and one in many missed a bound."""
+    seed_everything(0, verbose=False)
+
+
 @pytest.fixture
 def foreign() -> ForeignModule:
     seed_everything(0, verbose=False)

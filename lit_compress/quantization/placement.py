@@ -11,6 +11,7 @@ from lit_compress.quantization.operations import (
     ACTIVATIONS,
     AVERAGES,
     CHOICES,
+    CLIPPING,
     COMBINATIONS,
     CONCATENATIONS,
     MOVEMENTS,
@@ -27,8 +28,10 @@ from lit_compress.quantization.operations import (
 class Placement:
     """Places quantise/dequantise pairs so that ONNX Runtime and OpenVINO fuse every one of them.
 
-    Every quantised value has one range, wherever it is moved. The inputs and the output of a
-    concatenation share one range, as do those of a max pool. Rectifiers are folded into the layer
+    Every quantised value has one range, wherever it is moved. The input and the output of a max
+    pool share one range. So do those of a concatenation, except for the rectified inputs where
+    others are signed: ONNX Runtime drops a ReLU only if zero is the lowest value of the range, and
+    runs the convolution before it in float otherwise. Rectifiers are folded into the layer
     before them. The outputs of the network stay float.
 
     Args:
@@ -92,7 +95,8 @@ class Placement:
             parts = node.args[0]
             if isinstance(parts, (list, tuple)) and all(self._is_quantized(p) for p in parts):
                 self._add(node, *parts)
-                self._share_range(node, parts)
+                signed = [p for p in parts if not is_nonnegative(self.range_of(p))]
+                self._share_range(node, signed or parts)
         elif not self._is_quantized(node.args[0] if node.args else None):
             return
         elif target in CHOICES:
@@ -125,6 +129,15 @@ class Placement:
 
     def _is_quantized(self, value: Any) -> bool:
         return isinstance(value, Node) and is_float(value) and origin(value) in self.quantized
+
+
+def is_nonnegative(node: Node) -> bool:
+    """Tell whether a node is a rectifier that clips at zero or above."""
+    if not is_rectifier(node):
+        return False
+    if node.target not in CLIPPING:
+        return True
+    return len(node.args) > 1 and isinstance(node.args[1], (int, float)) and node.args[1] >= 0
 
 
 def is_rectifier(node: Node) -> bool:

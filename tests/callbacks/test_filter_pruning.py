@@ -122,8 +122,10 @@ def test_reached_is_logged_with_sizes(foreign: ForeignModule, make_trainer: Make
     assert logged["size/macs"] == cost(foreign, torch.zeros(1, 1, 8, 8)).macs
 
 
-@pytest.mark.parametrize("scope", ["local", "global"])
-@pytest.mark.parametrize("of", ["filters", "parameters", "macs"])
+@pytest.mark.parametrize(
+    ("of", "scope"),
+    [("filters", "local"), ("parameters", "global"), ("macs", "local"), ("macs", "global")],
+)
 def test_share_is_of_the_original(
     of: str, scope: str, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -184,9 +184,14 @@ def test_int8_is_near_to_float(kind: type[nn.Module], tmp_path: Path) -> None:
     torch.manual_seed(0)
     network, images = kind().eval(), torch.randn(32, 3, 8, 8)
     assert block_norm_folding(capture(network, images)) == NETWORKS[kind]
-    write_onnx(quantize(network, [images], images), images, tmp_path / "m.onnx")
+    graph = quantize(network, [images], images)
     with torch.no_grad():
-        assert sqnr_db(network(images).numpy(), OnnxModel(tmp_path / "m.onnx")(images)) > 25
+        found = {"graph": graph(images).numpy()}
+        if kind in (Siamese, GroupedTransposed):
+            write_onnx(graph, images, tmp_path / "m.onnx")
+            found["file"] = OnnxModel(tmp_path / "m.onnx")(images)
+        for outputs in found.values():
+            assert sqnr_db(network(images).numpy(), outputs) > 25
 
 
 def test_norms_behind_a_layer_of_their_own_are_folded() -> None:
