@@ -475,6 +475,7 @@ def test_a_drop_that_cannot_be_kept(
     from lit_compress.callbacks._quantization import conversion
 
     monkeypatch.setattr(conversion, "_lost", lambda *_: 0.5)
+    monkeypatch.setattr(conversion, "candidates", lambda *_: [frozenset()])
     with pytest.warns(
         UserWarning, match="cannot be kept.*the file with the smallest drop was written"
     ):
