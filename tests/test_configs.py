@@ -81,9 +81,10 @@ def test_each_begins_with_a_comment_that_says_what_and_how(name: str) -> None:
     ("data", "parts"),
     [
         ("fashion_mnist", ["prune_elements.yaml", "quantize.yaml"]),
-        pytest.param("cifar10", ["prune_filters.yaml", "quantize.yaml"], marks=pytest.mark.slow),
+        ("cifar10", ["prune_filters.yaml", "quantize.yaml"]),
     ],
 )
+@pytest.mark.slow
 def test_an_architecture_config_runs_with_parts(
     data: str,
     parts: list[str],

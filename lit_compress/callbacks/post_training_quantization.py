@@ -32,7 +32,7 @@ from lit_compress.checkpoints.folder import artifact_dir, is_artifact, release, 
 from lit_compress.checkpoints.loading_line import artifact_line
 from lit_compress.checkpoints.saved_weights import WEIGHTS, save_weights
 from lit_compress.errors import InvalidArgumentError, LitCompressError
-from lit_compress.evaluation.export_target import warn_of_other_weights
+from lit_compress.evaluation.export_target import warn_of_few_inputs, warn_of_other_weights
 from lit_compress.evaluation.loaders import validation_loaders
 from lit_compress.evaluation.metric import check_monitor
 from lit_compress.evaluation.run_view.copies import clone
@@ -266,6 +266,7 @@ class PostTrainingQuantization(Callback):
             self.settings.rises(trainer, copy)
         network = settings.network(trainer, copy)
         warn_of_other_weights(copy, network)
+        warn_of_few_inputs(network, self.settings.calibration_batches)
         conversion = Conversion(trainer, copy, network, settings)
         with tempfile.TemporaryDirectory() as folder:
             conversion.try_out(Path(folder) / MODEL, FEW)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +18,9 @@ from lit_compress.errors import CalibrationError, InvalidArgumentError
 from lit_compress.evaluation.loaders import length, sampled, training_loaders, validation_loaders
 from lit_compress.evaluation.network import child_names, network_paths, record_calls
 from lit_compress.export.signature import Batch, Flat, Signature, as_tuple
+
+#: With fewer inputs than these a calibration is said to have few.
+FEW_INPUTS = 64
 
 #: Arguments of a call, by position and by name.
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -169,6 +173,17 @@ def warn_of_other_weights(module: LightningModule, target: ExportTarget) -> None
             f"the file is of {target.path} alone, which validation_step of {type(module).__name__} "
             f"calls: {len(names)} parameters, such as {names[0]}, are not in it; name another part "
             "by submodule if it should have them"
+        )
+
+
+def warn_of_few_inputs(target: ExportTarget, batches: int) -> None:
+    """Warn if the ranges of activations would come from a handful of inputs."""
+    size = len(as_tuple(target.inputs[0])[0])
+    if size * batches < FEW_INPUTS:
+        rank_zero_warn(
+            f"calibration takes {batches} batches of {size}: the ranges of activations would come "
+            f"from {size * batches} inputs, so larger values may be clipped; set "
+            f"calibration_batches to {ceil(FEW_INPUTS / size)} or more"
         )
 
 

@@ -68,7 +68,7 @@ def measure_metric(
             f"validation_step of {type(module).__name__} never calls the network that is exported: "
             "name the part that it calls by submodule"
         )
-    count = _count(seen, monitor)
+    count = _count(seen, at, monitor)
     value = metrics[monitor]
     if not isfinite(value):
         rank_zero_warn(f"{monitor} is {value}, so the card has none")
@@ -76,10 +76,14 @@ def measure_metric(
     return Metric(monitor, value, "val", count, accuracy_interval(monitor, value, count))
 
 
-def _count(seen: dict[tuple[int, int], int], monitor: str) -> int:
-    """Return how many images a metric is of: those of its loader, where its name has one."""
-    _, _, number = monitor.partition("/dataloader_idx_")
-    return sum(n for (loader, _), n in seen.items() if not number or str(loader) == number)
+def _count(seen: dict[tuple[int, int], int], at: Position, monitor: str) -> int:
+    """Return how many images a metric is of: those of the batches that logged it.
+
+    A metric that no batch logged, but the end of the epoch, is of all images.
+    """
+    name, _, number = monitor.partition("/dataloader_idx_")
+    batches = {batch for batch in at.logged.get(name, seen) if number in ("", str(batch[0]))}
+    return sum(count for batch, count in seen.items() if batch in batches)
 
 
 def _like(target: nn.Module, runner: Callable[..., Any]) -> Callable[..., Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
 from lightning.pytorch.trainer.connectors.data_connector import _parse_num_batches
+from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultCollection
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.seed import isolate_rng
@@ -28,11 +29,28 @@ class Position:
         batch: How many batches were begun, over all loaders.
         higher_is_better: After validation, what the logged metric objects of torchmetrics say, by
             key.
+        logged: The batches whose step logged a key, as pairs of loader and batch, by key.
     """
 
     loader: int = 0
     batch: int = 0
     higher_is_better: dict[str, bool] = field(default_factory=dict)
+    logged: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
+
+
+class _Results(_ResultCollection):
+    """What validation logs; notes the batch of each key."""
+
+    def __init__(self, position: Position) -> None:
+        super().__init__(training=False)
+        self.position = position
+
+    @override
+    def log(self, fx: str, name: str, *args: Any, **kwargs: Any) -> None:
+        if fx in ("validation_step", "on_validation_batch_end"):
+            at = (self.position.loader, self.position.batch)
+            self.position.logged.setdefault(name, set()).add(at)
+        super().log(fx, name, *args, **kwargs)
 
 
 class _Loop(_EvaluationLoop):
@@ -49,6 +67,7 @@ class _Loop(_EvaluationLoop):
         self._combined_loader = CombinedLoader(loaders, "sequential")
         self._last_val_dl_reload_epoch = float("inf")  # never asks the user's hook for others
         self.position = position
+        self._results = _Results(position)
 
     def limit(self, batches: int | float) -> None:
         """Set the largest number of batches of each loader, or their share."""
@@ -86,15 +105,18 @@ def validate(
         limit: Largest number of batches of each, or their share. Default: as in the run.
         position: Says which batch it is at.
     """
+    position = position or Position()
     try:
-        return _run(trainer, module, loaders, limit, position or Position(), {})
+        return _run(trainer, module, loaders, limit, position, {})
     except Exception as error:
         # Before the first training step a hook may miss what training steps log.
         logged = {} if trainer.global_step else _first_training_metrics(trainer)
         if not logged:
             raise
+        position.batch = 0
+        position.logged.clear()
         try:
-            return _run(trainer, module, loaders, limit, position or Position(), logged)
+            return _run(trainer, module, loaders, limit, position, logged)
         except Exception:  # the second try was a guess, so the user is told of the first error
             raise error from None
 

@@ -95,7 +95,8 @@ class Placement:
             parts = node.args[0]
             if isinstance(parts, (list, tuple)) and all(self._is_quantized(p) for p in parts):
                 self._add(node, *parts)
-                signed = [p for p in parts if not is_nonnegative(self.range_of(p))]
+                nodes = [part for part in parts if isinstance(part, Node)]
+                signed = [part for part in nodes if not is_nonnegative(self.range_of(part))]
                 self._share_range(node, signed or parts)
         elif not self._is_quantized(node.args[0] if node.args else None):
             return

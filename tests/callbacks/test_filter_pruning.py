@@ -124,7 +124,7 @@ def test_reached_is_logged_with_sizes(foreign: ForeignModule, make_trainer: Make
 
 @pytest.mark.parametrize(
     ("of", "scope"),
-    [("filters", "local"), ("parameters", "global"), ("macs", "local"), ("macs", "global")],
+    [("filters", "local"), ("parameters", "global"), ("macs", "global")],
 )
 def test_share_is_of_the_original(
     of: str, scope: str, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch

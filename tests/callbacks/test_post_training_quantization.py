@@ -506,9 +506,8 @@ def test_skipped_layers_are_on_the_card(
 @pytest.mark.parametrize(
     "options",
     [
-        {"calibration": "minmax"},
         {"calibration": "percentile", "calibration_split": "train", "seed": 3},
-        {"weight_range": "reduced", "opset": 19},
+        {"calibration": "minmax", "weight_range": "reduced", "opset": 19},
     ],
 )
 def test_options_of_the_conversion(
@@ -715,6 +714,17 @@ def test_the_file_computes_what_the_steps_call(
         expected = call(images).numpy()
     assert sqnr_db(expected, lit_compress.load(tmp_path / "a")(images.numpy())) > 25
     assert read_card(tmp_path / "a").variant("int8").metric.n == 32
+
+
+@pytest.mark.trial_conversion
+def test_a_handful_of_calibration_inputs_is_told_before_training(
+    make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    """At batch size 1 ten batches were ten images, and nothing said so."""
+    callback = PostTrainingQuantization(dirpath=str(tmp_path / "a"))
+    trainer = make_trainer(max_epochs=1, callbacks=[callback])
+    with pytest.warns(UserWarning, match=r"10 batches of 1: .* set calibration_batches to 64"):
+        trainer.fit(ForeignModule(), loader(), loader(16, 1, batch_size=1))
 
 
 class TwoSizes(Dataset):
