@@ -8,6 +8,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from lit_compress.artifact.history import Epoch
 from lit_compress.artifact.json_schema import schema_errors
 from lit_compress.artifact.variant import (
     Fidelity,
@@ -24,6 +25,7 @@ from lit_compress.errors import ArtifactError
 __all__ = [
     "FORMAT_VERSION",
     "Card",
+    "Epoch",
     "Fidelity",
     "LayerFidelity",
     "Metric",
@@ -50,6 +52,8 @@ class Card:
         files: SHA-256 of each file in the folder in hexadecimal, by file name.
         pruning: For each pruning callback its name (``callback``), the ``target`` and the share
             that was ``reached``, both in [0, 1], and optionally the ``epochs`` in which it pruned.
+        history: What the run looked like after each epoch; empty without CompressionReport, and
+            in old cards.
         format_version: Version of the file format.
 
     Example:
@@ -72,6 +76,7 @@ class Card:
     seed: int | None = None
     files: dict[str, str] = field(default_factory=dict)
     pruning: tuple[dict[str, Any], ...] = ()
+    history: tuple[Epoch, ...] = ()
     format_version: int = FORMAT_VERSION
 
     def __repr__(self) -> str:
@@ -125,6 +130,7 @@ class Card:
         _validate(data, source)
         data["variants"] = tuple(variant_from_dict(item) for item in data["variants"])
         data["pruning"] = tuple(data.get("pruning", ()))
+        data["history"] = tuple(map(Epoch.from_dict, data.get("history", ())))
         return cls(**known_fields(cls, data))
 
 

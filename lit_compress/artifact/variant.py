@@ -18,6 +18,8 @@ class Metric:
         n: Number of examples it was measured on.
         interval: 95 % Wilson score interval (Wilson 1927) as (low, high), if the value is a share
             of ``n``, as an accuracy is; else None.
+        confusion: Number of examples by label (rows) and answer (columns), where batches are pairs
+            of inputs and integer labels and there are at most 100 classes; else None.
 
     Example:
         >>> Metric("val_acc", 0.75, "val", 400, (0.7053, 0.79)).value
@@ -29,6 +31,7 @@ class Metric:
     split: str
     n: int
     interval: tuple[float, float] | None = None
+    confusion: tuple[tuple[int, ...], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -239,7 +242,10 @@ def known_fields(cls: type, data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _metric(data: Mapping[str, Any]) -> Metric:
-    return Metric(**{**known_fields(Metric, data), "interval": _pair(data.get("interval"))})
+    rows = data.get("confusion")
+    confusion = None if rows is None else tuple(tuple(row) for row in rows)
+    fields = {**known_fields(Metric, data), "confusion": confusion}
+    return Metric(**{**fields, "interval": _pair(data.get("interval"))})
 
 
 def _timing(data: Mapping[str, Any]) -> Timing:

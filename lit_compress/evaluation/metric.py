@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from lit_compress.artifact import Metric
 from lit_compress.attributes import replaced_attributes
 from lit_compress.errors import InvalidArgumentError
+from lit_compress.measure.confusion import Confusion
 from lit_compress.evaluation.loaders import validation_loaders
 from lit_compress.evaluation.run_view.copies import clone
 from lit_compress.evaluation.validate import Position, validate
@@ -53,12 +54,16 @@ def measure_metric(
     forward = target.forward if runner is None else _like(target, runner)
     at = Position()
     seen: dict[tuple[int, int], int] = {}
+    confusion = Confusion()
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         inputs = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
+        outputs = forward(*args, **kwargs)
         # A step may call the network several times for one batch: its images count once.
-        seen.setdefault((at.loader, at.batch), len(inputs[0]) if inputs else 0)
-        return forward(*args, **kwargs)
+        if (at.loader, at.batch) not in seen:
+            seen[at.loader, at.batch] = len(inputs[0]) if inputs else 0
+            confusion.add(at.content, outputs)
+        return outputs
 
     with replaced_attributes(target, forward=counted):
         metrics = validate(trainer, module, loaders, limit, position=at)
@@ -73,7 +78,8 @@ def measure_metric(
     if not isfinite(value):
         rank_zero_warn(f"{monitor} is {value}, so the card has none")
         return None
-    return Metric(monitor, value, "val", count, accuracy_interval(monitor, value, count))
+    table = confusion.table if len({loader for loader, _ in seen}) == 1 else None
+    return Metric(monitor, value, "val", count, accuracy_interval(monitor, value, count), table)
 
 
 def _count(seen: dict[tuple[int, int], int], at: Position, monitor: str) -> int:

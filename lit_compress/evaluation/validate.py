@@ -27,6 +27,7 @@ class Position:
     Attributes:
         loader: Number of the loader.
         batch: How many batches were begun, over all loaders.
+        content: What the loader gave; None where a step takes its batches by itself.
         higher_is_better: After validation, what the logged metric objects of torchmetrics say, by
             key.
         logged: The batches whose step logged a key, as pairs of loader and batch, by key.
@@ -34,6 +35,7 @@ class Position:
 
     loader: int = 0
     batch: int = 0
+    content: Any = None
     higher_is_better: dict[str, bool] = field(default_factory=dict)
     logged: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
 
@@ -83,6 +85,7 @@ class _Loop(_EvaluationLoop):
     ) -> None:
         # Not batch_idx: a step that takes an iterator has not taken its batch yet.
         self.position.batch, self.position.loader = self.position.batch + 1, dataloader_idx
+        self.position.content = batch
         super()._evaluation_step(batch, batch_idx, dataloader_idx, dataloader_iter)
 
 
