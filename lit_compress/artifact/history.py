@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 
@@ -19,8 +19,9 @@ class Epoch:
         reached: Share that each pruning callback has reached, in [0, 1], in their order.
         pruned: Whether a callback pruned at the beginning of the epoch.
         macs: Multiply-accumulates per image that are left; None if no callback counts them.
-        channels: By name of a layer, its output channels or features that are not all zero.
-        weights: By name of a layer, the weights of it that are not zero.
+        channels: By name of a layer, its output channels or features that are not all zero. Empty
+            where they are those of the epoch before, see :func:`with_layers`.
+        weights: By name of a layer, the weights of it that are not zero. Empty as ``channels``.
 
     Example:
         >>> Epoch(0, seconds=2.5, parameters=1000, channels={"conv1": 8}).pruned
@@ -46,3 +47,23 @@ class Epoch:
         """Return the epoch stored in plain values; unknown ones are ignored."""
         known = {key: value for key, value in data.items() if key in cls.__dataclass_fields__}
         return cls(**{**known, "reached": tuple(known.get("reached", ()))})
+
+
+def with_layers(history: Iterable[Epoch]) -> tuple[Epoch, ...]:
+    """Return the epochs, each with its channels and weights.
+
+    Args:
+        history: Epochs as they are on a card, where most have those of the epoch before.
+
+    Example:
+        >>> history = (Epoch(0, 1.0, 9, channels={"conv1": 8}), Epoch(1, 1.0, 9))
+        >>> [epoch.channels for epoch in with_layers(history)]
+        [{'conv1': 8}, {'conv1': 8}]
+    """
+    filled: list[Epoch] = []
+    for epoch in history:
+        if not epoch.channels and filled:
+            before = filled[-1]
+            epoch = replace(epoch, channels=before.channels, weights=before.weights)
+        filled.append(epoch)
+    return tuple(filled)

@@ -183,7 +183,7 @@ class Overfitting(Callback, BeforePruning):
         if self._active and self._reached is None and (trainer.current_epoch + 1) % self.every == 0:
             value = self._value(trainer, pl_module, "train")
             self._latest = (trainer.global_step, value)
-            pl_module.log(f"overfitting/{self.monitor}", value, sync_dist=False)
+            pl_module.log(f"compress/overfitting/{self.monitor}", value, sync_dist=False)
             self._judge(trainer, value, trainer.current_epoch + 1)
 
     @override
@@ -291,14 +291,16 @@ class Overfitting(Callback, BeforePruning):
         return value
 
     def _log(self, trainer: Trainer) -> None:
+        scalars = {f"compress/{s.step}/train_{self.monitor}": s.train for s in self.steps}
+        gaps = {f"compress/{s.step}/gap_{self.monitor}": s.gap for s in self.steps}
+        scalars |= {tag: gap for tag, gap in gaps.items() if gap is not None}
         for logger in trainer.loggers:
-            scalars = {f"{s.step}/train_{self.monitor}": s.train for s in self.steps}
-            gaps = {f"{step.step}/gap_{self.monitor}": step.gap for step in self.steps}
-            scalars |= {tag: gap for tag, gap in gaps.items() if gap is not None}
-            logger.log_metrics(scalars, step=trainer.global_step)
-            if isinstance(logger, TensorBoardLogger):
+            if isinstance(logger, TensorBoardLogger):  # a chart of one dot says nothing
                 text = gap_table(self.steps, self.monitor).replace("\n", "\n    ")
-                logger.experiment.add_text("overfitting", "    " + text, trainer.global_step)
+                tag = "compress/overfitting"
+                logger.experiment.add_text(tag, "    " + text, trainer.global_step)
+            else:
+                logger.log_metrics(scalars, step=trainer.global_step)
 
 
 def _limit(trainer: Trainer) -> int | float:

@@ -10,7 +10,6 @@ from weakref import ref
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
@@ -30,6 +29,13 @@ from lit_compress.artifact.read import MODEL
 from lit_compress.artifact.replay import REPLAY, read_replay
 from lit_compress.callbacks._pruning.base import BeforePruning, pruning_callbacks
 from lit_compress.callbacks._quantization.best_weights import load_best
+from lit_compress.callbacks._report.dashboard import (
+    log_card,
+    log_epoch,
+    log_layout,
+    log_weights,
+)
+from lit_compress.callbacks._report.history import History
 from lit_compress.callbacks._report.variants import (
     empty_card,
     float_name,
@@ -53,7 +59,7 @@ from lit_compress.evaluation.trainer_access import (
     is_fast_dev_run,
 )
 from lit_compress.measure import file_bytes, onnx_counts
-from lit_compress.report import card_scalars, card_table, counted
+from lit_compress.report import card_table, counted
 
 
 class CompressionReport(Callback, BeforePruning):
@@ -94,6 +100,7 @@ class CompressionReport(Callback, BeforePruning):
         self.dirpath = dirpath
         #: The card; None until the fit has ended.
         self.card: Card | None = None
+        self._history = History()
         self._dense: str | None = None
         self._dense_epoch = 0
         self._dense_sha256: str | None = None
@@ -109,6 +116,7 @@ class CompressionReport(Callback, BeforePruning):
             "dense": self._dense,
             "dense_epoch": self._dense_epoch,
             "dense_sha256": self._dense_sha256,
+            "history": self._history.state(),
         }
 
     @override
@@ -116,12 +124,14 @@ class CompressionReport(Callback, BeforePruning):
         self._dense = state_dict["dense"]
         self._dense_epoch = int(state_dict["dense_epoch"])
         self._dense_sha256 = state_dict.get("dense_sha256")
+        self._history.restore(state_dict.get("history", []))
 
     @override
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self._dense = None  # that of another run; the state is loaded after this
+        self._history.restore([])
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -132,6 +142,7 @@ class CompressionReport(Callback, BeforePruning):
         self._finished = self._trained = False
         if self._module is None or self._module() is not pl_module:
             self._dense = None  # a further fit of the same network goes on
+            self._history.restore([])
         self._module = ref(pl_module)
         self._files = run_files(trainer)
         self._target = artifact_dir(trainer, self.dirpath)
@@ -142,6 +153,7 @@ class CompressionReport(Callback, BeforePruning):
     @override
     def before_pruning(self, trainer: Trainer, pl_module: LightningModule) -> None:
         path = self._files.dense
+        log_weights(trainer, pl_module)
         if trainer.is_global_zero and not is_fast_dev_run(trainer):
             save_weights(pl_module, path, unpruned_shapes(trainer))
             self._dense_sha256 = sha256(path)
@@ -150,6 +162,7 @@ class CompressionReport(Callback, BeforePruning):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the network once on a batch, so that errors come before the training."""
+        log_layout(trainer, self._monitored(trainer))
         if trainer.is_global_zero and not _quantizer(trainer):
             with isolate_rng():
                 copy = clone(trainer, pl_module)
@@ -157,10 +170,21 @@ class CompressionReport(Callback, BeforePruning):
                 float_variant("dense", trainer, copy, network, monitor=self.monitor, limit=1)
 
     @override
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._history.begin()
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        log_epoch(trainer, self._history.record(trainer, pl_module))
+
+    @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # In the sanity check a module that names its metrics by the stage has other names.
         if self.monitor is not None and trainer.callback_metrics and not trainer.sanity_checking:
             check_monitor(self.monitor, trainer.callback_metrics)
+        if not trainer.sanity_checking:
+            self._history.validated(trainer, self._monitored(trainer))
+            self._history.record(trainer, pl_module)  # for a checkpoint that is saved now
 
     @override
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
@@ -186,7 +210,9 @@ class CompressionReport(Callback, BeforePruning):
             with isolate_rng():
                 self.card = self._report(trainer, pl_module)
             print("\n" + card_table(self.card) + "\n")
-            self._log(trainer, self.card)
+            if any(pruner.history for pruner in pruning_callbacks(trainer)):
+                log_weights(trainer, pl_module)
+            log_card(trainer, self.card)
         trainer.strategy.barrier("lit_compress.report")
         release(trainer)
 
@@ -200,8 +226,7 @@ class CompressionReport(Callback, BeforePruning):
         return False
 
     def _report(self, trainer: Trainer, pl_module: LightningModule) -> Card:
-        quantizer = _quantizer(trainer)
-        monitor = self.monitor or (quantizer.monitor if quantizer else None)
+        quantizer, monitor = _quantizer(trainer), self._monitored(trainer)
         copy = clone(trainer, pl_module)
         if quantizer is not None and quantizer.weights == "best":
             load_best(trainer, copy)
@@ -262,7 +287,9 @@ class CompressionReport(Callback, BeforePruning):
                 bases["int8"] = base
             latencies = time_variants(runners, bases, self.batch_size, self.threads)
         config = {**card.config, "CompressionReport": {"monitor": monitor}}
-        return timed(replace(card, variants=tuple(variants), config=config), latencies, engines)
+        history = tuple(self._history.epochs)
+        card = replace(card, variants=tuple(variants), config=config, history=history)
+        return timed(card, latencies, engines)
 
     def _dense_copy(self, trainer: Trainer, copy: LightningModule) -> LightningModule | None:
         if not any(pruner.history for pruner in pruning_callbacks(trainer)):
@@ -313,13 +340,9 @@ class CompressionReport(Callback, BeforePruning):
         macs = card.variant(like).macs
         return Variant(name, *onnx_counts(path), macs=macs, bytes=file_bytes(path), note=note)
 
-    def _log(self, trainer: Trainer, card: Card) -> None:
-        for logger in trainer.loggers:
-            logger.log_metrics(card_scalars(card), step=trainer.global_step)
-            if isinstance(logger, TensorBoardLogger):
-                text = card_table(card).replace("\n", "\n    ")
-                logger.experiment.add_text("card", "    " + text, trainer.global_step)
-            logger.save()
+    def _monitored(self, trainer: Trainer) -> str | None:
+        quantizer = _quantizer(trainer)
+        return self.monitor or (quantizer.monitor if quantizer else None)
 
 
 def _quantizer(trainer: Trainer) -> PostTrainingQuantization | None:

@@ -15,10 +15,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 from lit_compress.artifact import Metric
 from lit_compress.attributes import replaced_attributes
 from lit_compress.errors import InvalidArgumentError
-from lit_compress.measure.confusion import Confusion
 from lit_compress.evaluation.loaders import validation_loaders
 from lit_compress.evaluation.run_view.copies import clone
 from lit_compress.evaluation.validate import Position, validate
+from lit_compress.measure.confusion import Confusion
 from lit_compress.measure.metric_names import higher_is_better
 
 #: Quantile of the normal distribution for a two-sided interval of 95 %.

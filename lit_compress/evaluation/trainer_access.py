@@ -8,6 +8,7 @@ reads or sets them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar, cast
 
 from lightning.pytorch import Callback, LightningDataModule, Trainer
@@ -97,11 +98,20 @@ def publish(trainer: Trainer, name: str, value: float) -> None:
     """
     for metrics in (trainer.callback_metrics, trainer.logged_metrics):
         metrics[name] = tensor(value)
-    if trainer.state.fn != TrainerFn.FITTING:
-        return
-    step = trainer.fit_loop.epoch_loop._batches_that_stepped  # the step of Lightning's own metrics
+    if trainer.state.fn == TrainerFn.FITTING:
+        log_scalars(trainer, {name: value})
+
+
+def log_scalars(trainer: Trainer, scalars: Mapping[str, float]) -> None:
+    """Give numbers to the loggers of a fit, at the step of the metrics that Lightning logs.
+
+    Args:
+        trainer: The run.
+        scalars: The numbers by tag.
+    """
+    step = trainer.fit_loop.epoch_loop._batches_that_stepped
     for logger in trainer.loggers:
-        logger.log_metrics({name: value, "epoch": trainer.current_epoch}, step=step)
+        logger.log_metrics({**scalars, "epoch": trainer.current_epoch}, step=step)
 
 
 def _undeclared(trainer: Trainer) -> _Undeclared:

@@ -7,7 +7,7 @@ from lit_compress.artifact.variant import Timing, Variant
 
 
 def card_scalars(card: Card) -> dict[str, float]:
-    """Return the numbers of a card by tag, grouped with slashes, such as ``size/int8_bytes``.
+    """Return the numbers of a card by tag, such as ``compress/int8/bytes``.
 
     Speed-ups are included only where they are significant.
 
@@ -16,36 +16,34 @@ def card_scalars(card: Card) -> dict[str, float]:
 
     Example:
         >>> from lit_compress.artifact import Card, Variant
-        >>> card_scalars(Card("digits", (Variant("int8", 1000, 990, bytes=1200),), {}))
-        {'parameters/int8': 1000.0, 'nonzero/int8': 990.0, 'size/int8_bytes': 1200.0}
+        >>> card_scalars(Card("digits", (Variant("int8", 1000, 990),), {}))
+        {'compress/int8/parameters': 1000.0, 'compress/int8/nonzero': 990.0}
     """
     scalars: dict[str, float] = {}
     for variant in card.variants:
-        scalars.update(_variant_scalars(variant.name.replace(" ", "_"), variant))
+        prefix = f"compress/{variant.name.replace(' ', '_')}/"
+        scalars |= {prefix + tag: float(value) for tag, value in _variant_scalars(variant).items()}
     return scalars
 
 
-def _variant_scalars(name: str, variant: Variant) -> dict[str, float]:
-    scalars = {
-        f"parameters/{name}": float(variant.parameters),
-        f"nonzero/{name}": float(variant.nonzero),
-    }
+def _variant_scalars(variant: Variant) -> dict[str, float]:
+    scalars: dict[str, float] = {"parameters": variant.parameters, "nonzero": variant.nonzero}
     if variant.macs is not None:
-        scalars[f"macs/{name}"] = float(variant.macs)
+        scalars["macs"] = variant.macs
     if variant.bytes is not None:
-        scalars[f"size/{name}_bytes"] = float(variant.bytes)
+        scalars["bytes"] = variant.bytes
     if variant.metric is not None:
-        scalars[f"final/{name}_{variant.metric.name}"] = variant.metric.value
+        scalars[variant.metric.name] = variant.metric.value
     if variant.latency is not None:
-        scalars.update(_latency_scalars(name, variant.latency))
+        scalars |= _latency_scalars(variant.latency)
     if variant.fidelity is not None:
-        scalars[f"fidelity/{name}_sqnr_db"] = variant.fidelity.sqnr_db
+        scalars["sqnr_db"] = variant.fidelity.sqnr_db
     return scalars
 
 
-def _latency_scalars(name: str, latency: Timing) -> dict[str, float]:
-    scalars = {f"latency/{name}_seconds": latency.seconds}
+def _latency_scalars(latency: Timing) -> dict[str, float]:
+    scalars = {"seconds": latency.seconds}
     for ratio in latency.ratios:
         if ratio.significant:
-            scalars[f"latency/{name}_speedup_over_{ratio.over.replace(' ', '_')}"] = ratio.ratio
+            scalars[f"speedup_over_{ratio.over.replace(' ', '_')}"] = ratio.ratio
     return scalars

@@ -368,4 +368,4 @@ def _draw_curves(trainer: Trainer, module: LightningModule, scan: Scan, limit: f
     figure.save(drawn, scan.folder, "scan")
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_figure("sensitivity/curves", drawn, trainer.global_step)
+            logger.experiment.add_figure("compress/sensitivity", drawn, trainer.global_step)

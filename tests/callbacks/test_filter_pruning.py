@@ -117,9 +117,9 @@ def test_reached_is_logged_with_sizes(foreign: ForeignModule, make_trainer: Make
     trainer = make_trainer(max_epochs=4, callbacks=[FilterPruning(0.5)])
     trainer.fit(foreign, loader(), loader(32, 1))
     logged = trainer.callback_metrics
-    assert logged["sparsity/total"] == 0.5
-    assert logged["size/parameters"] == parameters(foreign)
-    assert logged["size/macs"] == cost(foreign, torch.zeros(1, 1, 8, 8)).macs
+    assert logged["compress/reached"] == logged["sparsity/total"] == 0.5
+    assert logged["compress/parameters"] == parameters(foreign)
+    assert logged["compress/macs"] == cost(foreign, torch.zeros(1, 1, 8, 8)).macs
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,7 @@ def test_the_share_is_logged_and_can_be_monitored(
 ) -> None:
     trainer = make_trainer(callbacks=[MagnitudePruning(0.5, ONCE)])
     trainer.fit(foreign, loader())
-    logged = float(trainer.callback_metrics["sparsity/total"])
+    logged = float(trainer.callback_metrics["compress/reached"])
     assert logged == pytest.approx(0.5, abs=1 / total(foreign))
 
 

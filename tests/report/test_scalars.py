@@ -29,27 +29,27 @@ def test_scalars() -> None:
     )
     scalars = card_scalars(Card("run", (dense, int8), {}))
     assert scalars == {
-        "parameters/dense": 100,
-        "nonzero/dense": 90,
-        "macs/dense": 5000,
-        "size/dense_bytes": 400,
-        "final/dense_val_acc": 0.75,
-        "latency/dense_seconds": 0.002,
-        "parameters/int8": 100,
-        "nonzero/int8": 50,
-        "macs/int8": 5000,
-        "size/int8_bytes": 120,
-        "final/int8_val_acc": 0.7,
-        "latency/int8_seconds": 0.002,
-        "latency/int8_speedup_over_dense": 3.0,
-        "fidelity/int8_sqnr_db": 30.5,
+        "compress/dense/parameters": 100,
+        "compress/dense/nonzero": 90,
+        "compress/dense/macs": 5000,
+        "compress/dense/bytes": 400,
+        "compress/dense/val_acc": 0.75,
+        "compress/dense/seconds": 0.002,
+        "compress/int8/parameters": 100,
+        "compress/int8/nonzero": 50,
+        "compress/int8/macs": 5000,
+        "compress/int8/bytes": 120,
+        "compress/int8/val_acc": 0.7,
+        "compress/int8/seconds": 0.002,
+        "compress/int8/speedup_over_dense": 3.0,
+        "compress/int8/sqnr_db": 30.5,
     }
     assert {type(value) for value in scalars.values()} == {float}
 
 
 def test_what_was_not_measured_has_no_scalar() -> None:
     card = Card("run", (Variant("a", 0, 0),), {})
-    assert card_scalars(card) == {"parameters/a": 0, "nonzero/a": 0}
+    assert card_scalars(card) == {"compress/a/parameters": 0, "compress/a/nonzero": 0}
     assert card_scalars(Card("run", (), {})) == {}
 
 

@@ -175,7 +175,7 @@ def test_files_and_tensorboard_figure(trained: ForeignModule, tmp_path: Path) ->
     assert names == {"scan.csv", "scan.json", "scan.png", "scan.svg", "rules.yaml"}
     logger.finalize("success")
     events = b"".join(path.read_bytes() for path in tmp_path.rglob("events.out*"))
-    assert b"sensitivity/curves" in events
+    assert b"compress/sensitivity" in events
 
 
 def test_without_matplotlib_the_rest_is_written(

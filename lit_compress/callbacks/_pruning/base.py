@@ -172,9 +172,10 @@ class PruningCallback(Callback, ABC):
             self._rewind.observe(pl_module, trainer.current_epoch)
         if due > self._done:
             self._pruning_step(trainer, pl_module, due)
-        pl_module.log(
-            self._tag(trainer), self.reached, on_step=False, on_epoch=True, sync_dist=True
-        )
+        for tag, logger in self._tags(trainer).items():
+            pl_module.log(
+                tag, self.reached, logger=logger, on_step=False, on_epoch=True, sync_dist=True
+            )
 
     @override
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
@@ -321,9 +322,14 @@ class PruningCallback(Callback, ABC):
             if isinstance(callback, BeforePruning):
                 callback.before_pruning(trainer, pl_module)
 
-    def _tag(self, trainer: Trainer) -> str:
+    def _tags(self, trainer: Trainer) -> dict[str, bool | None]:
+        """Return the names of the share reached, with False for those that loggers do not get."""
         pruners = pruning_callbacks(trainer)
-        return "sparsity/total" if len(pruners) == 1 else f"sparsity/{pruners.index(self)}"
+        if len(pruners) == 1:
+            # The second is the name of earlier versions, which checkpoints of a run may watch.
+            return {"compress/reached": None, "sparsity/total": False}
+        number = pruners.index(self)
+        return {f"compress/reached_{number}": None, f"sparsity/{number}": False}
 
     def _warn_if_short(self) -> None:
         if self._waiting:

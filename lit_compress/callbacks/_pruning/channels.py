@@ -312,18 +312,10 @@ class ChannelPruning(PruningCallback):
             )
 
     def _log_sizes(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the size that is left, over the parts of all callbacks that remove channels."""
-        states = [other._state for other in _removers(trainer) if other._state is not None]
-        if not states:
-            return
-        names = parameter_names(pl_module)
-        parameters = sum(parameter.numel() for parameter in pl_module.parameters())
-        for state in states:  # what the module still has, as zeros
-            removed = state.saved("parameters", names, state.removed)
-            parameters -= state.saved("parameters", names) - removed
-        macs = sum(state.total("macs") - state.saved("macs", names) for state in states)
-        for word, left in (("parameters", parameters), ("macs", macs)):
-            pl_module.log(f"size/{word}", float(left), on_step=False, on_epoch=True)
+        for word, left in sizes_left(trainer, pl_module).items():
+            # The second is the name of earlier versions, which checkpoints of a run may watch.
+            for tag, logger in ((f"compress/{word}", None), (f"size/{word}", False)):
+                pl_module.log(tag, float(left), logger=logger, on_step=False, on_epoch=True)
 
     def _scores_are_due(self, trainer: Trainer) -> bool:
         due = self._target * self._resolved_schedule.share(trainer.current_epoch + 1)
@@ -422,6 +414,28 @@ class ChannelPruning(PruningCallback):
                 f"{type(self).__name__} has no example inputs yet: start a fit"
             )
         return self._example
+
+
+def sizes_left(trainer: Trainer, pl_module: LightningModule) -> dict[str, int]:
+    """Return ``parameters`` and ``macs`` that are left by the callbacks that remove channels.
+
+    Args:
+        trainer: The run.
+        pl_module: The module, whose removed channels may still be there as zeros.
+
+    Returns:
+        The two numbers; nothing if no callback removes channels.
+    """
+    states = [other._state for other in _removers(trainer) if other._state is not None]
+    if not states:
+        return {}
+    names = parameter_names(pl_module)
+    parameters = sum(parameter.numel() for parameter in pl_module.parameters())
+    for state in states:  # what the module still has, as zeros
+        removed = state.saved("parameters", names, state.removed)
+        parameters -= state.saved("parameters", names) - removed
+    macs = sum(state.total("macs") - state.saved("macs", names) for state in states)
+    return {"parameters": parameters, "macs": macs}
 
 
 def _removers(trainer: Trainer) -> list[ChannelPruning]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from math import isfinite
 from typing import Any
 
@@ -11,10 +12,8 @@ from torch import nn
 
 from lit_compress.artifact.history import Epoch
 from lit_compress.callbacks._pruning.base import pruning_callbacks
+from lit_compress.callbacks._pruning.channels import sizes_left
 from lit_compress.pruning.layers import PRUNABLE
-
-#: Tags of what the pruning callbacks log.
-PARAMETERS, MACS = "compress/parameters", "compress/macs"
 
 
 class History:
@@ -39,23 +38,25 @@ class History:
         if value is not None and isfinite(float(value)):
             self._metric = float(value)
 
-    def end(self, trainer: Trainer, module: LightningModule) -> Epoch:
-        """Record the epoch that ends."""
-        logged, pruners = trainer.callback_metrics, pruning_callbacks(trainer)
-        now = trainer.current_epoch
+    def record(self, trainer: Trainer, module: LightningModule) -> Epoch:
+        """Record the epoch as it is now; the last record of an epoch counts."""
+        pruners, now = pruning_callbacks(trainer), trainer.current_epoch
         own = sum(parameter.numel() for parameter in module.parameters())
+        left = sizes_left(trainer, module)
         epoch = Epoch(
             now,
             time.monotonic() - self._start,
-            parameters=int(logged.get(PARAMETERS, own)),
+            parameters=left.get("parameters", own),
             metric=self._metric,
             reached=tuple(pruner.reached for pruner in pruners),
             pruned=any(step["epoch"] == now for pruner in pruners for step in pruner.history),
-            macs=int(logged[MACS]) if MACS in logged else None,
+            macs=left.get("macs"),
             channels={name: _channels(layer) for name, layer in _layers(module)},
             weights={name: int(layer.weight.count_nonzero()) for name, layer in _layers(module)},
         )
-        self.epochs = [other for other in self.epochs if other.epoch < now] + [epoch]
+        before = [other for other in self.epochs if other.epoch < now]
+        kept = epoch if epoch.pruned or not before else replace(epoch, channels={}, weights={})
+        self.epochs = [*before, kept]
         return epoch
 
     def state(self) -> list[dict[str, Any]]:

@@ -128,10 +128,10 @@ def test_both_networks_of_a_gan_are_pruned_in_one_fit(gan: Any) -> None:
 def test_the_size_is_that_of_the_whole_module(gan: Any) -> None:
     """Each callback logged it with its own part pruned alone."""
     module, trainer, _ = gan
-    assert trainer.callback_metrics["size/parameters"] == sum(
+    assert trainer.callback_metrics["compress/parameters"] == sum(
         p.numel() for p in module.parameters()
     )
-    assert trainer.callback_metrics["size/macs"] == 4 * 8 + 8 * 64 + 4 * 9 * 16 + 4 * 16
+    assert trainer.callback_metrics["compress/macs"] == 4 * 8 + 8 * 64 + 4 * 9 * 16 + 4 * 16
 
 
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
