@@ -10,7 +10,7 @@ from lit_compress.report import figures
 from lit_compress.report.content import Drawing, Run, Table
 from lit_compress.report.figures.confusion import row_shares, square
 from lit_compress.report.figures.epochs import channel_shares, metric_name
-from lit_compress.report.figures.layers import kept, noisy_layers, worst_db
+from lit_compress.report.figures.layers import MOST_LAYERS, kept, noisy_layers, worst_db
 from lit_compress.report.figures.size import comparable
 from lit_compress.report.table import counted, human_bytes
 
@@ -52,7 +52,9 @@ def training_drawing(card: Card, name: str) -> Drawing:
     steps = [str(epoch.epoch) for epoch in card.history if epoch.pruned]
     seconds = sum(epoch.seconds for epoch in card.history)
     text = f"{counted(len(card.history), 'epoch')} in {seconds:.1f} seconds; "
-    text += f"vertical lines mark pruning, in epochs {', '.join(steps)}." if steps else "no pruning"
+    text += (
+        f"vertical lines mark pruning, in epochs {', '.join(steps)}." if steps else "no pruning."
+    )
     if all(epoch.metric is None for epoch in card.history):
         text += " No metric: no epoch of the history has one."
     rows = [["epoch", metric_name(card), "share pruned", "pruned", "seconds", "parameters"]]
@@ -134,7 +136,7 @@ def _kept(card: Card, name: str) -> Drawing:
     first, last = card.history[0].epoch, card.history[-1].epoch
     text = (
         f"What each layer has after epoch {last}, as a share of what it had after epoch {first}; "
-        f"{counted(len(names), 'layer')}, at most {figures.layers.MOST_LAYERS} of them drawn."
+        f"{counted(len(names), 'layer')}, at most {MOST_LAYERS} of them drawn."
     )
     rows = [["layer", "channels", "weights"]]
     rows += [[n, *(_change(counts.get(n)) for counts in (channels, weights))] for n in names]
@@ -165,7 +167,7 @@ def _sqnr(card: Card, name: str) -> Drawing:
     floats = [layer.name for layer in layers if layer.float]
     worst = min(layers, key=lambda layer: worst_db(layer) or float("inf"))
     text = f"{counted(len(layers), 'layer')}; {worst.name} has the largest error. Float are: "
-    text += f"{', '.join(floats) or 'none'}."
+    text += f"{', '.join(floats) or 'none'}. At most {MOST_LAYERS} are drawn, the worst ones."
     rows = [["layer", "weights in int8, dB", "output in int8, dB", "in the file"]]
     rows += [
         [n.name, _db(n.weight_db), _db(n.activation_db), "float" if n.float else "int8"]

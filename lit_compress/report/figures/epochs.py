@@ -83,7 +83,7 @@ def kept_channels_heat_map(card: Card) -> Any:
         return None
     names = list(shares)[:MOST_LAYERS]
     with styled():
-        figure = new_figure(1.0 + ROW * len(names))
+        figure = new_figure(max(2.2, 1.0 + ROW * len(names)))
         axes = figure.subplots()
         cells = [[_or_nan(value) for value in shares[name]] for name in names]
         mesh = axes.pcolormesh(cells, cmap=shades(), vmin=0, vmax=1)
@@ -93,7 +93,7 @@ def kept_channels_heat_map(card: Card) -> Any:
         columns = range(0, len(card.history), step)
         axes.set_xticks([c + 0.5 for c in columns], [str(card.history[c].epoch) for c in columns])
         axes.set_xlabel("epoch")
-        figure.colorbar(mesh, ax=axes, label="share of channels kept", fraction=0.04)
+        figure.colorbar(mesh, ax=axes, label="share kept", fraction=0.04)
     return figure
 
 

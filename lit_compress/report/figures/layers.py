@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,7 +28,8 @@ Kept = dict[str, tuple[int, int]]
 def sqnr_bars(card: Card) -> Any:
     """Return bars of the SQNR that each layer causes alone, weights and activations apart.
 
-    Of many layers, those with the lowest SQNR are drawn, in the order of the graph.
+    Of many layers, the float ones and those with the lowest SQNR are drawn, in the order of the
+    graph.
 
     Args:
         card: The card of the run.
@@ -40,11 +42,9 @@ def sqnr_bars(card: Card) -> Any:
         >>> sqnr_bars(Card("run", (), {})) is None
         True
     """
-    layers = [layer for layer in noisy_layers(card) if worst_db(layer) is not None]
+    layers = _worst(noisy_layers(card))
     if not layers:
         return None
-    limit = sorted(worst_db(layer) or 0.0 for layer in layers)[:MOST_LAYERS][-1]
-    layers = [layer for layer in layers if (worst_db(layer) or 0.0) <= limit][:MOST_LAYERS]
     names = [short(layer.name) + (" (float)" if layer.float else "") for layer in layers]
     with styled():
         figure = new_figure(0.8 + 1.3 * ROW * len(layers))
@@ -134,6 +134,14 @@ def worst_db(layer: LayerFidelity) -> float | None:
     """
     known = [value for value in (layer.weight_db, layer.activation_db) if value is not None]
     return min(known) if known else None
+
+
+def _worst(layers: Sequence[LayerFidelity]) -> list[LayerFidelity]:
+    """Return the layers with the lowest SQNR in the order of the graph; float ones first."""
+    known = [layer for layer in layers if layer.float or worst_db(layer) is not None]
+    ranked = sorted(known, key=lambda layer: -math.inf if layer.float else worst_db(layer) or 0.0)
+    shown = {id(layer) for layer in ranked[:MOST_LAYERS]}
+    return [layer for layer in known if id(layer) in shown]
 
 
 def _share(counts: Kept, name: str) -> float | None:
