@@ -104,7 +104,7 @@ def _interrupted(words: Sequence[str]) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
-    """Answer ``--help``, ``--version``, ``configs`` and ``report``, or run a verb; return the exit code."""
+    """Answer the words that need no Trainer, or run a verb; return the exit code."""
     if not words or words[0] in ("-h", "--help"):
         print(OVERVIEW.format(verbs="\n".join(f"  {v:<10} {text}" for v, text in VERBS.items())))
         return 0

@@ -84,7 +84,7 @@ def confusion_drawings(card: Card, name: str) -> list[Drawing]:
         >>> confusion_drawings(Card("digits", (), {}), "run-1")
         []
     """
-    ends = [card.variants[place] for place in sorted({0, len(card.variants) - 1} - {-1})]
+    ends = [*card.variants[:1], *card.variants[1:][-1:]]
     return [_confusion(v, f"{name}-confusion-{i}") for i, v in enumerate(ends, 1)]
 
 
@@ -103,7 +103,10 @@ def runs_drawing(runs: Sequence[Run]) -> Drawing:
     if len(points) < 2:
         why = "fewer than two runs have the same metric, on the same split, and a file"
         return Drawing(name, title, absent=why)
-    text = f"{len(points)} runs; the numbers are those of the runs in the table."
+    text = (
+        f"{len(points)} runs; the numbers are those of the list above. The cards do not say whether "
+        "the runs had the same data."
+    )
     if len(points) < len(runs):
         left = ", ".join(str(r.number) for r in runs if r.number not in {p.run for p in points})
         text += f" Not drawn, without the same metric or a file: {left}."

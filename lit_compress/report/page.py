@@ -53,12 +53,13 @@ def build_page(
     check_packages()
     from lit_compress.report.drawings import runs_drawing
 
-    return _template().render(
+    page: str = _template().render(
         runs=[_of_run(run) for run in runs],
         skipped=skipped,
         scans=scans,
         pareto=runs_drawing(runs) if len(runs) > 1 else None,
     )
+    return page
 
 
 def _of_run(run: Run) -> dict[str, Any]:

@@ -60,15 +60,15 @@ def metric_against_size(cards: Sequence[Card]) -> Any:
     with styled():
         figure = new_figure(3.6)
         axes = figure.subplots()
-        front = sorted((p.bytes, p.metric) for p in points if p.best)
-        if front:
-            axes.step(*zip(*front, strict=True), where="post", color=SECOND, label="Pareto front")
-            axes.legend(loc="lower right")
         axes.scatter([p.bytes for p in points], [p.metric for p in points], color=FIRST, zorder=3)
+        if front := sorted((p.bytes, p.metric) for p in points if p.best):
+            style = {"where": "post", "color": SECOND, "marker": "o", "zorder": 4}
+            axes.step(*zip(*front, strict=True), label="Pareto front", **style)
+            axes.legend(loc="lower right")
         for point in points:
             place = (point.bytes, point.metric)
             axes.annotate(str(point.run), place, (5, 4), textcoords="offset points")
-        _label(axes, name)
+        _label(axes, name, points)
     return figure
 
 
@@ -129,13 +129,18 @@ def _beats(one: Point, other: Point, sign: int) -> bool:
     return better >= 0 and smaller >= 0 and (better > 0 or smaller > 0)
 
 
-def _label(axes: Any, metric: str) -> None:
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
+def _label(axes: Any, metric: str, points: Sequence[Point]) -> None:
+    """Name the axes; sizes that differ by more than ten times are on a logarithmic axis."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     from lit_compress.report.table import human_bytes
 
     axes.set(xlabel="bytes of the file", ylabel=short(metric))
-    axes.xaxis.set_major_locator(MaxNLocator(6))
+    sizes = [point.bytes for point in points]
+    wide = max(sizes) > 10 * min(sizes)
+    axes.set_xscale("log" if wide else "linear")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if wide else MaxNLocator(6))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: human_bytes(max(0, int(size)))))
     axes.margins(x=0.08, y=0.12)
     axes.tick_params(color=QUIET)

@@ -52,11 +52,11 @@ def new_figure(height: float) -> Any:
 
 
 def plain(text: str) -> str:
-    """Return a text with a mark in place of each character that cannot be shown.
+    r"""Return a text with a mark in place of each character that cannot be shown.
 
     Example:
         >>> print(ascii(plain("conv1" + chr(0))))
-        'conv1\\ufffd'
+        'conv1\ufffd'
     """
     return "".join(char if char.isprintable() else "\ufffd" for char in text)
 
