@@ -113,7 +113,7 @@ def _read_cards(folder: Path) -> tuple[list[Run], list[Skipped]]:
     for path, place in _files(folder, CARD):
         try:
             runs.append(Run(len(runs) + 1, place, _read_card(path, place)))
-        except (LitCompressError, OSError, UnicodeDecodeError) as error:
+        except (LitCompressError, OSError, UnicodeDecodeError, RecursionError) as error:
             skipped.append(Skipped(place, str(error)))
     return runs, skipped
 

@@ -9,7 +9,8 @@ from lit_compress.artifact.variant import Variant
 from lit_compress.report import figures
 from lit_compress.report.content import Drawing, Run, Table
 from lit_compress.report.figures.confusion import row_shares, square
-from lit_compress.report.figures.epochs import channel_shares, metric_name
+from lit_compress.report.figures.epochs import changed_epochs, channel_shares, metric_name
+from lit_compress.report.figures.epochs import MOST_LAYERS as MOST_ROWS
 from lit_compress.report.figures.layers import MOST_LAYERS, kept, noisy_layers, worst_db
 from lit_compress.report.figures.size import comparable
 from lit_compress.report.table import counted, human_bytes
@@ -153,12 +154,17 @@ def _channels(card: Card, name: str) -> Drawing:
         why = "its history has no channels of two epochs" if card.history else NO_HISTORY
         return Drawing(name, title, absent=why)
     shares = channel_shares(card)
-    rows = [["layer", *(str(epoch.epoch) for epoch in card.history)]]
+    columns = changed_epochs(card)
+    rows = [["layer", *(f"epoch {card.history[column].epoch}" for column in columns)]]
     rows += [
-        [layer, *("-" if v is None else f"{v:.0%}" for v in values)]
+        [layer, *("-" if values[c] is None else f"{values[c]:.0%}" for c in columns)]
         for layer, values in shares.items()
     ]
-    text = f"Share of the channels of each layer after each epoch; {counted(len(shares), 'layer')}."
+    text = (
+        "Share of the channels of each layer after each epoch; "
+        f"{counted(len(shares), 'layer')}, at most {MOST_ROWS} of them drawn. The table has the "
+        "epochs that changed something."
+    )
     return Drawing(name, title, text, figure, Table(title, rows))
 
 

@@ -87,7 +87,7 @@ def _of_run(run: Run) -> dict[str, Any]:
         "confusion": confusion_drawings(card, name),
         "notes": measurement_notes(card),
         "environment": _environment(run),
-        "config": json.dumps(card.config, indent=2, ensure_ascii=False),
+        "config": _config(card.config),
     }
 
 
@@ -95,6 +95,13 @@ def _environment(run: Run) -> Table:
     facts = {**run.card.environment, "seed": run.card.seed}
     rows = [["what", "value"], *([key, str(value)] for key, value in facts.items())]
     return Table("Where it was measured", rows)
+
+
+def _config(config: dict[str, Any]) -> str:
+    try:
+        return json.dumps(config, indent=2, ensure_ascii=False)
+    except RecursionError:
+        return "nested too deeply to be shown"
 
 
 def _template() -> Any:

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import pytest
 
@@ -165,7 +166,7 @@ def test_headings_are_in_order_and_tables_have_captions() -> None:
     levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after <= before + 1 for before, after in pairwise(levels))
     assert len(page.all("table")) == len(page.all("caption"))
     assert all(attrs.get("scope") in ("row", "col") for attrs in page.all("th"))
     assert all(attrs.get("role") == "img" for attrs in page.all("svg"))

@@ -18,8 +18,10 @@ from lit_compress.report.figures.style import (
     styled,
 )
 
-#: The most layers that are drawn over the epochs.
-MOST_LAYERS = 60
+#: The most layers and columns of the heat map.
+MOST_LAYERS, MOST_COLUMNS = 60, 100
+#: Of more epochs than this, the time is a line and the metric has no marks.
+MANY_EPOCHS = 100
 
 
 def metric_over_epochs(card: Card) -> Any:
@@ -85,13 +87,15 @@ def kept_channels_heat_map(card: Card) -> Any:
     with styled():
         figure = new_figure(max(2.2, 1.0 + ROW * len(names)))
         axes = figure.subplots()
-        cells = [[_or_nan(value) for value in shares[name]] for name in names]
-        mesh = axes.pcolormesh(cells, cmap=shades(), vmin=0, vmax=1)
+        columns = changed_epochs(card)
+        edges = [*columns, len(card.history)]
+        cells = [[_or_nan(shares[name][column]) for column in columns] for name in names]
+        mesh = axes.pcolormesh(edges, range(len(names) + 1), cells, cmap=shades(), vmin=0, vmax=1)
         axes.set_yticks([row + 0.5 for row in range(len(names))], [short(n) for n in names])
         axes.invert_yaxis()
         step = -(-len(card.history) // 12)
-        columns = range(0, len(card.history), step)
-        axes.set_xticks([c + 0.5 for c in columns], [str(card.history[c].epoch) for c in columns])
+        ticks = range(0, len(card.history), step)
+        axes.set_xticks([t + 0.5 for t in ticks], [str(card.history[t].epoch) for t in ticks])
         axes.set_xlabel("epoch")
         figure.colorbar(mesh, ax=axes, label="share kept", fraction=0.04)
     return figure
@@ -118,9 +122,31 @@ def channel_shares(card: Card) -> dict[str, list[float | None]]:
     }
 
 
+def changed_epochs(card: Card) -> list[int]:
+    """Return the places in the history at which a layer has other channels than before.
+
+    The first place is one of them; of very many, each second, third and so on is left.
+
+    Example:
+        >>> from lit_compress.artifact import Card
+        >>> from lit_compress.artifact.history import Epoch
+        >>> counts = [8, 8, 4, 4]
+        >>> epochs = [Epoch(n, 1.0, 10, channels={"a": count}) for n, count in enumerate(counts)]
+        >>> changed_epochs(Card("run", (), {}, history=tuple(epochs)))
+        [0, 2]
+    """
+    found = [
+        place
+        for place, epoch in enumerate(card.history)
+        if not place or epoch.channels != card.history[place - 1].channels
+    ]
+    return found[:: max(1, -(-len(found) // MOST_COLUMNS))]
+
+
 def _draw_metric(axes: Any, card: Card) -> None:
     points = [(epoch.epoch, epoch.metric) for epoch in card.history if epoch.metric is not None]
-    axes.plot(*zip(*points, strict=True), color=FIRST, marker="o", markersize=3)
+    marker = "o" if len(points) <= MANY_EPOCHS else None
+    axes.plot(*zip(*points, strict=True), color=FIRST, marker=marker, markersize=3)
     axes.set_ylabel(short(metric_name(card)))
 
 
@@ -141,7 +167,11 @@ def _draw_reached(axes: Any, card: Card) -> None:
 
 
 def _draw_seconds(axes: Any, card: Card) -> None:
-    axes.bar([e.epoch for e in card.history], [e.seconds for e in card.history], color=QUIET)
+    numbers, seconds = [e.epoch for e in card.history], [e.seconds for e in card.history]
+    if len(numbers) <= MANY_EPOCHS:
+        axes.bar(numbers, seconds, color=QUIET)
+    else:
+        axes.step(numbers, seconds, where="mid", color=QUIET)
     axes.set_ylabel("seconds")
     axes.set_ylim(bottom=0)
 

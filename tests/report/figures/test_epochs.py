@@ -43,7 +43,7 @@ def test_more_callbacks_than_the_card_names() -> None:
 def test_the_heat_map_has_a_cell_for_each_layer_and_epoch() -> None:
     figure = kept_channels_heat_map(full_card())
     cells = figure.axes[0].collections[0].get_array()
-    assert cells.shape == (4, 9)
+    assert cells.shape == (4, 4)  # before the steps, and from each of the three on
     assert cells[0, 0] == 1
     assert cells[0, -1] == 7 / 16
 
