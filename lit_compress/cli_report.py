@@ -113,8 +113,10 @@ def _read_cards(folder: Path) -> tuple[list[Run], list[Skipped]]:
     for path, place in _files(folder, CARD):
         try:
             runs.append(Run(len(runs) + 1, place, _read_card(path, place)))
-        except (LitCompressError, OSError, UnicodeDecodeError, RecursionError) as error:
+        except (LitCompressError, OSError, UnicodeDecodeError) as error:
             skipped.append(Skipped(place, str(error)))
+        except RecursionError:
+            skipped.append(Skipped(place, "it is nested too deeply to be a card"))
     return runs, skipped
 
 
