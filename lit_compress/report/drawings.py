@@ -8,7 +8,7 @@ from lit_compress.artifact.card import Card
 from lit_compress.artifact.variant import Variant
 from lit_compress.report import figures
 from lit_compress.report.content import Drawing, Run, Table
-from lit_compress.report.figures.confusion import row_shares, square
+from lit_compress.report.figures.confusion import most_confused, row_shares, square
 from lit_compress.report.figures.epochs import changed_epochs, channel_shares, metric_name
 from lit_compress.report.figures.epochs import MOST_LAYERS as MOST_ROWS
 from lit_compress.report.figures.layers import MOST_LAYERS, kept, noisy_layers, worst_db
@@ -33,6 +33,28 @@ def layer_drawings(card: Card, name: str) -> list[Drawing]:
         'Channels and weights kept'
     """
     return [_kept(card, name), _channels(card, name), _sqnr(card, name)]
+
+
+def float_table(card: Card) -> Table | None:
+    """Return the weights that are float in the last converted variant, with the reasons.
+
+    Args:
+        card: The card of the run.
+
+    Returns:
+        The table; None if no variant was converted, or all of its weights are int8.
+
+    Example:
+        >>> from lit_compress.artifact import Card
+        >>> float_table(Card("digits", (), {})) is None
+        True
+    """
+    found = [variant for variant in card.variants if variant.float_weights]
+    if not found:
+        return None
+    rows = [["layer", "share of all weights", "why"]]
+    rows += [[w.name, f"{w.share:.1%}", w.reason] for w in found[-1].float_weights]
+    return Table(f"Weights of {found[-1].name} that are float", rows)
 
 
 def training_drawing(card: Card, name: str) -> Drawing:
@@ -195,7 +217,10 @@ def _confusion(variant: Variant, name: str) -> Drawing:
     text = f"{right:,} of {sum(map(sum, counts)):,} answers are right. Rows are labels, columns "
     text += "answers."
     if len(counts) > MOST_CLASSES:
-        return Drawing(name, title, text, figures.confusion_heat_map(counts))
+        rows = [["label", "answer", "images"]]
+        rows += [[str(label), str(answer), f"{n:,}"] for label, answer, n in most_confused(counts)]
+        table = Table(f"The most frequent wrong answers of {variant.name}", rows)
+        return Drawing(name, title, text, figures.confusion_heat_map(counts), table)
     rows = [["label", *map(str, range(len(counts)))]]
     rows += [[str(label), *(f"{n:,}" for n in row)] for label, row in enumerate(counts)]
     return Drawing(name, title, text, table=Table(title, rows, row_shares(counts)))

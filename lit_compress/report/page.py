@@ -66,6 +66,7 @@ def _of_run(run: Run) -> dict[str, Any]:
     """Return what the template shows of a run."""
     from lit_compress.report.drawings import (
         confusion_drawings,
+        float_table,
         layer_drawings,
         training_drawing,
     )
@@ -83,6 +84,7 @@ def _of_run(run: Run) -> dict[str, Any]:
         "shortfalls": shortfalls(card),
         "variants": Table("The variants of the network", table_rows(card)),
         "layers": layer_drawings(card, name),
+        "floats": float_table(card),
         "training": training_drawing(card, name),
         "confusion": confusion_drawings(card, name),
         "notes": measurement_notes(card),

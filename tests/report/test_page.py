@@ -99,6 +99,20 @@ def test_the_numbers_of_each_figure_are_in_a_table(full: str) -> None:
     assert tables["Where it was measured"][-1] == ["seed", "7"]
 
 
+def test_of_many_classes_there_is_a_heat_map() -> None:
+    counts = tuple(tuple(7 if row == column else row for column in range(30)) for row in range(30))
+    metric = Metric("val_acc", 0.5, "val", 9, confusion=counts)
+    page = page_of(Card("run", (Variant("dense", 9, 9, metric=metric),), {}))
+    assert page.count("<svg") == 1
+    assert Reader(page).tables["The most frequent wrong answers of dense"][1] == ["29", "0", "29"]
+
+
+def test_float_weights_are_listed(full: str) -> None:
+    assert Reader(full).tables["Weights of int8 that are float"][1:] == [
+        ["net.head.lstm", "40.0%", "lstm has no int8 form here"]
+    ]
+
+
 def test_what_fell_short_is_said(full: str) -> None:
     assert "FilterPruning: 0.60 of 0.70 reached" in full
     assert "only 60% of the weights are int8" in full

@@ -14,7 +14,8 @@ Counts = tuple[tuple[int, ...], ...]
 def confusion_heat_map(counts: Counts | None) -> Any:
     """Return a heat map with a row for each label and a column for each answer.
 
-    A cell is the share of the images with the label.
+    A cell is the share of the images with the label. Small shares are easier to see than with
+    colours in proportion.
 
     Args:
         counts: Number of images by label and answer.
@@ -28,10 +29,14 @@ def confusion_heat_map(counts: Counts | None) -> Any:
     """
     if not counts:
         return None
+    from matplotlib.colors import PowerNorm
+
+    edges = [place - 0.5 for place in range(len(counts) + 1)]
     with styled():
         figure = new_figure(WIDTH * 0.75)
         axes = figure.subplots()
-        mesh = axes.pcolormesh(row_shares(counts), cmap=shades(), vmin=0, vmax=1)
+        style = {"cmap": shades(), "norm": PowerNorm(0.5, vmin=0, vmax=1)}
+        mesh = axes.pcolormesh(edges, edges, row_shares(counts), **style)
         axes.invert_yaxis()
         axes.set_aspect("equal")
         axes.set(xlabel="answer", ylabel="label")
@@ -47,6 +52,26 @@ def row_shares(counts: Counts) -> list[list[float]]:
         [[0.75, 0.25], [0.0, 0.0]]
     """
     return [[count / max(1, sum(row)) for count in row] for row in counts]
+
+
+def most_confused(counts: Counts, most: int = 20) -> list[tuple[int, int, int]]:
+    """Return the most frequent wrong answers as label, answer and count.
+
+    Args:
+        counts: Number of images by label and answer.
+        most: How many to return at most.
+
+    Example:
+        >>> most_confused(((3, 1), (2, 0)))
+        [(1, 0, 2), (0, 1, 1)]
+    """
+    wrong = [
+        (label, answer, count)
+        for label, row in enumerate(counts)
+        for answer, count in enumerate(row)
+        if label != answer and count
+    ]
+    return sorted(wrong, key=lambda item: -item[2])[:most]
 
 
 def square(metric: Metric | None) -> Counts | None:

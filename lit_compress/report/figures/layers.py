@@ -53,7 +53,7 @@ def sqnr_bars(card: Card) -> Any:
         _bars(axes, [layer.activation_db for layer in layers], SECOND, "output in int8", 0.2)
         _rows(axes, names)
         axes.set_xlabel("SQNR of the network's outputs in dB, this layer alone (higher is better)")
-        figure.legend(loc="outside upper right", ncols=2)
+        figure.legend(loc="outside upper left", ncols=2)
     return figure
 
 
@@ -88,7 +88,7 @@ def kept_bars(card: Card) -> Any:
         _rows(axes, [short(name) for name in names])
         axes.set_xlim(0, 1)
         axes.set_xlabel("share kept from the first to the last epoch")
-        figure.legend(loc="outside upper right", ncols=2)
+        figure.legend(loc="outside upper left", ncols=2)
     return figure
 
 
