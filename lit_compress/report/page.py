@@ -64,13 +64,9 @@ def build_page(
 
 def _of_run(run: Run) -> dict[str, Any]:
     """Return what the template shows of a run."""
-    from lit_compress.report.drawings import (
-        confusion_drawings,
-        float_table,
-        layer_drawings,
-        training_drawing,
-    )
+    from lit_compress.report.drawings import confusion_drawings, training_drawing
     from lit_compress.report.headline import headline
+    from lit_compress.report.layer_drawings import float_table, layer_drawings
     from lit_compress.report.shortfalls import shortfalls
     from lit_compress.report.table import measurement_notes, table_rows
 

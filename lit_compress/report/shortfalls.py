@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lit_compress.artifact.card import Card
-from lit_compress.artifact.variant import Variant
+from lit_compress.artifact.variant import Fidelity, Variant
 from lit_compress.report.table import float_weights_text, speed_text, unreached_targets
 
-#: Below these, the page says that the outputs are far from those of the float network.
+#: Below these, outputs are far from those of the float network.
 LOW_SQNR_DB = 15.0
 LOW_AGREEMENT = 0.9
 
@@ -44,14 +44,26 @@ def _missing(variant: Variant) -> str | None:
     return f"{variant.name}: {listed} {'was' if len(names) == 1 else 'were'} not measured"
 
 
+def are_far(fidelity: Fidelity) -> bool:
+    """Tell whether the outputs of a converted file are far from those of the float network.
+
+    Example:
+        >>> are_far(Fidelity(sqnr_db=40.0, agreement=0.8, n=10))
+        True
+    """
+    typical = fidelity.sqnr_db if fidelity.median_db is None else fidelity.median_db
+    same = 1.0 if fidelity.agreement is None else fidelity.agreement
+    return min(fidelity.sqnr_db, typical) < LOW_SQNR_DB or same < LOW_AGREEMENT
+
+
 def _far_outputs(variant: Variant) -> Iterator[str]:
     fidelity = variant.fidelity
-    if fidelity is None:
-        return
-    if fidelity.agreement is not None and fidelity.agreement < LOW_AGREEMENT:
-        yield f"{variant.name}: low agreement, {fidelity.agreement_text}"
-    if fidelity.sqnr_db < LOW_SQNR_DB:
-        yield f"{variant.name}: outputs at only {fidelity.sqnr_db:.1f} dB SQNR"
+    if fidelity is not None and are_far(fidelity):
+        typical = "" if fidelity.median_db is None else f" ({fidelity.median_db:.1f} dB typically)"
+        yield (
+            f"{variant.name}: outputs far from those of the float network, at "
+            f"{fidelity.sqnr_db:.1f} dB SQNR{typical}, {fidelity.agreement_text}"
+        )
 
 
 def _slower(variant: Variant) -> Iterator[str]:
