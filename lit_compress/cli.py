@@ -1,7 +1,8 @@
 """The command line ``lit-compress``: LightningCLI for any LightningModule and LightningDataModule.
 
 The options of each verb are the arguments of the Trainer's method of that name. The docstring of
-the method is the text of ``lit-compress VERB --help``.
+the method is the text of ``lit-compress VERB --help``. ``configs`` and ``report`` need no model and
+no data, so they are no methods of the Trainer.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ VERBS = {
     "predict": "Predict with a checkpoint.",
     "scan": "Find how much of each layer can be pruned, and write rules for pruning.",
     "quantize": "Turn a checkpoint into a checked int8 ONNX file.",
+    "report": "Write one HTML page about the runs in a folder.",
     "configs": "List the configs that come with the package.",
 }
 
@@ -102,7 +104,7 @@ def _interrupted(words: Sequence[str]) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
-    """Answer ``--help``, ``--version`` and ``configs``, or run a verb; return the exit code."""
+    """Answer the words that need no Trainer, or run a verb; return the exit code."""
     if not words or words[0] in ("-h", "--help"):
         print(OVERVIEW.format(verbs="\n".join(f"  {v:<10} {text}" for v, text in VERBS.items())))
         return 0
@@ -116,6 +118,11 @@ def _dispatch(words: list[str]) -> int:
         raise InvalidArgumentError(f"{verb!r} is not a verb of lit-compress: {hint}")
     if verb == "configs":
         print("\n".join(_packaged_configs()))
+        return 0
+    if verb == "report":
+        from lit_compress.cli_report import report
+
+        print(f"written to {report(words[1:])}")
         return 0
     run(verb, _with_packaged_configs(words))
     return 0

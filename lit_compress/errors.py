@@ -69,3 +69,7 @@ class ReplayError(LitCompressError, ValueError):
 
 class ScanError(LitCompressError, ValueError):
     """A sensitivity scan cannot be done, or cannot continue the scan in its folder."""
+
+
+class ReportError(LitCompressError, ValueError):
+    """A report cannot be built: there is no card that can be read, or a package is missing."""

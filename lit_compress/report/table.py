@@ -30,6 +30,25 @@ def card_table(card: Card) -> str:
         dense         -       1,000     1,000  2.50 M  4.10 kB
         int8          -       1,000       990  2.50 M  1.20 kB
     """
+    rows = table_rows(card)
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [_line(row, widths) for row in rows]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    first = [text for variant in card.variants if (text := float_weights_text(variant))]
+    return "\n".join(first + lines + measurement_notes(card) + unreached_targets(card))
+
+
+def table_rows(card: Card) -> list[list[str]]:
+    """Return the cells of a card's table: the head, then a row per variant.
+
+    Args:
+        card: The card.
+
+    Example:
+        >>> from lit_compress.artifact import Card, Variant
+        >>> table_rows(Card("digits", (Variant("dense", 1000, 990, bytes=4100),), {}))[1]
+        ['dense', '-', '1,000', '990', '-', '4.10 kB']
+    """
     metric = next((v.metric.name for v in card.variants if v.metric), "metric")
     compared = [ratio.over for v in card.variants if v.latency for ratio in v.latency.ratios]
     baselines = list(dict.fromkeys(compared))
@@ -37,12 +56,7 @@ def card_table(card: Card) -> str:
     head = ["variant", metric, "parameters", "non-zero", "MACs", "on disk"]
     head += ["int8 weights"] * converted
     rows = [[*head, *(f"speed vs {over}" for over in baselines)]]
-    rows += [_row(variant, baselines, converted) for variant in card.variants]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [_line(row, widths) for row in rows]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    first = [text for variant in card.variants if (text := float_weights_text(variant))]
-    return "\n".join(first + lines + _notes(card))
+    return rows + [_row(variant, baselines, converted) for variant in card.variants]
 
 
 def float_weights_text(variant: Variant) -> str | None:
@@ -89,6 +103,18 @@ def _speed(speeds: dict[str, TimingRatio], over: str, name: str) -> str:
     ratio = speeds.get(over)
     if ratio is None:
         return "1" if over == name else "-"
+    return speed_text(ratio)
+
+
+def speed_text(ratio: TimingRatio) -> str:
+    """Return how many times faster a variant is, or that there is no significant difference.
+
+    Example:
+        >>> speed_text(TimingRatio("dense", 2.5, (2.25, 2.75), significant=True))
+        '2.50x'
+        >>> speed_text(TimingRatio("dense", 1.01, (0.95, 1.05), significant=False))
+        'no difference'
+    """
     if not ratio.significant:
         return "no difference"
     return f"{ratio.ratio:.1f}x" if ratio.ratio >= 10 else f"{ratio.ratio:.2f}x"
@@ -99,18 +125,42 @@ def _line(row: list[str], widths: list[int]) -> str:
     return "  ".join([first, *(cell.rjust(width) for cell, width in rest)])
 
 
-def _notes(card: Card) -> list[str]:
+def measurement_notes(card: Card) -> list[str]:
+    """Return a line for each fact on how the figures of a card were measured.
+
+    Args:
+        card: The card.
+
+    Example:
+        >>> from lit_compress.artifact import Card, Variant
+        >>> measurement_notes(Card("digits", (Variant("int8", 9, 9, note="not timed"),), {}))
+        ['int8: not timed']
+    """
     notes = [note for variant in card.variants for note in _variant_notes(variant)]
     if metrics := [variant.metric for variant in card.variants if variant.metric]:
         notes.append(_metric_note(metrics))
     if timed := [variant.latency for variant in card.variants if variant.latency]:
         notes.append(_timing_note(timed[0]))
-    for item in card.pruning:
-        if item["reached"] < item["target"] - 1e-9:
-            notes.append(
-                f"{item['callback']}: {item['reached']:.2f} of {item['target']:.2f} reached"
-            )
     return notes
+
+
+def unreached_targets(card: Card) -> list[str]:
+    """Return a line for each pruning callback that did not reach its target.
+
+    Args:
+        card: The card.
+
+    Example:
+        >>> from lit_compress.artifact import Card
+        >>> pruning = ({"callback": "FilterPruning", "target": 0.5, "reached": 0.25},)
+        >>> unreached_targets(Card("digits", (), {}, pruning=pruning))
+        ['FilterPruning: 0.25 of 0.50 reached']
+    """
+    return [
+        f"{item['callback']}: {item['reached']:.2f} of {item['target']:.2f} reached"
+        for item in card.pruning
+        if item["reached"] < item["target"] - 1e-9
+    ]
 
 
 def _variant_notes(variant: Variant) -> list[str]:

@@ -22,11 +22,9 @@ from lit_compress.evaluation.trainer_access import datamodule
 from lit_compress.export.signature import Batch, as_tuple
 from lit_compress.quantization.float_weights import CHOSEN
 from lit_compress.quantization.layer_noise import LayerNoise
+from lit_compress.report.shortfalls import are_far
 from lit_compress.report.table import LOW_INT8_SHARE, float_weights_text
 
-#: Below these, a warning says which layer has the largest error.
-LOW_SQNR_DB = 15.0
-LOW_AGREEMENT = 0.9
 #: Number of batches whose labels are looked at.
 BATCHES = 4
 
@@ -90,10 +88,9 @@ def warn_if_far(quality: Fidelity, noise: Sequence[LayerNoise], prefix: str) -> 
         noise: The error of each layer alone.
         prefix: What the names of layers begin with in the user's module.
     """
-    typical = quality.sqnr_db if quality.median_db is None else quality.median_db
-    same = 1.0 if quality.agreement is None else quality.agreement
-    if min(quality.sqnr_db, typical) >= LOW_SQNR_DB and same >= LOW_AGREEMENT:
+    if not are_far(quality):
         return
+    typical = quality.sqnr_db if quality.median_db is None else quality.median_db
     worst = min(noise, key=lambda row: row.worst_db)
     rank_zero_warn(
         f"the outputs of the int8 file have {quality.sqnr_db:.1f} dB of SQNR ({typical:.1f} dB for "
