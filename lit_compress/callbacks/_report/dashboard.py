@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from lit_compress.artifact import Card
+from lit_compress.artifact import Card, read_card
 from lit_compress.artifact.history import Epoch
+from lit_compress.artifact.write import CARD
+from lit_compress.errors import ArtifactError
 from lit_compress.evaluation.trainer_access import log_scalars
 from lit_compress.pruning.layers import PRUNABLE
-from lit_compress.report import card_scalars, card_table
+from lit_compress.report import card_scalars, card_table, figures
+from lit_compress.sensitivity.figure import can_draw
 
 #: First part of every tag of this package.
 PREFIX = "compress/"
@@ -76,6 +79,7 @@ def log_card(trainer: Trainer, card: Card) -> None:
         else:
             logger.log_metrics(card_scalars(card), step=trainer.global_step)
         logger.save()
+    log_figures(trainer, card)
 
 
 def hyperparameters(card: Card) -> dict[str, Any]:
@@ -114,13 +118,32 @@ def _log_hyperparameters(folder: Path, card: Card) -> None:
             writer.file_writer.add_summary(summary)
 
 
-def log_figures(trainer: Trainer, figures: Sequence[tuple[str, Any]]) -> None:
-    """Show figures in TensorBoard.
+def log_figures(trainer: Trainer, card: Card) -> None:
+    """Show the figures of a card in TensorBoard, if matplotlib is installed.
 
     Args:
         trainer: The run.
-        figures: Names and ``matplotlib.figure.Figure`` objects.
+        card: Its card.
     """
+    if not boards(trainer) or not can_draw():
+        return
+    drawn = {
+        "metric_over_epochs": figures.metric_over_epochs(card),
+        "kept_channels": figures.kept_channels_heat_map(card),
+        "sqnr_by_layer": figures.sqnr_bars(card),
+        "metric_against_size": figures.metric_against_size([*_other_cards(trainer, card), card]),
+    }
     for logger in boards(trainer):
-        for name, figure in figures:
-            logger.experiment.add_figure(f"{PREFIX}{name}", figure, trainer.global_step)
+        for name, figure in drawn.items():
+            if figure is not None:
+                logger.experiment.add_figure(f"{PREFIX}{name}", figure, trainer.global_step)
+
+
+def _other_cards(trainer: Trainer, card: Card) -> list[Card]:
+    """Return the readable cards of other runs under the same name of the logger."""
+    found = []
+    for logger in boards(trainer):
+        for path in sorted(Path(logger.root_dir).glob(f"*/artifact/{CARD}")):
+            with suppress(ArtifactError):  # the card of another run is no fault of this one
+                found.append(read_card(path.parent))
+    return [other for other in found if other.run != card.run]

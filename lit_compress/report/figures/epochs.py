@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lit_compress.artifact.card import Card
-from lit_compress.artifact.history import Epoch
+from lit_compress.artifact.history import Epoch, with_layers
 from lit_compress.report.figures.style import (
     FIRST,
     QUIET,
@@ -111,11 +111,11 @@ def channel_shares(card: Card) -> dict[str, list[float | None]]:
         >>> channel_shares(Card("run", (), {}, history=epochs))
         {'a': [1.0, 0.25]}
     """
-    first = card.history[0].channels if card.history else {}
+    history = with_layers(card.history)
+    first = history[0].channels if history else {}
     return {
         name: [
-            epoch.channels[name] / count if name in epoch.channels else None
-            for epoch in card.history
+            epoch.channels[name] / count if name in epoch.channels else None for epoch in history
         ]
         for name, count in first.items()
         if count
@@ -135,10 +135,11 @@ def changed_epochs(card: Card) -> list[int]:
         >>> changed_epochs(Card("run", (), {}, history=tuple(epochs)))
         [0, 2]
     """
+    history = with_layers(card.history)
     found = [
         place
-        for place, epoch in enumerate(card.history)
-        if not place or epoch.channels != card.history[place - 1].channels
+        for place, epoch in enumerate(history)
+        if not place or epoch.channels != history[place - 1].channels
     ]
     return found[:: max(1, -(-len(found) // MOST_COLUMNS))]
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lit_compress.artifact.card import Card
+from lit_compress.artifact.history import with_layers
 from lit_compress.artifact.variant import LayerFidelity
 from lit_compress.report.figures.style import (
     FIRST,
@@ -108,7 +109,8 @@ def kept(card: Card, kind: str) -> Kept:
     """
     if len(card.history) < 2:
         return {}
-    first, last = getattr(card.history[0], kind), getattr(card.history[-1], kind)
+    history = with_layers(card.history)
+    first, last = getattr(history[0], kind), getattr(history[-1], kind)
     return {name: (count, last[name]) for name, count in first.items() if name in last and count}
 
 
