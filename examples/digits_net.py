@@ -37,17 +37,19 @@ class DigitsNet(L.LightningModule):
         """Return the scores of the ten classes."""
         return self.net(images)
 
-    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], _: int) -> torch.Tensor:
+    def training_step(
+        self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int
+    ) -> torch.Tensor:
         """Return the loss."""
         images, labels = batch
         return F.cross_entropy(self(images), labels)
 
-    def validation_step(self, batch: tuple[torch.Tensor, torch.Tensor], _: int) -> None:
+    def validation_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> None:
         """Log the accuracy."""
         images, labels = batch
         self.log("val_acc", (self(images).argmax(-1) == labels).float().mean())
 
-    def test_step(self, batch: tuple[torch.Tensor, torch.Tensor], _: int) -> None:
+    def test_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> None:
         """Log the accuracy."""
         images, labels = batch
         self.log("test_acc", (self(images).argmax(-1) == labels).float().mean())

@@ -1,4 +1,4 @@
-"""Draw the two pictures of docs/concepts.md: `python docs/_build/pictures.py` writes docs/pictures/*.svg."""
+"""Draw the pictures of docs/concepts.md: `python docs/_build/pictures.py`."""
 
 from pathlib import Path
 
@@ -44,7 +44,8 @@ def picture(name: str, width: int, height: int, label: str, parts: list[str]) ->
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
         f'role="img" aria-label="{label}" font-family="sans-serif" fill="{TEXT}">\n'
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" '
-        f'markerHeight="7" orient="auto"><path d="M0 0 L8 4 L0 8 z" fill="{LINE}"/></marker></defs>\n'
+        f'markerHeight="7" orient="auto">'
+        f'<path d="M0 0 L8 4 L0 8 z" fill="{LINE}"/></marker></defs>\n'
         f'<rect width="{width}" height="{height}" rx="8" fill="#ffffff"/>\n'
     )
     FOLDER.mkdir(exist_ok=True)
@@ -94,7 +95,9 @@ def channel_groups() -> None:
         text(660, 178, "its filters", 12, "start"),
         text(660, 194, "stay", 12, "start"),
     ]
-    label = "A filter goes together with its bias, norm, the filter it is added to, and what reads it"
+    label = (
+        "A filter goes together with its bias, norm, the filter it is added to, and what reads it"
+    )
     picture("channel_groups.svg", 760, 325, label, parts)
 
 
