@@ -56,8 +56,8 @@ fast: $(VENV)/.stamp  ## Run the tests that take no long fit, about a minute.
 	$(PARALLEL) $(BIN)/pytest $(XDIST) $(FAST)
 
 lint: $(VENV)/.stamp  ## Set up, then check style and types.
-	$(BIN)/ruff check lit_compress tests benchmarks experiments examples
-	$(BIN)/ruff format --check lit_compress tests benchmarks experiments examples
+	$(BIN)/ruff check lit_compress tests benchmarks experiments examples docs/_build
+	$(BIN)/ruff format --check lit_compress tests benchmarks experiments examples docs/_build
 	$(BIN)/mypy
 
 minimum: $(MINIMUM)/.stamp  ## Run the fast tests with the oldest versions that setup.cfg allows.

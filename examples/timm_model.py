@@ -21,7 +21,7 @@ def squares(count: int, seed: int) -> TensorDataset:
     random = torch.Generator().manual_seed(seed)
     colour = torch.arange(count) % 3
     images = torch.randn(count, 3, 32, 32, generator=random)
-    images[torch.arange(count), colour] += 0.3
+    images[torch.arange(count), colour] += 0.5
     return TensorDataset(images, colour)
 
 
@@ -48,7 +48,7 @@ class Classifier(L.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return Adam."""
-        return torch.optim.Adam(self.parameters(), lr=0.002)
+        return torch.optim.Adam(self.parameters(), lr=0.001)
 
 
 def main() -> None:
@@ -56,8 +56,8 @@ def main() -> None:
     import timm
 
     L.seed_everything(0)
-    net = timm.create_model("mobilenetv3_small_050", pretrained=False, num_classes=3)
-    train = DataLoader(squares(192, 0), batch_size=32, shuffle=True)
+    net = timm.create_model("resnet10t", pretrained=False, num_classes=3)
+    train = DataLoader(squares(256, 0), batch_size=32, shuffle=True)
     val = DataLoader(squares(96, 1), batch_size=32)
     trainer = L.Trainer(
         max_epochs=3,
