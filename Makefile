@@ -1,6 +1,6 @@
 # make quickstart | test | lint | help; PYTHON, VENV and PIP_INDEX_URL (see pip's manual) can be set.
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test fast lint minimum nightly slow slow-pruning slow-networks-1 slow-networks-2 slow-runs mutants foreign
+.PHONY: help quickstart test fast lint minimum nightly slow slow-pruning slow-networks-1 slow-networks-2 slow-runs mutants foreign docs
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 MINIMUM ?= .venv-minimum
 # Environment with the libraries whose modules are tried, see .ci/foreign.txt.
 FOREIGN ?= .venv-foreign
+# Environment that builds the documentation, see docs/requirements.txt.
+DOCS ?= .venv-docs
 # A CPU-only PyTorch: make test PIP_INDEX='--index-url https://download.pytorch.org/whl/cpu --extra-index-url https://pypi.org/simple'
 PIP_INDEX ?=
 # One process a core, one thread each; the tests of a file share what it has fitted.
@@ -39,6 +41,11 @@ $(FOREIGN)/.stamp: setup.cfg pyproject.toml .ci/foreign.txt
 	$(FOREIGN)/bin/pip install --quiet $(PIP_INDEX) --requirement .ci/foreign.txt --editable '.[test]'
 	touch $@
 
+$(DOCS)/.stamp: docs/requirements.txt
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/pip install --quiet --requirement docs/requirements.txt
+	touch $@
+
 quickstart: $(VENV)/.stamp  ## Set up, then train, prune, quantise and report on embedded data.
 	$(BIN)/lit-compress fit --config quickstart.yaml
 
@@ -49,8 +56,8 @@ fast: $(VENV)/.stamp  ## Run the tests that take no long fit, about a minute.
 	$(PARALLEL) $(BIN)/pytest $(XDIST) $(FAST)
 
 lint: $(VENV)/.stamp  ## Set up, then check style and types.
-	$(BIN)/ruff check lit_compress tests benchmarks experiments
-	$(BIN)/ruff format --check lit_compress tests benchmarks experiments
+	$(BIN)/ruff check lit_compress tests benchmarks experiments examples docs/_build
+	$(BIN)/ruff format --check lit_compress tests benchmarks experiments examples docs/_build
 	$(BIN)/mypy
 
 minimum: $(MINIMUM)/.stamp  ## Run the fast tests with the oldest versions that setup.cfg allows.
@@ -75,6 +82,9 @@ mutants: $(VENV)/.stamp  ## Put small faults into the core, and count those that
 
 foreign: $(FOREIGN)/.stamp  ## Prune and quantise the LightningModules of other libraries.
 	$(PARALLEL) $(FOREIGN)/bin/python -m pytest -m slow tests/foreign
+
+docs: $(DOCS)/.stamp  ## Build the documentation site in site/; a dead link is an error.
+	$(DOCS)/bin/mkdocs build --strict
 
 nightly: slow mutants foreign  ## All that make test leaves out.
 
