@@ -12,9 +12,11 @@ from lit_compress.artifact.engines import RUNTIMES, is_installed
 from lit_compress.artifact.replay import REPLAY, check_replay, read_replay
 from lit_compress.artifact.runtime import OnnxModel
 from lit_compress.artifact.write import CARD, sha256
-from lit_compress.errors import ArtifactError
+from lit_compress.errors import ArtifactError, InvalidArgumentError
 
 MODEL = "model.onnx"
+#: The float network, if the artefact has it.
+FP32 = "model-fp32.onnx"
 #: Largest size of a card in bytes; a larger file is not parsed.
 CARD_LIMIT = 16 << 20
 #: Number of untimed and timed calls with which the fastest runtime is found.
@@ -59,6 +61,7 @@ def load(
     threads: int = 1,
     runtime: Literal["onnxruntime", "openvino", "fastest"] = "onnxruntime",
     check: bool = True,
+    weights: Literal["int8", "fp32"] = "int8",
 ) -> OnnxModel:
     """Load the int8 model of an artefact. Neither torch nor lightning is imported.
 
@@ -72,6 +75,8 @@ def load(
             time, and returns the fastest one.
         check: Whether to run the stored inputs, and to refuse the model if the outputs on this
             machine are more than 3 dB further from the float network's than recorded.
+        weights: ``fp32`` loads the float network, which an artefact has if the run had
+            CompressionReport: on some processors it is the faster one for narrow layers.
 
     Returns:
         The model, a callable that takes a batch as numpy array and returns the outputs. Its
@@ -117,19 +122,26 @@ def load(
     """
     card = read_card(path)
     check_files(path, card)
-    if MODEL not in card.files:
-        raise ArtifactError(
-            f"{path} has no {MODEL}: only a run with quantisation writes one, add the "
-            "PostTrainingQuantization callback"
-        )
-    file = Path(path) / MODEL
+    file = Path(path) / _file(path, card, weights)
     if runtime != "fastest":
         model = OnnxModel(file, threads, card, runtime)
     else:
         model = _fastest(file, Path(path), threads, card)
     if check:
-        check_replay(model, _replay_file(Path(path), card), _recorded_fidelity(card))
+        check_replay(model, _replay_file(Path(path), card), _recorded_fidelity(card, file.name))
     return model
+
+
+def _file(path: str | Path, card: Card, weights: str) -> str:
+    names = {"int8": MODEL, "fp32": FP32}
+    if weights not in names:
+        raise InvalidArgumentError(f"weights must be 'int8' or 'fp32', got {weights!r}")
+    if names[weights] not in card.files:
+        wanted = "quantisation writes one, add the PostTrainingQuantization callback"
+        if weights == "fp32":
+            wanted = "quantisation and a report writes one, add the CompressionReport callback"
+        raise ArtifactError(f"{path} has no {names[weights]}: only a run with {wanted}")
+    return names[weights]
 
 
 def check_files(folder: str | Path, card: Card) -> None:
@@ -164,12 +176,12 @@ def _replay_file(folder: Path, card: Card) -> Path:
     return folder / REPLAY
 
 
-def _recorded_fidelity(card: Card) -> Fidelity:
+def _recorded_fidelity(card: Card, file: str) -> Fidelity:
     for variant in reversed(card.variants):
-        if variant.file == MODEL and variant.fidelity is not None:
+        if variant.file == file and variant.fidelity is not None:
             return variant.fidelity
     raise ArtifactError(
-        f"the card has no fidelity for {MODEL}, the value to compare this machine with: write the "
+        f"the card has no fidelity for {file}, the value to compare this machine with: write the "
         "artefact again, or load it with check=False"
     )
 

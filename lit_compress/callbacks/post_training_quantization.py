@@ -12,6 +12,7 @@ from typing import Any, Literal
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
+from torch import nn
 from typing_extensions import override
 
 from lit_compress.artifact import Variant, check_target, folder_swap, sha256, write_card
@@ -146,6 +147,8 @@ class PostTrainingQuantization(Callback):
         self._target = Path()
         self._checked_monitor = self._trained = False
         self._told = False
+        #: What the file does with its input before the network; None until there is a file.
+        self.preprocess: nn.Module | None = None
 
     @property
     def monitor(self) -> str | None:
@@ -343,6 +346,7 @@ class PostTrainingQuantization(Callback):
             metric, fidelity = conversion.write(folder / MODEL, plain.metric)
             conversion.write_replay(folder / REPLAY)
             rank_zero_info(conversion.pixels.why)
+            self.preprocess = conversion.pixels.preprocess
             int8 = Variant(
                 "int8",
                 *onnx_counts(folder / MODEL),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch import Tensor
 from typing_extensions import override
 
 from lit_compress.artifact import (
@@ -25,7 +23,7 @@ from lit_compress.artifact import (
     sha256,
     write_card,
 )
-from lit_compress.artifact.read import MODEL
+from lit_compress.artifact.read import FP32, MODEL
 from lit_compress.artifact.replay import REPLAY, read_replay
 from lit_compress.callbacks._pruning.base import BeforePruning, pruning_callbacks
 from lit_compress.callbacks._quantization.best_weights import load_best
@@ -35,6 +33,7 @@ from lit_compress.callbacks._report.dashboard import (
     log_layout,
     log_weights,
 )
+from lit_compress.callbacks._report.fp32 import write_fp32
 from lit_compress.callbacks._report.history import History
 from lit_compress.callbacks._report.variants import (
     empty_card,
@@ -50,6 +49,7 @@ from lit_compress.callbacks._run.supported import check_run
 from lit_compress.callbacks.post_training_quantization import PostTrainingQuantization
 from lit_compress.checkpoints.folder import RunFiles, artifact_dir, is_artifact, release, run_files
 from lit_compress.checkpoints.saved_weights import WEIGHTS, load_saved, save_weights
+from lit_compress.checkpoints.weights import load_weights, trained_epochs
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.evaluation.export_target import ExportTarget, find_export_target
 from lit_compress.evaluation.metric import check_monitor
@@ -67,8 +67,10 @@ class CompressionReport(Callback, BeforePruning):
 
     Accuracy, parameters, non-zeros, MACs, bytes on disk and latency, each measured at the end of
     the fit, are printed, logged by the trainer's loggers, and added to the artefact's
-    ``card.json``. ``dense`` is the network just before the first pruning step. The position of
-    this callback in the list does not matter.
+    ``card.json``. ``dense`` is the network just before the first pruning step, or the one that
+    ``baseline`` names. Beside an int8 file the float network is kept as ``model-fp32.onnx``, which
+    ``lit_compress.load(path, weights="fp32")`` runs. The position of this callback in the list does
+    not matter.
 
     Args:
         monitor: Key that your ``validation_step`` logs. Default: that of PostTrainingQuantization.
@@ -76,6 +78,14 @@ class CompressionReport(Callback, BeforePruning):
         threads: Threads when latency is measured.
         dirpath: Folder of the card in a run without PostTrainingQuantization. Default:
             ``artifact`` in the run's folder, where its checkpoints are too.
+        baseline: Checkpoint or ``.safetensors`` file of the same network, not pruned, that was
+            trained on its own for as long: a fair ``dense``. Default: the network just before the
+            first pruning step, which has trained less.
+
+    Raises:
+        InvalidArgumentError: If an argument is out of its range.
+        CheckpointError: If ``baseline`` cannot be read or is of another network; this comes before
+            the training.
 
     Example:
         >>> from lit_compress.callbacks import CompressionReport
@@ -89,6 +99,7 @@ class CompressionReport(Callback, BeforePruning):
         batch_size: int = 1,
         threads: int = 1,
         dirpath: str | None = None,
+        baseline: str | None = None,
     ) -> None:
         if batch_size < 1 or threads < 1:
             raise InvalidArgumentError(
@@ -98,6 +109,7 @@ class CompressionReport(Callback, BeforePruning):
         self.batch_size = batch_size
         self.threads = threads
         self.dirpath = dirpath
+        self.baseline = baseline
         #: The card; None until the fit has ended.
         self.card: Card | None = None
         self._history = History()
@@ -152,17 +164,28 @@ class CompressionReport(Callback, BeforePruning):
 
     @override
     def before_pruning(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        path = self._files.dense
         log_weights(trainer, pl_module)
+        if self.baseline is None:
+            self._keep_dense(trainer, pl_module, trainer.current_epoch)
+
+    def _keep_dense(self, trainer: Trainer, module: LightningModule, epochs: int) -> None:
+        """Keep the weights of a module as those of the dense network."""
+        path = self._files.dense
         if trainer.is_global_zero and not is_fast_dev_run(trainer):
-            save_weights(pl_module, path, unpruned_shapes(trainer))
+            save_weights(module, path, unpruned_shapes(trainer))
             self._dense_sha256 = sha256(path)
-        self._dense, self._dense_epoch = str(path), trainer.current_epoch
+        self._dense, self._dense_epoch = str(path), epochs
+
+    def _take_baseline(self, trainer: Trainer, copy: LightningModule, path: str) -> None:
+        load_weights(copy, path, argument="baseline")
+        self._keep_dense(trainer, copy, trained_epochs(path) or 0)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the network once on a batch, so that errors come before the training."""
         log_layout(trainer, self._monitored(trainer))
+        if self.baseline is not None and self._dense is None:
+            self._take_baseline(trainer, clone(trainer, pl_module), self.baseline)
         if trainer.is_global_zero and not _quantizer(trainer):
             with isolate_rng():
                 copy = clone(trainer, pl_module)
@@ -275,24 +298,26 @@ class CompressionReport(Callback, BeforePruning):
         runners[name] = run_eagerly(network.captured(copy), inputs)
         engines.update(dict.fromkeys(runners, "pytorch"))
         bases: dict[str, str] = {}
-        with tempfile.TemporaryDirectory() as temporary:
-            if MODEL in card.files:
-                base = f"{name} onnx"
-                plain = Path(temporary) / MODEL
-                plain_variant = self._onnx_variant(base, copy, network, plain, card=card, like=name)
-                variants.insert(-1, plain_variant)
-                runners[base] = _run_onnx(plain, network, inputs, self.threads)
-                runners["int8"] = _run_replay(folder, self.batch_size, self.threads)
-                engines.update({base: "onnxruntime", "int8": "onnxruntime"})
-                bases["int8"] = base
-            latencies = time_variants(runners, bases, self.batch_size, self.threads)
+        files = dict(card.files)
+        if MODEL in card.files:
+            base = f"{name} onnx"
+            plain = self._onnx_variant(trainer, base, copy, network, folder, card.variant(name))
+            variants.insert(-1, plain)
+            files[FP32] = sha256(folder / FP32)
+            for variant, file in ((base, FP32), ("int8", MODEL)):
+                runners[variant] = _run_file(folder, file, self.batch_size, self.threads)
+                engines[variant] = "onnxruntime"
+            bases["int8"] = base
+        latencies = time_variants(runners, bases, self.batch_size, self.threads)
         config = {**card.config, "CompressionReport": {"monitor": monitor}}
         history = tuple(self._history.epochs)
-        card = replace(card, variants=tuple(variants), config=config, history=history)
+        everything = tuple(variants)
+        card = replace(card, variants=everything, config=config, history=history, files=files)
         return timed(card, latencies, engines)
 
     def _dense_copy(self, trainer: Trainer, copy: LightningModule) -> LightningModule | None:
-        if not any(pruner.history for pruner in pruning_callbacks(trainer)):
+        pruned = any(pruner.history for pruner in pruning_callbacks(trainer))
+        if not pruned and self.baseline is None:
             return None
         if self._dense is None or not Path(self._dense).is_file():
             rank_zero_warn(
@@ -317,28 +342,35 @@ class CompressionReport(Callback, BeforePruning):
             "dense", trainer, dense, network, monitor=monitor, file=Path(self._dense or "")
         )
         trained = self._dense_epoch
+        if self.baseline is not None:
+            epochs = f" for {counted(trained, 'epoch')}" if trained else ""
+            return replace(variant, epoch=trained or None, note=f"trained on its own{epochs}")
         epochs = f"{counted(trained, 'epoch')} of {trainer.current_epoch}"
         note = f"after {epochs}, just before the first pruning"
         return replace(variant, epoch=trained, note=note if trained else f"untrained: {note}")
 
     def _onnx_variant(
         self,
+        trainer: Trainer,
         name: str,
         copy: LightningModule,
         network: ExportTarget,
-        path: Path,
-        card: Card,
-        like: str,
+        folder: Path,
+        like: Variant,
     ) -> Variant:
-        from lit_compress.export.onnx import write_onnx
-
-        captured = network.captured(copy).eval()
-        write_onnx(captured, network.inputs[0], path, names=network.signature.names)
-        note = (
-            f"the {like} weights as fp32 ONNX, timed as int8's base in the same runtime; not kept"
+        """Write the float network beside the int8 file, with the same inputs."""
+        quantizer = _quantizer(trainer)
+        preprocess = quantizer.preprocess if quantizer else None
+        quality = write_fp32(folder, network.captured(copy).eval(), network, preprocess)
+        return Variant(
+            name,
+            *onnx_counts(folder / FP32),
+            macs=like.macs,
+            bytes=file_bytes(folder / FP32),
+            file=FP32,
+            fidelity=quality,
+            note=f"the {like.name} weights as fp32 ONNX, int8's base in the same runtime",
         )
-        macs = card.variant(like).macs
-        return Variant(name, *onnx_counts(path), macs=macs, bytes=file_bytes(path), note=note)
 
     def _monitored(self, trainer: Trainer) -> str | None:
         quantizer = _quantizer(trainer)
@@ -349,15 +381,9 @@ def _quantizer(trainer: Trainer) -> PostTrainingQuantization | None:
     return next(iter(callbacks_of_type(trainer, PostTrainingQuantization)), None)
 
 
-def _run_replay(folder: Path, size: int, threads: int) -> Any:
-    """Run the file of an artefact on the inputs stored with it: raw pixels, if it takes them."""
-    model = OnnxModel(folder / MODEL, threads)
+def _run_file(folder: Path, file: str, size: int, threads: int) -> Any:
+    """Run a file of an artefact on the inputs stored with it: raw pixels, if it takes them."""
+    model = OnnxModel(folder / file, threads)
     stored = tuple(map(torch.from_numpy, read_replay(folder / REPLAY)[0]))
     batch = [tensor.numpy() for tensor in to_batch(stored, size)]
-    return lambda: model(*batch)
-
-
-def _run_onnx(path: Path, network: ExportTarget, inputs: tuple[Tensor, ...], threads: int) -> Any:
-    model = OnnxModel(path, threads)
-    batch = network.arrays(model, inputs)
     return lambda: model(*batch)

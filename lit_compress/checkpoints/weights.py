@@ -81,6 +81,22 @@ def recorded_progress(path: str | Path) -> tuple[dict[str, Any], ...]:
     return tuple(found)
 
 
+def trained_epochs(path: str | Path) -> int | None:
+    """Return for how many epochs the weights of a file were trained.
+
+    Args:
+        path: Path of a file of weights that :func:`load_weights` accepts.
+
+    Returns:
+        The number of epochs; None for files that do not say it.
+    """
+    if Path(path).suffix == ".safetensors":
+        return None
+    content: Any = read_plain(path, lambda: load_file(path, "stand-ins"))
+    epoch = content.get("epoch") if isinstance(content, dict) else None
+    return epoch + 1 if isinstance(epoch, int) else None
+
+
 def _read(path: Path, argument: str) -> tuple[dict[str, Tensor], UnprunedShapes | None]:
     """Return the weights of a file, and the shapes of the unpruned network if it has them."""
     if not path.is_file():

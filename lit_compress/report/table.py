@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
+
 from lit_compress.artifact.card import Card
 from lit_compress.artifact.variant import Metric, Timing, TimingRatio, Variant
 
@@ -10,11 +12,18 @@ UNITS = ("B", "kB", "MB", "GB")
 LOW_INT8_SHARE = 0.9
 #: How many of them it names.
 NAMED = 5
+#: Width of the console's table and of the lines below it, and of the name of a metric in its head.
+COLUMNS, WIDEST_METRIC = 80, 8
+#: Share of zeros from which the table shows them.
+SOME_ZEROS = 0.01
+#: SQNR from which outputs are those of the float network, but for rounding.
+SAME_DB = 90
 
 
 def card_table(card: Card) -> str:
-    """Return a card as a table with a row per variant, followed by notes on the figures.
+    """Return a card as a table for a console of 80 columns, with notes on the figures.
 
+    A row is a variant; ``time`` is that of one call, and ``vs`` says how many times faster that is.
     If less than nine tenths of the weights of a converted variant are int8, the first line says so.
 
     Args:
@@ -23,19 +32,69 @@ def card_table(card: Card) -> str:
     Example:
         >>> from lit_compress.artifact import Card, Variant
         >>> dense = Variant("dense", 1000, 1000, macs=2_500_000, bytes=4100)
-        >>> int8 = Variant("int8", 1000, 990, macs=2_500_000, bytes=1200)
+        >>> int8 = Variant("int8", 1000, 1000, macs=2_500_000, bytes=1200)
         >>> print(card_table(Card("digits", (dense, int8), {})))
-        variant  metric  parameters  non-zero    MACs  on disk
-        -------  ------  ----------  --------  ------  -------
-        dense         -       1,000     1,000  2.50 M  4.10 kB
-        int8          -       1,000       990  2.50 M  1.20 kB
+        variant  metric  weights    MACs  on disk
+        -------  ------  -------  ------  -------
+        dense         -    1,000  2.50 M  4.10 kB
+        int8          -    1,000  2.50 M  1.20 kB
     """
-    rows = table_rows(card)
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    rows = [list(row) for row in zip(*_columns(card), strict=True)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [_line(row, widths) for row in rows]
     lines.insert(1, "  ".join("-" * width for width in widths))
     first = [text for variant in card.variants if (text := float_weights_text(variant))]
-    return "\n".join(first + lines + measurement_notes(card) + unreached_targets(card))
+    notes = [*measurement_notes(card), *unreached_targets(card)]
+    return "\n".join([*first, *lines, *_wrapped(notes)])
+
+
+def _columns(card: Card) -> list[list[str]]:
+    """Return the columns of the console's table, each with its head."""
+    variants = card.variants
+    metric = next((v.metric.name for v in variants if v.metric), "metric")
+    columns = [
+        ["variant", *(v.name for v in variants)],
+        [
+            metric if len(metric) <= WIDEST_METRIC else "metric",
+            *(f"{v.metric.value:.4f}" if v.metric else "-" for v in variants),
+        ],
+        ["weights", *(_count(v.parameters) for v in variants)],
+    ]
+    if any(_zeros(v) >= SOME_ZEROS for v in variants):
+        columns.append(["zeros", *(f"{_zeros(v):.0%}" for v in variants)])
+    columns.append(["MACs", *("-" if v.macs is None else _millions(v.macs) for v in variants)])
+    columns.append(
+        ["on disk", *("-" if v.bytes is None else human_bytes(v.bytes) for v in variants)]
+    )
+    if any(v.latency for v in variants):
+        columns.append(
+            ["time", *(_milliseconds(v.latency.seconds) if v.latency else "-" for v in variants)]
+        )
+    compared = [ratio.over for v in variants if v.latency for ratio in v.latency.ratios]
+    for over in dict.fromkeys(compared):
+        head = "vs onnx" if over.endswith(" onnx") else f"vs {over}"
+        columns.append([head, *(_speed(v, over) for v in variants)])
+    return columns
+
+
+def _wrapped(notes: list[str]) -> list[str]:
+    return [line for note in notes for line in wrap(note, COLUMNS, subsequent_indent="  ")]
+
+
+def _zeros(variant: Variant) -> float:
+    return 1 - variant.nonzero / variant.parameters if variant.parameters else 0.0
+
+
+def _count(number: int) -> str:
+    return f"{number:,}" if number < 10_000_000 else _millions(number)
+
+
+def _millions(number: int) -> str:
+    return f"{number / 1e6:.2f} M" if number < 1e9 else f"{number / 1e9:.2f} G"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:#.3g}".rstrip(".") + " ms"
 
 
 def table_rows(card: Card) -> list[list[str]]:
@@ -86,7 +145,6 @@ def float_weights_text(variant: Variant) -> str | None:
 
 
 def _row(variant: Variant, baselines: list[str], converted: bool) -> list[str]:
-    speeds = {ratio.over: ratio for ratio in variant.latency.ratios} if variant.latency else {}
     return [
         variant.name,
         f"{variant.metric.value:.4f}" if variant.metric else "-",
@@ -95,15 +153,17 @@ def _row(variant: Variant, baselines: list[str], converted: bool) -> list[str]:
         "-" if variant.macs is None else f"{variant.macs / 1e6:.2f} M",
         "-" if variant.bytes is None else human_bytes(variant.bytes),
         *(["-" if variant.int8_share is None else f"{variant.int8_share:.0%}"] * converted),
-        *(_speed(speeds, over, variant.name) for over in baselines),
+        *(_speed(variant, over) for over in baselines),
     ]
 
 
-def _speed(speeds: dict[str, TimingRatio], over: str, name: str) -> str:
-    ratio = speeds.get(over)
+def _speed(variant: Variant, over: str) -> str:
+    """Return how many times faster a variant is than another one, in few characters."""
+    ratios = variant.latency.ratios if variant.latency else ()
+    ratio = next((ratio for ratio in ratios if ratio.over == over), None)
     if ratio is None:
-        return "1" if over == name else "-"
-    return speed_text(ratio)
+        return "1" if over == variant.name else "-"
+    return speed_text(ratio) if ratio.significant else "same"
 
 
 def speed_text(ratio: TimingRatio) -> str:
@@ -141,7 +201,22 @@ def measurement_notes(card: Card) -> list[str]:
         notes.append(_metric_note(metrics))
     if timed := [variant.latency for variant in card.variants if variant.latency]:
         notes.append(_timing_note(timed[0]))
-    return notes
+    return notes + _faster_files(card)
+
+
+def _faster_files(card: Card) -> list[str]:
+    """Return a line if the fp32 file is faster than the int8 file of the same runtime."""
+    slower = [
+        (variant, ratio.over)
+        for variant in card.variants
+        for ratio in (variant.latency.ratios if variant.latency else ())
+        if ratio.over.endswith(" onnx") and ratio.significant and ratio.ratio < 1
+    ]
+    return [
+        f"{variant.name} is the smaller file and {over} the faster one on this processor: "
+        "lit_compress.load(path, weights='fp32') runs it"
+        for variant, over in slower
+    ]
 
 
 def unreached_targets(card: Card) -> list[str]:
@@ -165,7 +240,7 @@ def unreached_targets(card: Card) -> list[str]:
 
 def _variant_notes(variant: Variant) -> list[str]:
     notes = [f"{variant.name}: {variant.note}"] if variant.note else []
-    if fidelity := variant.fidelity:
+    if (fidelity := variant.fidelity) and fidelity.sqnr_db < SAME_DB:
         notes.append(
             f"{variant.name}: outputs at {fidelity.sqnr_db:.1f} dB SQNR against the float network, "
             f"{fidelity.agreement_text}"
@@ -183,9 +258,9 @@ def _metric_note(metrics: list[Metric]) -> str:
 
 def _timing_note(timing: Timing) -> str:
     return (
-        f"speed: batch {timing.batch}, {counted(timing.threads, 'thread')}, medians of "
-        f"{timing.rounds} rounds in turn; 'no difference' where the {timing.confidence:.0%} "
-        "interval contains 1"
+        f"time: batch {timing.batch}, {counted(timing.threads, 'thread')}, medians of "
+        f"{timing.rounds} rounds in turn; 'same' where the {timing.confidence:.0%} interval "
+        "contains 1; other processors give other figures"
     )
 
 

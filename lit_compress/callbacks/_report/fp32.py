@@ -1,0 +1,56 @@
+"""The float network as ONNX file in an artefact, with the inputs of the int8 file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from lit_compress.artifact import Fidelity, OnnxModel, sqnr_db
+from lit_compress.artifact.read import FP32, MODEL
+from lit_compress.artifact.replay import REPLAY, read_replay
+from lit_compress.evaluation.export_target import ExportTarget
+from lit_compress.export.signature import as_tuple, first_rows
+
+
+def write_fp32(
+    folder: Path, captured: nn.Module, network: ExportTarget, preprocess: nn.Module | None
+) -> Fidelity:
+    """Write the float network into an artefact, whole or not at all.
+
+    Args:
+        folder: The artefact, with the int8 file and the stored inputs.
+        captured: The float network, in eval mode.
+        network: Where it is, with a recorded batch.
+        preprocess: Turns what the int8 file takes into the network's input, if they differ.
+
+    Returns:
+        How close the outputs of the file are to those that are stored.
+    """
+    import onnx
+
+    from lit_compress.export.onnx import write_onnx
+    from lit_compress.quantization.convert import WithPreprocessing
+
+    inputs, expected = read_replay(folder / REPLAY)
+    names = network.signature.names
+    recorded = first_rows([as_tuple(network.inputs[0])], len(expected))
+    known = {name: tensor.numpy() for name, tensor in zip(names, recorded, strict=True)}
+    used = [item.name for item in OnnxModel(folder / MODEL).inputs]
+    known |= dict(zip(used, inputs, strict=True))
+    tensors = tuple(torch.from_numpy(known[name]) for name in names)
+    metadata = onnx.load(folder / MODEL).metadata_props
+    partial = folder / f".{FP32}.{os.getpid()}.part"
+    write_onnx(
+        captured if preprocess is None else WithPreprocessing(preprocess, captured),
+        tensors[0] if len(tensors) == 1 else tensors,
+        partial,
+        metadata={item.key: item.value for item in metadata},
+        names=names,
+    )
+    os.replace(partial, folder / FP32)
+    model = OnnxModel(folder / FP32)
+    found = model(*(known[item.name] for item in model.inputs))
+    return Fidelity(sqnr_db(expected, found), None, len(expected))
