@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lit_compress.pruning.rules.rule import Rule
 from lit_compress.pruning.selection.budget import Budget
+
+#: With more layers than these, a folded preview has one row for all layers that fare alike.
+MOST_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,29 @@ class PruningPreview:
         """Share of all elements of ``weights`` that is removed or zero at the end."""
         total = sum(weight.size for weight in self.weights)
         return 1 - sum(weight.left for weight in self.weights) / total if total else 0.0
+
+    def folded(self) -> PruningPreview:
+        """Return the preview of a deep network with one row for all layers that fare alike.
+
+        Example:
+            >>> layers = [LayerPreview(f"stage.{i}", filters=8, kept=4) for i in range(20)]
+            >>> print(PruningPreview(tuple(layers), Budget(9, 9), Budget(5, 5)).folded())
+            layer                   filters    kept  cannot be removed
+            stage.0 and 19 like it        8       4
+            parameters: 9 to 5 (44.4% removed)
+            MACs of one example: 9 to 5 (44.4% removed)
+        """
+        if len(self.layers) <= MOST_ROWS:
+            return self
+        alike: dict[object, list[LayerPreview]] = {}
+        for layer in self.layers:
+            causes = tuple(reason.partition(" (")[0] for reason in layer.reasons)
+            alike.setdefault((layer.filters, layer.kept, layer.fixed, causes), []).append(layer)
+        rows = [
+            replace(first, name=f"{first.name} and {len(more)} like it" if more else first.name)
+            for first, *more in alike.values()
+        ]
+        return replace(self, layers=tuple(rows))
 
     def __str__(self) -> str:
         lines: list[str] = []
