@@ -75,7 +75,8 @@ def plan_removal(
     verify(module, example.inputs, state.graph, plan, example.submodule)
     seconds += time.monotonic() - start
     dry_run(trainer, module, plan)
-    text = f"{selector.preview(module, state, selection).folded()}\na pruning step takes about {seconds:.1f} s"
+    preview = selector.preview(module, state, selection).folded()
+    text = f"{preview}\na pruning step takes about {seconds:.1f} s"
     return state.to_dict(), sorted(selection.selected), text
 
 
