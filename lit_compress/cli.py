@@ -34,6 +34,12 @@ VERBS = {
     "configs": "List the configs that come with the package.",
 }
 
+#: Help of the option that names the metric for all callbacks.
+MONITOR = (
+    "Metric that your validation_step logs, such as val/acc: each callback that watches a metric, "
+    "of whatever config, watches this one."
+)
+
 #: Arguments of a verb that the command line itself passes: they are not options.
 GIVEN = {"model", "dataloaders", "datamodule"}
 
@@ -149,9 +155,14 @@ def run(verb: str, words: list[str]) -> LightningCLI:
     from lit_compress.callbacks._pruning.pruned_checkpoints import PrunedCheckpoints
     from lit_compress.checkpoints.constructor import check_parsed
     from lit_compress.checkpoints.reading import check_whole
+    from lit_compress.cli_monitor import watch
     from lit_compress.trainer import Trainer
 
     class CLI(LightningCLI):
+        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+            if verb == "fit":
+                parser.add_argument("--monitor", type=str | None, default=None, help=MONITOR)
+
         @staticmethod
         def subcommands() -> dict[str, set[str]]:
             # Only the parser of this verb: building the parser of a verb takes a second.
@@ -159,6 +170,8 @@ def run(verb: str, words: list[str]) -> LightningCLI:
 
         def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
             super().parse_arguments(parser, args)
+            if verb == "fit" and self.config[verb].monitor is not None:
+                watch(self.config[verb].trainer.callbacks or [], self.config[verb].monitor)
             path = self.config[verb].get("ckpt_path")
             check_whole(path)
             if path is not None and Path(path).is_file():
