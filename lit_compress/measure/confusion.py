@@ -37,6 +37,8 @@ class Confusion:
         """
         labels = batch[1] if isinstance(batch, (tuple, list)) and len(batch) == 2 else None
         self._fits = self._fits and _is_classification(labels, outputs)
+        if self._fits and self._counts is not None:
+            self._fits = outputs.shape[1] == len(self._counts)
         if not self._fits or labels is None:
             return
         classes = outputs.shape[1]

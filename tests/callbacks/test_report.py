@@ -11,15 +11,16 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import lit_compress
 from lit_compress import Schedule
-from lit_compress.artifact import Card, read_card
+from lit_compress.artifact import Card, read_card, sqnr_db
 from lit_compress.artifact.history import with_layers
 from lit_compress.callbacks import (
     CompressionReport,
     MagnitudePruning,
     PostTrainingQuantization,
 )
-from lit_compress.errors import ArtifactError, InvalidArgumentError
+from lit_compress.errors import ArtifactError, CheckpointError, InvalidArgumentError
 
 
 @pytest.fixture(scope="module")
@@ -218,3 +219,87 @@ def test_a_fit_that_trains_nothing_changes_no_file(
     assert changed
     assert changed.variant("dense").metric == card.variant("dense").metric
     assert [v.epoch for v in changed.variants if v.name in ("dense", "pruned")] == [0, 3]
+
+
+def test_dense_is_the_baseline_where_one_is_named(
+    make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    """The dense network had trained for a third of the epochs of the pruned one."""
+    alone = ForeignModule()
+    keep = ModelCheckpoint(tmp_path, "alone")
+    make_trainer(max_epochs=4, callbacks=[keep], enable_checkpointing=True).fit(
+        alone, loader(128), loader(96, 1)
+    )
+    baseline = str(tmp_path / "alone.ckpt")
+    report = CompressionReport("my_acc", dirpath=str(tmp_path / "a"), baseline=baseline)
+    trainer = make_trainer(max_epochs=4, callbacks=[MagnitudePruning(0.5, Schedule(1, 2)), report])
+    trainer.fit(ForeignModule(), loader(128), loader(96, 1))
+    images, labels = stripes(96, 1).tensors
+    with torch.no_grad():
+        accuracy = (alone.eval()(images).argmax(-1) == labels).float().mean()
+    assert report.card
+    dense = report.card.variant("dense")
+    assert dense.metric
+    assert dense.metric.value == pytest.approx(float(accuracy))
+    assert (dense.epoch, dense.note) == (4, "trained on its own for 4 epochs")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "baseline: there is no file"),
+        ({"state_dict": {"net.0.weight": torch.zeros(3)}}, "baseline: the weights of .* are not"),
+    ],
+)
+def test_a_baseline_that_does_not_fit_is_refused_before_training(
+    content: dict[str, Any] | None,
+    message: str,
+    make_trainer: Callable[..., Trainer],
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "b.ckpt"
+    if content is not None:
+        torch.save(content, path)
+    report = CompressionReport("my_acc", dirpath=str(tmp_path / "a"), baseline=str(path))
+    trainer = make_trainer(callbacks=[report])
+    with pytest.raises(CheckpointError, match=message):
+        trainer.fit(ForeignModule(), loader(), loader(32, 1))
+    assert trainer.global_step == 0
+
+
+def test_the_float_file_is_kept_and_loads(run: Any) -> None:
+    """It was made to be timed, and deleted, also where it was the faster one."""
+    module, report, folder = run
+    artifact = folder / "runs" / "one" / "artifact"
+    images = stripes(96, 1).tensors[0]
+    with torch.no_grad():
+        expected = module.eval()(images).numpy()
+    net = lit_compress.load(artifact, weights="fp32")
+    assert sqnr_db(expected, net(images.numpy())) > 90
+    variant = report.card.variant("pruned onnx")
+    assert variant.bytes == (artifact / variant.file).stat().st_size
+    assert variant.bytes > report.card.variant("int8").bytes
+    with pytest.raises(InvalidArgumentError, match="'int8' or 'fp32', got 'fp16'"):
+        lit_compress.load(artifact, weights="fp16")  # type: ignore[arg-type]
+
+
+def test_the_figures_are_shown(run: Any) -> None:
+    pytest.importorskip("matplotlib")
+    _, _, folder = run
+    events = EventAccumulator(str(folder / "runs" / "one"))
+    events.Reload()
+    shown = {"compress/metric_over_epochs", "compress/kept_channels", "compress/sqnr_by_layer"}
+    assert shown <= set(events.Tags()["images"])
+
+
+def test_confusion_is_that_of_the_answers(run: Any) -> None:
+    module, report, _ = run
+    images, labels = stripes(96, 1).tensors
+    with torch.no_grad():
+        answers = module.eval()(images).argmax(-1)
+    counts = torch.zeros(4, 4, dtype=torch.int64)
+    for label, answer in zip(labels, answers, strict=True):
+        counts[label, answer] += 1
+    metric = report.card.variant("pruned").metric
+    assert metric
+    assert torch.tensor(metric.confusion).equal(counts)
