@@ -47,7 +47,9 @@ $(DOCS)/.stamp: docs/requirements.txt
 	touch $@
 
 quickstart: $(VENV)/.stamp  ## Set up, then train, prune, quantise and report on embedded data.
-	$(BIN)/lit-compress fit --config quickstart.yaml
+	$(BIN)/lit-compress fit --config quickstart_dense.yaml
+	$(BIN)/lit-compress fit --config quickstart.yaml \
+	    --trainer.callbacks.baseline=runs/quickstart_dense/dense.ckpt
 
 test: $(VENV)/.stamp  ## Set up, then run the tests and the examples of the docstrings.
 	$(PARALLEL) $(BIN)/pytest $(XDIST)
