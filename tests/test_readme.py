@@ -5,17 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from conftest import ForeignModule, loader, stripes
-from lightning.pytorch import Trainer
 from PIL import Image
 
 import lit_compress
-from lit_compress.callbacks import PostTrainingQuantization
-from lit_compress.datamodules import Preprocess
-from lit_compress.datamodules.images import ImageDataModule, PixelDataset
 
-README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
 
 
 class Model(ForeignModule):
@@ -38,40 +34,21 @@ def test_the_snippet_runs(
     assert re.search(r"parameters: 1,016 to \d+ \(5", capsys.readouterr().out)
 
 
-class Stripes(ImageDataModule):
-    """Raw pixels of four kinds of stripe."""
-
-    classes = ("across", "down", "falling", "rising")
-
-    def __init__(self) -> None:
-        super().__init__(batch_size=16)
-        self.preprocess = Preprocess([0.5], [0.25])
-
-    def read(self, train: bool) -> PixelDataset:
-        images, labels = stripes(160, int(train)).tensors
-        return PixelDataset((images.clamp(-1, 1) * 127 + 128).to(torch.uint8), labels)
-
-
-def test_four_lines_classify_a_png(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_four_lines_classify_a_picture(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    data = Stripes()
-    callback = PostTrainingQuantization(dirpath="artifact")
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = Trainer(accelerator="cpu", max_epochs=8, callbacks=[callback], **quiet)
-    trainer.fit(ForeignModule(), data)
-    pixels, labels = data.datasets["val"].images.numpy(), data.datasets["val"].labels.numpy()
-    capsys.readouterr()
+    """They needed a training first."""
     lines = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[-1]
     assert len(lines.splitlines()) == 4
-    shown = []
-    for image in pixels[:8]:
-        Image.fromarray(image[0]).save("shoe.png")
-        names = {"lit_compress": lit_compress, "np": np, "Image": Image}
-        exec(compile(lines, "README.md", "exec"), names)  # noqa: S102 - our own text
-        shown.append(capsys.readouterr().out.strip())
-    assert sum(a == data.classes[b] for a, b in zip(shown, labels, strict=False)) >= 6
+    names = {"lit_compress": lit_compress, "np": np, "Image": Image}
+    monkeypatch.chdir(ROOT)
+    exec(compile(lines, "README.md", "exec"), names)  # noqa: S102 - our own text
+    assert capsys.readouterr().out == "7\n"
+
+
+def test_it_can_be_read_in_minutes() -> None:
+    """It had 3,877 words, and 70 lines of tables."""
+    assert len(README.split()) <= 800
 
 
 def test_every_packaged_config_it_names_is_there() -> None:
