@@ -8,6 +8,7 @@ no data, so they are no methods of the Trainer.
 from __future__ import annotations
 
 import sys
+from argparse import SUPPRESS
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -161,7 +162,8 @@ def run(verb: str, words: list[str]) -> LightningCLI:
     class CLI(LightningCLI):
         def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
             if verb == "fit":
-                parser.add_argument("--monitor", type=str | None, default=None, help=MONITOR)
+                # No other verb has it, so it is in no config that is saved or printed.
+                parser.add_argument("--monitor", type=str, default=SUPPRESS, help=MONITOR)
 
         @staticmethod
         def subcommands() -> dict[str, set[str]]:
@@ -170,8 +172,9 @@ def run(verb: str, words: list[str]) -> LightningCLI:
 
         def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
             super().parse_arguments(parser, args)
-            if verb == "fit" and self.config[verb].monitor is not None:
-                watch(self.config[verb].trainer.callbacks or [], self.config[verb].monitor)
+            monitor = self.config[verb].pop("monitor", None) if verb == "fit" else None
+            if monitor is not None:
+                watch(self.config[verb].trainer.callbacks or [], monitor)
             path = self.config[verb].get("ckpt_path")
             check_whole(path)
             if path is not None and Path(path).is_file():

@@ -47,3 +47,6 @@ def test_parts_take_any_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (pruning,) = [c for c in cli.trainer.callbacks if isinstance(c, FilterPruning)]
     assert pruning.monitor == "val_loss"
     assert "pruned/val_loss" in cli.trainer.callback_metrics
+    printed = cli.parser.dump(cli.config)
+    assert "monitor: pruned/val_loss" in printed
+    assert "\n  monitor:" not in printed  # no other verb could read the saved config

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from report.cards import full_card
 
 from lit_compress import cli_report
 from lit_compress.cli import main
-from tests.report.cards import full_card
 
 SCAN = Path(__file__).parent / "golden/files/scan/scan.csv"
 

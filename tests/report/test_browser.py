@@ -13,7 +13,7 @@ import pytest
 
 from lit_compress.report.content import Run, Skipped
 from lit_compress.report.page import build_page
-from tests.report.cards import full_card
+from report.cards import full_card
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from lit_compress.artifact import Card, Metric, Variant
 from lit_compress.report.headline import Fact, headline, interval_text
-from tests.report.cards import full_card
+from report.cards import full_card
 
 
 def test_one_variant_is_compared_with_nothing() -> None:

@@ -16,7 +16,7 @@ from lit_compress.report import page as page_module
 from lit_compress.report.content import Drawing, Run, Skipped
 from lit_compress.report.page import build_page
 from lit_compress.report.table import table_rows
-from tests.report.cards import full_card
+from report.cards import full_card
 
 
 class Reader(HTMLParser):

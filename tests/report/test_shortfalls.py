@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from lit_compress.artifact import Card, Fidelity, Metric, TimingRatio, Variant
 from lit_compress.report.shortfalls import shortfalls
-from tests.report.cards import full_card, metric, timing
+from report.cards import full_card, metric, timing
 
 
 def test_all_of_the_full_card() -> None:

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 from lit_compress.report.figures import metric_over_epochs, sqnr_bars
 from lit_compress.report.figures.style import FIRST, INK
 from lit_compress.report.svg import svg_of
-from tests.report.cards import full_card
+from report.cards import full_card
 
 SVG = svg_of(metric_over_epochs(full_card()), "f", "Title & <b>", "What it says")
 

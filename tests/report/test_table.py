@@ -156,8 +156,7 @@ def test_float_weights_are_the_first_line() -> None:
     lines = card_table(replace(CARD, variants=(DENSE, low))).splitlines()
     assert lines[0].startswith("int8: only 12% of the weights are int8; float are layer0 (12%: no")
     assert lines[0].endswith("layer4 (12%: no int8 form), and 2 more (25%)")
-    assert "on disk  int8 weights" in lines[1]
-    assert " 12%  " in lines[4]
+    assert lines[1].startswith("variant")
     high = replace(INT8, int8_share=0.95)
     assert card_table(replace(CARD, variants=(DENSE, high))).startswith("variant")
 

@@ -10,7 +10,7 @@ import pytest
 from lit_compress.artifact import Card
 from lit_compress.artifact.history import Epoch
 from lit_compress.report.figures import kept_channels_heat_map, metric_over_epochs
-from tests.report.cards import STEPS, full_card
+from report.cards import STEPS, full_card
 
 
 def test_the_metric_the_share_and_the_time_are_drawn() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from lit_compress.artifact import Card, Fidelity, LayerFidelity, Variant
 from lit_compress.report.figures import kept_bars, sqnr_bars
 from lit_compress.report.figures.layers import MOST_LAYERS
-from tests.report.cards import full_card
+from report.cards import full_card
 
 
 def labels(figure: object) -> list[str]:
