@@ -13,7 +13,8 @@ from pathlib import Path
 
 from lightning.pytorch.profilers import SimpleProfiler
 
-from lit_compress.cli import PACKAGED, run
+from lit_compress.cli import PACKAGED
+from lit_compress.cli_lightning import run
 
 #: Names of the profiler's entries.
 WAITING = "[_TrainingEpochLoop].train_dataloader_next"

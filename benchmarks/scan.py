@@ -38,9 +38,10 @@ from lit_compress.datamodules import FashionMNISTDataModule
 from lit_compress.evaluation.run_view.copies import clone
 from lit_compress.modules import MobileNetV2, ShuffleNetV2
 from lit_compress.pruning import magnitude_masks, prunable_weights
+from lit_compress.sensitivity.levels import largest_tolerated
 from lit_compress.sensitivity.options import LEVELS
 from lit_compress.sensitivity.sample import draw, stratified
-from lit_compress.sensitivity.targets import largest_tolerated, weight_targets
+from lit_compress.sensitivity.targets import weight_targets
 from lit_compress.sensitivity.trials import TrialRunner
 from lit_compress.trainer import Trainer
 

@@ -8,17 +8,12 @@ no data, so they are no methods of the Trainer.
 from __future__ import annotations
 
 import sys
-from argparse import SUPPRESS
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from lit_compress import __version__
 from lit_compress.errors import InvalidArgumentError
-
-if TYPE_CHECKING:
-    from lightning.pytorch.cli import LightningCLI
 
 #: Folder of the configs that come with the package.
 PACKAGED = Path(__file__).parent / "configs"
@@ -34,15 +29,6 @@ VERBS = {
     "report": "Write one HTML page about the runs in a folder.",
     "configs": "List the configs that come with the package.",
 }
-
-#: Help of the option that names the metric for all callbacks.
-MONITOR = (
-    "Metric that your validation_step logs, such as val/acc: each callback that watches a metric, "
-    "of whatever config, watches this one."
-)
-
-#: Arguments of a verb that the command line itself passes: they are not options.
-GIVEN = {"model", "dataloaders", "datamodule"}
 
 OVERVIEW = """usage: lit-compress VERB [--config FILE ...] [options]
 
@@ -131,74 +117,10 @@ def _dispatch(words: list[str]) -> int:
 
         print(f"written to {report(words[1:])}")
         return 0
+    from lit_compress.cli_lightning import run
+
     run(verb, _with_packaged_configs(words))
     return 0
-
-
-def run(verb: str, words: list[str]) -> LightningCLI:
-    """Run one verb of the Trainer through LightningCLI.
-
-    Args:
-        verb: Name of a method of :class:`lit_compress.trainer.Trainer`, such as ``fit``.
-        words: All words of the command line, with the verb first.
-
-    Returns:
-        The LightningCLI object after the run, with its ``trainer``, ``model`` and ``datamodule``.
-    """
-    import lightning
-    from lightning.pytorch import LightningDataModule, LightningModule
-    from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-
-    # jsonargparse accepts a class by its name alone once its module is imported.
-    import lit_compress.callbacks
-    import lit_compress.datamodules
-    import lit_compress.modules  # noqa: F401
-    from lit_compress.callbacks._pruning.pruned_checkpoints import PrunedCheckpoints
-    from lit_compress.checkpoints.constructor import check_parsed
-    from lit_compress.checkpoints.reading import check_whole
-    from lit_compress.cli_monitor import watch
-    from lit_compress.trainer import Trainer
-
-    class CLI(LightningCLI):
-        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-            if verb == "fit":
-                # No other verb has it, so it is in no config that is saved or printed.
-                parser.add_argument("--monitor", type=str, default=SUPPRESS, help=MONITOR)
-
-        @staticmethod
-        def subcommands() -> dict[str, set[str]]:
-            # Only the parser of this verb: building the parser of a verb takes a second.
-            return {verb: LightningCLI.subcommands().get(verb, GIVEN)}
-
-        def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-            super().parse_arguments(parser, args)
-            monitor = self.config[verb].pop("monitor", None) if verb == "fit" else None
-            if monitor is not None:
-                watch(self.config[verb].trainer.callbacks or [], monitor)
-            path = self.config[verb].get("ckpt_path")
-            check_whole(path)
-            if path is not None and Path(path).is_file():
-                check_parsed(path)  # Lightning is about to parse its hyperparameters
-
-    header = [f"lit-compress=={__version__}", f"lightning=={lightning.__version__}"]
-    options = {"exit_on_error": False, "dump_header": header}
-    # Strategies such as ddp start their other processes with sys.argv.
-    saved, sys.argv = sys.argv, [sys.argv[0], *words]
-    try:
-        return CLI(
-            LightningModule,
-            LightningDataModule,
-            trainer_class=Trainer,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            seed_everything_default=0,
-            auto_configure_optimizers=False,
-            trainer_defaults={"callbacks": [PrunedCheckpoints()]},
-            save_config_kwargs={"overwrite": True},
-            parser_kwargs={**options, verb: dict(options)},
-        )
-    finally:
-        sys.argv = saved
 
 
 def _with_packaged_configs(words: list[str]) -> list[str]:

@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lit_compress.artifact.card import Card
+from lit_compress.artifact.read import read_card
+from lit_compress.artifact.write import CARD
 from lit_compress.errors import InvalidArgumentError, LitCompressError, ReportError
 from lit_compress.files import write_whole
 from lit_compress.report.content import Drawing, Run, Skipped
 from lit_compress.report.page import build_page, check_packages
 from lit_compress.sensitivity.table import TABLE
 
-#: Name of a card, the largest card that is read in bytes, and the largest number in it.
-CARD, MOST_BYTES, LARGEST = "card.json", 50_000_000, 1e15
+#: The largest number in a card that is drawn.
+LARGEST = 1e15
 #: Parts of a card whose numbers are drawn.
-DRAWN = ("variants", "pruning", "history")
+DRAWN = ("variants", "pruning", "history", "unpruned")
 
 
 class _Parser(ArgumentParser):
@@ -112,19 +114,17 @@ def _read_cards(folder: Path) -> tuple[list[Run], list[Skipped]]:
     skipped: list[Skipped] = []
     for path, place in _files(folder, CARD):
         try:
-            runs.append(Run(len(runs) + 1, place, _read_card(path, place)))
-        except (LitCompressError, OSError, UnicodeDecodeError) as error:
+            runs.append(Run(len(runs) + 1, place, _read_card(path.parent)))
+        except (LitCompressError, OSError) as error:
             skipped.append(Skipped(place, str(error)))
         except RecursionError:
             skipped.append(Skipped(place, "it is nested too deeply to be a card"))
     return runs, skipped
 
 
-def _read_card(path: Path, place: str) -> Card:
+def _read_card(folder: Path) -> Card:
     """Return a card whose numbers can be drawn."""
-    if path.stat().st_size > MOST_BYTES:
-        raise ReportError(f"it is larger than {MOST_BYTES:,} bytes, so it is no card")
-    card = Card.from_json(path.read_text("utf-8"), place)
+    card = read_card(folder)
     numbers = _numbers([asdict(card)[part] for part in DRAWN])
     if not all(-LARGEST <= number <= LARGEST for number in numbers):
         raise ReportError(f"a number in it is beyond {LARGEST:g}, so it was not measured")

@@ -6,7 +6,7 @@ import pytest
 from jsonargparse import Namespace
 
 from lit_compress.callbacks import FilterPruning
-from lit_compress.cli import run
+from lit_compress.cli_lightning import run
 from lit_compress.cli_monitor import watch
 
 

@@ -13,6 +13,7 @@ import pytest
 from report.cards import full_card
 
 from lit_compress import cli_report
+from lit_compress.artifact import read
 from lit_compress.cli import main
 
 SCAN = Path(__file__).parent / "golden/files/scan/scan.csv"
@@ -83,12 +84,12 @@ def test_a_bad_card_is_named_and_skipped(runs: Path, text: str, reason: str) -> 
 def test_a_card_that_is_no_text_or_too_large(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(runs / "a")
     (runs / "a/card.json").write_bytes(b"\xff\xfe\x00")
-    put(runs / "c", changed(run="x" * 60_000))
-    monkeypatch.setattr(cli_report, "MOST_BYTES", 50_000)
+    put(runs / "c", changed(run="x" * (1 << 20)))
+    monkeypatch.setattr(read, "CARD_LIMIT", 1 << 20)
     found, skipped = cli_report._read_cards(runs)
     assert len(found) == 1
-    assert "utf-8" in skipped[0].reason
-    assert "larger than 50,000 bytes" in skipped[1].reason
+    assert "is not UTF-8 text" in skipped[0].reason
+    assert "larger than 1 MiB" in skipped[1].reason
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no named pipes")
@@ -105,7 +106,10 @@ def test_what_is_no_file_is_passed_over(runs: Path) -> None:
     ("words", "line"),
     [
         (["--runs", "empty"], "there is no card.json below empty"),
-        (["--runs", "bad"], "no card.json below bad can be read; card.json: card.json is not JSON"),
+        (
+            ["--runs", "bad"],
+            "no card.json below bad can be read; card.json: bad/card.json is not JSON",
+        ),
         (["--runs", "nowhere"], "--runs nowhere is not a folder"),
         (["--output", "empty"], "Is a directory"),
         (["--nope"], "report: unrecognized arguments: --nope"),

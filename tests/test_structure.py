@@ -16,7 +16,7 @@ LAYERS = (
     "pruning quantization export measure artifact report errors files attributes",
     "evaluation checkpoints",
     "callbacks sensitivity modules datamodules",
-    "trainer cli cli_errors cli_monitor cli_report __main__",
+    "trainer cli cli_errors cli_lightning cli_monitor cli_report __main__",
 )
 LEVELS = {part: level for level, parts in enumerate(LAYERS) for part in parts.split()}
 

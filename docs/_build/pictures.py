@@ -28,11 +28,11 @@ def arrow(x1: float, y1: float, x2: float, y2: float) -> str:
     )
 
 
-def grid(x: float, y: float, rows: int, columns: int, gone: set[tuple[int, int]]) -> list[str]:
+def grid(x: float, y: float, rows: int, columns: int, removed: set[tuple[int, int]]) -> list[str]:
     """Return the cells of a weight: rows are filters, columns the inputs that they read."""
     size = 22
     return [
-        box(x + c * size, y + r * size, size, size, GONE if (r, c) in gone else PLAIN)
+        box(x + c * size, y + r * size, size, size, GONE if (r, c) in removed else PLAIN)
         for r in range(rows)
         for c in range(columns)
     ]

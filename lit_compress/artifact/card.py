@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from lit_compress.artifact.history import Epoch
+from lit_compress.artifact.history import Epoch, Layers, layers_from
 from lit_compress.artifact.json_schema import schema_errors
 from lit_compress.artifact.variant import (
     Fidelity,
@@ -28,6 +28,7 @@ __all__ = [
     "Epoch",
     "Fidelity",
     "LayerFidelity",
+    "Layers",
     "Metric",
     "Timing",
     "TimingRatio",
@@ -54,6 +55,8 @@ class Card:
             that was ``reached``, both in [0, 1], and optionally the ``epochs`` in which it pruned.
         history: What the run looked like after each epoch; empty without CompressionReport, and
             in old cards.
+        unpruned: What the layers had before the first pruning; None where nothing was pruned or no
+            CompressionReport recorded it.
         format_version: Version of the file format.
 
     Example:
@@ -77,6 +80,7 @@ class Card:
     files: dict[str, str] = field(default_factory=dict)
     pruning: tuple[dict[str, Any], ...] = ()
     history: tuple[Epoch, ...] = ()
+    unpruned: Layers | None = None
     format_version: int = FORMAT_VERSION
 
     def __repr__(self) -> str:
@@ -131,6 +135,7 @@ class Card:
         data["variants"] = tuple(variant_from_dict(item) for item in data["variants"])
         data["pruning"] = tuple(data.get("pruning", ()))
         data["history"] = tuple(map(Epoch.from_dict, data.get("history", ())))
+        data["unpruned"] = layers_from(data.get("unpruned"))
         return cls(**known_fields(cls, data))
 
 

@@ -8,6 +8,23 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class Layers:
+    """What the layers of a network have that is not zero.
+
+    Attributes:
+        channels: By name of a layer, its output channels or features that are not all zero.
+        weights: By name of a layer, the weights of it that are not zero.
+
+    Example:
+        >>> Layers({"conv1": 8}, {"conv1": 72}).channels["conv1"]
+        8
+    """
+
+    channels: dict[str, int] = field(default_factory=dict)
+    weights: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Epoch:
     """One epoch of a run.
 
@@ -19,12 +36,11 @@ class Epoch:
         reached: Share that each pruning callback has reached, in [0, 1], in their order.
         pruned: Whether a callback pruned at the beginning of the epoch.
         macs: Multiply-accumulates per image that are left; None if no callback counts them.
-        channels: By name of a layer, its output channels or features that are not all zero. Empty
-            where they are those of the epoch before, see :func:`with_layers`.
-        weights: By name of a layer, the weights of it that are not zero. Empty as ``channels``.
+        layers: What the layers have; None where it is that of the epoch before, see
+            :func:`with_layers`.
 
     Example:
-        >>> Epoch(0, seconds=2.5, parameters=1000, channels={"conv1": 8}).pruned
+        >>> Epoch(0, seconds=2.5, parameters=1000).pruned
         False
     """
 
@@ -35,8 +51,7 @@ class Epoch:
     reached: tuple[float, ...] = ()
     pruned: bool = False
     macs: int | None = None
-    channels: dict[str, int] = field(default_factory=dict)
-    weights: dict[str, int] = field(default_factory=dict)
+    layers: Layers | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the epoch as plain values."""
@@ -46,24 +61,36 @@ class Epoch:
     def from_dict(cls, data: Mapping[str, Any]) -> Epoch:
         """Return the epoch stored in plain values; unknown ones are ignored."""
         known = {key: value for key, value in data.items() if key in cls.__dataclass_fields__}
-        return cls(**{**known, "reached": tuple(known.get("reached", ()))})
+        known["reached"] = tuple(known.get("reached", ()))
+        return cls(**{**known, "layers": layers_from(known.get("layers"))})
+
+
+def layers_from(data: Mapping[str, Any] | None) -> Layers | None:
+    """Return the layers stored in plain values; None for None.
+
+    Example:
+        >>> layers_from({"channels": {"conv1": 8}})
+        Layers(channels={'conv1': 8}, weights={})
+    """
+    if data is None:
+        return None
+    return Layers(dict(data.get("channels", {})), dict(data.get("weights", {})))
 
 
 def with_layers(history: Iterable[Epoch]) -> tuple[Epoch, ...]:
-    """Return the epochs, each with its channels and weights.
+    """Return the epochs, each with its layers.
 
     Args:
         history: Epochs as they are on a card, where most have those of the epoch before.
 
     Example:
-        >>> history = (Epoch(0, 1.0, 9, channels={"conv1": 8}), Epoch(1, 1.0, 9))
-        >>> [epoch.channels for epoch in with_layers(history)]
+        >>> history = (Epoch(0, 1.0, 9, layers=Layers({"conv1": 8})), Epoch(1, 1.0, 9))
+        >>> [epoch.layers.channels for epoch in with_layers(history)]
         [{'conv1': 8}, {'conv1': 8}]
     """
     filled: list[Epoch] = []
+    layers = Layers()
     for epoch in history:
-        if not epoch.channels and filled:
-            before = filled[-1]
-            epoch = replace(epoch, channels=before.channels, weights=before.weights)
-        filled.append(epoch)
+        layers = epoch.layers or layers
+        filled.append(replace(epoch, layers=layers))
     return tuple(filled)

@@ -9,7 +9,7 @@ from weakref import ref
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.seed import isolate_rng
 from typing_extensions import override
 
@@ -33,6 +33,7 @@ from lit_compress.callbacks._report.dashboard import (
     log_layout,
     log_weights,
 )
+from lit_compress.callbacks._report.dense import DenseNetwork
 from lit_compress.callbacks._report.fp32 import write_fp32
 from lit_compress.callbacks._report.history import History
 from lit_compress.callbacks._report.variants import (
@@ -48,8 +49,7 @@ from lit_compress.callbacks._report.variants import (
 from lit_compress.callbacks._run.supported import check_run
 from lit_compress.callbacks.post_training_quantization import PostTrainingQuantization
 from lit_compress.checkpoints.folder import RunFiles, artifact_dir, is_artifact, release, run_files
-from lit_compress.checkpoints.saved_weights import WEIGHTS, load_saved, save_weights
-from lit_compress.checkpoints.weights import load_weights, trained_epochs
+from lit_compress.checkpoints.saved_weights import WEIGHTS, save_weights
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.evaluation.export_target import ExportTarget, find_export_target
 from lit_compress.evaluation.metric import check_monitor
@@ -59,7 +59,7 @@ from lit_compress.evaluation.trainer_access import (
     is_fast_dev_run,
 )
 from lit_compress.measure import file_bytes, onnx_counts
-from lit_compress.report import card_table, counted
+from lit_compress.report import card_table
 
 
 class CompressionReport(Callback, BeforePruning):
@@ -68,7 +68,7 @@ class CompressionReport(Callback, BeforePruning):
     Accuracy, parameters, non-zeros, MACs, bytes on disk and latency, each measured at the end of
     the fit, are printed, logged by the trainer's loggers, and added to the artefact's
     ``card.json``. ``dense`` is the network just before the first pruning step, or the one that
-    ``baseline`` names. Beside an int8 file the float network is kept as ``model-fp32.onnx``, which
+    ``baseline`` names. Next to an int8 file the float network is kept as ``model-fp32.onnx``, which
     ``lit_compress.load(path, weights="fp32")`` runs. The position of this callback in the list does
     not matter.
 
@@ -113,9 +113,7 @@ class CompressionReport(Callback, BeforePruning):
         #: The card; None until the fit has ended.
         self.card: Card | None = None
         self._history = History()
-        self._dense: str | None = None
-        self._dense_epoch = 0
-        self._dense_sha256: str | None = None
+        self._dense = DenseNetwork(baseline)
         self._module: ref[LightningModule] | None = None
         self._earlier: Card | None = None
         self._files = RunFiles(Path(), Path())
@@ -124,26 +122,18 @@ class CompressionReport(Callback, BeforePruning):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "dense": self._dense,
-            "dense_epoch": self._dense_epoch,
-            "dense_sha256": self._dense_sha256,
-            "history": self._history.state(),
-        }
+        return {**self._dense.state(), "history": self._history.state()}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._dense = state_dict["dense"]
-        self._dense_epoch = int(state_dict["dense_epoch"])
-        self._dense_sha256 = state_dict.get("dense_sha256")
-        self._history.restore(state_dict.get("history", []))
+        self._dense.restore(state_dict)
+        self._history.restore(state_dict.get("history", {}))
 
     @override
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        self._dense = None  # that of another run; the state is loaded after this
-        self._history.restore([])
+        self._forget()  # that of another run; the state is loaded after this
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -153,8 +143,7 @@ class CompressionReport(Callback, BeforePruning):
         self._earlier, self.card = self.card, None
         self._finished = self._trained = False
         if self._module is None or self._module() is not pl_module:
-            self._dense = None  # a further fit of the same network goes on
-            self._history.restore([])
+            self._forget()  # a further fit of the same network goes on
         self._module = ref(pl_module)
         self._files = run_files(trainer)
         self._target = artifact_dir(trainer, self.dirpath)
@@ -162,30 +151,21 @@ class CompressionReport(Callback, BeforePruning):
         if trainer.is_global_zero and not fast and not _quantizer(trainer):
             check_target(self._target)
 
+    def _forget(self) -> None:
+        self._dense.forget()
+        self._history.forget()
+
     @override
     def before_pruning(self, trainer: Trainer, pl_module: LightningModule) -> None:
         log_weights(trainer, pl_module)
-        if self.baseline is None:
-            self._keep_dense(trainer, pl_module, trainer.current_epoch)
-
-    def _keep_dense(self, trainer: Trainer, module: LightningModule, epochs: int) -> None:
-        """Keep the weights of a module as those of the dense network."""
-        path = self._files.dense
-        if trainer.is_global_zero and not is_fast_dev_run(trainer):
-            save_weights(module, path, unpruned_shapes(trainer))
-            self._dense_sha256 = sha256(path)
-        self._dense, self._dense_epoch = str(path), epochs
-
-    def _take_baseline(self, trainer: Trainer, copy: LightningModule, path: str) -> None:
-        load_weights(copy, path, argument="baseline")
-        self._keep_dense(trainer, copy, trained_epochs(path) or 0)
+        self._history.before_pruning(pl_module)
+        self._dense.before_pruning(trainer, pl_module, self._files.dense)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the network once on a batch, so that errors come before the training."""
         log_layout(trainer, self._monitored(trainer))
-        if self.baseline is not None and self._dense is None:
-            self._take_baseline(trainer, clone(trainer, pl_module), self.baseline)
+        self._dense.take_baseline(trainer, pl_module, self._files.dense)
         if trainer.is_global_zero and not _quantizer(trainer):
             with isolate_rng():
                 copy = clone(trainer, pl_module)
@@ -291,9 +271,9 @@ class CompressionReport(Callback, BeforePruning):
         runners: dict[str, Any] = {}
         engines: dict[str, str] = {}
         variants = list(card.variants)
-        dense = self._dense_copy(trainer, copy)
+        dense = self._dense.copy(trainer, copy)
         if dense is not None:
-            variants.insert(0, self._dense_variant(trainer, dense, network, monitor))
+            variants.insert(0, self._dense.variant(trainer, dense, network, monitor))
             runners["dense"] = run_eagerly(network.captured(dense), inputs)
         runners[name] = run_eagerly(network.captured(copy), inputs)
         engines.update(dict.fromkeys(runners, "pytorch"))
@@ -310,44 +290,15 @@ class CompressionReport(Callback, BeforePruning):
             bases["int8"] = base
         latencies = time_variants(runners, bases, self.batch_size, self.threads)
         config = {**card.config, "CompressionReport": {"monitor": monitor}}
-        history = tuple(self._history.epochs)
-        everything = tuple(variants)
-        card = replace(card, variants=everything, config=config, history=history, files=files)
-        return timed(card, latencies, engines)
-
-    def _dense_copy(self, trainer: Trainer, copy: LightningModule) -> LightningModule | None:
-        pruned = any(pruner.history for pruner in pruning_callbacks(trainer))
-        if not pruned and self.baseline is None:
-            return None
-        if self._dense is None or not Path(self._dense).is_file():
-            rank_zero_warn(
-                "the dense network is not in the report: "
-                f"{self._dense or 'the file of its weights'} does not exist, or the run was "
-                "resumed from a checkpoint that was saved without CompressionReport"
-            )
-            return None
-        if self._dense_sha256 is not None and sha256(self._dense) != self._dense_sha256:
-            rank_zero_warn(
-                f"the dense network is not in the report: another run has replaced {self._dense}"
-            )
-            return None
-        dense = clone(trainer, copy)
-        load_saved(dense, Path(self._dense))
-        return dense
-
-    def _dense_variant(
-        self, trainer: Trainer, dense: LightningModule, network: ExportTarget, monitor: str | None
-    ) -> Variant:
-        variant = float_variant(
-            "dense", trainer, dense, network, monitor=monitor, file=Path(self._dense or "")
+        card = replace(
+            card,
+            variants=tuple(variants),
+            config=config,
+            history=tuple(self._history.epochs),
+            unpruned=self._history.unpruned,
+            files=files,
         )
-        trained = self._dense_epoch
-        if self.baseline is not None:
-            epochs = f" for {counted(trained, 'epoch')}" if trained else ""
-            return replace(variant, epoch=trained or None, note=f"trained on its own{epochs}")
-        epochs = f"{counted(trained, 'epoch')} of {trainer.current_epoch}"
-        note = f"after {epochs}, just before the first pruning"
-        return replace(variant, epoch=trained, note=note if trained else f"untrained: {note}")
+        return timed(card, latencies, engines)
 
     def _onnx_variant(
         self,
@@ -358,7 +309,7 @@ class CompressionReport(Callback, BeforePruning):
         folder: Path,
         like: Variant,
     ) -> Variant:
-        """Write the float network beside the int8 file, with the same inputs."""
+        """Write the float network next to the int8 file, with the same inputs."""
         quantizer = _quantizer(trainer)
         preprocess = quantizer.preprocess if quantizer else None
         quality = write_fp32(folder, network.captured(copy).eval(), network, preprocess)

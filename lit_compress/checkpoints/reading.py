@@ -83,7 +83,10 @@ def load_file(path: str | Path, objects: Objects) -> Any:
         path: Path of the file.
         objects: As in :func:`read_checkpoint`.
     """
-    if objects == "made":  # the user said weights_only=False, as Lightning's own loading asks for
+    if objects == "made":
+        # The only call that runs code of a file, and only after load_from_checkpoint(...,
+        # weights_only=False): Lightning's own word for "I trust this file". Without it, a module
+        # whose hyperparameters are objects could not be loaded by any call of this package.
         return torch.load(path, map_location="cpu", weights_only=False)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)

@@ -69,10 +69,7 @@ def recorded_progress(path: str | Path) -> tuple[dict[str, Any], ...]:
         For each callback its name, target and share, as for a card; nothing for files without
         callbacks, and for checkpoints of older versions.
     """
-    if Path(path).suffix == ".safetensors":
-        return ()
-    content: Any = read_plain(path, lambda: load_file(path, "stand-ins"))
-    states = content.get("callbacks") if isinstance(content, dict) else None
+    states = _rest(path).get("callbacks")
     found = [
         state["progress"]
         for state in (states.values() if isinstance(states, dict) else ())
@@ -90,11 +87,16 @@ def trained_epochs(path: str | Path) -> int | None:
     Returns:
         The number of epochs; None for files that do not say it.
     """
-    if Path(path).suffix == ".safetensors":
-        return None
-    content: Any = read_plain(path, lambda: load_file(path, "stand-ins"))
-    epoch = content.get("epoch") if isinstance(content, dict) else None
+    epoch = _rest(path).get("epoch")
     return epoch + 1 if isinstance(epoch, int) else None
+
+
+def _rest(path: str | Path) -> dict[str, Any]:
+    """Return the content of a checkpoint; nothing for a file that has only weights."""
+    if Path(path).suffix == ".safetensors":
+        return {}
+    content: Any = read_plain(path, lambda: load_file(path, "stand-ins"))
+    return content if isinstance(content, dict) else {}
 
 
 def _read(path: Path, argument: str) -> tuple[dict[str, Tensor], UnprunedShapes | None]:

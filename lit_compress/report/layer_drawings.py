@@ -55,11 +55,12 @@ def _kept(card: Card, name: str) -> Drawing:
     channels, weights = kept(card, "channels"), kept(card, "weights")
     names = list(dict.fromkeys([*channels, *weights]))
     if not names:
-        why = "its history has no layers of two epochs" if card.history else NO_HISTORY
+        why = "the card has the layers of one epoch alone" if card.history else NO_HISTORY
         return Drawing(name, title, absent=why)
-    first, last = card.history[0].epoch, card.history[-1].epoch
+    first = "before pruning" if card.unpruned else f"after epoch {card.history[0].epoch}"
     text = (
-        f"What each layer has after epoch {last}, as a share of what it had after epoch {first}; "
+        f"What each layer has after epoch {card.history[-1].epoch}, as a share of what it had "
+        f"{first}; "
         f"{counted(len(names), 'layer')}, at most {MOST_LAYERS} of them drawn."
     )
     rows = [["layer", "channels", "weights"]]
@@ -71,7 +72,7 @@ def _channels(card: Card, name: str) -> Drawing:
     title, name = "Channels over the epochs", f"{name}-channels"
     figure = figures.kept_channels_heat_map(card)
     if figure is None:
-        why = "its history has no channels of two epochs" if card.history else NO_HISTORY
+        why = "the card has the channels of one epoch alone" if card.history else NO_HISTORY
         return Drawing(name, title, absent=why)
     shares = channel_shares(card)
     columns = changed_epochs(card)

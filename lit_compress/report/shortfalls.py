@@ -6,7 +6,12 @@ from collections.abc import Iterator
 
 from lit_compress.artifact.card import Card
 from lit_compress.artifact.variant import Fidelity, Variant
-from lit_compress.report.table import float_weights_text, speed_text, unreached_targets
+from lit_compress.report.table import (
+    faster_files,
+    float_weights_text,
+    speed_text,
+    unreached_targets,
+)
 
 #: Below these, outputs are far from those of the float network.
 LOW_SQNR_DB = 15.0
@@ -29,6 +34,7 @@ def shortfalls(card: Card) -> list[str]:
         lines += [line for line in (float_weights_text(variant), _missing(variant)) if line]
         lines += _far_outputs(variant)
         lines += _slower(variant)
+    lines += faster_files(card)
     return lines + list(_lower_metric(card)) + ["the card has no variants"] * (not card.variants)
 
 
@@ -68,7 +74,8 @@ def _far_outputs(variant: Variant) -> Iterator[str]:
 
 def _slower(variant: Variant) -> Iterator[str]:
     for ratio in variant.latency.ratios if variant.latency else ():
-        if ratio.significant and ratio.ratio < 1:
+        # What is slower than its own float file has a line of its own.
+        if ratio.significant and ratio.ratio < 1 and not ratio.over.endswith(" onnx"):
             yield f"{variant.name}: slower than {ratio.over} ({speed_text(ratio)})"
 
 

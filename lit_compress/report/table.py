@@ -44,7 +44,7 @@ def card_table(card: Card) -> str:
     lines = [_line(row, widths) for row in rows]
     lines.insert(1, "  ".join("-" * width for width in widths))
     first = [text for variant in card.variants if (text := float_weights_text(variant))]
-    notes = [*measurement_notes(card), *unreached_targets(card)]
+    notes = [*measurement_notes(card), *faster_files(card), *unreached_targets(card)]
     return "\n".join([*first, *lines, *_wrapped(notes)])
 
 
@@ -201,21 +201,28 @@ def measurement_notes(card: Card) -> list[str]:
         notes.append(_metric_note(metrics))
     if timed := [variant.latency for variant in card.variants if variant.latency]:
         notes.append(_timing_note(timed[0]))
-    return notes + _faster_files(card)
+    return notes
 
 
-def _faster_files(card: Card) -> list[str]:
-    """Return a line if the fp32 file is faster than the int8 file of the same runtime."""
-    slower = [
-        (variant, ratio.over)
+def faster_files(card: Card) -> list[str]:
+    """Return a line if the fp32 file is faster than the int8 file of the same runtime.
+
+    Args:
+        card: The card.
+
+    Example:
+        >>> from lit_compress.artifact import Card
+        >>> ratio = TimingRatio("dense onnx", 0.8, (0.7, 0.9), significant=True)
+        >>> timing = Timing("onnxruntime", 1, 1, 1e-3, (9e-4, 1e-3), 0.99, 60, (ratio,))
+        >>> faster_files(Card("digits", (Variant("int8", 9, 9, latency=timing),), {}))[0][:38]
+        'int8: slower than dense onnx (0.80x) h'
+    """
+    return [
+        f"{variant.name}: slower than {ratio.over} ({speed_text(ratio)}) here: "
+        "lit_compress.load(path, weights='fp32') runs the faster file"
         for variant in card.variants
         for ratio in (variant.latency.ratios if variant.latency else ())
         if ratio.over.endswith(" onnx") and ratio.significant and ratio.ratio < 1
-    ]
-    return [
-        f"{variant.name} is the smaller file and {over} the faster one on this processor: "
-        "lit_compress.load(path, weights='fp32') runs it"
-        for variant, over in slower
     ]
 
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 
 from lit_compress.errors import ScanError
 from lit_compress.report.content import Drawing
 from lit_compress.report.content import Table as ShownTable
 from lit_compress.report.figures.style import plain, styled
-from lit_compress.sensitivity.figure import Curve, draw
-from lit_compress.sensitivity.table import Row, Table
+from lit_compress.sensitivity.figure import Curve, curves_of, draw
+from lit_compress.sensitivity.table import Table
 from lit_compress.sensitivity.targets import WHOLE
-
-#: Larger scores are not drawn: they were not measured.
-LARGEST = 1e15
 
 
 def scan_drawing(path: Path, place: str, name: str, metrics: Sequence[str] = ()) -> Drawing:
@@ -37,7 +32,7 @@ def scan_drawing(path: Path, place: str, name: str, metrics: Sequence[str] = ())
     if not keys:
         raise ScanError(f"{place} has no trials")
     monitor = next((metric for metric in metrics if metric in keys), keys[0])
-    curves = _curves(rows, monitor)
+    curves = curves_of(rows, monitor)
     with styled():
         figure = draw({plain(layer): curve for layer, curve in curves.items()}, plain(monitor), "")
     title = f"Sensitivity: {place}"
@@ -46,15 +41,6 @@ def scan_drawing(path: Path, place: str, name: str, metrics: Sequence[str] = ())
         "one ratio."
     )
     return Drawing(name, title, text, figure, _table(curves, title))
-
-
-def _curves(rows: Sequence[Row], monitor: str) -> dict[str, Curve]:
-    curves: dict[str, dict[Fraction, float]] = {}
-    for row in rows:
-        score = row.scores.get(monitor, math.nan)
-        if abs(score) <= LARGEST:
-            curves.setdefault(row.layer, {})[row.ratio] = score
-    return {**curves}
 
 
 def _table(curves: dict[str, Curve], title: str) -> ShownTable:

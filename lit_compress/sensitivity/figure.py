@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from lit_compress.files import write_whole
+from lit_compress.sensitivity.table import Row
 from lit_compress.sensitivity.targets import WHOLE
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+#: Larger scores are not drawn: they were not measured.
+LARGEST = 1e15
 #: The metric at each ratio.
 Curve = Mapping[Fraction, float]
 
@@ -24,6 +28,21 @@ def can_draw() -> bool:
     except ImportError:
         return False
     return True
+
+
+def curves_of(rows: Iterable[Row], monitor: str) -> dict[str, Curve]:
+    """Return the metric at each ratio by name of the layer's weight, without what is no number.
+
+    Args:
+        rows: The trials of a scan.
+        monitor: The metric.
+    """
+    curves: dict[str, dict[Fraction, float]] = {}
+    for row in rows:
+        score = row.scores.get(monitor, math.nan)
+        if abs(score) <= LARGEST:
+            curves.setdefault(row.layer, {})[row.ratio] = score
+    return {**curves}
 
 
 def draw(curves: Mapping[str, Curve], monitor: str, title: str, limit: float | None = None) -> Any:

@@ -8,7 +8,8 @@ from typing import Literal, get_args
 
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.pruning.importance import ImportanceName, importance_of
-from lit_compress.sensitivity.targets import Unit, check_levels
+from lit_compress.sensitivity.levels import check_levels
+from lit_compress.sensitivity.targets import Unit
 
 #: Default of the ratios to try.
 LEVELS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)

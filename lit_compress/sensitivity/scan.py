@@ -29,16 +29,14 @@ from lit_compress.pruning.importance import importance_of, refuse_nan
 from lit_compress.pruning.rules.files import write_rules
 from lit_compress.sensitivity import figure
 from lit_compress.sensitivity.calls import tensors_of
+from lit_compress.sensitivity.levels import Bisection, check_levels, largest_tolerated
 from lit_compress.sensitivity.options import ScanOptions
 from lit_compress.sensitivity.sample import NO_DATA, Sample, draw
 from lit_compress.sensitivity.table import Row, Table
 from lit_compress.sensitivity.targets import (
     WHOLE,
-    Bisection,
     Target,
     channel_targets,
-    check_levels,
-    largest_tolerated,
     rules_of,
     weight_targets,
 )
@@ -359,10 +357,7 @@ def _draw_curves(trainer: Trainer, module: LightningModule, scan: Scan, limit: f
             "(pip install 'lit-compress[plots]')"
         )
         return
-    curves: dict[str, dict[Fraction, float]] = {}
-    for row in scan.rows:
-        if scan.monitor in row.scores:
-            curves.setdefault(row.layer, {})[row.ratio] = row.scores[scan.monitor]
+    curves = figure.curves_of(scan.rows, scan.monitor)
     title = f"{type(module).__name__}: {scan.how.partition(',')[0]}"
     drawn = figure.draw(curves, scan.monitor, title, limit)
     figure.save(drawn, scan.folder, "scan")

@@ -112,11 +112,11 @@ def test_the_card_knows_every_epoch(run: Any) -> None:
     history = report.card.history
     assert [epoch.epoch for epoch in history] == list(range(8))
     assert [epoch.pruned for epoch in history] == [e in (3, 4, 5) for e in range(8)]
-    assert [bool(epoch.channels) for epoch in history] == [e in (0, 3, 4, 5) for e in range(8)]
-    history = with_layers(history)
-    weight = module.net[0].weight
-    assert history[-1].channels["net.0"] == int(weight.flatten(1).any(1).sum())
-    assert history[-1].weights["net.0"] == int(weight.count_nonzero()) < history[0].weights["net.0"]
+    assert [epoch.layers is None for epoch in history] == [e in (1, 2, 6, 7) for e in range(8)]
+    last, weight = with_layers(history)[-1].layers, module.net[0].weight
+    assert last.channels["net.0"] == int(weight.flatten(1).any(1).sum())
+    assert last.weights["net.0"] == int(weight.count_nonzero()) < weight.numel()
+    assert report.card.unpruned == history[0].layers
     assert history[-1].reached[0] == pytest.approx(0.5, abs=0.001)
     assert history[0].metric != history[-1].metric
     assert all(epoch.seconds > 0 for epoch in history)

@@ -11,7 +11,7 @@ from lit_compress.artifact import (
     TimingRatio,
     Variant,
 )
-from lit_compress.artifact.history import Epoch
+from lit_compress.artifact.history import Epoch, Layers
 from lit_compress.artifact.variant import FloatWeight
 
 WIDTHS = {"net.conv1": 16, "net.conv2": 32, "net.head.lstm": 64, "net.fc": 10}
@@ -92,8 +92,7 @@ def epoch(number: int) -> Epoch:
         metric=None if number == 6 else 0.5 + 0.05 * number - 0.02 * done,
         reached=(0.2 * done,),
         pruned=number in STEPS,
-        channels=channels,
-        weights={name: 90 * count for name, count in channels.items()},
+        layers=Layers(channels, {name: 90 * count for name, count in channels.items()}),
     )
 
 

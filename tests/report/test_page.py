@@ -11,6 +11,7 @@ from itertools import pairwise
 import pytest
 
 from lit_compress.artifact import Card, Metric, Variant
+from lit_compress.artifact.history import Layers
 from lit_compress.errors import ReportError
 from lit_compress.report import page as page_module
 from lit_compress.report.content import Drawing, Run, Skipped
@@ -138,8 +139,8 @@ def test_a_figure_without_its_data_is_absent_and_the_page_says_why() -> None:
 def test_text_of_a_card_is_escaped() -> None:
     evil = "<script>alert(1)</script> $\\frac{ \x00 \ud800 \u202e"
     card = full_card(evil)
-    layers = {evil: 3, **card.history[0].channels}
-    history = tuple(replace(epoch, channels=layers, weights=layers) for epoch in card.history)
+    counts = {evil: 3, **card.history[0].layers.channels}  # type: ignore[union-attr]
+    history = tuple(replace(epoch, layers=Layers(counts, counts)) for epoch in card.history)
     dense = replace(card.variants[0], name=evil, note=evil, metric=Metric(evil, 0.5, evil, 7))
     hostile = replace(
         card,

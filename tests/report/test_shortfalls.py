@@ -31,7 +31,12 @@ def test_a_slower_file() -> None:
     variant = Variant(
         "int8", 9, 9, bytes=9, metric=metric(1, 1, 1), latency=timing("o", 1.0, ratio)
     )
-    assert shortfalls(Card("run", (variant,), {})) == ["int8: slower than pruned onnx (0.80x)"]
+    assert shortfalls(Card("run", (variant,), {})) == [
+        "int8: slower than pruned onnx (0.80x) here: lit_compress.load(path, weights='fp32') runs "
+        "the faster file"
+    ]
+    eager = replace(variant, latency=timing("o", 1.0, replace(ratio, over="dense")))
+    assert shortfalls(Card("run", (eager,), {})) == ["int8: slower than dense (0.80x)"]
 
 
 def test_a_loss_is_worse_if_it_rises() -> None:

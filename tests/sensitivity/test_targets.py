@@ -1,4 +1,4 @@
-"""What a scan prunes on trial, and how it chooses."""
+"""What a scan prunes on trial."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from fractions import Fraction
 import pytest
 import torch
 from conftest import ForeignModule
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 from torchvision import models
 
-from lit_compress.errors import InvalidArgumentError, PatternError, RuleError
+from lit_compress.errors import PatternError, RuleError
 from lit_compress.pruning import apply, make_plan
 from lit_compress.pruning.channels.analysis import analyse
 from lit_compress.pruning.channels.trace import named_tensors
@@ -22,10 +20,7 @@ from lit_compress.pruning.importance import importance_of, layer_scores, scores_
 from lit_compress.pruning.rules.rule import Rule
 from lit_compress.sensitivity.targets import (
     WHOLE,
-    Bisection,
     channel_targets,
-    check_levels,
-    largest_tolerated,
     rules_of,
     weight_targets,
 )
@@ -167,44 +162,6 @@ def test_neurons_and_norm_scales() -> None:
     ]
     found = channel_targets(net, x, "", importance_of("bn_scale"), "bn_scale")
     assert [(t.name, t.importance) for t in found] == [("a.weight", "bn_scale"), (WHOLE, None)]
-
-
-def test_levels_are_the_decimals_that_were_written_rising() -> None:
-    assert check_levels([0.3, 0, 1, 0.07, 0.3]) == (0, Fraction(7, 100), Fraction(3, 10), 1)
-    with pytest.raises(InvalidArgumentError, match=r"levels must be numbers in \[0, 1\], got 2"):
-        check_levels([2])
-
-
-def test_the_largest_ratio_before_the_first_drop() -> None:
-    drops = {Fraction(n, 10): drop for n, drop in ((1, 0.0), (2, 0.01), (3, 0.5), (4, 0.0))}
-    assert largest_tolerated(drops, 0.01) == Fraction(2, 10)
-    assert largest_tolerated(drops, 1) == Fraction(4, 10)
-    assert largest_tolerated({Fraction(1, 10): float("nan")}, 1) == 0
-    assert largest_tolerated({HALF: -0.2, Fraction(1): 0.0}, 0.0) == HALF
-    assert largest_tolerated({}, 1) == 0
-
-
-@settings(deadline=None)
-@given(
-    st.sets(st.integers(0, 20), min_size=1),
-    st.lists(st.floats(0, 1), min_size=21, max_size=21),
-    st.floats(0, 1),
-)
-def test_bisection_chooses_what_all_levels_choose(
-    numbers: set[int], drops: list[float], tolerance: float
-) -> None:
-    levels = [Fraction(number, 20) for number in sorted(numbers)]
-    rising = {level: sorted(drops)[int(level * 20)] if level else 0.0 for level in levels}
-    search, tried = Bisection(levels, tolerance), 0
-    seen: dict[Fraction, float] = {}
-    while (ratio := search.next) is not None:
-        seen[ratio] = rising[ratio]
-        search.tell(rising[ratio])
-        tried += 1
-    assert (
-        search.found == largest_tolerated(rising, tolerance) == largest_tolerated(seen, tolerance)
-    )
-    assert tried <= len(levels).bit_length()
 
 
 def test_rules_of_what_was_chosen() -> None:

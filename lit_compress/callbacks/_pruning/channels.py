@@ -33,7 +33,7 @@ from lit_compress.pruning.channels.unpruned import UnprunedShapes, carried, carr
 from lit_compress.pruning.importance import layer_scores
 from lit_compress.pruning.layers import plain_weights
 from lit_compress.pruning.masks import Masks
-from lit_compress.pruning.selection.analysis import parameter_names
+from lit_compress.pruning.selection.analysis import left_over, parameter_names
 from lit_compress.pruning.selection.selector import LAST_STEP, ChannelSelector, PruningStep
 from lit_compress.pruning.selection.state import Channels, PruningState, pruning_states_of
 
@@ -417,25 +417,12 @@ class ChannelPruning(PruningCallback):
 
 
 def sizes_left(trainer: Trainer, pl_module: LightningModule) -> dict[str, int]:
-    """Return ``parameters`` and ``macs`` that are left by the callbacks that remove channels.
+    """Return ``parameters`` and ``macs`` that the callbacks of a run leave.
 
-    Args:
-        trainer: The run.
-        pl_module: The module, whose removed channels may still be there as zeros.
-
-    Returns:
-        The two numbers; nothing if no callback removes channels.
+    Nothing is returned if none removes channels.
     """
     states = [other._state for other in _removers(trainer) if other._state is not None]
-    if not states:
-        return {}
-    names = parameter_names(pl_module)
-    parameters = sum(parameter.numel() for parameter in pl_module.parameters())
-    for state in states:  # what the module still has, as zeros
-        removed = state.saved("parameters", names, state.removed)
-        parameters -= state.saved("parameters", names) - removed
-    macs = sum(state.total("macs") - state.saved("macs", names) for state in states)
-    return {"parameters": parameters, "macs": macs}
+    return left_over(states, pl_module) if states else {}
 
 
 def _removers(trainer: Trainer) -> list[ChannelPruning]:

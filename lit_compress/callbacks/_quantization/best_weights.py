@@ -100,7 +100,7 @@ def _monitoring(trainer: Trainer) -> ModelCheckpoint:
 
 
 def _check_readable(module: LightningModule) -> None:
-    """Check that the weights can be read beside what else the module puts into checkpoints."""
+    """Check that the weights, and what else the module puts into checkpoints, can be read."""
     extra = {n: v for n, v in module.state_dict().items() if not isinstance(v, Tensor)}
     file = io.BytesIO()
     try:

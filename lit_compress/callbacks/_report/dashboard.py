@@ -15,7 +15,7 @@ from lit_compress.artifact.history import Epoch
 from lit_compress.artifact.write import CARD
 from lit_compress.errors import ArtifactError
 from lit_compress.evaluation.trainer_access import log_scalars
-from lit_compress.pruning.layers import PRUNABLE
+from lit_compress.pruning.layers import plain_weights
 from lit_compress.report import card_scalars, card_table, figures
 from lit_compress.sensitivity.figure import can_draw
 
@@ -50,19 +50,18 @@ def log_layout(trainer: Trainer, monitor: str | None) -> None:
 def log_epoch(trainer: Trainer, epoch: Epoch) -> None:
     """Log the time of an epoch and, in a run that prunes, the channels of each layer."""
     scalars: dict[str, float] = {f"{PREFIX}epoch_seconds": epoch.seconds}
-    if epoch.reached:
-        scalars |= {f"{PREFIX}channels/{name}": n for name, n in epoch.channels.items()}
+    if epoch.reached and epoch.layers is not None:
+        scalars |= {f"{PREFIX}channels/{name}": n for name, n in epoch.layers.channels.items()}
     log_scalars(trainer, scalars)
 
 
 def log_weights(trainer: Trainer, module: LightningModule) -> None:
     """Log a histogram of the weights of each layer: called before and after pruning."""
     for logger in boards(trainer):
-        for name, layer in module.named_modules():
-            if isinstance(layer, PRUNABLE):
-                values = layer.weight.detach().float().cpu()
-                tag = f"{PREFIX}weights/{name}"
-                logger.experiment.add_histogram(tag, values, trainer.global_step)
+        for name, weight in plain_weights(module).items():
+            tag = f"{PREFIX}weights/{name.removesuffix('.weight')}"
+            values = weight.detach().float().cpu()
+            logger.experiment.add_histogram(tag, values, trainer.global_step)
 
 
 def log_card(trainer: Trainer, card: Card) -> None:

@@ -43,14 +43,17 @@ def write_fp32(
     tensors = tuple(torch.from_numpy(known[name]) for name in names)
     metadata = onnx.load(folder / MODEL).metadata_props
     partial = folder / f".{FP32}.{os.getpid()}.part"
-    write_onnx(
-        captured if preprocess is None else WithPreprocessing(preprocess, captured),
-        tensors[0] if len(tensors) == 1 else tensors,
-        partial,
-        metadata={item.key: item.value for item in metadata},
-        names=names,
-    )
-    os.replace(partial, folder / FP32)
+    try:
+        write_onnx(
+            captured if preprocess is None else WithPreprocessing(preprocess, captured),
+            tensors[0] if len(tensors) == 1 else tensors,
+            partial,
+            metadata={item.key: item.value for item in metadata},
+            names=names,
+        )
+        os.replace(partial, folder / FP32)
+    finally:
+        partial.unlink(missing_ok=True)
     model = OnnxModel(folder / FP32)
     found = model(*(known[item.name] for item in model.inputs))
     return Fidelity(sqnr_db(expected, found), None, len(expected))

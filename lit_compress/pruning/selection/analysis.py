@@ -111,3 +111,20 @@ def _kept_indices(
         if roles[name, dim] in ("filter", "scale"):
             return list(cut.keep)
     return list(range(size))
+
+
+def left_over(states: Sequence[PruningState], module: nn.Module) -> dict[str, int]:
+    """Return the ``parameters`` and ``macs`` that a module has left after pruning.
+
+    Args:
+        states: The states of its parts, at least one.
+        module: The module. Channels that are selected and not yet removed are still in it, as
+            zeros, and do not count.
+    """
+    names = parameter_names(module)
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    for state in states:
+        parameters -= state.saved("parameters", names)
+        parameters += state.saved("parameters", names, state.removed)
+    macs = sum(state.total("macs") - state.saved("macs", names) for state in states)
+    return {"parameters": parameters, "macs": macs}

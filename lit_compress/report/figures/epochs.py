@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from lit_compress.artifact.card import Card
-from lit_compress.artifact.history import Epoch, with_layers
+from lit_compress.artifact.history import Epoch
+from lit_compress.report.figures.layers import first_layers, has_change, layers_by_epoch
 from lit_compress.report.figures.style import (
     FIRST,
     QUIET,
@@ -67,13 +68,15 @@ def metric_over_epochs(card: Card) -> Any:
 def kept_channels_heat_map(card: Card) -> Any:
     """Return a heat map of the channels that each layer has after each epoch.
 
-    A cell is the share of the channels that the layer had after the first recorded epoch.
+    A cell is the share of the channels that the layer had before pruning, or after the first
+    recorded epoch if the card does not have the unpruned layers.
 
     Args:
         card: The card of the run.
 
     Returns:
-        The ``matplotlib.figure.Figure``; None if the card has no channels of two epochs.
+        The ``matplotlib.figure.Figure``; None if the card has no channels of two
+        points in time.
 
     Example:
         >>> from lit_compress.artifact import Card
@@ -81,7 +84,7 @@ def kept_channels_heat_map(card: Card) -> Any:
         True
     """
     shares = channel_shares(card)
-    if not shares or len(card.history) < 2:
+    if not shares or not has_change(card):
         return None
     names = list(shares)[:MOST_LAYERS]
     with styled():
@@ -102,22 +105,19 @@ def kept_channels_heat_map(card: Card) -> Any:
 
 
 def channel_shares(card: Card) -> dict[str, list[float | None]]:
-    """Return the share of its first channels that each layer has after each epoch.
+    """Return the share of its channels before pruning that each layer has after each epoch.
 
     Example:
         >>> from lit_compress.artifact import Card
-        >>> from lit_compress.artifact.history import Epoch
-        >>> epochs = (Epoch(0, 1.0, 10, channels={"a": 8}), Epoch(1, 1.0, 5, channels={"a": 2}))
-        >>> channel_shares(Card("run", (), {}, history=epochs))
-        {'a': [1.0, 0.25]}
+        >>> from lit_compress.artifact.history import Epoch, Layers
+        >>> epochs = (Epoch(0, 1.0, 9), Epoch(1, 1.0, 9, layers=Layers({"a": 2})))
+        >>> channel_shares(Card("run", (), {}, history=epochs, unpruned=Layers({"a": 8})))
+        {'a': [None, 0.25]}
     """
-    history = with_layers(card.history)
-    first = history[0].channels if history else {}
+    tables = [layers.channels for layers in layers_by_epoch(card)]
     return {
-        name: [
-            epoch.channels[name] / count if name in epoch.channels else None for epoch in history
-        ]
-        for name, count in first.items()
+        name: [table[name] / count if name in table else None for table in tables]
+        for name, count in first_layers(card).channels.items()
         if count
     }
 
@@ -129,18 +129,14 @@ def changed_epochs(card: Card) -> list[int]:
 
     Example:
         >>> from lit_compress.artifact import Card
-        >>> from lit_compress.artifact.history import Epoch
-        >>> counts = [8, 8, 4, 4]
-        >>> epochs = [Epoch(n, 1.0, 10, channels={"a": count}) for n, count in enumerate(counts)]
+        >>> from lit_compress.artifact.history import Epoch, Layers
+        >>> layers = [Layers({"a": 8}), None, Layers({"a": 4}), None]
+        >>> epochs = [Epoch(n, 1.0, 10, layers=found) for n, found in enumerate(layers)]
         >>> changed_epochs(Card("run", (), {}, history=tuple(epochs)))
         [0, 2]
     """
-    history = with_layers(card.history)
-    found = [
-        place
-        for place, epoch in enumerate(history)
-        if not place or epoch.channels != history[place - 1].channels
-    ]
+    tables = [layers.channels for layers in layers_by_epoch(card)]
+    found = [n for n, table in enumerate(tables) if not n or table != tables[n - 1]]
     return found[:: max(1, -(-len(found) // MOST_COLUMNS))]
 
 

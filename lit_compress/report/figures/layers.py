@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lit_compress.artifact.card import Card
-from lit_compress.artifact.history import with_layers
+from lit_compress.artifact.history import Layers, with_layers
 from lit_compress.artifact.variant import LayerFidelity
 from lit_compress.report.figures.style import (
     FIRST,
@@ -22,7 +22,7 @@ from lit_compress.report.figures.style import (
 #: The most layers that are drawn; the table below the figure has them all.
 MOST_LAYERS = 30
 
-#: By name of a layer, its channels or weights after the first and the last epoch.
+#: By name of a layer, its channels or weights before pruning and after the last epoch.
 Kept = dict[str, tuple[int, int]]
 
 
@@ -59,7 +59,7 @@ def sqnr_bars(card: Card) -> Any:
 
 
 def kept_bars(card: Card) -> Any:
-    """Return bars of the channels and weights that each layer kept from first to last epoch.
+    """Return bars of the channels and weights that each layer kept.
 
     Of many layers, those that kept the smallest share of their weights are drawn.
 
@@ -67,7 +67,8 @@ def kept_bars(card: Card) -> Any:
         card: The card of the run.
 
     Returns:
-        The ``matplotlib.figure.Figure``; None if the card has no layers of two epochs.
+        The ``matplotlib.figure.Figure``; None if the card has no layers of two
+        points in time.
 
     Example:
         >>> from lit_compress.artifact import Card
@@ -88,13 +89,13 @@ def kept_bars(card: Card) -> Any:
             _bars(axes, [_share(counts, name) for name in names], colour, label, offset)
         _rows(axes, [short(name) for name in names])
         axes.set_xlim(0, 1)
-        axes.set_xlabel("share kept from the first to the last epoch")
+        axes.set_xlabel("share kept after the last epoch")
         figure.legend(loc="outside upper left", ncols=2)
     return figure
 
 
 def kept(card: Card, kind: str) -> Kept:
-    """Return what each layer had after the first and the last epoch.
+    """Return what each layer had before pruning and after the last epoch.
 
     Args:
         card: The card of the run.
@@ -102,16 +103,36 @@ def kept(card: Card, kind: str) -> Kept:
 
     Example:
         >>> from lit_compress.artifact import Card
-        >>> from lit_compress.artifact.history import Epoch
-        >>> epochs = (Epoch(0, 1.0, 10, channels={"a": 8}), Epoch(1, 1.0, 5, channels={"a": 2}))
-        >>> kept(Card("run", (), {}, history=epochs), "channels")
+        >>> from lit_compress.artifact.history import Epoch, Layers
+        >>> epochs = (Epoch(0, 1.0, 5, layers=Layers({"a": 2})),)
+        >>> kept(Card("run", (), {}, history=epochs, unpruned=Layers({"a": 8})), "channels")
         {'a': (8, 2)}
     """
-    if len(card.history) < 2:
+    if not has_change(card):
         return {}
-    history = with_layers(card.history)
-    first, last = getattr(history[0], kind), getattr(history[-1], kind)
+    first, last = getattr(first_layers(card), kind), getattr(layers_by_epoch(card)[-1], kind)
     return {name: (count, last[name]) for name, count in first.items() if name in last and count}
+
+
+def has_change(card: Card) -> bool:
+    """Tell whether a card has the layers at two points in time, so that they can be compared."""
+    return len(card.history) > (card.unpruned is None)
+
+
+def first_layers(card: Card) -> Layers:
+    """Return what the layers had before pruning, or after the first epoch if that is not known.
+
+    Example:
+        >>> from lit_compress.artifact import Card
+        >>> first_layers(Card("run", (), {}))
+        Layers(channels={}, weights={})
+    """
+    return card.unpruned or next(iter(layers_by_epoch(card)), Layers())
+
+
+def layers_by_epoch(card: Card) -> list[Layers]:
+    """Return what the layers had after each epoch."""
+    return [epoch.layers or Layers() for epoch in with_layers(card.history)]
 
 
 def noisy_layers(card: Card) -> tuple[LayerFidelity, ...]:

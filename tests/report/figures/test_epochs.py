@@ -8,8 +8,10 @@ import matplotlib as mpl
 import pytest
 
 from lit_compress.artifact import Card
-from lit_compress.artifact.history import Epoch
+from lit_compress.artifact.history import Epoch, Layers
 from lit_compress.report.figures import kept_channels_heat_map, metric_over_epochs
+from lit_compress.report.figures.epochs import channel_shares
+from lit_compress.report.figures.layers import kept
 from report.cards import STEPS, full_card
 
 
@@ -46,6 +48,16 @@ def test_the_heat_map_has_a_cell_for_each_layer_and_epoch() -> None:
     assert cells.shape == (4, 4)  # before the steps, and from each of the three on
     assert cells[0, 0] == 1
     assert cells[0, -1] == 7 / 16
+
+
+def test_shares_are_those_of_the_network_before_pruning() -> None:
+    """A network that was pruned in its first epoch was drawn as if it had kept everything."""
+    history = (Epoch(0, 1.0, 9, pruned=True, layers=Layers({"a": 4}, {"a": 8})),)
+    card = Card("run", (), {}, history=history, unpruned=Layers({"a": 16}, {"a": 64}))
+    assert channel_shares(card) == {"a": [0.25]}
+    assert kept(card, "weights") == {"a": (64, 8)}
+    mesh = kept_channels_heat_map(card).axes[0].collections[0]
+    assert mesh.get_array().tolist() == [[0.25]]
 
 
 @pytest.mark.parametrize("count", [0, 1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lit_compress.artifact import Card, Fidelity, LayerFidelity, Variant
+from lit_compress.artifact.history import Layers
 from lit_compress.report.figures import kept_bars, sqnr_bars
 from lit_compress.report.figures.layers import MOST_LAYERS
 from report.cards import full_card
@@ -51,9 +52,10 @@ def test_kept_shares() -> None:
 
 
 def test_layers_that_were_all_zero_at_first_are_left_out() -> None:
-    first, *rest = full_card().history
-    zero = replace(first, channels={**first.channels, "net.fc": 0})
-    figure = kept_bars(replace(full_card(), history=(zero, *rest)))
+    layers = full_card().history[0].layers
+    assert layers
+    zero = Layers({**layers.channels, "net.fc": 0}, layers.weights)
+    figure = kept_bars(replace(full_card(), unpruned=zero))
     assert len(figure.axes[0].patches) == 7
 
 

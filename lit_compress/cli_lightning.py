@@ -1,0 +1,98 @@
+"""One verb of the Trainer on the command line, by LightningCLI."""
+
+from __future__ import annotations
+
+import sys
+from argparse import SUPPRESS
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from typing_extensions import override
+
+# jsonargparse accepts a class by its name alone once its module is imported.
+import lit_compress.callbacks
+import lit_compress.datamodules
+import lit_compress.modules  # noqa: F401
+from lit_compress import __version__
+from lit_compress.callbacks._pruning.pruned_checkpoints import PrunedCheckpoints
+from lit_compress.checkpoints.constructor import check_parsed
+from lit_compress.checkpoints.reading import check_whole
+from lit_compress.cli_monitor import watch
+from lit_compress.trainer import Trainer
+
+#: Help of the option that names the metric for all callbacks.
+MONITOR = (
+    "Metric that your validation_step logs, such as val/acc: each callback that watches a metric, "
+    "of whatever config, watches this one."
+)
+
+#: Arguments of a verb that the command line itself passes: they are not options.
+GIVEN = {"model", "dataloaders", "datamodule"}
+
+
+class VerbCLI(LightningCLI):
+    """LightningCLI with the parser of one verb alone: to build one takes a second.
+
+    Args:
+        verb: The verb.
+        options: Arguments of LightningCLI.
+    """
+
+    def __init__(self, verb: str, **options: Any) -> None:
+        self.verb = verb
+        super().__init__(LightningModule, LightningDataModule, **options)
+
+    @override
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        if self.verb == "fit":
+            # No other verb has it, so it is in no config that is saved or printed.
+            parser.add_argument("--monitor", type=str, default=SUPPRESS, help=MONITOR)
+
+    @override
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # not static: the verb
+        return {self.verb: LightningCLI.subcommands().get(self.verb, GIVEN)}
+
+    @override
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        super().parse_arguments(parser, args)
+        config = self.config[self.verb]
+        monitor = config.pop("monitor", None) if self.verb == "fit" else None
+        if monitor is not None:
+            watch(config.trainer.callbacks or [], monitor)
+        path = config.get("ckpt_path")
+        check_whole(path)
+        if path is not None and Path(path).is_file():
+            check_parsed(path)  # Lightning is about to parse its hyperparameters
+
+
+def run(verb: str, words: list[str]) -> VerbCLI:
+    """Run one verb.
+
+    Args:
+        verb: Name of a method of :class:`lit_compress.trainer.Trainer`, such as ``fit``.
+        words: All words of the command line, with the verb first.
+
+    Returns:
+        The object after the run, with its ``trainer``, ``model`` and ``datamodule``.
+    """
+    header = [f"lit-compress=={__version__}", f"lightning=={lightning.__version__}"]
+    options = {"exit_on_error": False, "dump_header": header}
+    # Strategies such as ddp start their other processes with sys.argv.
+    saved, sys.argv = sys.argv, [sys.argv[0], *words]
+    try:
+        return VerbCLI(
+            verb,
+            trainer_class=Trainer,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            trainer_defaults={"callbacks": [PrunedCheckpoints()]},
+            save_config_kwargs={"overwrite": True},
+            parser_kwargs={**options, verb: dict(options)},
+        )
+    finally:
+        sys.argv = saved
