@@ -112,8 +112,7 @@ class Trainer(pl.Trainer):
         _refuse(self, model, dataloaders, datamodule)
         with isolate_rng():
             self._set_up(model, dataloaders, datamodule, ckpt_path)
-            progress = self.progress_bar_callback is not None
-            found = scan_network(self, model, options, Path(dirpath), progress)
+            found = scan_network(self, model, options, Path(dirpath))
         print(found)
         return found
 

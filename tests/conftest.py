@@ -9,6 +9,7 @@ import os
 import pickle
 import struct
 from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lit_compress.callbacks import PostTrainingQuantization
+from lit_compress.measure import compare
 from lit_compress.pruning import ChannelGraph, analyse, apply, make_plan
 from lit_compress.pruning.channels.trace import named_tensors
 
@@ -34,7 +36,8 @@ collect_ignore_glob = ["*_program.py", "*make_golden.py"]
 
 @pytest.fixture(scope="session", autouse=True)
 def exporter_functions_are_listed_once() -> Iterator[None]:
-    """Keep the exporter's list of ONNX functions: to make it is half the time of a small export."""
+    """Keep the exporter's lists of functions: to make them is most of the time of a small export."""
+    from torch._export import utils
     from torch.onnx._internal.exporter._registration import ONNXRegistry
 
     make = ONNXRegistry.from_torchlib
@@ -50,6 +53,16 @@ def exporter_functions_are_listed_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(listed))
+        patch.setattr(utils, "_materialize_cpp_cia_ops", cache(utils._materialize_cpp_cia_ops))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def variants_are_timed_briefly() -> Iterator[None]:
+    """Time variants of a report in as many rounds, each call once: a second less each."""
+    brief = partial(compare, warmup=0.0, slice_seconds=0.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lit_compress.callbacks._report.variants.compare", brief)
         yield
 
 

@@ -13,6 +13,7 @@ from pkgutil import resolve_name
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities import CombinedLoader
@@ -103,6 +104,7 @@ ON_OBJECTS: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "Metric": (SumMetric, "_computed _defaults"),
     "DataLoader": (lambda: DataLoader([0]), "_iterator"),
+    "RichProgressBar": (RichProgressBar, "_progress_stopped"),
     "Trainer.fit_loop": (
         lambda: quiet_trainer().fit_loop,
         "_combined_loader _data_fetcher",

@@ -66,7 +66,7 @@ def measure_metric(
         return outputs
 
     with replaced_attributes(target, forward=counted):
-        metrics = validate(trainer, module, loaders, limit, position=at)
+        metrics = validate(trainer, module, loaders, limit, position=at, bar=f"measuring {monitor}")
     check_monitor(monitor, metrics)
     if not seen:
         raise InvalidArgumentError(

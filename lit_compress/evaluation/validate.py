@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +17,10 @@ from typing_extensions import override
 
 from lit_compress.evaluation.loaders import copied, length, training_loaders, unmoved
 from lit_compress.evaluation.run_view.copies import attached, clone_with, in_run, quiet
+from lit_compress.evaluation.run_view.silent import do_nothing
 from lit_compress.evaluation.run_view.trainer import TrainerView
 from lit_compress.evaluation.run_view.training import train
+from lit_compress.progress import Advance, progress_bar
 
 
 @dataclass
@@ -69,6 +72,7 @@ class _Loop(_EvaluationLoop):
         self._combined_loader = CombinedLoader(loaders, "sequential")
         self._last_val_dl_reload_epoch = float("inf")  # never asks the user's hook for others
         self.position = position
+        self.advance: Advance = do_nothing
         self._results = _Results(position)
 
     def limit(self, batches: int | float) -> None:
@@ -87,6 +91,7 @@ class _Loop(_EvaluationLoop):
         self.position.batch, self.position.loader = self.position.batch + 1, dataloader_idx
         self.position.content = batch
         super()._evaluation_step(batch, batch_idx, dataloader_idx, dataloader_iter)
+        self.advance()
 
 
 def validate(
@@ -95,6 +100,7 @@ def validate(
     loaders: list[Any],
     limit: int | float | None = None,
     position: Position | None = None,
+    bar: str | None = None,
 ) -> dict[str, float]:
     """Run the module's own validation, and return the metrics that it logged.
 
@@ -107,10 +113,11 @@ def validate(
         loaders: Loaders to validate on.
         limit: Largest number of batches of each, or their share. Default: as in the run.
         position: Says which batch it is at.
+        bar: What is written at a progress bar. Default: there is no bar.
     """
     position = position or Position()
     try:
-        return _run(trainer, module, loaders, limit, position, {})
+        return _run(trainer, module, loaders, limit, position, bar, {})
     except Exception as error:
         # Before the first training step a hook may miss what training steps log.
         logged = {} if trainer.global_step else _first_training_metrics(trainer)
@@ -119,7 +126,7 @@ def validate(
         position.batch = 0
         position.logged.clear()
         try:
-            return _run(trainer, module, loaders, limit, position, logged)
+            return _run(trainer, module, loaders, limit, position, bar, logged)
         except Exception:  # the second try was a guess, so the user is told of the first error
             raise error from None
 
@@ -130,6 +137,7 @@ def _run(
     loaders: list[Any],
     limit: int | float | None,
     position: Position,
+    bar: str | None,
     logged: dict[str, Any],
 ) -> dict[str, float]:
     loop = _Loop(loaders, position)
@@ -137,7 +145,10 @@ def _run(
         view = TrainerView(trainer, module, RunningStage.VALIDATING, loop._results, logged=logged)
         loop.trainer = view
         loop.limit(trainer.limit_val_batches if limit is None else limit)
-        with attached(module, view):
+        shown = (
+            progress_bar(trainer, sum(loop.max_batches), bar) if bar else nullcontext(do_nothing)
+        )
+        with attached(module, view), shown as loop.advance:
             loop.run()
         position.higher_is_better |= _directions(loop._results)
         loop.teardown()

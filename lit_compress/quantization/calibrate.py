@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -16,8 +16,15 @@ from lit_compress.export.signature import Batch, as_tuple
 
 #: How the range of an activation is taken from its observed values, see :class:`Calibrated`.
 Calibration = Literal["minmax", "histogram", "percentile"]
+#: Shows how far an iteration is: takes the items and what is done with them, yields the items.
+Track = Callable[[Sequence[Any], str], Iterable[Any]]
 #: Largest magnitude of int8 weights: 127 (``full``) or 64 (``reduced``).
 WeightRange = Literal["full", "reduced"]
+
+
+def untracked(items: Sequence[Any], description: str) -> Iterable[Any]:
+    """Return the items: nothing shows how far an iteration over them is."""
+    return items
 
 
 def calibrate(

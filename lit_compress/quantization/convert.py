@@ -14,7 +14,13 @@ from lit_compress.artifact.variant import FloatWeight
 from lit_compress.errors import CalibrationError
 from lit_compress.export.onnx import capture
 from lit_compress.export.signature import INPUT, Batch
-from lit_compress.quantization.calibrate import Calibration, WeightRange, calibrate
+from lit_compress.quantization.calibrate import (
+    Calibration,
+    Track,
+    WeightRange,
+    calibrate,
+    untracked,
+)
 from lit_compress.quantization.float_weights import float_weights
 from lit_compress.quantization.layer_noise import LayerNoise, layer_noise
 from lit_compress.quantization.pt2e import FixedQParamsObserver, prepare_pt2e
@@ -72,6 +78,7 @@ class Calibrated:
         weight_range: Largest magnitude of int8 weights: 127 (``full``) or 64 (``reduced``).
             Processors without VNNI need ``reduced``: there the sum of two products overflows.
         names: Names of the inputs. Default: one input, ``input``.
+        track: Shows how far the calibration is. Default: nothing does.
 
     Attributes:
         layers: Names of the layers that can be quantised, in the order of the graph.
@@ -103,6 +110,7 @@ class Calibrated:
         calibration: Calibration = "minmax",
         weight_range: WeightRange = "full",
         names: Sequence[str] = (INPUT,),
+        track: Track = untracked,
     ) -> None:
         network = copy.deepcopy(network).eval()
         _check_finite(network)
@@ -114,7 +122,9 @@ class Calibrated:
             equalize(self._program.module(check_guards=False), batches, weight_range)
         self._quantizer = OnnxQuantizer(calibration, weight_range, names)
         self._prepared = self._prepare()
-        calibrate(self._prepared, batches, self._quantizer.owners, names)
+        self._track = track
+        watched = track(batches, "calibration (batches)")
+        calibrate(self._prepared, watched, self._quantizer.owners, names)
         self._quantizer.shrink_clipped_ranges()
         self._biases = round_biases(self._prepared, batches)
         set_biases(self._prepared, self._biases)
@@ -174,7 +184,7 @@ class Calibrated:
         Returns:
             One entry per layer, input or float operation, in the order of the graph.
         """
-        return layer_noise(self._prepared, self._quantizer.owners, inputs)
+        return layer_noise(self._prepared, self._quantizer.owners, inputs, self._track)
 
 
 def quantize(

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from lit_compress.artifact.fidelity import CEILING_DB, sqnr_db
 from lit_compress.export.signature import Batch, as_tuple, first_rows
+from lit_compress.quantization.calibrate import Track, untracked
 from lit_compress.quantization.observers import fake_quantize
 from lit_compress.quantization.operations import MOVEMENTS
 
@@ -60,6 +61,7 @@ def layer_noise(
     prepared: GraphModule,
     owners: Mapping[str, str],
     inputs: Batch,
+    track: Track = untracked,
 ) -> tuple[LayerNoise, ...]:
     """Measure the error of the outputs if a single layer is quantised, for each layer of a graph.
 
@@ -71,6 +73,7 @@ def layer_noise(
         prepared: Graph with calibrated observers.
         owners: By name of a graph node, the name of its layer.
         inputs: Inputs to measure with.
+        track: Shows how far it is. Default: nothing does.
 
     Returns:
         One entry per layer, input or float operation, in the order of the graph.
@@ -84,8 +87,8 @@ def layer_noise(
         rows = _affordable_rows(runner, as_tuple(inputs), len(observers))
         expected, values = runner.float_run(first_rows([as_tuple(inputs)], rows))
         sqnr = {
-            key: sqnr_db(expected, runner.quantized_run(nodes, values))
-            for key, nodes in observers.items()
+            key: sqnr_db(expected, runner.quantized_run(observers[key], values))
+            for key in track(list(observers), "noise of each layer")
         }
     measured = {name for name, _ in sqnr}
     names = dict.fromkeys(name for name in owners.values() if name in measured)

@@ -7,7 +7,7 @@ Each layer is pruned on its own, without training, at rising ratios (Li et al. 2
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +17,6 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from tqdm import tqdm
 
 from lit_compress.errors import InvalidArgumentError, ScanError
 from lit_compress.evaluation.example_inputs import find_example_inputs
@@ -25,6 +24,7 @@ from lit_compress.evaluation.loaders import validation_loaders
 from lit_compress.evaluation.metric import check_monitor
 from lit_compress.evaluation.run_view.copies import clone
 from lit_compress.measure.metric_names import higher_is_better
+from lit_compress.progress import progress_bar
 from lit_compress.pruning.importance import importance_of, refuse_nan
 from lit_compress.pruning.rules.files import write_rules
 from lit_compress.sensitivity import figure
@@ -85,7 +85,6 @@ def scan_network(
     module: LightningModule,
     options: ScanOptions,
     folder: Path,
-    progress: bool = True,
 ) -> Scan:
     """Scan the network of a Trainer that has just validated it.
 
@@ -95,7 +94,6 @@ def scan_network(
         options: The options of the scan.
         folder: Folder of the table, the rules and the curves. A stopped scan continues from the
             table in it.
-        progress: Whether to show a progress bar.
 
     Returns:
         The result, also written to ``folder``.
@@ -124,7 +122,7 @@ def scan_network(
     table = Table.opened(folder, _settings(module, options, sample))
     judge = MetricDrop(monitor, options, measure.baseline[monitor])
     rank_zero_info(f"scan: {len(targets) - 1} layers, {sample.how}")
-    _try_all(measure, targets, options, table, judge, progress=progress)
+    _try_all(trainer, measure, targets, options, table, judge)
     chosen, drops = _choose(targets, options, table, judge)
     scan = Scan(
         rows=tuple(table.rows.values()),
@@ -142,21 +140,21 @@ def scan_network(
 
 
 def _try_all(
+    trainer: Trainer,
     measure: TrialRunner,
     targets: Sequence[Target],
     options: ScanOptions,
     table: Table,
     judge: MetricDrop,
-    *,
-    progress: bool,
 ) -> None:
     """Make the trials that the table does not have yet; it is written also if they are stopped."""
     trials = _every_level if options.curves else _bisection
+    total = _trial_count(targets, options, table)
     try:
-        with _bar(trials, targets, options, table, progress) as bar:
+        with progress_bar(trainer, total, "scan (trials)") as advance:
             for target, ratio in trials(targets, options, table, judge):
                 _try(measure, table, target, ratio)
-                bar.update()
+                advance()
     finally:
         if table.rows:
             table.write()
@@ -233,21 +231,12 @@ def _bisection(
             search.tell(judge.drop(table.rows[target.name, ratio]))
 
 
-def _bar(
-    trials: Callable[..., Trials],
-    targets: Sequence[Target],
-    options: ScanOptions,
-    table: Table,
-    shown: bool,
-) -> Any:
-    """Return a progress bar over the trials that the table does not have."""
+def _trial_count(targets: Sequence[Target], options: ScanOptions, table: Table) -> int:
+    """Return about how many trials the table does not have."""
     levels = check_levels(options.levels)
-    each = len(levels)
-    if trials is _bisection:
-        each = max(1, each.bit_length() - 1)
+    each = len(levels) if options.curves else max(1, len(levels).bit_length() - 1)
     done = sum((target.name, level) in table.rows for target in targets for level in levels)
-    total = max(each * len(targets) - done, 1)
-    return tqdm(total=total, desc="scan", unit="trial", disable=not shown or None)
+    return max(each * len(targets) - done, 1)
 
 
 def _targets(trainer: Trainer, module: LightningModule, options: ScanOptions) -> list[Target]:

@@ -700,7 +700,9 @@ class Compiled(ForeignModule):
 
 
 @pytest.mark.trial_conversion
-@pytest.mark.parametrize("kind", [OwnForward, Compiled])
+@pytest.mark.parametrize(
+    "kind", [OwnForward, pytest.param(Compiled, marks=pytest.mark.slow, id="Compiled")]
+)
 def test_the_file_computes_what_the_steps_call(
     kind: type[ForeignModule], make_trainer: Callable[..., Trainer], tmp_path: Path
 ) -> None:

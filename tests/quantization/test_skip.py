@@ -65,7 +65,7 @@ class Beside(nn.Module):
         return torch.stack([network(x) for network in self.networks])
 
 
-@pytest.mark.parametrize(("layer", "size"), [(3, 576), (8, 32)])
+@pytest.mark.parametrize(("layer", "size"), [pytest.param(3, 576, marks=pytest.mark.slow), (8, 32)])
 def test_skipped_layers_run_in_float(layer: int, size: int, tmp_path: Path) -> None:
     """ONNX Runtime quantises a float weight between quantised neighbours when it loads a file."""
     torch.manual_seed(0)

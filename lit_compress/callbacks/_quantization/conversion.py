@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from lit_compress.evaluation.loaders import data_set, training_loaders, validati
 from lit_compress.evaluation.metric import measure_metric
 from lit_compress.evaluation.trainer_access import datamodule
 from lit_compress.export.signature import Batch, as_tuple, first_rows
+from lit_compress.progress import track
 from lit_compress.quantization.search import SearchResult, candidates, fewest_floats
 from lit_compress.quantization.skip import select_layers
 
@@ -69,6 +70,7 @@ class Conversion:
             calibration=settings.calibration,
             weight_range=settings.weight_range,
             names=network.signature.names,
+            track=partial(track, trainer),
         )
         self._skipped = select_layers(
             settings.skip, self._calibrated.layers, self._calibrated.weighted, self._prefix
