@@ -36,7 +36,7 @@ collect_ignore_glob = ["*_program.py", "*make_golden.py"]
 
 @pytest.fixture(scope="session", autouse=True)
 def exporter_functions_are_listed_once() -> Iterator[None]:
-    """Keep the exporter's lists of functions: to make them is most of the time of a small export."""
+    """Keep the exporter's lists of functions: to make them is most of a small export."""
     from torch._export import utils
     from torch.onnx._internal.exporter._registration import ONNXRegistry
 

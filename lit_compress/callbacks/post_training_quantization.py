@@ -71,7 +71,7 @@ class PostTrainingQuantization(Callback):
             by the name or by the torchmetrics object that is logged, and otherwise asks.
         skip: Layers that stay in float: ``first``, ``last``, and globs of the names on the card.
         calibration_batches: Number of random batches from which the ranges of activations are
-            computed. Small networks need some thousand images.
+            computed, at most ``limit_val_batches``. Small networks need some thousand images.
         calibration_split: Data from which the batches are drawn: ``val`` or ``train``.
         calibration: ``minmax`` takes the whole observed range; ``histogram`` minimises the error of
             most inputs, at the cost of those with outliers; ``percentile`` cuts 0.005 % at each
@@ -269,7 +269,7 @@ class PostTrainingQuantization(Callback):
             self.settings.rises(trainer, copy)
         network = settings.network(trainer, copy)
         warn_of_other_weights(copy, network)
-        warn_of_few_inputs(network, self.settings.calibration_batches)
+        warn_of_few_inputs(trainer, network, self.settings.calibration_batches)
         conversion = Conversion(trainer, copy, network, settings)
         with tempfile.TemporaryDirectory() as folder:
             conversion.try_out(Path(folder) / MODEL, FEW)

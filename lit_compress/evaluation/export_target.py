@@ -10,6 +10,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.connectors.data_connector import _parse_num_batches
+from lightning.pytorch.trainer.states import RunningStage
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
@@ -17,6 +19,7 @@ from lit_compress.artifact import OnnxModel
 from lit_compress.errors import CalibrationError, InvalidArgumentError
 from lit_compress.evaluation.loaders import length, sampled, training_loaders, validation_loaders
 from lit_compress.evaluation.network import child_names, network_paths, record_calls
+from lit_compress.evaluation.trainer_access import is_fast_dev_run
 from lit_compress.export.signature import Batch, Flat, Signature, as_tuple
 
 #: With fewer inputs than these a calibration is said to have few.
@@ -90,7 +93,7 @@ def find_export_target(
         copy: A copy of the user's module.
         submodule: Name of the module to export; None searches for it (see
             :func:`~lit_compress.evaluation.network.network_paths`).
-        batches: Number of batches to record.
+        batches: Largest number of batches to record; the run may validate on fewer.
         seed: Random seed of the batches; None takes the first batches.
         split: Data that validation runs on.
 
@@ -101,6 +104,7 @@ def find_export_target(
     """
     paths = network_paths(copy, submodule)
     loaders = training_loaders(trainer) if split == "train" else validation_loaders(trainer)
+    batches = limited_batches(trainer, loaders, batches, split)
     if loaders and seed is not None:
         loaders = [sampled(loaders[0], batches, seed), *loaders[1:]]
     calls = record_calls(trainer, copy, loaders, paths, batches, keep=_keep, seed=seed)
@@ -114,6 +118,28 @@ def find_export_target(
         + (f" whose validation_step calls {submodule!r}" if submodule else "")
         + ", and calibration_batches of at least 1"
     )
+
+
+def limited_batches(
+    trainer: Trainer,
+    loaders: Sequence[Any],
+    batches: int,
+    split: Literal["val", "train"] = "val",
+) -> int:
+    """Return a number of batches, or that to which the run limits its own (``limit_val_batches``).
+
+    Args:
+        trainer: The run in progress.
+        loaders: The loaders of the split.
+        batches: The number.
+        split: The split.
+    """
+    limit = trainer.limit_train_batches if split == "train" else trainer.limit_val_batches
+    if not loaders or not length(loaders[0]) or (limit == 1.0 and isinstance(limit, float)):
+        return batches
+    stage = RunningStage.TRAINING if split == "train" else RunningStage.VALIDATING
+    # A limit of none is for those who read none; the conversion needs one.
+    return int(min(batches, max(1, _parse_num_batches(stage, length(loaders[0]), limit))))
 
 
 def calls_are_expected(trainer: Trainer, loaders: Sequence[Any]) -> bool:
@@ -176,14 +202,16 @@ def warn_of_other_weights(module: LightningModule, target: ExportTarget) -> None
         )
 
 
-def warn_of_few_inputs(target: ExportTarget, batches: int) -> None:
+def warn_of_few_inputs(trainer: Trainer, target: ExportTarget, batches: int) -> None:
     """Warn if the ranges of activations would come from a handful of inputs."""
     size = len(as_tuple(target.inputs[0])[0])
-    if size * batches < FEW_INPUTS:
+    taken = limited_batches(trainer, validation_loaders(trainer), batches)
+    if size * taken < FEW_INPUTS and not is_fast_dev_run(trainer):
+        setting = "calibration_batches" if taken == batches else "limit_val_batches"
         rank_zero_warn(
-            f"calibration takes {batches} batches of {size}: the ranges of activations would come "
-            f"from {size * batches} inputs, so larger values may be clipped; set "
-            f"calibration_batches to {ceil(FEW_INPUTS / size)} or more"
+            f"calibration takes {taken} batches of {size}: the ranges of activations would come "
+            f"from {size * taken} inputs, so larger values may be clipped; set "
+            f"{setting} to {ceil(FEW_INPUTS / size)} or more"
         )
 
 

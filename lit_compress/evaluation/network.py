@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import nn
+from torch.jit import ScriptModule
 
 from lit_compress.attributes import replaced_attributes
 from lit_compress.errors import InvalidArgumentError
@@ -51,14 +52,24 @@ def network_paths(module: LightningModule, submodule: str | None) -> list[str]:
         submodule: Name that the user gave; None if none.
 
     Raises:
-        InvalidArgumentError: If the module has no part of that name.
+        InvalidArgumentError: If the module has no part of that name, or the network is TorchScript.
     """
     if submodule is not None:
-        named_module(module, submodule)
+        _refuse_script(module, submodule)
         return [submodule]
     total = _weights(module)
     main = [name for name, child in module.named_children() if 2 * _weights(child) > total]
+    for name in main:
+        _refuse_script(module, name)
     return ["", *(_uncompiled(module, name) for name in main)]
+
+
+def _refuse_script(module: LightningModule, name: str) -> None:
+    if isinstance(named_module(module, name), ScriptModule):
+        raise InvalidArgumentError(
+            f"{name} of {type(module).__name__} is TorchScript (torch.jit), which can be neither "
+            "pruned nor converted to int8: train the module without torch.jit"
+        )
 
 
 def record_calls(

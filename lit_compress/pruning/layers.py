@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
 from torch import nn
+from torch.jit import ScriptModule
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import UninitializedParameter
 
@@ -43,6 +44,7 @@ def prunable_weights(
         ['2.weight']
     """
     layers = prunable_layers(module)
+    refuse_script(module, layers)
     selected = matching(include, layers, "include") - matching(exclude, layers, "exclude")
     weights: dict[str, nn.Parameter] = {}
     seen: set[int] = set()
@@ -58,6 +60,25 @@ def prunable_weights(
             f"include={list(include)} and exclude={list(exclude)}: widen include or narrow exclude"
         )
     return weights
+
+
+def refuse_script(module: nn.Module, layers: Mapping[str, nn.Module]) -> None:
+    """Refuse a module whose layers are all inside TorchScript, where nothing can be pruned.
+
+    Args:
+        module: The module.
+        layers: Its layers that are not.
+
+    Raises:
+        PatternError: If it has no other layers.
+    """
+    scripts = [name for name, child in module.named_modules() if isinstance(child, ScriptModule)]
+    if scripts and not layers:
+        raise PatternError(
+            f"{type(module).__name__} has no conv or linear layer outside TorchScript: "
+            f"{scripts[0] or 'it'} is a ScriptModule, which nothing can be removed from: train the "
+            "module without torch.jit, and script what comes out"
+        )
 
 
 def plain_weights(module: nn.Module) -> dict[str, nn.Parameter]:

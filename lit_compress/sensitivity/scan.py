@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lit_compress.errors import InvalidArgumentError, ScanError
 from lit_compress.evaluation.example_inputs import find_example_inputs
 from lit_compress.evaluation.loaders import validation_loaders
-from lit_compress.evaluation.metric import check_monitor
+from lit_compress.evaluation.metric import accuracy_interval, check_monitor
 from lit_compress.evaluation.run_view.copies import clone
 from lit_compress.measure.metric_names import higher_is_better
 from lit_compress.progress import progress_bar
@@ -122,6 +123,7 @@ def scan_network(
     table = Table.opened(folder, _settings(module, options, sample))
     judge = MetricDrop(monitor, options, measure.baseline[monitor])
     rank_zero_info(f"scan: {len(targets) - 1} layers, {sample.how}")
+    _tell_coarse_steps(monitor, measure.baseline[monitor], sample.size, options.tolerance)
     _try_all(trainer, measure, targets, options, table, judge)
     chosen, drops = _choose(targets, options, table, judge)
     scan = Scan(
@@ -170,6 +172,17 @@ def _try(measure: TrialRunner, table: Table, target: Target, ratio: Fraction) ->
     table.add(Row(target.name, ratio, units, target.units, measure.scores(values)))
     if new_layer:
         table.write()
+
+
+def _tell_coarse_steps(monitor: str, value: float, size: int, tolerance: float) -> None:
+    """Say it if one example changes an accuracy by more than the tolerance."""
+    if accuracy_interval(monitor, value, size) is not None and 0 < tolerance < 1 / size:
+        rank_zero_info(
+            f"scan: one of the {size} examples changes {monitor} by {1 / size:.2g}, more than the "
+            f"tolerance of {tolerance:g}, so no single error is tolerated: measure on at least "
+            f"{ceil(1 / tolerance)} examples (images, and as much validation data), or raise "
+            "tolerance"
+        )
 
 
 class MetricDrop:

@@ -729,6 +729,20 @@ def test_a_handful_of_calibration_inputs_is_told_before_training(
         trainer.fit(ForeignModule(), loader(), loader(16, 1, batch_size=1))
 
 
+@pytest.mark.trial_conversion
+def test_no_more_batches_calibrate_than_the_run_validates_on(
+    make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    """Ten batches were read under a limit of two."""
+    callback = PostTrainingQuantization(dirpath=str(tmp_path / "a"))
+    trainer = make_trainer(max_epochs=1, limit_val_batches=2, callbacks=[callback])
+    with pytest.warns(UserWarning, match=r"2 batches of 16: .* set limit_val_batches to 4"):
+        trainer.fit(ForeignModule(), loader(), loader(256, 1))
+    fidelity = read_card(tmp_path / "a").variant("int8").fidelity
+    assert fidelity
+    assert fidelity.n == 32
+
+
 class TwoSizes(Dataset):
     """Batches that are padded to their longest example."""
 

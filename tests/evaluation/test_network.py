@@ -11,10 +11,11 @@ from conftest import ForeignModule, loader
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
-from lit_compress.errors import InvalidArgumentError
+from lit_compress.errors import InvalidArgumentError, PatternError
 from lit_compress.evaluation.export_target import find_export_target, warn_of_other_weights
 from lit_compress.evaluation.network import named_module, network_paths, record_calls
 from lit_compress.evaluation.run_view.copies import clone
+from lit_compress.pruning.layers import prunable_weights
 
 MakeTrainer = Callable[..., Trainer]
 
@@ -53,6 +54,18 @@ def test_the_named_part_is_the_only_candidate() -> None:
 def test_the_module_comes_before_its_main_child() -> None:
     assert network_paths(Heads(), None) == ["", "body"]
     assert network_paths(ForeignModule(), None) == ["", "net"]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated")
+def test_a_scripted_network_is_refused_by_name() -> None:
+    """It was an error of inspect.signature, and of a pattern that matched nothing."""
+    module = ForeignModule()
+    module.net = torch.jit.script(module.net)
+    for submodule in (None, "net"):
+        with pytest.raises(InvalidArgumentError, match=r"net of ForeignModule is TorchScript"):
+            network_paths(module, submodule)
+    with pytest.raises(PatternError, match=r"outside TorchScript: net is a ScriptModule"):
+        prunable_weights(module)
 
 
 def test_two_halves_are_no_main_child() -> None:

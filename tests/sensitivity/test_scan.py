@@ -107,6 +107,21 @@ def test_filters_are_scored_as_if_they_were_removed(trained: ForeignModule, tmp_
     assert row.scores == pytest.approx(scores, rel=1e-5)
 
 
+@pytest.mark.parametrize(("images", "tolerance", "told"), [(16, 0.01, True), (16, 0.1, False)])
+def test_too_few_examples_for_the_tolerance_are_told(
+    trained: ForeignModule,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    images: int,
+    tolerance: float,
+    told: bool,
+) -> None:
+    """A scan on a handful of examples pruned nothing, and nothing said why."""
+    options = {"images": images, "tolerance": tolerance, "levels": [0.5], "curves": False}
+    run(trained, loader(64, seed=1), tmp_path, **options)
+    assert ("measure on at least 100 examples" in caplog.text) is told
+
+
 def test_the_module_is_left_as_it_is(trained: ForeignModule, tmp_path: Path) -> None:
     trained.train()
     trained.net[3].eval()
