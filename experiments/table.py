@@ -24,9 +24,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
 from rows import ROWS, Row
 
 from lit_compress.artifact import read_card
+from lit_compress.cli import PACKAGED
 from lit_compress.cli import main as lit_compress
 
 #: Where the results are kept.
@@ -38,12 +40,13 @@ TEST_IMAGES = 10_000
 
 
 def key(words: list[str]) -> str:
-    """Return the first digits of the SHA-256 of a command and of the configs of ours in it."""
+    """Return the first digits of the SHA-256 of a command and of the values in its configs."""
     digest = hashlib.sha256()
     for word in words:
         path = Path(word)
-        if path.suffix == ".yaml" and path.is_absolute():
-            digest.update(path.read_bytes())
+        if path.suffix == ".yaml":
+            values = yaml.safe_load((PACKAGED / path).read_text("utf-8"))
+            digest.update(json.dumps(values, sort_keys=True).encode())
         else:  # of a checkpoint: the folder of its own row and training
             digest.update("/".join(path.parts[-5:]).encode() + b"\n")
     return digest.hexdigest()[:8]
