@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from tqdm import tqdm
 
@@ -62,6 +62,20 @@ def progress_bar(
     if isinstance(bar, RichProgressBar):
         return _rich_bar(bar, known, description)
     return _tqdm_bar(known, description)
+
+
+def end_live_display(trainer: Trainer, module: LightningModule) -> None:
+    """End the trainer's live display before its time, so that what is printed next comes below it.
+
+    rich draws it again and again until the run is torn down, also while times are measured.
+
+    Args:
+        trainer: The run.
+        module: The user's module.
+    """
+    bar = trainer.progress_bar_callback
+    if isinstance(bar, RichProgressBar):
+        bar.teardown(trainer, module, "fit")  # a second one does nothing
 
 
 @contextmanager

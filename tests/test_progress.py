@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,7 +17,7 @@ from lightning.pytorch.callbacks import ProgressBar, RichProgressBar, TQDMProgre
 from tqdm import tqdm
 
 from lit_compress import progress
-from lit_compress.callbacks import PostTrainingQuantization
+from lit_compress.callbacks import CompressionReport, PostTrainingQuantization
 from lit_compress.progress import progress_bar, track
 from lit_compress.trainer import Trainer as CompressTrainer
 
@@ -80,6 +81,17 @@ def test_the_end_of_a_fit_shows_bars_in_the_style_of_the_run(
     trainer.fit(ForeignModule(), loader(32), loader(32, 1))
     for name in NAMES:
         assert (name in terminal.getvalue()) == (kind in ("tqdm", "rich")), name
+
+
+def test_the_table_of_the_report_comes_below_the_live_display(
+    terminal: Terminal, make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    """The bar of the last epoch was drawn again below the table."""
+    report = CompressionReport(dirpath=str(tmp_path / "artifact"))
+    trainer = trainer_with("rich", terminal, make_trainer, report, max_epochs=1)
+    with contextlib.redirect_stdout(terminal):
+        trainer.fit(ForeignModule(), loader(32), loader(32, 1))
+    assert terminal.getvalue().rindex("Epoch 0/0") < terminal.getvalue().index("variant ")
 
 
 @pytest.mark.parametrize("kind", ["tqdm", "rich", "none"])

@@ -59,6 +59,7 @@ from lit_compress.evaluation.trainer_access import (
     is_fast_dev_run,
 )
 from lit_compress.measure import file_bytes, onnx_counts
+from lit_compress.progress import end_live_display
 from lit_compress.report import card_table
 
 
@@ -210,6 +211,7 @@ class CompressionReport(Callback, BeforePruning):
             return
         self._finished = False
         if trainer.is_global_zero and self._is_new(trainer):
+            end_live_display(trainer, pl_module)
             with isolate_rng():
                 self.card = self._report(trainer, pl_module)
             print("\n" + card_table(self.card) + "\n")
