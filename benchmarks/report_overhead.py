@@ -54,10 +54,10 @@ class TimedReport(CompressionReport):
             setattr(self, hook, self._timed(getattr(self, hook)))
 
     def _timed(self, hook: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*args: Any) -> Any:
+        def run(*args: Any, **options: Any) -> Any:
             start = perf_counter()
             try:
-                return hook(*args)
+                return hook(*args, **options)
             finally:
                 self.seconds += perf_counter() - start
 
@@ -117,7 +117,7 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    fit(None, 2, options.batch_size)  # warms up
+    fit(None, 3, options.batch_size)  # warms up
     ratios, shares, seconds = [], [], []
     for index in range(options.rounds):
         times = {}

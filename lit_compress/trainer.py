@@ -285,12 +285,12 @@ def scan(module: LightningModule, data: Any, *, progress: bool = True, **options
         >>> with TemporaryDirectory() as folder:
         ...     found = scan(module, DigitsDataModule(), levels=[0.5], progress=False, curves=False,
         ...                  images=100, dirpath=folder)  # doctest: +ELLIPSIS
-        layer           largest ratio    drop
-        all layers                0.5  0.0000
-        model.1.weight            0.5  0.0000
+        layer       largest ratio    drop
+        all layers            0.5  0.0000
+        model.1               0.5  0.0000
         val_acc 0... on 100 of 287 validation examples, each class in its proportion (seed 0)
         rules: ...rules.yaml
-        >>> found.chosen["model.1.weight"]
+        >>> found.chosen["model.1"]
         Fraction(1, 2)
     """
     trainer = Trainer(

@@ -237,13 +237,11 @@ def test_scan_takes_its_options_from_words(
     assert "all layers" in printed
     assert "val_acc" in printed
     rules = yaml.safe_load(Path("found/rules.yaml").read_text())
-    assert [rule["pattern"] for rule in rules] == ["model.conv1.0.weight", "model.fc.weight"]
+    assert [rule["pattern"] for rule in rules] == ["model.conv1.0", "model.fc"]
     with Path("found/scan.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {(row["layer"], row["ratio"]) for row in rows} == {
-        (layer, ratio)
-        for layer in ("*", "model.conv1.0.weight", "model.fc.weight")
-        for ratio in ("0.0", "0.5")
+        (layer, ratio) for layer in ("*", "model.conv1.0", "model.fc") for ratio in ("0.0", "0.5")
     }
     # What it found is what pruning takes.
     rule = ["--trainer.callbacks+=RulePruning", "--trainer.callbacks.rules=found/rules.yaml"]

@@ -116,6 +116,19 @@ def _weight_name(layer: str) -> str:
     return f"{layer}.weight" if layer else "weight"
 
 
+def layer_name(weight: str) -> str:
+    """Return the name of the layer that has a weight of this name, as messages and tables show it.
+
+    Args:
+        weight: Name of the weight; one that is not called ``weight`` stands for itself.
+
+    Example:
+        >>> layer_name("model.fc.weight"), layer_name("stem_kernel")
+        ('model.fc', 'stem_kernel')
+    """
+    return weight.removesuffix(".weight")
+
+
 def matching(patterns: Iterable[str], layers: Iterable[str], argument: str) -> set[str]:
     """Return the layers whose name, or whose weight's name, matches one of the patterns.
 

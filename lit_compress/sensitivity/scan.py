@@ -43,6 +43,8 @@ from lit_compress.sensitivity.targets import (
 )
 from lit_compress.sensitivity.trials import TrialRunner
 
+#: How :data:`WHOLE` is shown.
+ALL = "all layers"
 #: Name of the rule file in the folder of a scan.
 RULES = "rules.yaml"
 
@@ -54,7 +56,7 @@ class Scan:
     Attributes:
         rows: The trials, in order.
         baseline: The metrics of the network before pruning, by key.
-        chosen: The largest ratio within the tolerance, by name of the layer's weight; ``*`` stands
+        chosen: The largest ratio within the tolerance, by name of the layer; ``*`` stands
             for all layers at once.
         drops: The drop of the metric at that ratio, by the same names.
         monitor: Name of the metric.
@@ -71,10 +73,10 @@ class Scan:
     how: str
 
     def __str__(self) -> str:
-        width = max([5, *(len(name) for name in self.chosen)])
+        width = max(len(ALL), *(len(name) for name in self.chosen))
         lines = [f"{'layer':{width}}  largest ratio    drop"]
         for name, ratio in self.chosen.items():
-            label = "all layers" if name == WHOLE else name
+            label = ALL if name == WHOLE else name
             lines.append(f"{label:{width}}  {float(ratio):13g}  {self.drops[name]:6.4f}")
         lines.append(f"{self.monitor} {self.baseline[self.monitor]:.4f} on {self.how}")
         lines.append(f"rules: {self.folder / RULES}")

@@ -13,6 +13,7 @@ from typing import Any
 
 from lit_compress.errors import ScanError
 from lit_compress.files import write_whole
+from lit_compress.pruning.layers import layer_name
 
 #: Names of the files in the folder of a scan.
 TABLE, SETTINGS = "scan.csv", "scan.json"
@@ -101,7 +102,8 @@ class Table:
                     pairs = zip(keys, values, strict=True)
                     scores = {key: float(value) for key, value in pairs if value != ""}
                     share = Fraction(repr(float(ratio)))
-                    rows.append(Row(layer, share, int(pruned), int(of), scores))
+                    # Older versions wrote the name of the weight.
+                    rows.append(Row(layer_name(layer), share, int(pruned), int(of), scores))
         except (StopIteration, ValueError, UnicodeDecodeError, csv.Error) as error:
             raise ScanError(f"{path} is damaged ({error}): delete it to scan again") from error
         return rows

@@ -22,7 +22,7 @@ from lit_compress.pruning.importance import (
     layer_scores,
     scores_by_channel,
 )
-from lit_compress.pruning.layers import prunable_weights
+from lit_compress.pruning.layers import layer_name, prunable_weights
 from lit_compress.pruning.masks import pruned_count
 from lit_compress.pruning.rules.masks import check_filters, filter_dims, rule_masks
 from lit_compress.pruning.rules.rule import ElementImportance, Granularity, Rule, default_rules
@@ -45,7 +45,7 @@ class Target:
     """A layer to try, or all layers at once.
 
     Attributes:
-        name: Name of the layer's weight, or :data:`WHOLE`.
+        name: Name of the layer, or :data:`WHOLE`.
         tensors: Names of the tensors that pruning changes.
         units: Number of elements or channels that it has.
         granularity: ``granularity`` of a rule for it; None for :data:`WHOLE`.
@@ -104,7 +104,7 @@ def weight_targets(
             check_filters({name: rule} if weight.dim() > 2 else {}, dims)
         units = weight.numel() if rule.granularity == "element" else weight.shape[dims[name]]
         target = Target(
-            name=name,
+            name=layer_name(name),
             tensors=(first[id(weight)],),
             units=units,
             granularity=rule.granularity,
@@ -141,7 +141,7 @@ def channel_targets(
         exclude: Patterns of the layers not to try.
 
     Returns:
-        A target for each group, named by the first weight that computes its channels, and
+        A target for each group, named by the first layer that computes its channels, and
         :data:`WHOLE` last.
 
     Raises:
@@ -161,7 +161,7 @@ def channel_targets(
         weight = _filter_weight(graph, group)
         kind: Granularity = "filter" if tensors[weight].dim() > 2 else "neuron"
         target = Target(
-            name=weight,
+            name=layer_name(weight),
             tensors=_readers(graph, [group]),
             units=len(group.channels),
             granularity=kind,
@@ -189,7 +189,7 @@ def rules_of(chosen: Mapping[str, Fraction], targets: Sequence[Target]) -> tuple
     """Return a rule for each layer.
 
     Args:
-        chosen: Ratio of each layer, by name of its weight. A ratio of 0 gives a rule that skips the
+        chosen: Ratio of each layer, by name. A ratio of 0 gives a rule that skips the
             layer.
         targets: The targets of the scan; those without a ratio, and :data:`WHOLE`, get no rule.
     """

@@ -75,7 +75,7 @@ def test_every_row_is_that_of_a_naive_loop(
     data = loader(64, seed=1)
     found = run(trained, data, tmp_path, granularity=granularity, images=None)
     rows = {(row.layer, row.ratio): row for row in found.rows}
-    names = ["net.0.weight", "net.3.weight", "net.7.weight"]
+    names = ["net.0", "net.3", "net.7"]
     assert len(rows) == (len(names) + 1) * len(LEVELS) == len(found.rows)
     baseline = validated(copy.deepcopy(trained), data)
     assert found.baseline == baseline
@@ -86,7 +86,7 @@ def test_every_row_is_that_of_a_naive_loop(
             twin = copy.deepcopy(trained)
             with torch.no_grad():
                 for name in names if layer == WHOLE else [layer]:
-                    weight = twin.get_parameter(name)
+                    weight = twin.get_parameter(f"{name}.weight")
                     naive(weight, share, granularity == "original" and weight.dim() > 2)
             assert rows[layer, share].scores == validated(twin, data), (layer, level)
 
@@ -94,8 +94,8 @@ def test_every_row_is_that_of_a_naive_loop(
 def test_filters_are_scored_as_if_they_were_removed(trained: ForeignModule, tmp_path: Path) -> None:
     data = loader(64, seed=1)
     found = run(trained, data, tmp_path, granularity="filter", images=None)
-    assert {row.layer for row in found.rows} == {WHOLE, "net.0.weight", "net.3.weight"}
-    row = next(r for r in found.rows if (r.layer, r.ratio) == ("net.3.weight", Fraction(1, 2)))
+    assert {row.layer for row in found.rows} == {WHOLE, "net.0", "net.3"}
+    row = next(r for r in found.rows if (r.layer, r.ratio) == ("net.3", Fraction(1, 2)))
     assert (row.pruned, row.of) == (6, 12)
     twin = copy.deepcopy(trained).eval()
     graph = analyse(twin, next(iter(data))[0][:2])

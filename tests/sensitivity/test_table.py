@@ -16,8 +16,8 @@ NAN = float("nan")
 WITH: dict[str, Any] = {"weights": "ab", "scores": {"acc": 0.1 + 0.2, "auroc": NAN}}
 ROWS = [
     Row("*", Fraction(0), 0, 40, {"acc": 0.1 + 0.2, "loss": 1e-9}),
-    Row('odd ,"name"\n.weight', Fraction("0.35"), 14, 40, {"acc": NAN, "loss": float("inf")}),
-    Row("a.weight", Fraction(1), 40, 40, {"loss": 1 / 3}),
+    Row('odd ,"name"\n.1', Fraction("0.35"), 14, 40, {"acc": NAN, "loss": float("inf")}),
+    Row("a", Fraction(1), 40, 40, {"loss": 1 / 3}),
 ]
 
 

@@ -17,6 +17,7 @@ from lit_compress.pruning import apply, make_plan
 from lit_compress.pruning.channels.analysis import analyse
 from lit_compress.pruning.channels.trace import named_tensors
 from lit_compress.pruning.importance import importance_of, layer_scores, scores_by_channel
+from lit_compress.pruning.layers import layer_name
 from lit_compress.pruning.rules.rule import Rule
 from lit_compress.sensitivity.targets import (
     WHOLE,
@@ -33,8 +34,8 @@ def test_elements_of_each_weight_and_of_all() -> None:
     before = copy.deepcopy(net.state_dict())
     targets = {target.name: target for target in weight_targets(net, "element")}
     assert {name: t.units for name, t in targets.items()} == {
-        "0.weight": 36,
-        "2.weight": 20,
+        "0": 36,
+        "2": 20,
         "*": 56,
     }
     for name, target in targets.items():
@@ -65,7 +66,7 @@ def test_the_original_codes_units_are_filters_and_elements() -> None:
         (30, "element", "abs"),
         (44, None, None),
     ]
-    values, removed = targets["1.weight"].pruned(HALF)
+    values, removed = targets["1"].pruned(HALF)
     assert removed == 3 == int((values["1.weight"].abs().sum((0, 2, 3)) == 0).sum())
     values, removed = targets[WHOLE].pruned(HALF)
     assert removed == 4 + 3 + 15
@@ -78,7 +79,7 @@ def test_the_original_codes_units_are_filters_and_elements() -> None:
 def test_patterns_pick_the_layers() -> None:
     net = ForeignModule()
     names = [t.name for t in weight_targets(net, "element", ["net.[03]"], ["regex:net[.]0"])]
-    assert names == ["net.3.weight", WHOLE]
+    assert names == ["net.3", WHOLE]
     with pytest.raises(PatternError, match="include: the pattern 'conv9' matches no"):
         weight_targets(net, "element", ["conv9"])
     with pytest.raises(PatternError, match="exclude: the pattern 'conv9' matches no"):
@@ -95,7 +96,7 @@ def test_a_weight_that_an_embedding_shares_is_found_by_its_first_name() -> None:
             self.head.weight = self.embed.weight
 
     layer, whole = weight_targets(Tied(), "element")
-    assert (layer.name, layer.tensors) == ("head.weight", ("embed.weight",)) != whole.name
+    assert (layer.name, layer.tensors) == ("head", ("embed.weight",)) != whole.name
     assert whole.tensors == layer.tensors
     values, removed = layer.pruned(HALF)
     assert removed == 12 == int((values["embed.weight"] == 0).sum())
@@ -122,7 +123,7 @@ def test_channels_that_nothing_reads_are_removed_channels(name: str) -> None:
     checked = 0
     for group in graph.groups[::3]:
         makers = [n for n, dim in group.keys if graph.roles[n, dim] == "filter"]
-        target = by_name[makers[0]]
+        target = by_name[layer_name(makers[0])]
         assert target.units == len(group.channels)
         values, count = target.pruned(HALF)
         order = sorted(group.channels, key=lambda number: (scores[number], number))
@@ -156,19 +157,19 @@ def test_neurons_and_norm_scales() -> None:
     net, x = Mlp().eval(), torch.randn(3, 4)
     found = channel_targets(net, x, "", importance_of("l2"), "l2")
     assert [(t.name, t.granularity, t.units) for t in found] == [
-        ("a.weight", "neuron", 8),
-        ("b.weight", "neuron", 6),
+        ("a", "neuron", 8),
+        ("b", "neuron", 6),
         (WHOLE, None, 14),
     ]
     found = channel_targets(net, x, "", importance_of("bn_scale"), "bn_scale")
-    assert [(t.name, t.importance) for t in found] == [("a.weight", "bn_scale"), (WHOLE, None)]
+    assert [(t.name, t.importance) for t in found] == [("a", "bn_scale"), (WHOLE, None)]
 
 
 def test_rules_of_what_was_chosen() -> None:
     net = ForeignModule()
     targets = weight_targets(net, "original")
-    chosen = {"net.0.weight": HALF, "net.3.weight": Fraction(0), WHOLE: HALF}
+    chosen = {"net.0": HALF, "net.3": Fraction(0), WHOLE: HALF}
     assert rules_of(chosen, targets) == (
-        Rule("net.0.weight", HALF, "scan", "filter", "l2"),
-        Rule("net.3.weight", None, "scan", "filter", "l2"),
+        Rule("net.0", HALF, "scan", "filter", "l2"),
+        Rule("net.3", None, "scan", "filter", "l2"),
     )
