@@ -1,6 +1,6 @@
 # make quickstart | test | lint | help; PYTHON, VENV and PIP_INDEX_URL (see pip's manual) can be set.
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test fast lint minimum nightly slow slow-pruning slow-networks-1 slow-networks-2 slow-runs mutants foreign docs
+.PHONY: help quickstart test fast lint minimum nightly slow slow-pruning slow-networks-1 slow-networks-2 slow-runs slow-pages mutants foreign docs
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -24,6 +24,7 @@ FAST := tests/artifact tests/datamodules tests/golden tests/measure tests/module
 # Each part of the slow tests ends within 30 minutes.
 SLOW_PRUNING := tests/pruning
 SLOW_RUNS := tests/artifact tests/callbacks tests/test_cli.py tests/test_configs.py tests/test_end_to_end.py
+SLOW_PAGES := tests/report tests/test_docs.py tests/test_quantize_verb.py
 MUTANTS ?= 200
 
 $(VENV)/.stamp: setup.cfg pyproject.toml
@@ -65,7 +66,7 @@ lint: $(VENV)/.stamp  ## Set up, then check style and types.
 minimum: $(MINIMUM)/.stamp  ## Run the fast tests with the oldest versions that setup.cfg allows.
 	$(PARALLEL) $(MINIMUM)/bin/python -m pytest $(XDIST) $(FAST)
 
-slow: slow-pruning slow-networks-1 slow-networks-2 slow-runs  ## Run what needs real data, a second process, or minutes.
+slow: slow-pruning slow-networks-1 slow-networks-2 slow-runs slow-pages  ## Run what needs real data, a second process, or minutes.
 
 slow-pruning: $(VENV)/.stamp  ## Slow tests of the channel analysis and of pruning.
 	$(PARALLEL) $(BIN)/pytest $(XDIST) -m slow $(SLOW_PRUNING)
@@ -78,6 +79,9 @@ slow-networks-2: $(VENV)/.stamp  ## Int8 files of the second half.
 
 slow-runs: $(VENV)/.stamp  ## Slow tests of whole runs: killed, resumed, in two processes, on real data.
 	$(BIN)/pytest -m slow $(SLOW_RUNS)
+
+slow-pages: $(VENV)/.stamp  ## Pages in a browser (Chromium), examples with real data, and a long conversion.
+	$(BIN)/pytest -m slow $(SLOW_PAGES)
 
 mutants: $(VENV)/.stamp  ## Put small faults into the core, and count those that the tests notice.
 	$(BIN)/python tests/mutants/run.py --sample $(MUTANTS)

@@ -102,6 +102,7 @@ def test_an_architecture_config_runs_with_parts(
     assert len(list(Path("runs").rglob("card.json"))) == 1
 
 
+@pytest.mark.slow
 def test_overfitting_from_a_reference_prints_its_three_rows(
     tmp_path: Path,
     fashion_mnist_dir: Path,

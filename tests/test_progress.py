@@ -71,7 +71,7 @@ def trainer_with(
     return make(callbacks=found, enable_progress_bar=bar is not None, **options)
 
 
-@pytest.mark.parametrize("kind", ["tqdm", "rich", "disabled", "off", "none"])
+@pytest.mark.parametrize("kind", ["tqdm", "rich", "none"])
 @pytest.mark.usefixtures("no_trial_conversion")
 def test_the_end_of_a_fit_shows_bars_in_the_style_of_the_run(
     kind: str, terminal: Terminal, make_trainer: Callable[..., Trainer], tmp_path: Path
@@ -104,6 +104,15 @@ def test_a_scan_shows_a_bar_in_the_style_of_the_run(
         ForeignModule(), loader(32), levels=[0.5], images=16, curves=False, dirpath=str(tmp_path)
     )
     assert ("scan (trials)" in terminal.getvalue()) == (kind != "none")
+
+
+@pytest.mark.parametrize("kind", ["disabled", "off"])
+def test_a_bar_that_is_switched_off_stays_off(
+    kind: str, terminal: Terminal, make_trainer: Callable[..., Trainer]
+) -> None:
+    trainer = trainer_with(kind, terminal, make_trainer)
+    assert list(track(trainer, "abc", "spell")) == ["a", "b", "c"]
+    assert "spell" not in terminal.getvalue()
 
 
 @pytest.mark.parametrize("kind", ["tqdm", "rich"])

@@ -135,6 +135,7 @@ def test_mistakes_are_one_line(
     assert not (tmp_path / "artifact").exists()
 
 
+@pytest.mark.slow
 def test_a_drop_that_cannot_be_kept_is_not_zero(
     checkpoint: Path,
     config: str,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -98,3 +99,16 @@ def test_folders_and_files_and_functions_are_small() -> None:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
     }
     assert not {name: count for name, count in lines.items() if count > 60}
+
+
+def test_every_slow_test_is_in_a_part_of_make_nightly() -> None:
+    """The page of the report was never opened in a browser: no part had its folder."""
+    tests, makefile = Path(__file__).parent, (ROOT.parent / "Makefile").read_text("utf-8")
+    parts = " ".join(re.findall(r"^SLOW_\w+ := (.*)$", makefile, re.MULTILINE))
+    parts += " " + " ".join(re.findall(r"-m slow (tests/\w+)", makefile))
+    places = [(ROOT.parent / part).resolve() for part in parts.split()]
+    assert all(place.exists() for place in places)
+    files = [path for path in tests.rglob("test_*.py") if path != Path(__file__)]
+    slow = [path for path in files if "mark.slow" in path.read_text("utf-8")]
+    assert slow
+    assert not [str(p) for p in slow if not any(p.is_relative_to(place) for place in places)]

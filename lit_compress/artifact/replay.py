@@ -17,12 +17,28 @@ from lit_compress.artifact.runtime import OnnxModel
 from lit_compress.errors import ArtifactError
 
 REPLAY = "replay.npz"
-#: Number of inputs that an artefact stores.
+#: Largest number of inputs that an artefact stores.
 COUNT = 32
+#: Bytes of the headers in the file of an input and an output, at most.
+HEADERS = 800
 #: Allowed loss of SQNR against the recorded value. Kernels differ in rounding, but by less than
 #: this.
 TOLERANCE_DB = 3.0
 INPUT, OUTPUT = "input_", "output"
+
+
+def stored_count(row: int, model: int) -> int:
+    """Return how many inputs an artefact stores: so many that they are no larger than the model.
+
+    Args:
+        row: Bytes of one input and its output, not compressed.
+        model: Bytes of the model.
+
+    Example:
+        >>> stored_count(1064, 480_000), stored_count(150_568, 480_000), stored_count(5000, 480)
+        (32, 3, 1)
+    """
+    return max(1, min(COUNT, (model - HEADERS) // max(1, row)))
 
 
 def write_replay(path: str | Path, inputs: Sequence[np.ndarray], outputs: np.ndarray) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
+from lit_compress.export.onnx_lean import share_initializers, shorten_names, slim
+
 #: Operations whose float weights ONNX Runtime quantises if their neighbours are quantised.
 REQUANTISED = {"Conv", "ConvTranspose", "Gemm"}
 #: Number of axes of an image, with batch and channels.
@@ -18,7 +20,7 @@ IMAGE_RANK = 4
 
 
 def rewrite(model: ModelProto, batch: str) -> None:
-    """Apply all rewrites of this module.
+    """Apply all rewrites, those that make the file small last.
 
     Args:
         model: The model, changed in place.
@@ -29,26 +31,8 @@ def rewrite(model: ModelProto, batch: str) -> None:
     drop_unused_inputs(model)
     keep_floats(model)
     quantize_last_biases(model)
-
-
-def slim(model: ModelProto, batch: str) -> None:
-    """Remove stack traces and inferred shapes, and name the batch axis.
-
-    They make up a third of a small file that :func:`torch.onnx.export` writes.
-
-    Args:
-        model: The model, changed in place.
-        batch: Name for the batch axis.
-    """
-    graph = model.graph
-    del graph.value_info[:]
-    for part in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
-        del part.metadata_props[:]
-        part.doc_string = ""
-    for value in (*graph.input, *graph.output):
-        axes = value.type.tensor_type.shape.dim
-        if axes and axes[0].dim_param:
-            axes[0].dim_param = batch
+    share_initializers(model)
+    shorten_names(model)
 
 
 def drop_unused_inputs(model: ModelProto) -> None:

@@ -743,6 +743,7 @@ def test_optimizer_that_cannot_be_cut_trains_where_channels_leave_at_the_end(
     assert not trainer.optimizers[0].state
 
 
+@pytest.mark.slow
 def test_compiled_module_is_pruned(foreign: ForeignModule, make_trainer: MakeTrainer) -> None:
     compiled = torch.compile(foreign, backend="eager")
     make_trainer(max_epochs=3, callbacks=[FilterPruning(0.5)], limit_train_batches=1).fit(

@@ -174,7 +174,17 @@ OPERATIONS: list[tuple[dict[str, Operation], dict[str, int], list[str]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("operations", "ran", "not_ran"), OPERATIONS)
+#: Two of them take most of the time.
+LONG = (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("operations", "ran", "not_ran"),
+    [
+        pytest.param(*row, marks=[pytest.mark.slow] if index in LONG else [])
+        for index, row in enumerate(OPERATIONS)
+    ],
+)
 def test_what_stands_between_two_convolutions(
     operations: dict[str, Operation],
     ran: dict[str, int],
@@ -246,6 +256,7 @@ def test_a_value_has_one_range_wherever_it_is_moved(images: Tensor) -> None:
     assert all("quantize" not in user.name for n in shuffled for user in n.users)
 
 
+@pytest.mark.slow
 def test_reduced_weights_never_overflow_sixteen_bits(images: Tensor, tmp_path: Path) -> None:
     """Without VNNI, two products of uint8 and int8 are added in an int16 that saturates."""
     net = Branches().eval()

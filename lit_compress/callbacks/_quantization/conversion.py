@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lit_compress.artifact import Fidelity, LayerFidelity, Metric, OnnxModel, write_replay
 from lit_compress.artifact.answers import Answers
 from lit_compress.artifact.read import MODEL
-from lit_compress.artifact.replay import COUNT
+from lit_compress.artifact.replay import COUNT, stored_count
 from lit_compress.artifact.runtime import CLASSES, SIZE
 from lit_compress.artifact.variant import FloatWeight
 from lit_compress.callbacks._quantization.pixels import Pixels, find_pixels
@@ -127,8 +127,9 @@ class Conversion:
 
     def write_replay(self, path: Path) -> None:
         """Write the first inputs of the file, with the outputs of the float network."""
-        model = OnnxModel(path.with_name(MODEL))
-        write_replay(path, self.network.arrays(model, self._first()), self._expected()[:COUNT])
+        file = path.with_name(MODEL)
+        inputs = self.network.arrays(OnnxModel(file), self._stored(file))
+        write_replay(path, inputs, self._expected[: len(inputs[0])])
 
     def _search(
         self, path: Path, reference: Metric, allowed: float
@@ -239,10 +240,10 @@ class Conversion:
         )
 
     def _fidelity(self, path: Path, floats: frozenset[str], evaluations: int) -> Fidelity:
-        model, expected = OnnxModel(path), self._expected()
+        model, expected = OnnxModel(path), self._expected
         arrays = self.network.arrays
         found = np.concatenate([model(*arrays(model, batch)) for batch in self._raw])
-        kept = model(*arrays(model, self._first()))
+        kept = model(*arrays(model, self._stored(path)))
         layers = tuple(
             LayerFidelity(self._prefix + r.name, r.weight_db, r.activation_db, r.name in floats)
             for r in self._noise
@@ -255,10 +256,14 @@ class Conversion:
     def _answers(self, expected: np.ndarray) -> Answers | None:
         return answers_of(self.trainer, expected, self.network.inputs)
 
-    def _first(self) -> tuple[Tensor, ...]:
+    def _stored(self, file: Path) -> tuple[Tensor, ...]:
         """Return the inputs that are stored in the artefact, as the file takes them."""
-        return first_rows([as_tuple(batch) for batch in self._raw], COUNT)
+        rows = [as_tuple(batch) for batch in self._raw]
+        one = (*first_rows(rows, 1), torch.from_numpy(self._expected[:1]))
+        size = sum(tensor.numel() * tensor.element_size() for tensor in one)
+        return first_rows(rows, stored_count(size, file.stat().st_size))
 
+    @cached_property
     def _expected(self) -> np.ndarray:
         """Return the outputs of the float network for all recorded inputs."""
         with torch.no_grad():

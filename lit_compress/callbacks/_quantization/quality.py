@@ -15,7 +15,6 @@ from torch.utils._pytree import tree_leaves
 from lit_compress.artifact import Fidelity, Variant, agreement, sqnr_db
 from lit_compress.artifact.answers import Answers, find_answers
 from lit_compress.artifact.fidelity import median_sqnr_db
-from lit_compress.artifact.replay import COUNT
 from lit_compress.evaluation.data_protocols import HasClasses
 from lit_compress.evaluation.loaders import training_loaders, unmoved, validation_loaders
 from lit_compress.evaluation.trainer_access import datamodule
@@ -74,7 +73,7 @@ def compare_outputs(
         sqnr_db(expected, found),
         None if answers is None else agreement(expected, found, answers),
         len(expected),
-        replay_db=sqnr_db(expected[:COUNT], kept),
+        replay_db=sqnr_db(expected[: len(kept)], kept),
         agreement_on=None if answers is None else answers.kind,
         median_db=median_sqnr_db(expected, found),
     )
