@@ -36,12 +36,14 @@ from lit_compress.pruning.channels.labels import Reason
 from lit_compress.pruning.channels.operations import HANDLERS, unknown
 from lit_compress.pruning.channels.plan import Plan
 from lit_compress.pruning.channels.trace import Trace
-from lit_compress.pruning.channels.verify import Failure, Run, tensors_in, try_out, try_plan
+from lit_compress.pruning.channels.trials.verify import Failure, Run, tensors_in, try_out, try_plan
 
 Blocked = dict[int | tuple[str, str, int], Reason]
 
 #: Where the modules of quantised networks are defined.
 QUANTISED = ("torch.ao.nn.quantized", "torch.nn.quantized", "torch.ao.nn.intrinsic.quantized")
+#: What the names of operations begin with that apply the weights of a layer.
+LAYERS = ("conv", "linear", "bilinear", "batch_norm", "instance_norm", "group_norm", "layer_norm")
 #: Largest number of trials for one network.
 RETRIES = 60
 
@@ -136,16 +138,18 @@ def _verified_graph(
     closed: dict[Key, Reason] = {}
     graph = build(trace, closed)
     for attempt in range(RETRIES):
-        if (failure := try_out(model, runs, graph, graph.groups, attempt)) is None:
+        if (failure := try_out(model, runs, graph, graph.groups, attempt, trace)) is None:
             return graph
         before = len(graph.channels)
         if failure.index >= 0:
             _block(blocked, failure)
-            graph = build(_traced(model, runs, blocked, followers), closed)
+            trace = _traced(model, runs, blocked, followers)
+            graph = build(trace, closed)
         if len(graph.channels) == before:
-            for group, reason in _failing_groups(model, runs, graph, graph.groups):
+            for group, reason in _failing_groups(model, runs, graph, graph.groups, trace):
                 closed.update(dict.fromkeys(group.keys, reason))
-            graph = build(_traced(model, runs, blocked, followers), closed)
+            trace = _traced(model, runs, blocked, followers)
+            graph = build(trace, closed)
     raise ChannelError(
         f"removing channels from {type(model).__name__} still failed after {RETRIES} trials: prune "
         "single weights instead"
@@ -153,8 +157,12 @@ def _verified_graph(
 
 
 def _block(blocked: Blocked, failure: Failure) -> None:
-    """Freeze the tensors of the call that failed; if its line failed before, of all its calls."""
+    """Freeze the tensors of the call that failed; if its line failed before, of all its calls.
+
+    A line that applies a layer is shared by all layers of a kind, and says nothing of the others.
+    """
     repeated = any(_same_line(reason, failure.place) for reason in blocked.values())
+    repeated &= not failure.place[0].startswith(LAYERS)
     blocked[failure.place if repeated else failure.index] = failure.reason
 
 
@@ -163,17 +171,21 @@ def _same_line(reason: Reason, place: tuple[str, str, int]) -> bool:
 
 
 def _failing_groups(
-    model: nn.Module, runs: list[Run], graph: ChannelGraph, groups: tuple[Group, ...]
+    model: nn.Module,
+    runs: list[Run],
+    graph: ChannelGraph,
+    groups: tuple[Group, ...],
+    trace: Trace,
 ) -> list[tuple[Group, Reason]]:
     """Return the groups whose removal fails, by bisection."""
-    failure = try_out(model, runs, graph, groups, 0)
+    failure = try_out(model, runs, graph, groups, 0, trace)
     if failure is None:
         return []
     if len(groups) == 1:
         return [(groups[0], failure.reason)]
     half = len(groups) // 2
-    failing = _failing_groups(model, runs, graph, groups[:half])
-    failing += _failing_groups(model, runs, graph, groups[half:])
+    failing = _failing_groups(model, runs, graph, groups[:half], trace)
+    failing += _failing_groups(model, runs, graph, groups[half:], trace)
     return failing or [(group, failure.reason) for group in groups[:half]]
 
 

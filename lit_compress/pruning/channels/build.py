@@ -47,6 +47,7 @@ def build(trace: Trace, closed: Mapping[Key, Reason]) -> ChannelGraph:
         reasons = _freeze_groups(trace, number, fixed, reasons)
         number, channel_of = _channel_numbers(recording, roots, reasons)
         groups = grouped(channel_of, roles)
+    trace.numbers = number
     return ChannelGraph(
         channel_of=channel_of,
         roles={key: roles[key] for key in channel_of},

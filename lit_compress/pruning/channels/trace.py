@@ -7,11 +7,12 @@ import sys
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import (
@@ -132,6 +133,11 @@ class Trace(TorchFunctionMode):
         self.calls = 0
         self.place: tuple[str, str, int] = ("", "", 0)
         self.modules: list[tuple[str, nn.Module]] = []
+        #: By number of the call, the module that made it, and the twins of its results.
+        self.made_by: list[str] = []
+        self.results: list[tuple[Tensor | None, ...]] = []
+        #: By label, the number of its channel in the graph; below 0 if it cannot be removed.
+        self.numbers = np.empty(0, np.int64)
         self._handlers = handlers
         self._unknown = unknown
         self._blocked = blocked or {}
@@ -161,15 +167,21 @@ class Trace(TorchFunctionMode):
             self._handlers.get(name, self._unknown)(self, call)
             blocked = self._blocked.get(index) or self._blocked.get(self.place)
             if blocked is not None:
+                why = replace(blocked, module=self._module())  # each call at a line has its own
                 for tensor in (*call.tensors(), *call.results()):
-                    self.freeze(tensor, blocked)
+                    self.freeze(tensor, why)
+            self.made_by.append(self._module())
+            self.results.append(tuple(self._twins.get(tensor) for tensor in call.results()))
         return out
 
     def reason(self, why: str) -> Reason:
         """Return a reason that names the current call."""
         op, file, line = self.place
-        module = next((name for name, _ in reversed(self.modules) if name), "")
-        return Reason(why, op, module, os.path.basename(file), line)
+        return Reason(why, op, self._module(), os.path.basename(file), line)
+
+    def _module(self) -> str:
+        """Return the name of the module that makes the current call."""
+        return next((name for name, _ in reversed(self.modules) if name), "")
 
     def twin(self, value: Any) -> Tensor | None:
         """Return the twin of a tensor, or None if it carries no labels."""
@@ -276,32 +288,6 @@ def layer_calls(
     finally:
         for handle in handles:
             handle.remove()
-
-
-class Count(TorchFunctionMode):
-    """Counts the torch calls of a run as :class:`Trace` does, and records the last one.
-
-    Attributes:
-        calls: Number of calls.
-        place: Name, file and line of the last call.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls = 0
-        self.place: tuple[str, str, int] = ("", "", 0)
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Collection[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        """Make the call."""
-        self.calls += 1
-        self.place = (call_name(func), *caller())
-        return func(*args, **(kwargs or {}))
 
 
 def call_name(func: Callable[..., Any]) -> str:

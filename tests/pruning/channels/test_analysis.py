@@ -13,7 +13,7 @@ from lit_compress.errors import ChannelError
 from lit_compress.pruning import ChannelGraph, analyse, apply, make_plan
 from lit_compress.pruning.channels.analysis import verify
 from lit_compress.pruning.channels.trace import named_tensors
-from lit_compress.pruning.channels.verify import tensors_in
+from lit_compress.pruning.channels.trials.verify import tensors_in
 
 
 class Net(nn.Module):
@@ -171,7 +171,7 @@ FIXED_SIZES: dict[str, Callable[[Net, Tensor], Tensor]] = {
     "view at": lambda s, x: s.h(s.a(x).view(-1, 16, 6, 6)),
     "split at": lambda s, x: s.h(sum(s.a(x).split([8, 8], 1)).repeat(1, 2, 1, 1)),
     "getitem at": lambda s, x: s.h(torch.cat([s.a(x)[:, :8], s.a(x)[:, 8:]], 1)),
-    "linear at": lambda s, x: s.h(s.a(x).repeat(1, 16 // s.a(x).shape[1], 1, 1)),
+    "repeat at": lambda s, x: s.h(s.a(x).repeat(1, 16 // s.a(x).shape[1], 1, 1)),
     "numpy at": lambda s, x: s.h(torch.from_numpy(s.a(x).numpy() * 2)),
     "setitem at": lambda s, x: s.h(written(s.a(x))),
     "einsum at": lambda s, x: s.h(torch.einsum("nchw,cd->ndhw", s.a(x), torch.eye(16))),

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from lit_compress.pruning.channels.operations import HANDLERS, unknown
-from lit_compress.pruning.channels.trace import Count, Trace, call_name, named_tensors
+from lit_compress.pruning.channels.trace import Trace, call_name, named_tensors
+from lit_compress.pruning.channels.trials.calls import Calls
 
 
 def traced(model: nn.Module, *inputs: Tensor) -> Trace:
@@ -45,11 +46,12 @@ def test_reason_names_module_file_and_line() -> None:
 
 def test_other_mode_counts_the_same_calls() -> None:
     model, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval(), torch.ones(1, 3, 6, 6)
-    count = Count()
-    with torch.no_grad(), count:
+    calls, trace = Calls(), traced(model, x)
+    with torch.no_grad(), calls:
         model(x)
-    assert count.calls == traced(model, x).calls
-    assert count.place[0] == "batch_norm"
+    assert len(calls.places) == trace.calls == len(trace.results) == len(trace.made_by)
+    assert calls.places[-1][0] == "batch_norm"
+    assert (trace.made_by[0], trace.made_by[-1]) == ("0", "1")
 
 
 def test_shape_changed_in_place_freezes() -> None:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from lit_compress.pruning import analyse, make_plan
 from lit_compress.pruning.channels.trace import named_tensors
-from lit_compress.pruning.channels.verify import (
+from lit_compress.pruning.channels.trials.verify import (
     ZeroedInputs,
     _close,
     _perturbed,

@@ -17,10 +17,13 @@ from lit_compress.pruning.channels.graph import ChannelGraph, Group
 from lit_compress.pruning.channels.labels import Reason
 from lit_compress.pruning.channels.plan import Plan, make_plan
 from lit_compress.pruning.channels.surgery import cut_tensor, replaced
-from lit_compress.pruning.channels.trace import Count, named_tensors
+from lit_compress.pruning.channels.trace import Trace, named_tensors
+from lit_compress.pruning.channels.trials.calls import Calls, Expected
 
 Run = Callable[[], Any]
 
+FIXED_WIDTH = "needs its present width"
+DIFFERS = "the network computes something else without it"
 #: Largest relative difference between the two networks, by type.
 TOLERANCE = {torch.float64: 1e-6, torch.float16: 5e-2, torch.bfloat16: 1e-1}
 #: Largest relative difference in single precision; a GPU may round to ten bits (TF32).
@@ -89,7 +92,12 @@ class ZeroedInputs(TorchFunctionMode):
 
 
 def try_out(
-    model: nn.Module, runs: Sequence[Run], graph: ChannelGraph, groups: Iterable[Group], seed: int
+    model: nn.Module,
+    runs: Sequence[Run],
+    graph: ChannelGraph,
+    groups: Iterable[Group],
+    seed: int,
+    trace: Trace | None = None,
 ) -> Failure | None:
     """Try to remove a third of each group, then as many channels as possible.
 
@@ -99,6 +107,7 @@ def try_out(
         graph: Channels of the model.
         groups: Groups to remove channels from.
         seed: Random seed of the choice of channels.
+        trace: The trace that the graph was built from, to find the cause of a failure.
 
     Returns:
         The first failure, or None if both trials succeed.
@@ -109,50 +118,90 @@ def try_out(
         for group in groups:
             count = min(graph.removable(group), -(-len(group.channels) // divisor))
             removed += random.permutation(group.channels)[:count].tolist()
-        failure = try_plan(model, runs, graph, make_plan(graph, removed)) if removed else None
+        if not removed:
+            continue
+        expected = None if trace is None else _expected(trace, removed)
+        failure = try_plan(model, runs, graph, make_plan(graph, removed), expected)
         if failure is not None:
             return failure
     return None
 
 
+def _expected(trace: Trace, removed: Sequence[int]) -> Expected:
+    gone = torch.from_numpy(np.isin(trace.numbers, removed))
+    return Expected(trace.results, gone, trace.made_by)
+
+
 def try_plan(
-    model: nn.Module, runs: Sequence[Run], graph: ChannelGraph, plan: Plan
+    model: nn.Module,
+    runs: Sequence[Run],
+    graph: ChannelGraph,
+    plan: Plan,
+    labels: Expected | None = None,
 ) -> Failure | None:
     """Compare the outputs of a model without a plan's channels with those where they read as zero.
 
-    Parameters that could hide a difference, such as a scale of zero, are perturbed in both.
+    Parameters that could hide a difference, such as a scale of zero, are perturbed in both. An
+    operation such as a sort gives the same in both if its inputs are the same up to rounding.
 
     Args:
         model: The model; it is not changed.
         runs: Runs of the model.
         graph: Channels of the model.
         plan: The channels to remove.
+        labels: What a trace says of the result of each call, to find the cause of a failure.
 
     Returns:
         The failure, or None if the outputs agree.
     """
     own = named_tensors(model)
     perturbed = _perturbed(own)
-    with replaced(model, perturbed), ZeroedInputs(model, graph, plan):
-        expected = [_outputs(run) for run in runs]
-    cut = {
+    cut = perturbed | {
         name: cut_tensor(perturbed.get(name, own[name].detach()), dims)
         for name, dims in plan.by_tensor().items()
     }
-    count = Count()
+
+    def whole(calls: Calls) -> list[list[Tensor]]:
+        with replaced(model, perturbed), ZeroedInputs(model, graph, plan), calls:
+            return [_outputs(run) for run in runs]
+
+    def narrow(calls: Calls) -> list[list[Tensor]]:
+        with replaced(model, cut, plan.norms), calls:
+            return [_outputs(run) for run in runs]
+
+    expected, calls = whole(Calls()), Calls()
     try:
-        with replaced(model, perturbed | cut, plan.norms), count:
-            actual = [_outputs(run) for run in runs]
+        actual = narrow(calls)
     except Exception as error:  # whatever the model's own code raises
-        op, file, line = count.place
         text = next(iter(f"{type(error).__name__}: {error}".splitlines())).rstrip(": ")
-        why = f"needs its present width: {text}"
-        reason = Reason(why, op=op, file=basename(file), line=line)
-        return Failure(count.calls - 1, count.place, reason)
-    if not all(map(_agree, expected, actual)):
-        why = "the network computes something else without it"
-        return Failure(-1, ("", "", 0), Reason(why))
-    return None
+        place = None if labels is None else labels.first_other_width(calls)
+        raised = place is None or place == len(calls.places) - 1
+        return _failure(calls, place, f"{FIXED_WIDTH}: {text}" if raised else FIXED_WIDTH, labels)
+    if all(map(_agree, expected, actual)):
+        return None
+    before = Calls(_close)
+    expected, after = whole(before), Calls(_close, before)
+    if all(map(_agree, expected, narrow(after))):  # but for operations that jump
+        return None
+    if labels is None:
+        return Failure(-1, ("", "", 0), Reason(DIFFERS))
+    place = labels.first_other_width(calls)
+    why = DIFFERS if place is None else FIXED_WIDTH
+    place = labels.first_other_value(before, after, _close) if place is None else place
+    return (
+        Failure(-1, ("", "", 0), Reason(why))
+        if place is None
+        else _failure(after, place, why, labels)
+    )
+
+
+def _failure(calls: Calls, cause: int | None, why: str, labels: Expected | None) -> Failure:
+    """Return a failure at the call that caused it, or at the last call if none is known."""
+    index = len(calls.places) - 1 if cause is None else cause
+    op, file, line = place = calls.places[index] if index >= 0 else ("", "", 0)
+    known = labels is not None and 0 <= index < len(labels.made_by)
+    module = labels.made_by[index] if labels is not None and known else ""
+    return Failure(index, place, Reason(why, op, module, basename(file), line))
 
 
 def _perturbed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
