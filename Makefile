@@ -50,7 +50,7 @@ $(DOCS)/.stamp: docs/requirements.txt
 quickstart: $(VENV)/.stamp  ## Set up, then train, prune, quantise and report on embedded data.
 	$(BIN)/lit-compress fit --config quickstart_dense.yaml
 	$(BIN)/lit-compress fit --config quickstart.yaml \
-	    --trainer.callbacks.baseline=runs/quickstart_dense/dense.ckpt
+	    --trainer.callbacks.baseline=runs/quickstart_dense/checkpoint/dense.ckpt
 
 test: $(VENV)/.stamp  ## Set up, then run the tests and the examples of the docstrings.
 	$(PARALLEL) $(BIN)/pytest $(XDIST)

@@ -74,7 +74,10 @@ def main() -> int:
     words = parser.parse_args()
     data: dict[str, Any] = {}
     differ = 0
-    for model in sorted(RESULTS.glob("*/*/model.onnx")):
+    models = sorted(RESULTS.glob("*/*/model.onnx"))
+    if not models:
+        raise SystemExit(f"there is no model.onnx in {RESULTS}")
+    for model in models:
         row, stage = model.parts[-3:-1]
         kind = next(name for name in READERS if row.endswith(name))
         images, labels = data.setdefault(kind, READERS[kind](words.data_dir))

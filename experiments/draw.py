@@ -90,7 +90,8 @@ def title(row: str) -> str:
 def size(count: int | None) -> str:
     """Return a number of bytes in words."""
     value = count or 0
-    return f"{value / 1e6:.2f} MB" if value >= 1e6 else f"{value / 1e3:.0f} kB"
+    text = f"{value / 1e6:.2f} MB" if value >= 1e6 else f"{value / 1e3:.0f} kB"
+    return text.replace(".00 MB", " MB")
 
 
 def line(row: str) -> str | None:
@@ -180,7 +181,9 @@ def draw() -> str:
             if label == "dense":
                 place = (found.variant.bytes, 100 * found.accuracy)
                 axes.annotate(title(found.row), place, (6, 4), textcoords="offset points")
-        axes.set(xscale="log", xlabel="bytes of the file", ylabel="test accuracy, %")
+        axes.set(xscale="log", xlabel="size of the file", ylabel="test accuracy, %")
+        for which in ("major", "minor"):
+            getattr(axes.xaxis, f"set_{which}_formatter")(lambda value, _: size(round(value)))
         axes.margins(x=0.25)
         axes.grid(visible=True)
         axes.legend(loc="lower right")

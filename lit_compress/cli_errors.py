@@ -10,6 +10,8 @@ from difflib import get_close_matches
 from importlib import import_module
 from inspect import isabstract, signature
 
+from lightning.pytorch import Trainer
+
 from lit_compress.callbacks._run.supported import IMPORT, OTHER, package
 from lit_compress.errors import LitCompressError
 
@@ -76,7 +78,10 @@ def _argument_error(text: str, deepest: str) -> str:
 def _unknown_option(owner: str, paths: list[str], deepest: str) -> str:
     """Return the message for an option that does not exist; empty for another error."""
     if found := re.search(r"Option '([^']+)' is not accepted", deepest):
-        return f"{owner} has no argument {found[1]!r}; {_arguments(paths, found[1])}"
+        hint = _arguments(paths, found[1])
+        if owner.startswith("trainer.callbacks:") and not hint.startswith("did you mean"):
+            hint += " (a flag reaches the last callback of the configs before it)"
+        return f"{owner} has no argument {found[1]!r}; {hint}"
     if found := re.search(r"Group '(\S+)' does not accept option '(\S+)'", deepest):
         return f"{owner}: {found[1]} has no setting {found[2]!r}; --help lists its settings"
     if found := re.search(r"does not accept option '([^']+)'", deepest):
@@ -101,6 +106,9 @@ def _unknown_class(owner: str, keys: list[str], text: str) -> str:
 
 def _wrong_value(owner: str, keys: list[str], text: str, deepest: str) -> str:
     """Return the message for a value that is missing, of the wrong type, or not YAML."""
+    if found := re.search(r"(?:U|u)nrecognized arguments: --trainer\.(\w+)", deepest):
+        near = get_close_matches(found[1], signature(Trainer).parameters, 1)
+        return deepest + (f": did you mean --trainer.{near[0]}?" if near else "")
     if found := re.search(r"arguments are required: (.+)", deepest):
         return f"{owner} needs a value for {found[1]}"
     if found := re.search(r"path (\S+) does not correspond to a subclass of \w+", deepest):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import warnings
 from argparse import SUPPRESS
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -83,16 +87,40 @@ def run(verb: str, words: list[str]) -> VerbCLI:
     # Strategies such as ddp start their other processes with sys.argv.
     saved, sys.argv = sys.argv, [sys.argv[0], *words]
     try:
-        return VerbCLI(
-            verb,
-            trainer_class=Trainer,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            seed_everything_default=0,
-            auto_configure_optimizers=False,
-            trainer_defaults={"callbacks": [PrunedCheckpoints()]},
-            save_config_kwargs={"overwrite": True},
-            parser_kwargs={**options, verb: dict(options)},
-        )
+        with _without_noise():
+            return _verb(verb, options)
     finally:
         sys.argv = saved
+
+
+def _verb(verb: str, options: dict[str, Any]) -> VerbCLI:
+    return VerbCLI(
+        verb,
+        trainer_class=Trainer,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        seed_everything_default=0,
+        auto_configure_optimizers=False,
+        trainer_defaults={"callbacks": [PrunedCheckpoints()]},
+        save_config_kwargs={"overwrite": True},
+        parser_kwargs={**options, verb: dict(options)},
+    )
+
+
+@contextmanager
+def _without_noise() -> Iterator[None]:
+    """Leave out what no user of ours can act on: an upstream deprecation, and advertisements."""
+    log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    log.addFilter(_no_tip)
+    try:
+        with warnings.catch_warnings():
+            # Lightning 2.6 on torch 2.14: https://github.com/Lightning-AI/pytorch-lightning/issues/21326
+            message = r"`isinstance\(treespec, LeafSpec\)` is deprecated"
+            warnings.filterwarnings("ignore", message, FutureWarning)
+            yield
+    finally:
+        log.removeFilter(_no_tip)
+
+
+def _no_tip(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("💡 Tip")

@@ -135,6 +135,11 @@ class FilterPruning(ChannelPruning):
         self.min_channels = min_channels
 
     @override
+    def counted(self) -> str:
+        named = {"filters": "prunable filters", "macs": "MACs"}
+        return f" of the {named.get(self.of, self.of)}"
+
+    @override
     def has_common_target(self) -> bool:
         return not self.selector.rules  # their layers have ratios of their own
 

@@ -275,12 +275,10 @@ class PostTrainingQuantization(Callback):
             conversion.try_out(Path(folder) / MODEL, FEW)
             conversion.write_replay(Path(folder) / REPLAY)
         measured = self._measurable(trainer)
-        left = "about as long"
-        if measured is not None:
-            left = f"this and the time to measure {measured} on all of the validation data"
+        more = f", and to measure {measured} on all of the validation data" if measured else ""
         rank_zero_info(
-            f"PostTrainingQuantization: a conversion of the untrained network on {batches} batches "
-            f"took {time.monotonic() - start:.1f} s; the end of the fit takes {left}"
+            f"PostTrainingQuantization: tried the conversion to int8 on {batches} batches; after "
+            f"the last epoch it takes about {time.monotonic() - start:.0f} s{more}"
         )
 
     def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:

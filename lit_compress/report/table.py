@@ -266,8 +266,8 @@ def _metric_note(metrics: list[Metric]) -> str:
 def _timing_note(timing: Timing) -> str:
     return (
         f"time: batch {timing.batch}, {counted(timing.threads, 'thread')}, medians of "
-        f"{timing.rounds} rounds in turn; 'same' where the {timing.confidence:.0%} interval "
-        "contains 1; other processors give other figures"
+        f"{timing.rounds} rounds in turn (x: of the ratios in each round); 'same' where the "
+        f"{timing.confidence:.0%} interval contains 1; other processors give other figures"
     )
 
 

@@ -69,8 +69,9 @@ pruned: zeros are stored
 int8: outputs at 31.2 dB SQNR against the float network, the same class for
   98.8% of 512 calibration inputs
 val_acc: over 12,000 val images, each within 0.0050 (95 %)
-time: batch 1, 2 threads, medians of 60 rounds in turn; 'same' where the 99%
-  interval contains 1; other processors give other figures
+time: batch 1, 2 threads, medians of 60 rounds in turn (x: of the ratios in each
+  round); 'same' where the 99% interval contains 1; other processors give other
+  figures
 ChannelPruning: 0.25 of 0.50 reached"""
 
 

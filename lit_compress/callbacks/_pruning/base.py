@@ -282,6 +282,10 @@ class PruningCallback(Callback, ABC):
         known = self._mark in vars(pl_module).get(MARKS, ())
         return known and bool(self.history) and self.matches(pl_module)
 
+    def counted(self) -> str:
+        """Return, for messages, what the share that is reached is of; empty if not one thing."""
+        return ""
+
     def _pruning_step(self, trainer: Trainer, pl_module: LightningModule, due: Fraction) -> None:
         epoch = trainer.current_epoch
         if not self.history:
@@ -292,7 +296,7 @@ class PruningCallback(Callback, ABC):
         self._done = due
         self.history.append({"epoch": epoch, "due": float(due), "reached": self.reached})
         rank_zero_info(
-            f"{type(self).__name__}: epoch {epoch}, {self.reached:.1%} pruned "
+            f"{type(self).__name__}: epoch {epoch}, {self.reached:.1%}{self.counted()} pruned "
             f"(target {self.goal:.1%})"
         )
         if due == self._target:

@@ -143,7 +143,7 @@ class Conversion:
             metrics[count] = metric = self._metric(_numbered(path, count))
             lost = float("inf") if metric is None else _lost(reference, metric, rises)
             rank_zero_info(
-                f"{self.settings.monitor} drops by {lost:.4f} with {len(sets[count])} of "
+                f"{self.settings.monitor} {_change(lost)} with {len(sets[count])} of "
                 f"{len(calibrated.layers)} layers in float"
             )
             return lost
@@ -290,6 +290,11 @@ class Conversion:
 
 def _numbered(path: Path, count: int) -> Path:
     return path.with_name(f".{path.stem}-{count}{path.suffix}")
+
+
+def _change(lost: float) -> str:
+    """Return in words what int8 does to a metric."""
+    return f"gets worse by {lost:.4f}" if lost > 0 else f"gets no worse ({-lost:.4f} better)"
 
 
 def _lost(reference: Metric, metric: Metric, rises: bool) -> float:
