@@ -216,7 +216,12 @@ def _write(states: Iterable[tuple[dict[Any, Any], Any, Tensor]]) -> None:
 @singledispatch
 def widths(layer: nn.Module) -> dict[str, int]:
     """Return the attributes of a layer that state its width, from the shapes of its tensors."""
-    return {}
+    weight = layer._parameters.get("weight")
+    # Hugging Face's Conv1D is a linear layer of a transposed weight, with names of its own.
+    if type(layer).__name__ != "Conv1D" or weight is None or weight.dim() != 2:
+        return {}
+    named = {"nx": weight.shape[0], "nf": weight.shape[1]}
+    return {name: size for name, size in named.items() if isinstance(vars(layer).get(name), int)}
 
 
 @widths.register

@@ -73,6 +73,20 @@ def linear(trace: Trace, call: Call) -> None:
 def matmul(trace: Trace, call: Call) -> None:
     """Read and make labels in a product with a weight of shape (in, out); freeze other products."""
     left, right = call.argument(0, "input"), call.argument(1, "other")
+    return _product(trace, call, left=left, right=right, bias=None)
+
+
+@handles("addmm")
+def addmm(trace: Trace, call: Call) -> None:
+    """Do the same for a product with a bias, as in GPT-2's Conv1D."""
+    bias, left, right = (call.argument(i, n) for i, n in enumerate(("input", "mat1", "mat2")))
+    scaled = any(call.kwargs.get(factor, 1) != 1 for factor in ("alpha", "beta"))
+    if scaled or bias.dim() != 1 or bias.shape[0] != call.out.shape[1]:
+        return unknown(trace, call)
+    return _product(trace, call, left=left, right=right, bias=bias)
+
+
+def _product(trace: Trace, call: Call, *, left: Tensor, right: Tensor, bias: Tensor | None) -> None:
     if not trace.name(right) or right.dim() != 2 or left.dim() < 2:
         return unknown(trace, call)
     reads = _reads(trace, call, left, left.dim() - 1)
@@ -81,7 +95,7 @@ def matmul(trace: Trace, call: Call) -> None:
     trace.use(right, 0, reads, "input")
     trace.use(right, 1, makes, "filter")
     dim = call.out.dim() - 1
-    return _label_output(trace, call, weight=right, bias=None, makes=makes, dim=dim)
+    return _label_output(trace, call, weight=right, bias=bias, makes=makes, dim=dim)
 
 
 def _reads(trace: Trace, call: Call, image: Tensor, dim: int) -> Tensor:

@@ -22,6 +22,8 @@ from lit_compress.pruning.channels.trials.calls import Calls, Expected
 
 Run = Callable[[], Any]
 
+#: Operations whose input has its channels in the last dimension.
+PRODUCTS = ("linear", "matmul", "mm", "addmm")
 FIXED_WIDTH = "needs its present width"
 DIFFERS = "the network computes something else without it"
 #: Largest relative difference between the two networks, by type.
@@ -74,12 +76,15 @@ class ZeroedInputs(TorchFunctionMode):
     ) -> Any:
         """Make the call, with zeros in the removed channels of its input."""
         kwargs = kwargs or {}
-        weight = args[1] if len(args) > 1 else kwargs.get("weight")
+        first = 1 if func.__name__ == "addmm" else 0  # its bias comes before the input
+        weight = args[first + 1] if len(args) > first + 1 else kwargs.get("weight")
         if isinstance(weight, Tensor) and id(weight) in self._removed:
-            image = args[0] if args else kwargs["input"]
-            image = self._zeroed(image, weight, linear=func.__name__ in ("linear", "matmul", "mm"))
+            image = args[first] if args else kwargs["input"]
+            image = self._zeroed(image, weight, linear=func.__name__ in PRODUCTS)
             args, kwargs = (
-                ((image, *args[1:]), kwargs) if args else ((), {**kwargs, "input": image})
+                ((*args[:first], image, *args[first + 1 :]), kwargs)
+                if args
+                else ((), {**kwargs, "input": image})
             )
         return func(*args, **kwargs)
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lit_compress.pruning import ChannelGraph, analyse
+from lit_compress.pruning import ChannelGraph, analyse, apply, make_plan
 
 Check = Callable[..., ChannelGraph]
 
@@ -49,6 +49,42 @@ def test_linear_and_matmul_over_the_last_dimension(between: Check) -> None:
         return s.layer(x.movedim(1, -1)) @ s.weight
 
     assert len(between(operation, layer=nn.Linear(8, 6), weight=weight).channels) == 8 + 6 + 5
+
+
+class Conv1D(nn.Module):
+    """A linear layer as in GPT-2: a transposed weight, and widths that its forward reads."""
+
+    def __init__(self, nf: int, nx: int) -> None:
+        super().__init__()
+        self.nf, self.nx = nf, nx
+        self.weight, self.bias = nn.Parameter(torch.randn(nx, nf)), nn.Parameter(torch.randn(nf))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        size = (*x.shape[:-1], self.nf)
+        return torch.addmm(self.bias, x.reshape(-1, x.shape[-1]), self.weight).view(size)
+
+
+def test_addmm_of_a_transposed_weight() -> None:
+    """GPT-2's layers were frozen."""
+    net = nn.Sequential(Conv1D(12, 6), nn.GELU(), Conv1D(5, 12)).eval()
+    x = torch.randn(2, 3, 6)
+    graph = analyse(net, x)
+    assert len(graph.channels) == 12
+    with torch.no_grad():
+        net[2].weight[4:] = 0  # nothing reads the last eight
+        expected = net(x)
+        apply(make_plan(graph, graph.channels[4:]), net)
+        torch.testing.assert_close(net(x), expected)
+    assert (net[0].nf, net[0].nx, net[2].nx, net[2].nf) == (4, 6, 4, 5)
+
+
+def test_a_scaled_addmm_freezes(between: Check) -> None:
+    weight, bias = nn.Parameter(torch.randn(8, 5)), nn.Parameter(torch.randn(5))
+
+    def operation(s: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return torch.addmm(s.bias, x.mean((2, 3)), s.weight, beta=0.5)[:, :, None, None]
+
+    assert not between(operation, weight=weight, bias=bias).channels
 
 
 def test_bare_weight_is_cut(between: Check) -> None:
