@@ -88,7 +88,9 @@ def test_accuracy(folder: Path, *words: str) -> float:
     """Return the accuracy on the test data, as ``lit-compress test`` prints it."""
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown):
-        code = lit_compress(["test", "--config", str(folder / "config.yaml"), *words])
+        # Without a logger nothing is written into the folder of the run.
+        quiet = ["--trainer.logger", "false", "--trainer.enable_progress_bar", "false"]
+        code = lit_compress(["test", "--config", str(folder / "config.yaml"), *quiet, *words])
     found = re.search(r"test_acc\W+([0-9.]+)", shown.getvalue())
     if code or not found:
         raise SystemExit(f"lit-compress test in {folder} failed:\n{shown.getvalue()}")

@@ -112,7 +112,7 @@ class DenseNetwork:
             return replace(variant, epoch=self._epochs or None, note=f"trained on its own{epochs}")
         epochs = f"{counted(self._epochs, 'epoch')} of {trainer.current_epoch}"
         note = f"after {epochs}, just before the first pruning"
-        note = note if self._epochs else f"untrained: {note}"
+        note = note if self._epochs else f"the weights that the fit began with: {note}"
         return replace(variant, epoch=self._epochs, note=note)
 
     def state(self) -> dict[str, Any]:
