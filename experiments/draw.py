@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
 
+from matplotlib.ticker import LogLocator, NullFormatter
 from rows import ROWS
 
 from lit_compress.artifact import Card, Variant
@@ -180,16 +181,18 @@ def draw() -> str:
             labelled.add(label)
             if label == "dense":
                 place = (found.variant.bytes, 100 * found.accuracy)
-                axes.annotate(title(found.row), place, (6, 4), textcoords="offset points")
+                text = {"textcoords": "offset points", "ha": "right"}
+                axes.annotate(title(found.row), place, (-6, 4), **text)
         axes.set(xscale="log", xlabel="size of the file", ylabel="test accuracy, %")
-        for which in ("major", "minor"):
-            getattr(axes.xaxis, f"set_{which}_formatter")(lambda value, _: size(round(value)))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(lambda value, _: size(round(value)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.margins(x=0.25)
         axes.grid(visible=True)
         axes.legend(loc="lower right")
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None, "Description": described()})
-    return text.getvalue()
+        written = io.StringIO()
+        figure.savefig(written, format="svg", metadata={"Date": None, "Description": described()})
+    return written.getvalue()
 
 
 def filled(text: str, parts: dict[str, str]) -> str:
