@@ -148,7 +148,7 @@ def test_without_quantisation_the_report_writes_the_folder(
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["card.json", "model.safetensors"]
     note = card.variant("dense").note
     assert note
-    assert note.startswith("untrained")
+    assert note.startswith("the weights that the fit began with")
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory:UserWarning")  # resumed where it was

@@ -19,6 +19,8 @@ from lit_compress.pruning.layers import plain_weights
 from lit_compress.report import card_scalars, card_table, figures
 from lit_compress.sensitivity.figure import can_draw
 
+#: Bins of a histogram of weights, of equal width: TensorBoard draws 30.
+BINS = 64
 #: First part of every tag of this package.
 PREFIX = "compress/"
 
@@ -61,7 +63,7 @@ def log_weights(trainer: Trainer, module: LightningModule) -> None:
         for name, weight in plain_weights(module).items():
             tag = f"{PREFIX}weights/{name.removesuffix('.weight')}"
             values = weight.detach().float().cpu()
-            logger.experiment.add_histogram(tag, values, trainer.global_step)
+            logger.experiment.add_histogram(tag, values, trainer.global_step, bins=BINS)
 
 
 def log_card(trainer: Trainer, card: Card) -> None:

@@ -55,6 +55,10 @@ class History:
     def record(self, trainer: Trainer, module: LightningModule) -> Epoch:
         """Record the epoch as it is now; the last record of an epoch counts."""
         pruners, now = pruning_callbacks(trainer), trainer.current_epoch
+        if self._counted and self.epochs and self._counted[0] == self.epochs[-1].epoch == now:
+            known = replace(self.epochs[-1], seconds=time.monotonic() - self._start)
+            self.epochs[-1] = known = replace(known, metric=self._metric)
+            return replace(known, layers=self._counted[1])
         if self._counted is None or self._counted[0] != now:
             self._counted = (now, count_layers(module))
         own = sum(parameter.numel() for parameter in module.parameters())
