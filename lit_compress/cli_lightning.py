@@ -13,7 +13,7 @@ from typing import Any
 
 import lightning
 from lightning.pytorch import LightningDataModule, LightningModule
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from typing_extensions import override
 
 # jsonargparse accepts a class by its name alone once its module is imported.
@@ -102,6 +102,8 @@ def _verb(verb: str, options: dict[str, Any]) -> VerbCLI:
         seed_everything_default=0,
         auto_configure_optimizers=False,
         trainer_defaults={"callbacks": [PrunedCheckpoints()]},
+        # Other verbs write no config: with the config of a fit they would replace it by their own.
+        save_config_callback=SaveConfigCallback if verb == "fit" else None,
         save_config_kwargs={"overwrite": True},
         parser_kwargs={**options, verb: dict(options)},
     )

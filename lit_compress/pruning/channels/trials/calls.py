@@ -1,8 +1,9 @@
 """The torch calls of a trial, next to what the labels of the trace say of them.
 
 A network without some channels makes the same calls as before. Each result should be as the labels
-say: narrower where channels are gone, and otherwise equal to that of the network that reads zeros.
-The first call whose result is not is the cause of a failure, wherever the failure shows.
+say: narrower where channels are removed, and otherwise equal to the result in the network that
+reads zeros. The first call whose result is different is the cause of a failure, wherever the
+failure shows.
 """
 
 from __future__ import annotations
@@ -89,12 +90,12 @@ class Expected:
 
     Attributes:
         twins: By number of the call, the twins of its results; None where one has no labels.
-        gone: By label, whether its channel is removed.
+        removed: By label, whether its channel is removed.
         made_by: By number of the call, the name of the module that made it.
     """
 
     twins: Sequence[tuple[Tensor | None, ...]]
-    gone: Tensor
+    removed: Tensor
     made_by: Sequence[str]
 
     def first_other_width(self, calls: Calls) -> int | None:
@@ -123,24 +124,24 @@ class Expected:
     def shape(self, twin: Tensor) -> torch.Size:
         """Return the shape that is left of a result."""
         sizes = list(twin.shape)
-        for dim, gone in self._gone_along(twin).items():
-            sizes[dim] -= int(gone.sum())
+        for dim, removed in self._removed_along(twin).items():
+            sizes[dim] -= int(removed.sum())
         return torch.Size(sizes)
 
     def _kept(self, twin: Tensor, value: Tensor) -> Tensor:
         if twin.shape != value.shape:
             return value
-        for dim, gone in self._gone_along(twin).items():
-            kept = torch.from_numpy(np.flatnonzero(~gone.numpy())).to(value.device)
+        for dim, removed in self._removed_along(twin).items():
+            kept = torch.from_numpy(np.flatnonzero(~removed.numpy())).to(value.device)
             value = value.index_select(dim, kept)
         return value
 
-    def _gone_along(self, twin: Tensor) -> dict[int, Tensor]:
-        """Return, by dimension along which labels vary, which indices are gone."""
+    def _removed_along(self, twin: Tensor) -> dict[int, Tensor]:
+        """Return, by dimension along which labels vary, which indices are removed."""
         small = core(twin)
-        gone = torch.where(small >= 0, self.gone[small.clamp(min=0).long()], False)
+        removed = torch.where(small >= 0, self.removed[small.clamp(min=0).long()], False)
         return {
-            dim: gone.movedim(dim, 0).reshape(size, -1).all(1)
+            dim: removed.movedim(dim, 0).reshape(size, -1).all(1)
             for dim, size in enumerate(small.shape)
             if size > 1
         }

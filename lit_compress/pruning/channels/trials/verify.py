@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os.path import basename
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from lit_compress.pruning.channels.graph import ChannelGraph, Group
@@ -19,11 +18,10 @@ from lit_compress.pruning.channels.plan import Plan, make_plan
 from lit_compress.pruning.channels.surgery import cut_tensor, replaced
 from lit_compress.pruning.channels.trace import Trace, named_tensors
 from lit_compress.pruning.channels.trials.calls import Calls, Expected
+from lit_compress.pruning.channels.trials.zeroed import ZeroedInputs
 
 Run = Callable[[], Any]
 
-#: Operations whose input has its channels in the last dimension.
-PRODUCTS = ("linear", "matmul", "mm", "addmm")
 FIXED_WIDTH = "needs its present width"
 DIFFERS = "the network computes something else without it"
 #: Largest relative difference between the two networks, by type.
@@ -45,55 +43,6 @@ class Failure:
     index: int
     place: tuple[str, str, int]
     reason: Reason
-
-
-class ZeroedInputs(TorchFunctionMode):
-    """Replaces by zeros the inputs that layers read from channels that a plan removes.
-
-    It zeroes the activation and not the weight, which can be a thousand times larger.
-
-    Args:
-        model: The model that runs.
-        graph: Channels of the model.
-        plan: The channels to remove.
-    """
-
-    def __init__(self, model: nn.Module, graph: ChannelGraph, plan: Plan) -> None:
-        super().__init__()
-        tensors = named_tensors(model)
-        self._removed = {
-            id(tensors[cut.tensor]): (cut.size, np.setdiff1d(np.arange(cut.size), cut.keep))
-            for cut in plan.cuts
-            if graph.roles[cut.tensor, cut.dim] == "input"
-        }
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Collection[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        """Make the call, with zeros in the removed channels of its input."""
-        kwargs = kwargs or {}
-        first = 1 if func.__name__ == "addmm" else 0  # its bias comes before the input
-        weight = args[first + 1] if len(args) > first + 1 else kwargs.get("weight")
-        if isinstance(weight, Tensor) and id(weight) in self._removed:
-            image = args[first] if args else kwargs["input"]
-            image = self._zeroed(image, weight, linear=func.__name__ in PRODUCTS)
-            args, kwargs = (
-                ((*args[:first], image, *args[first + 1 :]), kwargs)
-                if args
-                else ((), {**kwargs, "input": image})
-            )
-        return func(*args, **kwargs)
-
-    def _zeroed(self, image: Tensor, weight: Tensor, linear: bool) -> Tensor:
-        size, removed = self._removed[id(weight)]
-        dim = image.dim() - 1 if linear else image.dim() - weight.dim() + 1
-        groups = image.shape[dim] // size
-        indices = (removed[None] + size * np.arange(groups)[:, None]).ravel()
-        return image.index_fill(dim, torch.from_numpy(indices).to(image.device), 0)
 
 
 def try_out(
@@ -133,8 +82,7 @@ def try_out(
 
 
 def _expected(trace: Trace, removed: Sequence[int]) -> Expected:
-    gone = torch.from_numpy(np.isin(trace.numbers, removed))
-    return Expected(trace.results, gone, trace.made_by)
+    return Expected(trace.results, torch.from_numpy(np.isin(trace.numbers, removed)), trace.made_by)
 
 
 def try_plan(
@@ -176,36 +124,42 @@ def try_plan(
 
     expected, calls = whole(Calls()), Calls()
     try:
-        actual = narrow(calls)
+        if all(map(_agree, expected, narrow(calls))):
+            return None
+        before = Calls(_close)
+        expected, calls = whole(before), Calls(_close, before)
+        if all(map(_agree, expected, narrow(calls))):  # but for operations that jump
+            return None
     except Exception as error:  # whatever the model's own code raises
-        text = next(iter(f"{type(error).__name__}: {error}".splitlines())).rstrip(": ")
-        place = None if labels is None else labels.first_other_width(calls)
-        raised = place is None or place == len(calls.places) - 1
-        return _failure(calls, place, f"{FIXED_WIDTH}: {text}" if raised else FIXED_WIDTH, labels)
-    if all(map(_agree, expected, actual)):
-        return None
-    before = Calls(_close)
-    expected, after = whole(before), Calls(_close, before)
-    if all(map(_agree, expected, narrow(after))):  # but for operations that jump
-        return None
+        return _raised(error, calls, labels)
+    return _different(before, calls, labels)
+
+
+def _raised(error: Exception, calls: Calls, labels: Expected | None) -> Failure:
+    """Return the failure of a run that raised."""
+    text = next(iter(f"{type(error).__name__}: {error}".splitlines())).rstrip(": ")
+    last = len(calls.places) - 1
+    index = None if labels is None else labels.first_other_width(calls)
+    if index is None or index == last:
+        return _failure(calls, last, f"{FIXED_WIDTH}: {text}", labels)
+    return _failure(calls, index, FIXED_WIDTH, labels)
+
+
+def _different(before: Calls, calls: Calls, labels: Expected | None) -> Failure:
+    """Return the failure of a run whose outputs differ."""
     if labels is None:
         return Failure(-1, ("", "", 0), Reason(DIFFERS))
-    place = labels.first_other_width(calls)
-    why = DIFFERS if place is None else FIXED_WIDTH
-    place = labels.first_other_value(before, after, _close) if place is None else place
-    return (
-        Failure(-1, ("", "", 0), Reason(why))
-        if place is None
-        else _failure(after, place, why, labels)
-    )
+    index, why = labels.first_other_width(calls), FIXED_WIDTH
+    if index is None:
+        index, why = labels.first_other_value(before, calls, _close), DIFFERS
+    return _failure(calls, -1 if index is None else index, why, labels)
 
 
-def _failure(calls: Calls, cause: int | None, why: str, labels: Expected | None) -> Failure:
-    """Return a failure at the call that caused it, or at the last call if none is known."""
-    index = len(calls.places) - 1 if cause is None else cause
+def _failure(calls: Calls, index: int, why: str, labels: Expected | None) -> Failure:
+    """Return a failure at a call; -1 if no call is known."""
     op, file, line = place = calls.places[index] if index >= 0 else ("", "", 0)
-    known = labels is not None and 0 <= index < len(labels.made_by)
-    module = labels.made_by[index] if labels is not None and known else ""
+    modules = () if labels is None else labels.made_by
+    module = modules[index] if 0 <= index < len(modules) else ""
     return Failure(index, place, Reason(why, op, module, basename(file), line))
 
 

@@ -1,0 +1,37 @@
+"""Layers read zeros in the place of the channels that a plan removes."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from lit_compress.pruning import analyse, make_plan
+from lit_compress.pruning.channels.trace import named_tensors
+from lit_compress.pruning.channels.trials.zeroed import ZeroedInputs
+
+
+@torch.no_grad()
+def test_unread_channels_are_zero_where_they_are_read() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3, groups=2)).eval()
+    x = torch.randn(2, 3, 8, 8)
+    graph = analyse(net, x)
+    plan = make_plan(graph, graph.channels[:1])
+    with ZeroedInputs(net, graph, plan):
+        found = net(x)
+    for cut in plan.cuts:
+        if graph.roles[cut.tensor, cut.dim] == "input":
+            removed = sorted(set(range(cut.size)) - set(cut.keep))
+            named_tensors(net)[cut.tensor].index_fill_(cut.dim, torch.tensor(removed), 0)
+    torch.testing.assert_close(found, net(x))
+
+
+@torch.no_grad()
+def test_a_product_with_a_bare_weight_reads_zeros_too() -> None:
+    """Such a call has two arguments, and a convolution has more."""
+    model, x = Product(), torch.randn(4, 3)
+    graph = analyse(model, x)
+    assert len(graph.channels) == 6
+    with ZeroedInputs(model, graph, make_plan(graph, graph.channels[:2])):
+        found = model(x)
+    torch.testing.assert_close(found, model.first(x)[:, 2:] @ model.weight[2:])
