@@ -79,12 +79,3 @@ def test_results_agree_within_the_rounding_of_their_type(
     one: Tensor, other: Tensor, agree: bool
 ) -> None:
     assert _close(one, other) is agree
-
-
-class Product(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.weight = nn.Linear(3, 6), nn.Parameter(torch.randn(6, 2))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.first(x) @ self.weight

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lit_compress.pruning import analyse, make_plan
 from lit_compress.pruning.channels.trace import named_tensors
@@ -24,6 +24,15 @@ def test_unread_channels_are_zero_where_they_are_read() -> None:
             removed = sorted(set(range(cut.size)) - set(cut.keep))
             named_tensors(net)[cut.tensor].index_fill_(cut.dim, torch.tensor(removed), 0)
     torch.testing.assert_close(found, net(x))
+
+
+class Product(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.weight = nn.Linear(3, 6), nn.Parameter(torch.randn(6, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.first(x) @ self.weight
 
 
 @torch.no_grad()
