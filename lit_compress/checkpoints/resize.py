@@ -12,8 +12,8 @@ from torch.utils.hooks import RemovableHandle
 
 from lit_compress.errors import CheckpointError
 from lit_compress.pruning.channels.resize import Shapes, resize_to
-from lit_compress.pruning.channels.surgery import in_layout_of, set_widths, swap_data
-from lit_compress.pruning.channels.trace import named_tensors
+from lit_compress.pruning.channels.surgery import in_layout_of, swap_data
+from lit_compress.pruning.channels.tracing.trace import named_tensors
 from lit_compress.pruning.channels.unpruned import (
     UnprunedShapes,
     carried,
@@ -21,6 +21,7 @@ from lit_compress.pruning.channels.unpruned import (
     drop_carried,
     unpruned_shapes_of,
 )
+from lit_compress.pruning.channels.widths import set_widths
 
 #: Lightning's hook of a module, called with the checkpoint just before the weights are loaded.
 _HOOK = "on_load_checkpoint"
@@ -136,7 +137,7 @@ class CheckpointResizer:
                     + ": build the module with the arguments it was trained with"
                 )
         if original is not None:
-            self._widths = set_widths(module, set(), original.norms)
+            self._widths = set_widths(module, set(), original.widths)
             carry(module, original)
         self._before = {}
 

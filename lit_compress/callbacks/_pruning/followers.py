@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 from lit_compress.evaluation.loaders import copied, training_loaders
 from lit_compress.evaluation.run_view.copies import clone_with
 from lit_compress.evaluation.run_view.training import train
-from lit_compress.pruning.channels.followers import alike
+from lit_compress.pruning.channels.tracing.followers import alike
 
 #: Largest part of a move that another part may leave unexplained.
 REST = 0.1

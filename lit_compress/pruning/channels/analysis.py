@@ -30,13 +30,14 @@ from lit_compress.measure.cost import (
 )
 from lit_compress.pruning.channels.build import build
 from lit_compress.pruning.channels.checks import check_module
-from lit_compress.pruning.channels.followers import tie_followers
 from lit_compress.pruning.channels.graph import ChannelGraph, Group, Key
-from lit_compress.pruning.channels.labels import Reason
-from lit_compress.pruning.channels.operations import HANDLERS, unknown
+from lit_compress.pruning.channels.operations import HANDLERS, own, settle, unknown
 from lit_compress.pruning.channels.plan import Plan
-from lit_compress.pruning.channels.trace import Trace
+from lit_compress.pruning.channels.tracing.followers import tie_followers
+from lit_compress.pruning.channels.tracing.labels import Reason
+from lit_compress.pruning.channels.tracing.trace import Trace
 from lit_compress.pruning.channels.trials.verify import Failure, Run, tensors_in, try_out, try_plan
+from lit_compress.pruning.heads import attending_by_head
 
 Blocked = dict[int | tuple[str, str, int], Reason]
 
@@ -122,7 +123,8 @@ def verify(
     args, kwargs = forward_arguments(example_inputs)
     called = model.get_submodule(submodule) if submodule else model
     with undisturbed(model):
-        failure = try_plan(model, [_run(model, called, args, kwargs)], graph, plan)
+        runs = [_run(model, called, args, kwargs)]
+        failure = try_plan(model, runs, plan, _traced(model, runs, {}))
     if failure is not None:
         raise ChannelError(
             f"removing channels of {type(model).__name__} would break it, so nothing was removed: "
@@ -198,7 +200,7 @@ def _traced(
     blocked: Blocked,
     followers: Mapping[str, str] | None = None,
 ) -> Trace:
-    trace = Trace(model, HANDLERS, unknown, blocked)
+    trace = Trace(model, HANDLERS, unknown, blocked, own)
     try:
         with trace.watching():
             outputs = [run() for run in runs]
@@ -224,7 +226,9 @@ def _traced(
                 "other example inputs"
             )
         trace.freeze(tensor, Reason("is an output of the network"))
+    trace.close()
     tie_followers(trace, model, followers or {})
+    settle(trace)
     return trace
 
 
@@ -326,6 +330,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         stack.enter_context(torch.random.fork_rng(devices))
         stack.enter_context(evaluating(model))
         stack.enter_context(attention_unfused())
+        stack.enter_context(attending_by_head(model))
         stack.enter_context(torch.no_grad())
         stack.enter_context(_uncompiled())
         stack.enter_context(_restored(model, (*model.parameters(), *model.buffers())))

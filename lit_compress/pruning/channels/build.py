@@ -18,8 +18,8 @@ from lit_compress.pruning.channels.graph import (
     grouped,
     removable_of,
 )
-from lit_compress.pruning.channels.labels import Reason
-from lit_compress.pruning.channels.trace import Recording, Trace
+from lit_compress.pruning.channels.tracing.labels import Reason
+from lit_compress.pruning.channels.tracing.trace import Recording, Trace
 
 UNUSED = Reason("is not read by any layer")
 UNSEEN = Reason("is not used in any torch call that can be traced")
@@ -58,9 +58,9 @@ def build(trace: Trace, closed: Mapping[Key, Reason]) -> ChannelGraph:
         min_indices={
             key: least for key, least in recording.min_indices.items() if key in channel_of
         },
-        norms={
+        widths={
             name: channels
-            for name, labels in recording.norms.items()
+            for name, labels in recording.widths.items()
             if ((channels := _look_up(number, labels)) >= 0).any()
         },
         channel_count=count_of(channel_of),

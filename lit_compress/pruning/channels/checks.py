@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
 from lit_compress.errors import ChannelError, PlanError
 from lit_compress.pruning.channels.plan import Plan
+from lit_compress.pruning.channels.widths import named_width
 
 
 def check_tensors(plan: Plan, tensors: Mapping[str, Tensor]) -> None:
@@ -64,20 +64,17 @@ def check_types(plan: object, target: object, optimizers: Iterable[object]) -> N
             raise PlanError(f"expected a torch optimizer, got {type(optimizer).__name__}")
 
 
-def check_norms(plan: Plan, module: nn.Module) -> None:
-    """Check that a module has the norm layers that a plan names, with enough channels.
+def check_widths(plan: Plan, module: nn.Module) -> None:
+    """Check that a module has the widths that a plan names, and that they are large enough.
 
     Raises:
-        PlanError: If a layer is missing, or has fewer channels than the plan keeps.
+        PlanError: If one is missing, or is smaller than what the plan keeps.
     """
-    layers = dict(module.named_modules())
-    for name, width in plan.norms.items():
-        layer = layers.get(name)
-        own = layer.num_channels if isinstance(layer, nn.GroupNorm) else None
-        own = layer.num_features if isinstance(layer, _NormBase) else own
+    for name, width in plan.widths.items():
+        own = named_width(module, name)
         if own is None or not 0 < width <= own:
             raise PlanError(
-                f"the plan keeps {width} channels in the norm layer {name}, which "
+                f"the plan keeps {width} channels in {name}, which "
                 + ("does not exist" if own is None else f"has {own}")
                 + ": make a plan for this network, since this one is for another network"
             )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lit_compress.errors import PlanError
-from lit_compress.pruning.channels.labels import Reason
+from lit_compress.pruning.channels.tracing.labels import Reason
 
 Key = tuple[str, int]
 ROLES = ("filter", "depthwise", "input", "scale", "copy")
@@ -119,8 +119,9 @@ class ChannelGraph:
             one example. Positions times the size of the weight are its MACs.
         min_indices: By (tensor name, dimension), the number of indices that must remain, where it
             is more than one.
-        norms: By name of a norm module without parameters and buffers, the channel of each of its
-            indices, as in ``channel_of``.
+        widths: The widths that no tensor tells, with the channel of each index, as in
+            ``channel_of``: by name of a norm module without parameters and buffers, or of a whole
+            number among the attributes of a module (the heads of an attention).
         channel_count: Number of channels before any was removed; all channel numbers are below it.
 
     Example:
@@ -143,7 +144,7 @@ class ChannelGraph:
     shapes: Mapping[str, tuple[int, ...]]
     positions: Mapping[str, int] = field(default_factory=dict)
     min_indices: Mapping[Key, int] = field(default_factory=dict)
-    norms: Mapping[str, np.ndarray] = field(default_factory=dict)
+    widths: Mapping[str, np.ndarray] = field(default_factory=dict)
     channel_count: int = 0
 
     @property
@@ -166,7 +167,7 @@ class ChannelGraph:
             "shapes": {name: list(shape) for name, shape in self.shapes.items()},
             "work": dict(self.positions),
             "floors": [[name, dim, least] for (name, dim), least in self.min_indices.items()],
-            "norms": {name: _tensor(channels) for name, channels in self.norms.items()},
+            "norms": {name: _tensor(channels) for name, channels in self.widths.items()},
         }
 
     @classmethod
@@ -188,7 +189,7 @@ class ChannelGraph:
                 shapes={str(n): tuple(map(int, s)) for n, s in content["shapes"].items()},
                 positions={str(name): int(n) for name, n in content["work"].items()},
                 min_indices={(str(n), int(dim)): int(least) for n, dim, least in content["floors"]},
-                norms={str(name): _array(channels) for name, channels in content["norms"].items()},
+                widths={str(name): _array(channels) for name, channels in content["norms"].items()},
                 channel_count=count_of(channel_of),
             )
             _check(graph)
@@ -270,8 +271,10 @@ def _check(graph: ChannelGraph) -> None:
             raise ValueError(f"{len(channels)} channels for dimension {dim} of {name} {shape}")
         if graph.roles[name, dim] not in ROLES:
             raise ValueError(f"{name} has the role {graph.roles[name, dim]!r}")
-    if any(channels.max(initial=FIXED) >= graph.channel_count for channels in graph.norms.values()):
-        raise ValueError("a norm has channels that no weight has")
+    if any(
+        channels.max(initial=FIXED) >= graph.channel_count for channels in graph.widths.values()
+    ):
+        raise ValueError("a width has channels that no weight has")
 
 
 def grouped(channel_of: Mapping[Key, np.ndarray], roles: Mapping[Key, str]) -> tuple[Group, ...]:

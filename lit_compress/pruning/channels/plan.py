@@ -58,8 +58,8 @@ class Plan:
 
     Attributes:
         cuts: The indices that remain, one :class:`Cut` for each dimension that is cut.
-        norms: By name of a norm module without parameters and buffers, the number of channels that
-            remain in it.
+        widths: By name, the widths that remain and that no tensor tells, see
+            :attr:`lit_compress.pruning.ChannelGraph.widths`.
 
     Raises:
         PlanError: If one dimension of a tensor is cut twice.
@@ -71,7 +71,7 @@ class Plan:
     """
 
     cuts: tuple[Cut, ...] = ()
-    norms: Mapping[str, int] = field(default_factory=dict)
+    widths: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         seen: set[Key] = set()
@@ -86,7 +86,7 @@ class Plan:
             {"tensor": c.tensor, "dim": c.dim, "size": c.size, "keep": list(c.keep)}
             for c in self.cuts
         ]
-        return {"format": FORMAT, "cuts": cuts, "norms": dict(self.norms)}
+        return {"format": FORMAT, "cuts": cuts, "norms": dict(self.widths)}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Plan:
@@ -162,12 +162,12 @@ def make_plan(graph: ChannelGraph, removed: Iterable[int]) -> Plan:
         keep = np.flatnonzero(~dropped[channels])
         if len(keep) < len(channels):
             cuts.append(Cut(tensor, dim, len(channels), tuple(keep.tolist())))
-    norms = {
+    widths = {
         name: int((~dropped[channels]).sum())
-        for name, channels in graph.norms.items()
+        for name, channels in graph.widths.items()
         if dropped[channels].any()
     }
-    return Plan(tuple(cuts), norms)
+    return Plan(tuple(cuts), widths)
 
 
 def restrict(graph: ChannelGraph, plan: Plan) -> ChannelGraph:
@@ -209,8 +209,8 @@ def restrict(graph: ChannelGraph, plan: Plan) -> ChannelGraph:
         replace(group, channels=tuple(n for n in group.channels if n not in removed))
         for group in graph.groups
     )
-    norms = {
+    widths = {
         name: channels[~np.isin(channels, list(removed))] if removed else channels
-        for name, channels in graph.norms.items()
+        for name, channels in graph.widths.items()
     }
-    return replace(graph, channel_of=channel_of, shapes=shapes, groups=tuple(groups), norms=norms)
+    return replace(graph, channel_of=channel_of, shapes=shapes, groups=tuple(groups), widths=widths)

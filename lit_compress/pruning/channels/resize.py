@@ -7,18 +7,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from lit_compress.errors import CheckpointError
-from lit_compress.pruning.channels.surgery import in_layout_of, set_widths, swap_data
-from lit_compress.pruning.channels.trace import named_tensors
+from lit_compress.pruning.channels.surgery import in_layout_of, swap_data
+from lit_compress.pruning.channels.tracing.trace import named_tensors
 from lit_compress.pruning.channels.unpruned import (
     ORIGINAL,
     UnprunedShapes,
     carry,
     unpruned_shapes_of,
 )
+from lit_compress.pruning.channels.widths import named_width, set_widths
 
 __all__ = [
     "ORIGINAL",
@@ -67,8 +67,8 @@ def resize_to(
     convs = {id(layer.weight) for layer in module.modules() if isinstance(layer, _ConvNd)}
     for name in names:
         _check(name, own[name], state[name], original, id(own[name]) in convs)
-    norms = original.norms if original else {}
-    _check_norms(module, norms)
+    widths = original.widths if original else {}
+    _check_widths(module, widths)
     before = {name: tuple(own[name].shape) for name in names}
     changed = set()
     for name in names:
@@ -76,7 +76,7 @@ def resize_to(
         value = torch.zeros(state[name].shape, dtype=tensor.dtype, device=tensor.device)
         swap_data(tensor, in_layout_of(tensor, value))
         changed.add(id(tensor))
-    set_widths(module, changed, norms)
+    set_widths(module, changed, widths)
     if original is not None:
         carry(module, original)
     return before
@@ -108,13 +108,12 @@ def _check(
         )
 
 
-def _check_norms(module: nn.Module, norms: Mapping[str, int]) -> None:
-    layers = dict(module.named_modules())
-    for name in norms:
-        if not isinstance(layers.get(name), (_NormBase, nn.GroupNorm)):
+def _check_widths(module: nn.Module, widths: Mapping[str, int]) -> None:
+    for name in widths:
+        if named_width(module, name) is None:
             raise CheckpointError(
-                f"the checkpoint was pruned from a network whose {name} is a norm layer, and here "
-                "it is not: build the module with the arguments it was trained with"
+                f"the checkpoint was pruned from a network in which {name} states a width, and "
+                "here it does not: build the module with the arguments it was trained with"
             )
 
 

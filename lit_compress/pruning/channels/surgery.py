@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import singledispatch
 from itertools import accumulate
 from operator import mul
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from lit_compress.errors import PlanError
 from lit_compress.pruning.channels.checks import (
-    check_norms,
     check_owned,
     check_tensors,
     check_types,
+    check_widths,
 )
 from lit_compress.pruning.channels.plan import Cut, Plan
-from lit_compress.pruning.channels.trace import named_tensors
+from lit_compress.pruning.channels.tracing.trace import named_tensors
+from lit_compress.pruning.channels.widths import Attribute, set_widths
 
 #: Names of parameters that were cut, so that an optimizer can be cut after its module.
 _NAMES: Any = WeakTensorKeyDictionary()
@@ -73,7 +71,7 @@ def apply(plan: Plan, target: nn.Module | Optimizer, *optimizers: Optimizer) -> 
     tensors = named_tensors(module)
     cuts = plan.by_tensor()
     check_tensors(plan, tensors)
-    check_norms(plan, module)
+    check_widths(plan, module)
     check_owned(optimizers if plan.cuts else (), tensors)
     by_id = {id(tensors[name]): dims for name, dims in cuts.items()}
     states = _cut_states(optimizers, by_id)
@@ -85,7 +83,7 @@ def apply(plan: Plan, target: nn.Module | Optimizer, *optimizers: Optimizer) -> 
             _NAMES[tensor] = name
         if name in new:
             swap_data(tensor, new[name])
-    set_widths(module, set(by_id), plan.norms)
+    set_widths(module, set(by_id), plan.widths)
 
 
 def swap_data(tensor: Tensor, value: Tensor) -> None:
@@ -210,94 +208,7 @@ def _write(states: Iterable[tuple[dict[Any, Any], Any, Tensor]]) -> None:
             state[key] = value
 
 
-# --- module attributes -------------------------------------------------------------------------
-
-
-@singledispatch
-def widths(layer: nn.Module) -> dict[str, int]:
-    """Return the attributes of a layer that state its width, from the shapes of its tensors."""
-    weight = layer._parameters.get("weight")
-    # Hugging Face's Conv1D is a linear layer of a transposed weight, with names of its own.
-    if type(layer).__name__ != "Conv1D" or weight is None or weight.dim() != 2:
-        return {}
-    named = {"nx": weight.shape[0], "nf": weight.shape[1]}
-    return {name: size for name, size in named.items() if isinstance(vars(layer).get(name), int)}
-
-
-@widths.register
-def _(layer: _ConvNd) -> dict[str, int]:
-    weight = layer.weight
-    transposed = isinstance(layer, _ConvTransposeNd)
-    groups = layer.groups
-    # One input for each group: the layer is depthwise, and loses a group with each channel.
-    if groups > 1 and not transposed and weight.shape[1] == 1:
-        groups = weight.shape[0] * groups // layer.out_channels
-    elif groups > 1 and transposed and layer.in_channels == groups:
-        groups = weight.shape[0]
-    first, second = weight.shape[0], weight.shape[1] * groups
-    inputs, outputs = (first, second) if transposed else (second, first)
-    return {"in_channels": inputs, "out_channels": outputs, "groups": groups}
-
-
-@widths.register
-def _(layer: nn.Linear) -> dict[str, int]:
-    return {"out_features": layer.weight.shape[0], "in_features": layer.weight.shape[1]}
-
-
-@widths.register
-def _(layer: _NormBase) -> dict[str, int]:
-    for tensor in (layer.weight, layer.running_mean):
-        if tensor is not None:
-            return {"num_features": tensor.shape[0]}
-    return {}
-
-
-@widths.register
-def _(layer: nn.GroupNorm) -> dict[str, int]:
-    return {} if layer.weight is None else _group_norm(layer, layer.weight.shape[0])
-
-
-def _group_norm(layer: nn.GroupNorm, channels: int) -> dict[str, int]:
-    each = layer.num_channels // layer.num_groups
-    return {"num_channels": channels, "num_groups": max(1, channels // each)}
-
-
-@widths.register
-def _(layer: nn.PReLU) -> dict[str, int]:
-    return {"num_parameters": layer.weight.shape[0]}
-
-
-def set_widths(
-    module: nn.Module, changed: Container[int], norms: Mapping[str, int] | None = None
-) -> list[tuple[nn.Module, str, int]]:
-    """Set the attributes that state the width of layers, from the shapes of their tensors.
-
-    Args:
-        module: The module.
-        changed: ``id`` of the tensors that changed; other layers keep their attributes.
-        norms: Widths of norm layers without parameters and buffers, by name. Default: none.
-
-    Returns:
-        The former values, as (layer, attribute, value).
-    """
-    before = []
-    for name, layer in module.named_modules():
-        own = (*layer._parameters.values(), *layer._buffers.values())
-        if norms and name in norms:
-            channels = norms[name]
-            attributes = (
-                _group_norm(layer, channels)
-                if isinstance(layer, nn.GroupNorm)
-                else {"num_features": channels}
-            )
-        elif any(id(tensor) in changed for tensor in own):
-            attributes = widths(layer)
-        else:
-            continue
-        for attribute, value in attributes.items():
-            before.append((layer, attribute, getattr(layer, attribute)))
-            setattr(layer, attribute, value)
-    return before
+# --- replacement for a while --------------------------------------------------------------------
 
 
 def _tensor_at(module: nn.Module, name: str) -> Tensor | None:
@@ -309,18 +220,18 @@ def _tensor_at(module: nn.Module, name: str) -> Tensor | None:
 
 @contextmanager
 def replaced(
-    module: nn.Module, values: Mapping[str, Tensor], norms: Mapping[str, int] | None = None
+    module: nn.Module, values: Mapping[str, Tensor], widths: Mapping[str, int] | None = None
 ) -> Iterator[None]:
     """Replace tensors of a module until the end of the block.
 
     Args:
         module: The module; its own tensors are not changed, and are restored at the end.
         values: New tensors by name; a tensor with several names is replaced under all of them.
-        norms: Widths of norm layers without parameters and buffers, by name. Default: none.
+        widths: By name, the widths that no tensor tells. Default: none.
     """
     new = {id(_tensor_at(module, name)): value for name, value in values.items()}
     replaced_tensors: list[tuple[dict[str, Any], str, Any]] = []
-    before: list[tuple[nn.Module, str, int]] = []
+    before: list[Attribute] = []
     try:
         for layer in module.modules():
             tables: list[dict[str, Any]] = [layer._parameters, layer._buffers]
@@ -336,10 +247,10 @@ def replaced(
             for table, name, old in replaced_tensors
             if new[id(old)].shape != old.shape
         }
-        before = set_widths(module, changed, norms) if changed or norms else []
+        before = set_widths(module, changed, widths) if changed or widths else []
         yield
     finally:
         for table, name, tensor in replaced_tensors:
             table[name] = tensor
-        for layer, attribute, number in before:
-            setattr(layer, attribute, number)
+        for layer, attribute, value in before:
+            setattr(layer, attribute, value)

@@ -12,11 +12,11 @@ from functools import partial
 from typing import Any
 
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from lit_compress.errors import PlanError
 from lit_compress.pruning.channels.graph import ChannelGraph
-from lit_compress.pruning.channels.trace import named_tensors
+from lit_compress.pruning.channels.tracing.trace import named_tensors
+from lit_compress.pruning.channels.widths import named_width
 
 #: Key of :class:`UnprunedShapes` in the metadata of a safetensors file.
 ORIGINAL = "lit_compress.original"
@@ -34,12 +34,12 @@ class UnprunedShapes:
 
     Attributes:
         shapes: By tensor name, the unpruned shapes of the tensors that pruning can cut.
-        norms: By name of a norm layer without parameters and buffers, its number of channels after
-            pruning.
+        widths: By name, the widths after pruning that no tensor tells: of a norm layer without
+            parameters and buffers, or of a whole number among the attributes of a module.
     """
 
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    norms: Mapping[str, int] = field(default_factory=dict)
+    widths: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, graph: ChannelGraph, selected: frozenset[int]) -> UnprunedShapes:
@@ -49,26 +49,26 @@ class UnprunedShapes:
             graph: Channels of the unpruned network.
             selected: Numbers of the channels that were removed.
         """
-        norms = {
+        widths = {
             name: sum(number not in selected for number in channels.tolist())
-            for name, channels in graph.norms.items()
+            for name, channels in graph.widths.items()
         }
-        return cls(dict(graph.shapes), norms)
+        return cls(dict(graph.shapes), widths)
 
     def before(self, later: UnprunedShapes) -> UnprunedShapes:
         """Return the shapes before this and a later pruning, and the widths after both.
 
         The later one may be of another part of the module: it knows the first part as it was.
         """
-        norms = dict(later.norms)
-        for name, width in self.norms.items():
-            norms[name] = min(width, norms.get(name, width))
-        return UnprunedShapes({**later.shapes, **self.shapes}, norms)
+        widths = dict(later.widths)
+        for name, width in self.widths.items():
+            widths[name] = min(width, widths.get(name, width))
+        return UnprunedShapes({**later.shapes, **self.shapes}, widths)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the shapes as lists, numbers and text."""
         shapes = {name: list(shape) for name, shape in self.shapes.items()}
-        return {"shapes": shapes, "norms": dict(self.norms)}
+        return {"shapes": shapes, "norms": dict(self.widths)}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> UnprunedShapes:
@@ -126,8 +126,8 @@ def carried(module: nn.Module) -> UnprunedShapes | None:
     found = vars(module).get(_CARRIED)
     if not isinstance(found, UnprunedShapes):
         return None
-    tensors, layers = named_tensors(module), dict(module.named_modules())
-    widths = {name: _width(layers.get(name)) for name in found.norms}
+    tensors = named_tensors(module)
+    widths = {name: named_width(module, name) for name in found.widths}
     return UnprunedShapes(
         {
             name: shape
@@ -164,12 +164,6 @@ def _save_with(module: nn.Module, hook: Any, checkpoint: dict[str, Any]) -> None
 def _may_come_from(shape: tuple[int, ...], whole: tuple[int, ...]) -> bool:
     """Tell whether removed channels explain a shape; a layer may have been replaced since."""
     return len(shape) == len(whole) and all(a <= b for a, b in zip(shape, whole, strict=True))
-
-
-def _width(layer: nn.Module | None) -> int | None:
-    if isinstance(layer, nn.GroupNorm):
-        return layer.num_channels
-    return layer.num_features if isinstance(layer, _NormBase) else None
 
 
 def _size(value: object) -> int:

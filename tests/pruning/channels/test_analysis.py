@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lit_compress.errors import ChannelError
 from lit_compress.pruning import ChannelGraph, analyse, apply, make_plan
 from lit_compress.pruning.channels.analysis import verify
-from lit_compress.pruning.channels.trace import named_tensors
+from lit_compress.pruning.channels.tracing.trace import named_tensors
 from lit_compress.pruning.channels.trials.verify import tensors_in
 
 
@@ -261,14 +261,6 @@ def test_head_of_zeros_hides_no_difference(x: Tensor) -> None:
     assert not analyse(net, x).channels
 
 
-def test_weight_norm_is_frozen_and_listed(x: Tensor) -> None:
-    # a weight that is computed was in no list
-    layer = nn.utils.parametrizations.weight_norm(nn.Conv2d(16, 16, 1))
-    graph = exact(Net(lambda s, x: s.h(s.b(s.a(x))), **ends(b=layer)), x)
-    assert "is not a parameter or buffer" in why(graph, "a.weight")
-    assert why(graph, "b.parametrizations.weight.original1")
-
-
 def test_scripted_part_is_frozen_and_listed(x: Tensor) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -277,18 +269,6 @@ def test_scripted_part_is_frozen_and_listed(x: Tensor) -> None:
     graph = analyse(net, x)
     assert not graph.channels
     assert "can be traced" in why(graph, "b.weight")
-
-
-def test_attention_keeps_its_width_and_the_rest_goes() -> None:
-    layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
-    net = nn.Sequential(nn.Linear(8, 16), layer, nn.Linear(16, 2)).eval()
-    graph = exact(net, torch.randn(2, 5, 8))
-    assert {name for name, _ in graph.channel_of} == {
-        "1.linear1.weight",
-        "1.linear1.bias",
-        "1.linear2.weight",
-    }
-    assert "multi_head_attention_forward in 1.self_attn" in why(graph, "0.weight")
 
 
 def test_transposed_weight_is_frozen() -> None:

@@ -3,9 +3,9 @@ from torch import Tensor, nn
 
 from lit_compress.pruning.channels.build import UNSEEN, UNUSED, build
 from lit_compress.pruning.channels.graph import ChannelGraph, Frozen, Key
-from lit_compress.pruning.channels.labels import Reason
 from lit_compress.pruning.channels.operations import HANDLERS, unknown
-from lit_compress.pruning.channels.trace import Trace
+from lit_compress.pruning.channels.tracing.labels import Reason
+from lit_compress.pruning.channels.tracing.trace import Trace
 
 
 def graph_of(model: nn.Module, closed: dict[Key, Reason] | None = None) -> ChannelGraph:

@@ -24,8 +24,8 @@ CUT = Cut("0.weight", 0, 8, (0, 1, 2, 3))
 @pytest.mark.parametrize(
     ("norms", "message"),
     [
-        ({"7": 4}, "norm layer 7, which does not exist"),
-        ({"0": 4}, "norm layer 0, which does not exist"),
+        ({"7": 4}, "channels in 7, which does not exist"),
+        ({"0": 4}, "channels in 0, which does not exist"),
         ({"1": 9}, "which has 8"),
         ({"2": -3}, "keeps -3 channels"),
     ],

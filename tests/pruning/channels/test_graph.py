@@ -69,7 +69,9 @@ def test_graph_comes_back_from_a_dict(graph: ChannelGraph) -> None:
         np.array_equal(channels, again.channel_of[key])
         for key, channels in graph.channel_of.items()
     )
-    assert all(np.array_equal(channels, again.norms[key]) for key, channels in graph.norms.items())
+    assert all(
+        np.array_equal(channels, again.widths[key]) for key, channels in graph.widths.items()
+    )
     assert (again.shapes, again.positions, again.min_indices) == (
         graph.shapes,
         graph.positions,

@@ -26,7 +26,7 @@ def test_plan_keeps_channels_that_are_not_removed(graph: ChannelGraph) -> None:
     plan = make_plan(graph, graph.channels[:2])
     cut = plan.by_tensor()["0.weight"][0]
     assert cut == Cut("0.weight", 0, 8, (2, 3, 4, 5, 6, 7))
-    assert plan.norms == {"1": 6}
+    assert plan.widths == {"1": 6}
 
 
 def test_plan_of_nothing_is_empty(graph: ChannelGraph) -> None:
@@ -88,7 +88,7 @@ def test_restricted_graph_is_that_of_the_cut_network(net: nn.Module, graph: Chan
     again = analyse(net, torch.randn(2, 3, 4, 4))
     assert left.shapes == again.shapes
     assert [len(g.channels) for g in left.groups] == [len(g.channels) for g in again.groups]
-    assert all(len(left.norms[name]) == len(channels) for name, channels in again.norms.items())
+    assert all(len(left.widths[name]) == len(channels) for name, channels in again.widths.items())
     for key, channels in again.channel_of.items():
         _, first = np.unique(channels, return_inverse=True)
         _, second = np.unique(left.channel_of[key], return_inverse=True)

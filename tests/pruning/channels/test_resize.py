@@ -236,7 +236,7 @@ def test_a_network_that_was_pruned_from_a_narrower_one_is_refused(
     net: Net, small: tuple[Net, UnprunedShapes]
 ) -> None:
     pruned, original = small
-    narrow = UnprunedShapes({**original.shapes, "body.0.weight": (7, 3, 3, 3)}, original.norms)
+    narrow = UnprunedShapes({**original.shapes, "body.0.weight": (7, 3, 3, 3)}, original.widths)
     with pytest.raises(CheckpointError, match=r"whose body\.0\.weight is \(7, 3, 3, 3\)"):
         resize_to(net, pruned.state_dict(), narrow)
 
@@ -247,7 +247,7 @@ def test_a_norm_that_is_none_here_is_refused_before_anything_changes(
     pruned, original = small
     for name in ("body.0", "elsewhere"):
         before = shapes(net)
-        with pytest.raises(CheckpointError, match=f"whose {name} is a norm layer"):
+        with pytest.raises(CheckpointError, match=f"in which {name} states a width"):
             resize_to(net, pruned.state_dict(), UnprunedShapes(original.shapes, {name: 4}))
         assert shapes(net) == before
 
@@ -255,7 +255,7 @@ def test_a_norm_that_is_none_here_is_refused_before_anything_changes(
 def test_the_record_comes_back_from_json(small: tuple[Net, UnprunedShapes]) -> None:
     original = small[1]
     assert UnprunedShapes.from_dict(json.loads(json.dumps(original.to_dict()))) == original
-    assert original.norms == {"body.1": 6, "body.4": 8}
+    assert original.widths == {"body.1": 6, "body.4": 8}
     assert original.shapes["gain"] == (1, 10, 1, 1)
 
 

@@ -33,7 +33,7 @@ def test_records_of_two_parts_keep_the_width_of_each() -> None:
     generator = UnprunedShapes({"g": (8,), "d": (6,)}, {"g_norm": 4, "d_norm": 6})
     discriminator = UnprunedShapes({"g": (8,), "d": (6,)}, {"g_norm": 8, "d_norm": 3})
     for one, other in ((generator, discriminator), (discriminator, generator)):
-        assert dict(one.before(other).norms) == {"g_norm": 4, "d_norm": 3}
+        assert dict(one.before(other).widths) == {"g_norm": 4, "d_norm": 3}
 
 
 def test_a_module_carries_its_record_into_copies_and_checkpoints() -> None:

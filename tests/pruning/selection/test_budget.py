@@ -410,4 +410,6 @@ def filters(model: nn.Module) -> int:
         if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
             turned = isinstance(layer, nn.ConvTranspose2d) and layer.groups < layer.in_channels
             found[layer.weight] = layer.weight.shape[1 if turned else 0]
+        elif isinstance(layer, nn.MultiheadAttention):
+            found[layer.in_proj_weight] = layer.in_proj_weight.shape[0]
     return sum(found.values())

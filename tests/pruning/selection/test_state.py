@@ -16,7 +16,7 @@ from torch import nn
 from lit_compress.errors import PlanError
 from lit_compress.measure import cost
 from lit_compress.pruning import analyse, apply
-from lit_compress.pruning.channels.trace import named_tensors
+from lit_compress.pruning.channels.tracing.trace import named_tensors
 from lit_compress.pruning.selection.analysis import parameter_names
 from lit_compress.pruning.selection.state import PruningState, pruning_state_of
 from lit_compress.pruning.selection.uniform import UniformSelector
@@ -77,7 +77,7 @@ def test_what_is_left_is_what_a_new_analysis_finds(net: nn.Sequential, state: Pr
     left, anew = state.current_graph(), analyse(net, IMAGES)
     assert left.shapes == anew.shapes
     assert left.roles == anew.roles
-    assert left.norms.keys() == anew.norms.keys()
+    assert left.widths.keys() == anew.widths.keys()
     for key, channels in left.channel_of.items():
         names = {number: index for index, number in enumerate(dict.fromkeys(channels.tolist()))}
         others = {n: index for index, n in enumerate(dict.fromkeys(anew.channel_of[key].tolist()))}
@@ -159,7 +159,7 @@ def test_the_record_is_of_what_is_removed_not_of_what_is_held(
     state.select(some(state, 0.5))
     original = state.unpruned_shapes()
     assert original.shapes["0.weight"] == (8, 3, 3, 3)
-    assert original.norms == {"4": 6}
+    assert original.widths == {"4": 6}
 
 
 Change = Callable[[dict[str, Any]], Any]

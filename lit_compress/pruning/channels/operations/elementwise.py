@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from lit_compress.pruning.channels.labels import core, varying
 from lit_compress.pruning.channels.operations.registry import handles, unknown
-from lit_compress.pruning.channels.trace import Call, Trace
+from lit_compress.pruning.channels.tracing.labels import core, varying
+from lit_compress.pruning.channels.tracing.trace import Call, Trace
 
 _NAMES = """
 
@@ -43,7 +41,7 @@ def elementwise(trace: Trace, call: Call) -> None:
     out = results[0]
     labelled = [(t, twin) for t in tensors if (twin := trace.twin(t)) is not None]
     if not labelled:
-        return _pass_view(trace, tensors, out)
+        return None
     if not all(_broadcasts(t.shape, out.shape) for t in tensors):
         return unknown(trace, call)
     labelled.sort(key=lambda pair: len(varying(pair[1].broadcast_to(out.shape))), reverse=True)
@@ -82,48 +80,10 @@ def _use_unlabelled(trace: Trace, call: Call, base: Tensor, tensor: Tensor) -> N
     dims = [d for d in varying(base) if d >= offset and tensor.shape[d - offset] > 1]
     if not dims:
         return
-    name, elements = trace.view(tensor)
     why = call.reason("is combined with a tensor of fixed size")
-    if not name or elements is None or len(dims) > 1 or len(varying(base)) > 1:
+    if not trace.sources(tensor) or len(dims) > 1:
         trace.labels.freeze(base, why)
         trace.freeze(tensor, why)
         return
     labels = trace.labels.along(base, dims[0], why)
-    _use_view(trace, call, name, elements.movedim(dims[0] - offset, 0), labels)
-
-
-def _use_view(trace: Trace, call: Call, name: str, elements: Tensor, labels: Tensor) -> None:
-    """Record the use of a model's tensor in the dimension whose index decides the label.
-
-    Args:
-        trace: The trace.
-        call: The call that uses a view of the tensor.
-        name: Name of the tensor.
-        elements: Indices of the view's elements in the flattened tensor; labels lie along its first
-            dimension.
-        labels: One label for each index of the first dimension of ``elements``.
-    """
-    source = trace.tensors[name]
-    rows = elements.reshape(len(elements), -1)
-    step = 1
-    for dim in reversed(range(source.dim())):
-        index = rows // step % source.shape[dim]
-        step *= source.shape[dim]
-        if len(labels) == source.shape[dim] and bool((index == index[:, :1]).all()):
-            order = index[:, 0].argsort()
-            if torch.equal(index[order, 0], torch.arange(len(order))):
-                trace.use(source, dim, labels[order], "scale")
-                return
-    why = call.reason("is combined with a tensor of another layout")
-    trace.labels.freeze(labels, why)
-    trace.freeze(source, why)
-
-
-def _pass_view(trace: Trace, tensors: Sequence[Tensor], out: Tensor) -> None:
-    """Treat a result that is computed from a single tensor of the model as a view of it."""
-    names = [trace.view(tensor) for tensor in tensors]
-    if len(tensors) == 1 and names[0][0] and names[0][1] is not None and out is not tensors[0]:
-        trace.set_view(out, names[0][0], names[0][1].broadcast_to(out.shape))
-    elif len(tensors) > 1:
-        for tensor in tensors:
-            trace.freeze(tensor, trace.reason("is computed from several tensors"))
+    trace.use(tensor, dims[0] - offset, labels, "scale")

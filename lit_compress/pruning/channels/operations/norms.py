@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lit_compress.pruning.channels.labels import UNLABELLED, spread, varying
 from lit_compress.pruning.channels.operations.registry import handles, unknown
-from lit_compress.pruning.channels.trace import Call, Trace
+from lit_compress.pruning.channels.tracing.labels import UNLABELLED, spread, varying
+from lit_compress.pruning.channels.tracing.trace import Call, Trace
 
 
 @handles("batch_norm", "instance_norm", "prelu")
@@ -62,5 +62,4 @@ def _record_width(trace: Trace, labels: Tensor) -> None:
         trace.modules[-1][1], (nn.modules.batchnorm._NormBase, nn.GroupNorm)
     ):
         name = trace.modules[-1][0]
-        before = trace.recording.norms.setdefault(name, labels.contiguous())
-        trace.labels.tie(before, labels, trace.reason(f"{name} is used more than once"))
+        trace.width(name, labels, trace.reason(f"{name} is used more than once"))

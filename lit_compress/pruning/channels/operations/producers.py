@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lit_compress.pruning.channels.labels import UNLABELLED, spread
+from lit_compress.pruning.channels.operations.attention import contract, product_letters
 from lit_compress.pruning.channels.operations.registry import handles, unknown
-from lit_compress.pruning.channels.trace import Call, Trace
+from lit_compress.pruning.channels.tracing.labels import UNLABELLED, spread
+from lit_compress.pruning.channels.tracing.trace import Call, Trace
 
 
 @handles("conv1d", "conv2d", "conv3d")
@@ -69,7 +70,7 @@ def linear(trace: Trace, call: Call) -> None:
     return _label_output(trace, call, weight=weight, bias=bias, makes=makes, dim=dim)
 
 
-@handles("matmul", "mm")
+@handles("matmul", "mm", "rmatmul")
 def matmul(trace: Trace, call: Call) -> None:
     """Read and make labels in a product with a weight of shape (in, out); freeze other products."""
     left, right = call.argument(0, "input"), call.argument(1, "other")
@@ -87,8 +88,14 @@ def addmm(trace: Trace, call: Call) -> None:
 
 
 def _product(trace: Trace, call: Call, *, left: Tensor, right: Tensor, bias: Tensor | None) -> None:
-    if not trace.name(right) or right.dim() != 2 or left.dim() < 2:
+    if left.dim() < 2 or right.dim() < 2:
         return unknown(trace, call)
+    if not trace.sources(right) or right.dim() != 2:
+        return (
+            unknown(trace, call)
+            if bias is not None
+            else contract(trace, call, (left, right), *product_letters(left, right))
+        )
     reads = _reads(trace, call, left, left.dim() - 1)
     _count(trace, right, call.out, call.out.dim() - 1)
     makes = trace.labels.fresh(right.shape[1])
@@ -103,9 +110,11 @@ def _reads(trace: Trace, call: Call, image: Tensor, dim: int) -> Tensor:
     twin = trace.twin(image)
     if twin is None:
         return torch.full((image.shape[dim],), UNLABELLED, dtype=torch.int32)
-    return trace.labels.along(
+    labels = trace.labels.along(
         twin, dim, call.reason("shares an input channel with channels that cannot be removed")
     )
+    trace.read(image, call, dim, labels)
+    return labels
 
 
 def _label_output(
@@ -114,14 +123,13 @@ def _label_output(
     """Record the use of a bias, and label the result along its channel dimension."""
     if bias is not None:
         trace.use(bias, 0, makes, "scale")
-    if trace.name(weight):
+    if trace.sources(weight):
         trace.label(call.out, spread(makes, call.out.shape, dim))
 
 
 def _count(trace: Trace, weight: Tensor, output: Tensor, dim: int) -> None:
     """Add the positions of a tensor, outside its channel dimension, to those of a weight."""
-    name = trace.name(weight)
-    if name:
+    for name in trace.sources(weight)[:1]:
         count = trace.recording.positions
         count[name] = count.get(name, 0) + output.numel() // output.shape[dim]
 
@@ -136,6 +144,5 @@ def tie_groups(trace: Trace, call: Call, labels: Tensor, groups: int) -> Tensor:
 
 def _keep_two(trace: Trace, weight: Tensor, dim: int, least: int) -> None:
     """Keep two inputs in each group: with one, a grouped convolution would look depthwise."""
-    name = trace.name(weight)
-    if name:
+    for name in trace.sources(weight)[:1]:
         trace.recording.min_indices[name, dim] = least

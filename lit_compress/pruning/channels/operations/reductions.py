@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from lit_compress.pruning.channels.labels import core, varying
 from lit_compress.pruning.channels.operations.elementwise import elementwise
 from lit_compress.pruning.channels.operations.registry import handles, unknown
-from lit_compress.pruning.channels.trace import Call, Trace
+from lit_compress.pruning.channels.tracing.labels import UNLABELLED, core, spread, varying
+from lit_compress.pruning.channels.tracing.trace import Call, Trace
 
 POOLS = [
     f"{kind}_pool{rank}d{rest}"
@@ -20,9 +20,13 @@ POOLS = [
     for rest in ("", "_with_indices")
 ]
 _SAME_SHAPE = "softmax log_softmax softmin cumsum cumprod normalize logcumsumexp"
-_REDUCING = """
-mean sum amax amin max min prod var std var_mean std_mean logsumexp nanmean nansum
+_NAMES = """
+mean sum amax amin max min prod var std var_mean std_mean logsumexp nanmean nansum norm
+linalg_vector_norm
 """
+REDUCING = _NAMES.split()
+#: Reductions that norms are written with.
+STATISTICS = ("mean", "var", "std", "var_mean", "std_mean", "norm", "linalg_vector_norm")
 
 
 @handles(*POOLS, "interpolate", "upsample", "upsample_nearest", "upsample_bilinear")
@@ -62,9 +66,10 @@ def shaped_along(trace: Trace, call: Call) -> None:
     if twin is None:
         return None
     dims = call.argument(2 if call.name == "normalize" else 1, "dim", 1)
-    if not _are_dims(dims) or dims_of(dims, image) & set(varying(twin)):
+    if not are_dims(dims):
         return unknown(trace, call)
-    return trace.label(call.out, twin)
+    why = call.reason("is combined with all others")
+    return trace.label(call.out, trace.labels.collapse(twin, dims_of(dims, image), why))
 
 
 @handles("layer_norm", "rms_norm")
@@ -74,15 +79,28 @@ def layer_norm(trace: Trace, call: Call) -> None:
     twin = trace.twin(image)
     if twin is None:
         return None
-    if set(range(image.dim() - len(shape), image.dim())) & set(varying(twin)):
-        trace.freeze(image, call.reason("passes through a layer norm over all channels"))
-        for tensor in call.tensors():
-            trace.freeze(tensor, call.reason("belongs to a layer norm over all channels"))
-        return None
-    return trace.label(call.out, twin)
+    dims = set(range(image.dim() - len(shape), image.dim()))
+    if trace.approximate and dims & set(varying(twin)) and len(shape) == 1:
+        return _mixed_norm(trace, call, image=image, twin=twin)
+    why = call.reason("passes through a layer norm over all channels")
+    return trace.label(call.out, trace.labels.collapse(twin, dims, why))
 
 
-@handles(*_REDUCING.split())
+def _mixed_norm(trace: Trace, call: Call, *, image: Tensor, twin: Tensor) -> None:
+    """Pass labels through a norm whose statistics are then of the channels that are left."""
+    dim = image.dim() - 1
+    labels = trace.labels.along(twin, dim, call.reason("shares a channel of the norm"))
+    others = [tensor for tensor in call.tensors() if tensor is not image]
+    for tensor in others:
+        trace.use(tensor, 0, labels, "scale")
+    owner = trace.modules[-1] if trace.modules else None
+    if not others and owner is not None and isinstance(owner[1], (nn.LayerNorm, nn.RMSNorm)):
+        trace.width(owner[0], labels, trace.reason(f"{owner[0]} is used more than once"))
+    trace.label(call.out, spread(labels, call.out.shape, dim))
+    trace.mix()
+
+
+@handles(*REDUCING)
 def reduce(trace: Trace, call: Call) -> None:
     """Pass labels through a reduction of dimensions in which they are constant."""
     image = call.argument(0, "input")
@@ -91,9 +109,14 @@ def reduce(trace: Trace, call: Call) -> None:
     twin = trace.twin(image)
     if twin is None:
         return None
-    dims = call.kwargs.get("dim", call.kwargs.get("axis", call.argument(1, "dim")))
-    if not _are_dims(dims) or dims_of(dims, image) & set(varying(twin)):
+    position = 2 if call.name.endswith("norm") else 1
+    dims = call.kwargs.get("dim", call.kwargs.get("axis", call.argument(position, "dim")))
+    if not are_dims(dims):
         return unknown(trace, call)
+    if trace.approximate and dims_of(dims, image) & set(varying(twin)) and call.name in STATISTICS:
+        trace.mix()
+        twin = _without(twin, dims_of(dims, image))
+    twin = trace.labels.collapse(twin, dims_of(dims, image), call.reason("is combined with others"))
     small = twin
     for dim in sorted(dims_of(dims, image), reverse=True):
         kept = call.results()[0].dim() == image.dim()
@@ -114,7 +137,7 @@ def glu(trace: Trace, call: Call) -> None:
         trace.label(call.out, first)
 
 
-def _are_dims(dims: Any) -> bool:
+def are_dims(dims: Any) -> bool:
     """Tell whether a value is a dimension, or a list of at least one."""
     if isinstance(dims, (tuple, list)):
         return bool(dims) and all(isinstance(dim, int) for dim in dims)
@@ -124,6 +147,13 @@ def _are_dims(dims: Any) -> bool:
 def dims_of(dims: int | Iterable[int], tensor: Tensor) -> set[int]:
     """Return the dimensions of a tensor as a set of numbers from 0."""
     return {d % tensor.dim() for d in ((dims,) if isinstance(dims, int) else dims)}
+
+
+def _without(twin: Tensor, dims: Iterable[int]) -> Tensor:
+    """Return a twin without the labels that lie along dimensions."""
+    if set(varying(twin)) & set(dims):
+        return torch.full((1,) * twin.dim(), UNLABELLED, dtype=torch.int32).expand(twin.shape)
+    return twin
 
 
 def _with_sizes(twin: Tensor, shape: torch.Size) -> Tensor:

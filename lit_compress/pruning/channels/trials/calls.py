@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from lit_compress.pruning.channels.labels import core
-from lit_compress.pruning.channels.trace import call_name, caller
+from lit_compress.pruning.channels.tracing.labels import core
+from lit_compress.pruning.channels.tracing.trace import call_name, caller
 
 #: Operations whose result can be quite another for inputs that differ by a rounding.
 JUMPS = {
@@ -63,15 +63,17 @@ class Calls(TorchFunctionMode):
         """Make the call."""
         name, index = call_name(func), len(self.places)
         self.places.append((name, *caller()))
-        inputs = _clones((args, kwargs)) if self._close and name in JUMPS else []
+        with torch._C.DisableTorchFunction():  # what follows is not a call of the model
+            inputs = _clones((args, kwargs)) if self._close and name in JUMPS else []
         out = func(*args, **(kwargs or {}))
-        if inputs:
-            self._jumps[index] = (inputs, out)
-            out = self._as_before(index, inputs, out)
-        results = _tensors(out)
-        self.shapes.append(tuple(tensor.shape for tensor in results))
-        if self._close is not None:
-            self.values.append([tensor.detach() for tensor in results])
+        with torch._C.DisableTorchFunction():
+            if inputs:
+                self._jumps[index] = (inputs, out)
+                out = self._as_before(index, inputs, out)
+            results = _tensors(out)
+            self.shapes.append(tuple(tensor.shape for tensor in results))
+            if self._close is not None:
+                self.values.append([tensor.detach() for tensor in results])
         return out
 
     def _as_before(self, index: int, inputs: list[Tensor], out: Any) -> Any:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from lit_compress.pruning.channels.graph import ChannelGraph, Group
-from lit_compress.pruning.channels.labels import Reason
 from lit_compress.pruning.channels.plan import Plan, make_plan
 from lit_compress.pruning.channels.surgery import cut_tensor, replaced
-from lit_compress.pruning.channels.trace import Trace, named_tensors
+from lit_compress.pruning.channels.tracing.labels import Reason
+from lit_compress.pruning.channels.tracing.trace import Trace, named_tensors
 from lit_compress.pruning.channels.trials.calls import Calls, Expected
 from lit_compress.pruning.channels.trials.zeroed import ZeroedInputs
 
@@ -51,7 +51,7 @@ def try_out(
     graph: ChannelGraph,
     groups: Iterable[Group],
     seed: int,
-    trace: Trace | None = None,
+    trace: Trace,
 ) -> Failure | None:
     """Try to remove a third of each group, then as many channels as possible.
 
@@ -61,7 +61,7 @@ def try_out(
         graph: Channels of the model.
         groups: Groups to remove channels from.
         seed: Random seed of the choice of channels.
-        trace: The trace that the graph was built from, to find the cause of a failure.
+        trace: The trace that the graph was built from.
 
     Returns:
         The first failure, or None if both trials succeed.
@@ -74,23 +74,31 @@ def try_out(
             removed += random.permutation(group.channels)[:count].tolist()
         if not removed:
             continue
-        expected = None if trace is None else _expected(trace, removed)
-        failure = try_plan(model, runs, graph, make_plan(graph, removed), expected)
+        failure = try_plan(model, runs, make_plan(graph, removed), trace)
         if failure is not None:
             return failure
     return None
 
 
-def _expected(trace: Trace, removed: Sequence[int]) -> Expected:
-    return Expected(trace.results, torch.from_numpy(np.isin(trace.numbers, removed)), trace.made_by)
+def _expected(trace: Trace, plan: Plan) -> Expected:
+    """Return what the labels of a trace say of a network without a plan's channels."""
+    removed = np.zeros(trace.labels.count, bool)
+    for cut in plan.cuts:
+        use = trace.recording.uses.get((cut.tensor, cut.dim))
+        if use is not None:
+            labels = use.labels.numpy()[np.setdiff1d(np.arange(cut.size), cut.keep)]
+            removed[labels[labels >= 0]] = True
+    roots = trace.labels.resolve()[0]
+    whole = np.zeros(len(roots), bool)
+    whole[roots[removed]] = True
+    return Expected(trace.results, torch.from_numpy(whole[roots]), trace.made_by)
 
 
 def try_plan(
     model: nn.Module,
     runs: Sequence[Run],
-    graph: ChannelGraph,
     plan: Plan,
-    labels: Expected | None = None,
+    trace: Trace,
 ) -> Failure | None:
     """Compare the outputs of a model without a plan's channels with those where they read as zero.
 
@@ -100,9 +108,8 @@ def try_plan(
     Args:
         model: The model; it is not changed.
         runs: Runs of the model.
-        graph: Channels of the model.
         plan: The channels to remove.
-        labels: What a trace says of the result of each call, to find the cause of a failure.
+        trace: A trace of the runs: it knows what reads the channels.
 
     Returns:
         The failure, or None if the outputs agree.
@@ -114,12 +121,15 @@ def try_plan(
         for name, dims in plan.by_tensor().items()
     }
 
+    labels = _expected(trace, plan)
+
     def whole(calls: Calls) -> list[list[Tensor]]:
-        with replaced(model, perturbed), ZeroedInputs(model, graph, plan), calls:
+        zeroed = ZeroedInputs(trace.recording, labels.removed)
+        with replaced(model, perturbed), zeroed, calls:
             return [_outputs(run) for run in runs]
 
     def narrow(calls: Calls) -> list[list[Tensor]]:
-        with replaced(model, cut, plan.norms), calls:
+        with replaced(model, cut, plan.widths), calls:
             return [_outputs(run) for run in runs]
 
     expected, calls = whole(Calls()), Calls()
@@ -135,31 +145,28 @@ def try_plan(
     return _different(before, calls, labels)
 
 
-def _raised(error: Exception, calls: Calls, labels: Expected | None) -> Failure:
+def _raised(error: Exception, calls: Calls, labels: Expected) -> Failure:
     """Return the failure of a run that raised."""
     text = next(iter(f"{type(error).__name__}: {error}".splitlines())).rstrip(": ")
     last = len(calls.places) - 1
-    index = None if labels is None else labels.first_other_width(calls)
+    index = labels.first_other_width(calls)
     if index is None or index == last:
         return _failure(calls, last, f"{FIXED_WIDTH}: {text}", labels)
     return _failure(calls, index, FIXED_WIDTH, labels)
 
 
-def _different(before: Calls, calls: Calls, labels: Expected | None) -> Failure:
+def _different(before: Calls, calls: Calls, labels: Expected) -> Failure:
     """Return the failure of a run whose outputs differ."""
-    if labels is None:
-        return Failure(-1, ("", "", 0), Reason(DIFFERS))
     index, why = labels.first_other_width(calls), FIXED_WIDTH
     if index is None:
         index, why = labels.first_other_value(before, calls, _close), DIFFERS
     return _failure(calls, -1 if index is None else index, why, labels)
 
 
-def _failure(calls: Calls, index: int, why: str, labels: Expected | None) -> Failure:
+def _failure(calls: Calls, index: int, why: str, labels: Expected) -> Failure:
     """Return a failure at a call; -1 if no call is known."""
     op, file, line = place = calls.places[index] if index >= 0 else ("", "", 0)
-    modules = () if labels is None else labels.made_by
-    module = modules[index] if 0 <= index < len(modules) else ""
+    module = labels.made_by[index] if 0 <= index < len(labels.made_by) else ""
     return Failure(index, place, Reason(why, op, module, basename(file), line))
 
 
@@ -193,7 +200,9 @@ def _noise(shape: torch.Size, generator: torch.Generator) -> Tensor:
 
 def _outputs(run: Run) -> list[Tensor]:
     torch.manual_seed(0)
-    return [tensor.detach() for tensor in tensors_in(run())]
+    result = run()
+    with torch._C.DisableTorchFunction():  # this is not a call of the model
+        return [tensor.detach() for tensor in tensors_in(result)]
 
 
 def _agree(expected: list[Tensor], actual: list[Tensor]) -> bool:

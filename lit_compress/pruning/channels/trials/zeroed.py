@@ -2,41 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map
 
-from lit_compress.pruning.channels.graph import ChannelGraph
-from lit_compress.pruning.channels.plan import Plan
-from lit_compress.pruning.channels.trace import named_tensors
+from lit_compress.pruning.channels.tracing.labels import core
+from lit_compress.pruning.channels.tracing.trace import Mixed, Read, Recording, call_name
 
-#: Operations whose input has its channels in the last dimension.
-PRODUCTS = ("linear", "matmul", "mm", "addmm")
+#: Norms that are told the sizes of the dimensions they normalise.
+SIZED = ("layer_norm", "rms_norm")
 
 
 class ZeroedInputs(TorchFunctionMode):
     """Replaces by zeros the inputs that layers read from channels that a plan removes.
 
-    It zeroes the activation and not the weight, which can be a thousand times larger.
+    It zeroes the activation and not the weight, which can be a thousand times larger. A call whose
+    result depends on all channels, as the statistics of a norm do, is made with those that are
+    left, as it will be in the network without the others.
 
     Args:
-        model: The model that runs.
-        graph: Channels of the model.
-        plan: The channels to remove.
+        recording: What the trace of the same run recorded.
+        removed: By label, whether its channel is removed.
     """
 
-    def __init__(self, model: nn.Module, graph: ChannelGraph, plan: Plan) -> None:
+    def __init__(self, recording: Recording, removed: Tensor) -> None:
         super().__init__()
-        tensors = named_tensors(model)
-        self._removed = {
-            id(tensors[cut.tensor]): (cut.size, np.setdiff1d(np.arange(cut.size), cut.keep))
-            for cut in plan.cuts
-            if graph.roles[cut.tensor, cut.dim] == "input"
+        self._removed = removed
+        self._reads = {i: read for i, read in recording.reads.items() if self._any(read.labels)}
+        self._mixed = {
+            index: mixed
+            for index, mixed in recording.mixed.items()
+            if any(self._any(twin) for twins in mixed.inputs for twin in twins)
         }
+        self._calls = 0
 
     def __torch_function__(
         self,
@@ -46,22 +48,84 @@ class ZeroedInputs(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Make the call, with zeros in the removed channels of its input."""
-        kwargs = kwargs or {}
-        first = 1 if func.__name__ == "addmm" else 0  # its bias comes before the input
-        weight = args[first + 1] if len(args) > first + 1 else kwargs.get("weight")
-        if isinstance(weight, Tensor) and id(weight) in self._removed:
-            image = args[first] if args else kwargs["input"]
-            image = self._zeroed(image, weight, linear=func.__name__ in PRODUCTS)
-            args, kwargs = (
-                ((*args[:first], image, *args[first + 1 :]), kwargs)
-                if args
-                else ((), {**kwargs, "input": image})
-            )
+        index, self._calls, kwargs = self._calls, self._calls + 1, kwargs or {}
+        if index in self._mixed:
+            with torch._C.DisableTorchFunction():
+                return self._without(func, args, kwargs, self._mixed[index])
+        if index in self._reads:
+            with torch._C.DisableTorchFunction():  # this is not a call of the model
+                args, kwargs = self._zeroed((args, kwargs), self._reads[index])
         return func(*args, **kwargs)
 
-    def _zeroed(self, image: Tensor, weight: Tensor, linear: bool) -> Tensor:
-        size, removed = self._removed[id(weight)]
-        dim = image.dim() - 1 if linear else image.dim() - weight.dim() + 1
-        groups = image.shape[dim] // size
-        indices = (removed[None] + size * np.arange(groups)[:, None]).ravel()
-        return image.index_fill(dim, torch.from_numpy(indices).to(image.device), 0)
+    def _any(self, labels: Tensor) -> bool:
+        return bool(self._is_removed(core(labels)).any())
+
+    def _is_removed(self, labels: Tensor) -> Tensor:
+        return torch.where(labels >= 0, self._removed[labels.clamp(min=0).long()], False)
+
+    def _zeroed(self, arguments: Any, read: Read) -> Any:
+        """Return the arguments with zeros in the place of the removed channels."""
+        indices = self._is_removed(read.labels).nonzero().flatten()
+
+        def zero(image: Tensor) -> Tensor:
+            return image.index_fill(read.dim, indices.to(image.device), 0)
+
+        return _changed(arguments, {read.argument: zero})
+
+    def _without(self, func: Callable[..., Any], args: Any, kwargs: Any, mixed: Mixed) -> Any:
+        """Make a call with the channels that are left; put zeros in the place of the others."""
+        changes = {
+            position: lambda tensor, twins=twins: _select(tensor, self._kept(twins))
+            for position, twins in enumerate(mixed.inputs)
+        }
+        args, kwargs = _changed((args, kwargs), changes)
+        if call_name(func) in SIZED:  # the sizes are those of the dimensions at the end
+            sizes = args[1] if len(args) > 1 else kwargs["normalized_shape"]
+            args = (args[0], tuple(args[0].shape[-len(sizes) :]), *args[2:])
+            kwargs.pop("normalized_shape", None)
+        outputs = iter(mixed.outputs)
+        return tree_map(
+            lambda out: self._filled(out, next(outputs)) if isinstance(out, Tensor) else out,
+            func(*args, **kwargs),
+        )
+
+    def _kept(self, twins: Sequence[Tensor]) -> dict[int, Tensor]:
+        """Return, by dimension, the indices that are left of those that have labels."""
+        kept: dict[int, Tensor] = {}
+        for twin in twins:
+            small = core(twin)
+            removed = self._is_removed(small)
+            for dim, size in enumerate(small.shape):
+                gone = removed.movedim(dim, 0).reshape(size, -1).all(1)
+                if size > 1 and bool(gone.any()):
+                    kept[dim] = (~gone).nonzero().flatten()
+        return kept
+
+    def _filled(self, narrow: Tensor, twins: Sequence[Tensor]) -> Tensor:
+        """Return a result of full size, with zeros where channels were left out."""
+        for dim, kept in self._kept(twins).items():
+            shape = list(narrow.shape)
+            shape[dim] = twins[0].shape[dim]
+            full = narrow.new_zeros(shape)
+            narrow = full.index_copy(dim, kept.to(narrow.device), narrow)
+        return narrow
+
+
+def _select(tensor: Tensor, kept: Mapping[int, Tensor]) -> Tensor:
+    for dim, indices in kept.items():
+        tensor = tensor.index_select(dim, indices.to(tensor.device))
+    return tensor
+
+
+def _changed(arguments: Any, changes: Mapping[int, Callable[[Tensor], Tensor]]) -> Any:
+    """Return arguments in which the tensors at some positions are changed."""
+    tensors = [leaf for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor)]
+    position = iter(range(len(tensors)))
+
+    def change(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        at = next(position)
+        return changes[at](leaf) if at in changes else leaf
+
+    return tree_map(change, arguments)

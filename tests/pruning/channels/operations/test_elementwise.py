@@ -50,9 +50,11 @@ def test_scale_of_the_model_is_cut(
     assert ("weight", list(shape).index(8)) in graph.channel_of
 
 
-def test_scale_computed_from_two_freezes(between: Check) -> None:
+def test_scale_computed_from_two_is_cut_in_both(between: Check) -> None:
     first, second = (nn.Parameter(torch.rand(8, 1, 1)) for _ in range(2))
-    assert not between(lambda s, x: x * (s.a + s.b), a=first, b=second).channels
+    graph = between(lambda s, x: x * (s.a + s.b), a=first, b=second)
+    assert len(graph.channels) == 8
+    assert {("a", 0), ("b", 0)} <= set(graph.channel_of)
 
 
 def test_constant_of_fixed_size_freezes(between: Check) -> None:

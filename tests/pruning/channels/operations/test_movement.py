@@ -88,15 +88,3 @@ def test_token_joined_with_activations_freezes(between: Check) -> None:
         return torch.cat([s.token.expand(2, -1, -1), x.flatten(2).transpose(1, 2)], 1)
 
     assert not between(operation, token=nn.Parameter(torch.randn(1, 1, 8))).channels
-
-
-@pytest.mark.parametrize(("limit", "channels"), [(8, 8), (7, 0)])
-def test_views_of_a_parameter_are_followed_up_to_a_size(
-    between: Check, monkeypatch: pytest.MonkeyPatch, limit: int, channels: int
-) -> None:
-    """A scale in another shape loses its channels; a larger one keeps them."""
-    monkeypatch.setattr("lit_compress.pruning.channels.operations.movement.VIEW_LIMIT", limit)
-    scale = nn.Parameter(torch.rand(8) + 0.5)
-    graph = between(lambda s, x: x * s.scale.view(1, -1, 1, 1), scale=scale)
-    assert len(graph.channels) == channels
-    assert (("scale", 0) in graph.channel_of) == bool(channels)

@@ -8,7 +8,8 @@ from lit_compress.pruning.channels.operations.registry import INERT
 
 def test_each_kind_of_operation_has_its_rule() -> None:
     modules = {HANDLERS[name].__module__.rpartition(".")[2] for name in HANDLERS}
-    assert modules == {"producers", "norms", "elementwise", "reductions", "movement", "registry"}
+    kinds = {"producers", "norms", "elementwise", "reductions", "movement", "splits", "attention"}
+    assert modules == {*kinds, "registry"}
 
 
 def test_questions_about_a_tensor_freeze_nothing() -> None:

@@ -5,8 +5,21 @@ import torch
 from torch import Tensor, nn
 
 from lit_compress.pruning import analyse, make_plan
-from lit_compress.pruning.channels.trace import named_tensors
-from lit_compress.pruning.channels.trials.verify import _close, _perturbed, tensors_in, try_plan
+from lit_compress.pruning.channels.analysis import _traced
+from lit_compress.pruning.channels.plan import Plan
+from lit_compress.pruning.channels.tracing.trace import named_tensors
+from lit_compress.pruning.channels.trials.verify import (
+    Failure,
+    Run,
+    _close,
+    _perturbed,
+    tensors_in,
+    try_plan,
+)
+
+
+def tried(net: nn.Module, run: Run, plan: Plan) -> Failure | None:
+    return try_plan(net, [run], plan, _traced(net, [run], {}))
 
 
 @pytest.fixture
@@ -19,7 +32,7 @@ def test_failure_names_the_call(net: nn.Module) -> None:
     x = torch.randn(2, 3, 8, 8)
     graph = analyse(net, x)
     plan = make_plan(graph, graph.channels[:1])
-    failure = try_plan(net, [lambda: net[0](x) + torch.ones(6, 1, 1)], graph, plan)
+    failure = tried(net, lambda: net[0](x) + torch.ones(6, 1, 1), plan)
     assert failure is not None
     assert failure.place[0] == "add"
     assert failure.reason.file == "test_verify.py"
@@ -30,10 +43,10 @@ def test_result_of_another_value_fails(net: nn.Module) -> None:
     graph = analyse(net, x)
     plan = make_plan(graph, graph.channels[:1])
     with torch.no_grad():
-        assert try_plan(net, [lambda: net(x)], graph, plan) is None
-        failure = try_plan(net, [lambda: net(x) * net[0].weight.shape[0]], graph, plan)
+        assert tried(net, lambda: net(x), plan) is None
+        failure = tried(net, lambda: net(x) * net[0].weight.shape[0], plan)
     assert failure is not None
-    assert failure.index == -1
+    assert failure.place[0] == "mul"
 
 
 def test_vectors_and_constants_are_perturbed_and_weights_are_not() -> None:

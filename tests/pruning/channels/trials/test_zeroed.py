@@ -6,8 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from lit_compress.pruning import analyse, make_plan
-from lit_compress.pruning.channels.trace import named_tensors
+from lit_compress.pruning.channels.analysis import _traced
+from lit_compress.pruning.channels.plan import Plan
+from lit_compress.pruning.channels.tracing.trace import named_tensors
+from lit_compress.pruning.channels.trials.verify import _expected
 from lit_compress.pruning.channels.trials.zeroed import ZeroedInputs
+
+
+def unread(model: nn.Module, plan: Plan, x: Tensor) -> ZeroedInputs:
+    """Return the mode in which nothing reads the channels of a plan."""
+    trace = _traced(model, [lambda: model(x)], {})
+    return ZeroedInputs(trace.recording, _expected(trace, plan).removed)
 
 
 @torch.no_grad()
@@ -17,7 +26,7 @@ def test_unread_channels_are_zero_where_they_are_read() -> None:
     x = torch.randn(2, 3, 8, 8)
     graph = analyse(net, x)
     plan = make_plan(graph, graph.channels[:1])
-    with ZeroedInputs(net, graph, plan):
+    with unread(net, plan, x):
         found = net(x)
     for cut in plan.cuts:
         if graph.roles[cut.tensor, cut.dim] == "input":
@@ -41,6 +50,6 @@ def test_a_product_with_a_bare_weight_reads_zeros_too() -> None:
     model, x = Product(), torch.randn(4, 3)
     graph = analyse(model, x)
     assert len(graph.channels) == 6
-    with ZeroedInputs(model, graph, make_plan(graph, graph.channels[:2])):
+    with unread(model, make_plan(graph, graph.channels[:2]), x):
         found = model(x)
     torch.testing.assert_close(found, model.first(x)[:, 2:] @ model.weight[2:])

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lit_compress.pruning.channels.labels import (
+from lit_compress.pruning.channels.tracing.labels import (
     Labels,
     Reason,
     compact,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_compress.pruning import analyse, apply, make_plan
-from lit_compress.pruning.channels.followers import alike
+from lit_compress.pruning.channels.tracing.followers import alike
 
 
 def network() -> nn.Sequential:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_compress.pruning.channels.operations import HANDLERS, unknown
-from lit_compress.pruning.channels.trace import Trace, call_name, named_tensors
+from lit_compress.pruning.channels.tracing.trace import Trace, call_name, named_tensors
 from lit_compress.pruning.channels.trials.calls import Calls
 
 

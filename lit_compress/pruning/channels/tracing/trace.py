@@ -23,7 +23,15 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from lit_compress.pruning.channels.labels import Labels, Reason, compact, core
+from lit_compress.pruning.channels.tracing.counts import Count, counted
+from lit_compress.pruning.channels.tracing.labels import (
+    Labels,
+    Reason,
+    compact,
+    core,
+    spread,
+    varying,
+)
 
 #: Source files to skip when a reason names the line of the model's own code that made a call.
 _TORCH = str(Path(torch.__file__).parent) + os.sep
@@ -47,6 +55,65 @@ class Use:
     dim: int
     labels: Tensor
     role: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """A reshape that splits a channel dimension into several.
+
+    Attributes:
+        twin: The twin of the result.
+        free: The dimension that may shrink, unless an attention ties the channels along it.
+        counts: By dimension, the attribute of a module that gives its size.
+        reason: Why the channels of the other dimensions are tied.
+    """
+
+    twin: Tensor
+    free: int
+    counts: Mapping[int, Count]
+    reason: Reason
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What a tensor is that is computed from the model's own parameters and buffers alone.
+
+    Attributes:
+        twins: By name and dimension of a parameter, the labels of its indices, as a twin of the
+            computed tensor. Each dimension of a parameter has labels of its own.
+        sources: Names of the parameters, the one with most elements first.
+    """
+
+    twins: Mapping[tuple[str, int], Tensor]
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """A call whose result depends on all channels of its input, as the statistics of a norm do.
+
+    Attributes:
+        inputs: By tensor among its arguments, its twins.
+        outputs: By tensor among its results, its twins.
+    """
+
+    inputs: tuple[tuple[Tensor, ...], ...]
+    outputs: tuple[tuple[Tensor, ...], ...]
+
+
+@dataclass(frozen=True)
+class Read:
+    """A call that reads channels with a weight.
+
+    Attributes:
+        argument: Position of the activation among the tensors of its arguments.
+        dim: Dimension of its channels.
+        labels: One label for each of them.
+    """
+
+    argument: int
+    dim: int
+    labels: Tensor
 
 
 @dataclass
@@ -96,16 +163,21 @@ class Recording:
         min_indices: By tensor name and dimension, the number of indices that must remain, where it
             is more than one.
         opaque: By tensor name, why the trace cannot follow a use of the tensor.
-        norms: By name of a norm module without parameters and buffers, the labels of its input.
+        widths: By name of a norm module without parameters and buffers, or of a whole number among
+            the attributes of a module, the labels that it counts.
         seen: Names of the tensors that any call used.
+        reads: By number of the call, what it reads with a weight.
+        mixed: By number of the call, the calls that depend on all channels.
     """
 
     uses: dict[tuple[str, int], Use] = field(default_factory=dict)
     positions: dict[str, int] = field(default_factory=dict)
     min_indices: dict[tuple[str, int], int] = field(default_factory=dict)
     opaque: dict[str, Reason] = field(default_factory=dict)
-    norms: dict[str, Tensor] = field(default_factory=dict)
+    widths: dict[str, Tensor] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
+    reads: dict[int, Read] = field(default_factory=dict)
+    mixed: dict[int, Mixed] = field(default_factory=dict)
 
 
 class Trace(TorchFunctionMode):
@@ -118,6 +190,9 @@ class Trace(TorchFunctionMode):
         unknown: Handler of all other calls.
         blocked: Calls to freeze, with the reason: by their number in the run, or by name, file and
             line. Channels of their arguments and results cannot be removed.
+        own: Handler of the calls whose tensors are all the model's own; it tells whether it could
+            follow the call.
+        approximate: Whether channels pass through norms that depend on all of them.
     """
 
     def __init__(
@@ -126,6 +201,8 @@ class Trace(TorchFunctionMode):
         handlers: Mapping[str, Callable[[Trace, Call], None]],
         unknown: Callable[[Trace, Call], None],
         blocked: Mapping[int | tuple[str, str, int], Reason] | None = None,
+        own: Callable[[Trace, Call], bool] = lambda trace, call: False,
+        approximate: bool = False,
     ) -> None:
         super().__init__()
         self.labels = Labels()
@@ -141,11 +218,18 @@ class Trace(TorchFunctionMode):
         self._handlers = handlers
         self._unknown = unknown
         self._blocked = blocked or {}
+        self._own = own
+        self._model = model
+        self.approximate = approximate
+        #: The reshapes that split a channel dimension.
+        self.splits: list[Split] = []
         self.tensors = named_tensors(model)
         self._names = {id(tensor): name for name, tensor in self.tensors.items()}
         self._module_names = {child: name for name, child in model.named_modules()}
         self._twins: Any = WeakTensorKeyDictionary()
-        self._views: Any = WeakTensorKeyDictionary()
+        self._computed: Any = WeakTensorKeyDictionary()
+        self._axes: dict[tuple[str, int], Tensor] = {}
+        self._mixing = False
 
     def __torch_function__(
         self,
@@ -163,12 +247,16 @@ class Trace(TorchFunctionMode):
             name=name, func=func, args=args, kwargs=kwargs or {}, out=out, reason=self.reason
         )
         with torch._C.DisableTorchFunction(), torch.no_grad():
-            self.recording.seen.update(map(self.name, call.tensors()))
-            self._handlers.get(name, self._unknown)(self, call)
+            tensors = call.tensors()
+            self.recording.seen.update(map(self.name, tensors))
+            if not (self._all_own(tensors) and self._own(self, call)):
+                self._handlers.get(name, self._unknown)(self, call)
+            if self._mixing:
+                self._note_mixed(index, call)
             blocked = self._blocked.get(index) or self._blocked.get(self.place)
             if blocked is not None:
                 why = replace(blocked, module=self._module())  # each call at a line has its own
-                for tensor in (*call.tensors(), *call.results()):
+                for tensor in (*tensors, *call.results()):
                     self.freeze(tensor, why)
             self.made_by.append(self._module())
             self.results.append(tuple(self._twins.get(tensor) for tensor in call.results()))
@@ -205,54 +293,149 @@ class Trace(TorchFunctionMode):
         if not isinstance(value, Tensor):
             return
         self.labels.freeze(self._twins.get(value), reason)
-        name = self.name(value) or self.view(value)[0]
-        if name:
+        for name in self.sources(value):
             self.recording.opaque.setdefault(name, reason)
 
     def name(self, value: Any) -> str:
         """Return the name of a parameter or buffer of the model, empty for any other value."""
         return self._names.get(id(value), "") if isinstance(value, Tensor) else ""
 
-    def view(self, value: Tensor) -> tuple[str, Tensor | None]:
-        """Return the model's tensor that a value is made of.
+    def computed(self, value: Tensor) -> Computed | None:
+        """Return what a tensor is made of, if that is the model's own tensors alone; else None."""
+        name = self.name(value)
+        if not name:
+            made: Computed | None = self._computed.get(value)
+            return made
+        dims = range(min(value.dim(), 2 if value.dim() > 3 else 3))  # others are kernels
+        twins = {
+            (name, dim): spread(self._axis(name, dim), value.shape, dim)
+            for dim in dims
+            if value.shape[dim] > 1
+        }
+        return Computed(twins, (name,))
 
-        Returns:
-            The name of the tensor, or an empty string; by position of the value, the index of the
-            element in the flattened tensor, or None if there is no such tensor.
+    def sources(self, value: Any) -> tuple[str, ...]:
+        """Return the names of the parameters and buffers that a tensor is made of.
+
+        The one with most elements comes first; there is none if activations are part of it.
         """
         name = self.name(value)
-        if name:
-            return name, torch.arange(value.numel()).view(value.shape)
-        source: tuple[str, Tensor | None] = self._views.get(value, ("", None))
-        return source
+        made = self._computed.get(value) if isinstance(value, Tensor) and not name else None
+        return (name,) if name else () if made is None else made.sources
 
-    def set_view(self, value: Tensor, name: str, elements: Tensor) -> None:
-        """Record which elements of a model's tensor a value is made of, see :meth:`view`."""
-        self._views[value] = (name, elements)
+    def set_computed(self, value: Tensor, made: Computed) -> None:
+        """Record what a tensor is made of."""
+        self._computed[value] = made
+
+    def mix(self) -> None:
+        """Record that the current call depends on all channels of its arguments."""
+        self._mixing = True
+
+    def count(self, count: Count, labels: Tensor) -> None:
+        """Record that a module keeps the number of some channels as an attribute."""
+        self.width(count.owner, labels, Reason(f"{count.owner} is used more than once"))
+
+    def width(self, name: str, labels: Tensor, reason: Reason) -> None:
+        """Record that a module has a width that no tensor tells; see :attr:`Recording.widths`."""
+        before = self.recording.widths.setdefault(name, labels.contiguous())
+        self.labels.tie(before, labels, reason)
+
+    def read(self, image: Tensor, call: Call, dim: int, labels: Tensor) -> None:
+        """Record that a call reads channels with a weight."""
+        at = next(i for i, tensor in enumerate(call.tensors()) if tensor is image)
+        self.recording.reads[self.calls - 1] = Read(at, dim, labels)
 
     def use(self, value: Tensor | None, dim: int, labels: Tensor, role: str) -> None:
         """Record that a model's tensor is used with labels along one of its dimensions.
 
         Args:
-            value: The tensor; None is ignored. The labels are frozen if it is not a parameter or
-                buffer of the model.
+            value: The tensor; None is ignored. The labels are frozen if it is not made of the
+                model's own tensors alone, or if they cannot be followed to these.
             dim: Dimension along which the labels lie.
             labels: One label for each index of the dimension.
             role: See :class:`Use`.
         """
-        if value is None:
+        if value is None or self.follow(value, dim, labels, role):
             return
+        self.labels.freeze(
+            labels, self.reason("is used with a tensor that does not follow from the parameters")
+        )
+
+    def follow(self, value: Tensor, dim: int, labels: Tensor, role: str = "scale") -> bool:
+        """Do as :meth:`use` does, but tell whether the labels could be followed."""
         name = self.name(value)
-        if not name:
-            why = "is used with a tensor that is not a parameter or buffer of the model"
-            self.freeze(value, self.reason(why))
-            self.labels.freeze(labels, self.reason(why))
-            return
+        if name:
+            self._record(name, dim, labels, role)
+            return True
+        made = self.computed(value)
+        rows = {} if made is None else self._rows(made, dim)
+        covered = torch.zeros(len(labels), dtype=torch.bool)
+        for row in rows.values():
+            covered |= row >= 0
+        if made is None or not bool(covered.all()):
+            return False
+        for (source, axis), row in rows.items():
+            there = row >= 0
+            why = self.reason(f"is computed from {source}")
+            self.labels.tie(row[there], labels[there], why)
+            own = role if source == made.sources[0] else "scale"
+            self._record(source, axis, self._axis(source, axis), own)
+        return True
+
+    def _rows(self, made: Computed, dim: int) -> dict[tuple[str, int], Tensor]:
+        """Return the labels of a computed tensor along one of its dimensions, by their source."""
+        why = self.reason("is computed from several indices of a parameter")
+        return {
+            key: self.labels.along(twin, dim, why)
+            for key, twin in made.twins.items()
+            if dim in varying(twin)
+        }
+
+    def _record(self, name: str, dim: int, labels: Tensor, role: str) -> None:
         before = self.recording.uses.get((name, dim))
         if before is None:
             self.recording.uses[name, dim] = Use(name, dim, labels.contiguous(), role)
+            before_labels = self._axes.get((name, dim))
+            if before_labels is None or before_labels is labels:
+                return
         else:
-            self.labels.tie(before.labels, labels, self.reason(f"{name} is used more than once"))
+            before_labels = before.labels
+            if {before.role, role} == {"filter", "input"}:  # the weight, and the same transposed
+                self.labels.freeze(labels, self.reason(f"{name} both reads and makes channels"))
+        self.labels.tie(before_labels, labels, self.reason(f"{name} is used more than once"))
+
+    def _axis(self, name: str, dim: int) -> Tensor:
+        """Return the labels of the indices of a parameter's dimension."""
+        use = self.recording.uses.get((name, dim))
+        if use is not None:
+            return use.labels
+        if (name, dim) not in self._axes:
+            self._axes[name, dim] = self.labels.fresh(self.tensors[name].shape[dim])
+        return self._axes[name, dim]
+
+    def close(self) -> None:
+        """Record the parameters that are part of a computed weight, and of no dimension of it."""
+        for (name, dim), labels in self._axes.items():
+            if (name, dim) not in self.recording.uses:
+                self.recording.uses[name, dim] = Use(name, dim, labels, "scale")
+
+    def _all_own(self, tensors: list[Tensor]) -> bool:
+        """Tell whether all tensors of a call are the model's own, single numbers apart."""
+        own = [id(t) in self._names or t in self._computed for t in tensors]
+        labelled = (t.numel() > 1 or t in self._twins for t in tensors)
+        others = (some for some, mine in zip(labelled, own, strict=True) if not mine)
+        return any(own) and not any(others)
+
+    def _note_mixed(self, index: int, call: Call) -> None:
+        """Record the twins of a call that depends on all channels."""
+        self._mixing = False
+        self.recording.mixed[index] = Mixed(
+            tuple(map(self._twins_of, call.tensors())), tuple(map(self._twins_of, call.results()))
+        )
+
+    def _twins_of(self, value: Tensor) -> tuple[Tensor, ...]:
+        twin, made = self._twins.get(value), self.computed(value)
+        return (() if twin is None else (twin,)) + (tuple(made.twins.values()) if made else ())
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -265,7 +448,7 @@ class Trace(TorchFunctionMode):
             while self.modules and self.modules.pop()[1] is not module:
                 pass
 
-        with layer_calls(enter, leave), self:
+        with counted(self._model), layer_calls(enter, leave), self:
             yield
 
 

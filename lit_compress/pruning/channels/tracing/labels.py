@@ -7,6 +7,7 @@ each dimension in which it is constant, so in most of a network it is as small a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,6 +92,28 @@ class Labels:
         if rows.shape[1] > 1:
             self.tie(rows, rows[:, :1].expand(rows.shape), reason)
         return rows.amax(1).expand(size) if rows.shape[0] == 1 else rows.amax(1)
+
+    def collapse(self, twin: Tensor, dims: Iterable[int], reason: Reason) -> Tensor:
+        """Return a twin that is constant along dimensions; labels that differ only there are tied.
+
+        Labels that lie along no other dimension are frozen, and the twin is without labels then.
+
+        Args:
+            twin: The twin.
+            dims: The dimensions.
+            reason: Why the labels are tied or frozen.
+        """
+        along = set(dims) & set(varying(twin))
+        if not along:
+            return twin
+        if set(varying(twin)) <= along:
+            self.freeze(twin, reason)
+            return torch.full((1,) * twin.dim(), UNLABELLED, dtype=torch.int32).expand(twin.shape)
+        first = core(twin)
+        for dim in along:
+            first = first.narrow(dim, 0, 1)
+        self.tie(first.expand(twin.shape), twin, reason)
+        return first.expand(twin.shape)
 
     def resolve(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the channel of each label, and the reason that freezes it.

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from torch import nn
 
-from lit_compress.pruning.channels.labels import Reason
-from lit_compress.pruning.channels.trace import Trace, Use, named_tensors
+from lit_compress.pruning.channels.tracing.labels import Reason
+from lit_compress.pruning.channels.tracing.trace import Trace, Use, named_tensors
 
 
 def alike(module: nn.Module, trained: Collection[int]) -> list[tuple[str, list[str]]]:
@@ -67,10 +67,10 @@ def tie_followers(trace: Trace, model: nn.Module, followers: Mapping[str, str]) 
                 trace.labels.freeze(use.labels, Reason(why))
             if use.role != "input":  # an input that runs is compared in trials
                 uses[name, dim] = replace(use, role="copy")
-        for norm, labels in list(trace.recording.norms.items()):
-            copy = _swapped(norm, followed, follower)
+        for width, labels in list(trace.recording.widths.items()):
+            copy = _swapped(width, followed, follower)
             if copy is not None:
-                trace.recording.norms.setdefault(copy, labels)
+                trace.recording.widths.setdefault(copy, labels)
 
 
 def _tensors(trace: Trace, model: nn.Module, follower: str, followed: str) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""A run of a network in which labels follow its channels."""
