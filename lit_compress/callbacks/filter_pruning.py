@@ -10,9 +10,10 @@ from typing_extensions import override
 
 from lit_compress.callbacks._pruning.arguments import check_counts, check_patterns, one_of, plain
 from lit_compress.callbacks._pruning.channels import ChannelPruning, Shrink
-from lit_compress.errors import RuleError
+from lit_compress.errors import InvalidArgumentError, RuleError
 from lit_compress.measure.cost import Inputs
 from lit_compress.pruning import Schedule
+from lit_compress.pruning.channels.analysis import Norm
 from lit_compress.pruning.importance import Importance, ImportanceName, importance_of
 from lit_compress.pruning.masks import Scope, exact_share
 from lit_compress.pruning.rules.files import read_rules
@@ -66,6 +67,9 @@ class FilterPruning(ChannelPruning):
         monitor: Key that your ``validation_step`` logs, such as ``val_acc``. It is logged again as
             ``pruned/val_acc``: NaN until the target is reached, then the metric. Let
             ModelCheckpoint watch it to keep the best pruned weights.
+        norm: ``exact`` keeps all channels that a norm over all channels reads: the residual stream
+            of a transformer under its layer norms. ``approximate`` removes them too: the norm is
+            then one of the channels that are left, so the network changes by more than what goes.
         rewind: ``init`` sets the kept weights back to those at the start of the fit, after each
             pruning step; ``epoch k`` to those at the start of that epoch (lottery tickets). The
             optimizer restarts, the learning rate continues.
@@ -96,11 +100,13 @@ class FilterPruning(ChannelPruning):
         submodule: str | None = None,
         monitor: str | None = None,
         rewind: str | None = None,
+        norm: Norm = "exact",
     ) -> None:
         share = exact_share(target)
         one_of("of", of, get_args(Of))
         one_of("scope", scope, get_args(Scope))
         one_of("shrink", shrink, get_args(Shrink))
+        _check_norm(norm, shrink)
         check_counts(
             round_to=(round_to, 1), min_channels=(min_channels, 1), recalibrate=(recalibrate, 0)
         )
@@ -115,6 +121,7 @@ class FilterPruning(ChannelPruning):
             rules=_filter_rules(rules) if rules is not None else (),
             round_to=round_to,
             min_channels=min_channels,
+            norm=norm,
         )
         super().__init__(
             selector,
@@ -160,6 +167,7 @@ class FilterPruning(ChannelPruning):
             "shrink": self.shrink,
             "recalibrate": self.recalibrate,
             "submodule": self.submodule,
+            **({"norm": selector.norm} if selector.norm != "exact" else {}),
             **({"rewind": self._rewind.spec} if self._rewind.spec else {}),
         }
 
@@ -175,6 +183,15 @@ class FilterPruning(ChannelPruning):
         """
         state = self.selector.analyse(module, example_inputs, self.submodule or "")
         return self.selector.preview(module, state, self.selector.select(module, state))
+
+
+def _check_norm(norm: str, shrink: str) -> None:
+    one_of("norm", norm, get_args(Norm))
+    if norm == "approximate" and shrink == "end":
+        raise InvalidArgumentError(
+            "norm: approximate removes channels that norms read, and shrink: end keeps them at "
+            "zero, where norms still read them: set shrink to every"
+        )
 
 
 def _filter_rules(path: str) -> tuple[Rule, ...]:

@@ -869,3 +869,22 @@ def test_the_metric_of_one_of_several_loaders_is_monitored(make_trainer: MakeTra
     trainer = make_trainer(max_epochs=3, callbacks=[pruner])
     trainer.fit(TwoLoaders(), loader(32), [loader(16, 1), loader(16, 2)])
     assert 0 <= trainer.callback_metrics["pruned/my_acc/dataloader_idx_1"] <= 1
+
+
+def test_an_approximate_norm_and_zeros_until_the_end_exclude_each_other() -> None:
+    with pytest.raises(InvalidArgumentError, match="set shrink to every"):
+        FilterPruning(0.5, norm="approximate", shrink="end")
+    with pytest.raises(InvalidArgumentError, match="norm must be one of exact, approximate"):
+        FilterPruning(0.5, norm="fast")  # type: ignore[arg-type]
+
+
+def test_the_stream_of_a_transformer_goes_where_its_norms_may_differ() -> None:
+    layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+    net = nn.Sequential(nn.Linear(8, 16), layer, nn.Linear(16, 2)).eval()
+    x = torch.randn(2, 5, 8)
+    kept = {
+        norm: {row.name: row.kept for row in FilterPruning(0.5, norm=norm).describe(net, x).layers}
+        for norm in ("exact", "approximate")
+    }
+    assert (kept["exact"]["0"], kept["approximate"]["0"]) == (16, 8)
+    assert kept["exact"]["1.linear1"] == kept["approximate"]["1.linear1"] == 16

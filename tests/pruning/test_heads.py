@@ -27,7 +27,8 @@ MASKS: dict[str, dict[str, Any]] = {
 def layers(**options: Any) -> tuple[nn.MultiheadAttention, nn.MultiheadAttention]:
     torch.manual_seed(0)
     layer = nn.MultiheadAttention(8, 4, **options)
-    nn.init.normal_(layer.out_proj.bias)
+    if options.get("bias", True):
+        nn.init.normal_(layer.out_proj.bias)
     other = copy.deepcopy(layer)
     other.__class__ = HeadwiseAttention
     return layer, other

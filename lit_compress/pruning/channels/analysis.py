@@ -7,39 +7,29 @@ Channels whose removal raises an error or changes the outputs are frozen, with t
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from os.path import basename
-from typing import Any
+from typing import Literal
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from lit_compress.errors import ChannelError
-from lit_compress.measure.cost import (
-    Inputs,
-    attention_unfused,
-    batch_size,
-    evaluating,
-    forward_arguments,
-    one_example,
-)
+from lit_compress.measure.cost import Inputs, batch_size, forward_arguments, one_example
 from lit_compress.pruning.channels.build import build
 from lit_compress.pruning.channels.checks import check_module
 from lit_compress.pruning.channels.graph import ChannelGraph, Group, Key
 from lit_compress.pruning.channels.operations import HANDLERS, own, settle, unknown
 from lit_compress.pruning.channels.plan import Plan
+from lit_compress.pruning.channels.runs import run_of, training_run, undisturbed
 from lit_compress.pruning.channels.tracing.followers import tie_followers
 from lit_compress.pruning.channels.tracing.labels import Reason
 from lit_compress.pruning.channels.tracing.trace import Trace
 from lit_compress.pruning.channels.trials.verify import Failure, Run, tensors_in, try_out, try_plan
-from lit_compress.pruning.heads import attending_by_head
 
 Blocked = dict[int | tuple[str, str, int], Reason]
+Norm = Literal["exact", "approximate"]
 
 #: Where the modules of quantised networks are defined.
 QUANTISED = ("torch.ao.nn.quantized", "torch.nn.quantized", "torch.ao.nn.intrinsic.quantized")
@@ -49,11 +39,20 @@ LAYERS = ("conv", "linear", "bilinear", "batch_norm", "instance_norm", "group_no
 RETRIES = 60
 
 
+@dataclass(frozen=True)
+class _How:
+    """How channels are followed: which parts follow others, and whether norms let channels go."""
+
+    followers: Mapping[str, str] = field(default_factory=dict)
+    approximate: bool = False
+
+
 def analyse(
     model: nn.Module,
     example_inputs: Inputs,
     submodule: str = "",
     followers: Mapping[str, str] | None = None,
+    norm: Norm = "exact",
 ) -> ChannelGraph:
     """Find the channels of a network that can be removed, and why the others cannot.
 
@@ -68,6 +67,10 @@ def analyse(
         submodule: Name of the part of the model that takes the inputs. Default: the model itself.
         followers: By name, averages and momentum copies of parts of the model, with the names of
             the parts that they follow; both lose the same channels.
+        norm: ``exact`` keeps all channels that a norm over all channels reads (layer norm, RMS
+            norm, a mean or variance of channels), since its statistics would be others without
+            some of them. ``approximate`` lets them go: the norm is then one of those that are left,
+            and the network computes something else than with zeros in their place.
 
     Returns:
         The channels that can be removed in groups, and the frozen channels with the reason.
@@ -90,14 +93,15 @@ def analyse(
     args, kwargs = forward_arguments(example_inputs)
     with undisturbed(model):
         called = model.get_submodule(submodule) if submodule else model
-        runs = [_run(model, called, args, kwargs)]
-        followers = followers or {}
-        trace = _traced(model, runs, {}, followers)
+        runs = [run_of(model, called, args, kwargs)]
+        how = _How(followers or {}, norm == "approximate")
+        trace = _traced(model, runs, {}, how)
         found = trace.recording.positions  # of eval mode alone
         if set(trace.tensors) - trace.recording.seen - _scalars(trace.tensors):
-            runs += _training_run(model, called, args, kwargs)
-        trace = trace if len(runs) == 1 else _traced(model, runs, {}, followers)
-        graph = _verified_graph(model, runs, trace, followers)
+            runs += training_run(model, called, args, kwargs)
+        trace = trace if len(runs) == 1 else _traced(model, runs, {}, how)
+        graph = _verified_graph(model, runs, trace, how)
+        graph = replace(graph, approximate=how.approximate)
         return replace(graph, positions=_positions(model, called, example_inputs, found))
 
 
@@ -123,8 +127,9 @@ def verify(
     args, kwargs = forward_arguments(example_inputs)
     called = model.get_submodule(submodule) if submodule else model
     with undisturbed(model):
-        runs = [_run(model, called, args, kwargs)]
-        failure = try_plan(model, runs, plan, _traced(model, runs, {}))
+        runs = [run_of(model, called, args, kwargs)]
+        how = _How(approximate=graph.approximate)
+        failure = try_plan(model, runs, plan, _traced(model, runs, {}, how))
     if failure is not None:
         raise ChannelError(
             f"removing channels of {type(model).__name__} would break it, so nothing was removed: "
@@ -132,9 +137,7 @@ def verify(
         )
 
 
-def _verified_graph(
-    model: nn.Module, runs: list[Run], trace: Trace, followers: Mapping[str, str]
-) -> ChannelGraph:
+def _verified_graph(model: nn.Module, runs: list[Run], trace: Trace, how: _How) -> ChannelGraph:
     """Freeze the channels whose removal fails, until the trials of all others succeed."""
     blocked: Blocked = {}
     closed: dict[Key, Reason] = {}
@@ -145,12 +148,12 @@ def _verified_graph(
         before = len(graph.channels)
         if failure.index >= 0:
             _block(blocked, failure)
-            trace = _traced(model, runs, blocked, followers)
+            trace = _traced(model, runs, blocked, how)
             graph = build(trace, closed)
         if len(graph.channels) == before:
             for group, reason in _failing_groups(model, runs, graph, graph.groups, trace):
                 closed.update(dict.fromkeys(group.keys, reason))
-            trace = _traced(model, runs, blocked, followers)
+            trace = _traced(model, runs, blocked, how)
             graph = build(trace, closed)
     raise ChannelError(
         f"removing channels from {type(model).__name__} still failed after {RETRIES} trials: prune "
@@ -198,9 +201,10 @@ def _traced(
     model: nn.Module,
     runs: list[Run],
     blocked: Blocked,
-    followers: Mapping[str, str] | None = None,
+    how: _How | None = None,
 ) -> Trace:
-    trace = Trace(model, HANDLERS, unknown, blocked, own)
+    how = how or _How()
+    trace = Trace(model, HANDLERS, unknown, blocked, own, how.approximate)
     try:
         with trace.watching():
             outputs = [run() for run in runs]
@@ -227,7 +231,7 @@ def _traced(
             )
         trace.freeze(tensor, Reason("is an output of the network"))
     trace.close()
-    tie_followers(trace, model, followers or {})
+    tie_followers(trace, model, how.followers)
     settle(trace)
     return trace
 
@@ -242,41 +246,8 @@ def _positions(
     one, rows = one_example(called, inputs)
     if rows == 1 and one is not inputs:
         args, kwargs = forward_arguments(one)
-        return _traced(model, [_run(model, called, args, kwargs)], {}).recording.positions
+        return _traced(model, [run_of(model, called, args, kwargs)], {}).recording.positions
     return {name: round(count / rows) or 1 for name, count in found.items()}
-
-
-def _run(
-    model: nn.Module, called: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> Run:
-    """Return a run of the model that restores its attributes and buffers each time."""
-
-    def run() -> Any:
-        with _restored(model, model.buffers()):
-            return called(*args, **kwargs)
-
-    return run
-
-
-def _training_run(
-    model: nn.Module, called: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> list[Run]:
-    """Return a run with the model's own code in training mode, and torch's layers in eval mode.
-
-    The list is empty if the forward fails in training mode.
-    """
-
-    def run() -> Any:
-        with _restored(model, model.buffers()), evaluating(called):
-            for module in called.modules():
-                module.training = not type(module).__module__.startswith("torch.nn.")
-            return called(*args, **kwargs)
-
-    try:
-        run()
-    except Exception:  # for example, the forward needs targets in training mode
-        return []
-    return [run]
 
 
 def _scalars(tensors: Mapping[str, Tensor]) -> set[str]:
@@ -320,61 +291,3 @@ def _refuse(model: nn.Module, submodule: str) -> None:
                 f"{name} is on the meta device, where a removal cannot be tried: load its values "
                 "first"
             )
-
-
-@contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Set a model to eval mode without gradients; restore it and the random state at the end."""
-    devices = [tensor.device for tensor in model.parameters() if tensor.is_cuda][:1]
-    with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices))
-        stack.enter_context(evaluating(model))
-        stack.enter_context(attention_unfused())
-        stack.enter_context(attending_by_head(model))
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(_uncompiled())
-        stack.enter_context(_restored(model, (*model.parameters(), *model.buffers())))
-        stack.callback(random.setstate, random.getstate())
-        stack.callback(np.random.set_state, np.random.get_state())
-        yield
-
-
-@contextmanager
-def _restored(model: nn.Module, tensors: Iterable[Tensor]) -> Iterator[None]:
-    """Restore the attributes of all modules, and the given tensors, at the end of the block."""
-    tables = [table for module in model.modules() for table in _tables(module)]
-    attributes = [(table, dict(table)) for table in tables]
-    with torch._C.DisableTorchFunction():
-        values = [(tensor, tensor.detach().clone()) for tensor in tensors]
-    try:
-        yield
-    finally:
-        for table, before in attributes:
-            if table.keys() != before.keys() or _ids(table) != _ids(before):
-                table.clear()
-                table.update(before)
-        with torch._C.DisableTorchFunction():  # these calls are not the model's, so not traced
-            for tensor, value in values:
-                if tensor.shape != value.shape:
-                    tensor.data = value
-                elif not torch.equal(tensor, value):
-                    tensor.copy_(value)
-
-
-def _tables(module: nn.Module) -> list[dict[str, Any]]:
-    """Return the dictionaries that store the attributes of a module."""
-    own = vars(module)
-    nested = [own.get(name) for name in ("_parameters", "_buffers", "_modules")]
-    return [own, *(table for table in nested if isinstance(table, dict))]
-
-
-def _ids(table: Mapping[str, Any]) -> list[int]:
-    return list(map(id, table.values()))
-
-
-@contextmanager
-def _uncompiled() -> Iterator[None]:
-    """Run compiled modules uncompiled, so that their calls can be traced."""
-    stance = torch.compiler.set_stance("force_eager")
-    with stance:
-        yield

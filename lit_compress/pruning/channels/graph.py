@@ -123,6 +123,8 @@ class ChannelGraph:
             ``channel_of``: by name of a norm module without parameters and buffers, or of a whole
             number among the attributes of a module (the heads of an attention).
         channel_count: Number of channels before any was removed; all channel numbers are below it.
+        approximate: Whether norms over all channels let some of them go, see
+            :func:`lit_compress.pruning.analyse`.
 
     Example:
         >>> from torch import nn
@@ -146,6 +148,7 @@ class ChannelGraph:
     min_indices: Mapping[Key, int] = field(default_factory=dict)
     widths: Mapping[str, np.ndarray] = field(default_factory=dict)
     channel_count: int = 0
+    approximate: bool = False
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -168,6 +171,7 @@ class ChannelGraph:
             "work": dict(self.positions),
             "floors": [[name, dim, least] for (name, dim), least in self.min_indices.items()],
             "norms": {name: _tensor(channels) for name, channels in self.widths.items()},
+            **({"approximate": True} if self.approximate else {}),
         }
 
     @classmethod
@@ -191,6 +195,7 @@ class ChannelGraph:
                 min_indices={(str(n), int(dim)): int(least) for n, dim, least in content["floors"]},
                 widths={str(name): _array(channels) for name, channels in content["norms"].items()},
                 channel_count=count_of(channel_of),
+                approximate=content.get("approximate", False) is True,
             )
             _check(graph)
             return graph

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from lit_compress.measure.cost import Inputs, cost
-from lit_compress.pruning.channels.analysis import analyse, undisturbed
+from lit_compress.pruning.channels.analysis import Norm, analyse
 from lit_compress.pruning.channels.checks import check_module
 from lit_compress.pruning.channels.graph import ChannelGraph
 from lit_compress.pruning.channels.plan import Cut
+from lit_compress.pruning.channels.runs import undisturbed
 from lit_compress.pruning.channels.surgery import cut_tensor
 from lit_compress.pruning.channels.tracing.trace import named_tensors
 from lit_compress.pruning.importance import (
@@ -33,6 +34,7 @@ def analyse_network(
     groups: Callable[[ChannelGraph], Sequence[int]],
     untrained: Collection[str],
     followers: Mapping[str, str] | None = None,
+    norm: Norm = "exact",
 ) -> PruningState:
     """Analyse an unpruned network and count its costs; the network is not changed.
 
@@ -43,6 +45,8 @@ def analyse_network(
         groups: Returns the indices of the groups that may lose channels.
         untrained: Names of the weights that are never trained.
         followers: By name, parts that follow others.
+        norm: Whether norms over all channels keep them all, as for
+            :func:`lit_compress.pruning.analyse`.
 
     Raises:
         PatternError: If a parameter holds NaN.
@@ -50,7 +54,7 @@ def analyse_network(
     check_module(module)
     parameters = dict(module.named_parameters())
     refuse_nan({n: p for n, p in parameters.items() if not isinstance(p, UninitializedParameter)})
-    graph = analyse(module, inputs, submodule, followers)
+    graph = analyse(module, inputs, submodule, followers, norm)
     with undisturbed(module):
         macs = cost(module.get_submodule(submodule), inputs).macs
     names = parameter_names(module, submodule)

@@ -9,6 +9,7 @@ from fractions import Fraction
 from torch import Tensor, nn
 
 from lit_compress.measure.cost import Inputs
+from lit_compress.pruning.channels.analysis import Norm
 from lit_compress.pruning.channels.graph import ChannelGraph
 from lit_compress.pruning.importance import L2, Importance
 from lit_compress.pruning.masks import Scope
@@ -42,6 +43,7 @@ class UniformSelector:
         rules: Ratios of single layers.
         round_to: The number of channels that a layer keeps is a multiple of this.
         min_channels: Smallest number of channels that a layer keeps.
+        norm: Whether norms over all channels keep them all (``exact``) or not (``approximate``).
     """
 
     target: Fraction
@@ -53,6 +55,7 @@ class UniformSelector:
     rules: Sequence[Rule] = ()
     round_to: int = 1
     min_channels: int = 1
+    norm: Norm = "exact"
 
     @property
     def removes(self) -> bool:
@@ -86,6 +89,7 @@ class UniformSelector:
             lambda graph: self.eligible(module, graph, names).groups,
             untrained=names,
             followers=followers,
+            norm=self.norm,
         )
 
     def eligible(

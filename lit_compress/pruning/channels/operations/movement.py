@@ -74,13 +74,14 @@ def cat(trace: Trace, call: Call) -> None:
     if call.name in ("hstack", "vstack") or call.kwargs.get("out") is not None:
         return unknown(trace, call)
     dim = call.argument(1, "dim", call.kwargs.get("axis", 0)) % call.out.dim()
-    for tensor in tensors:
-        if trace.sources(tensor):
-            trace.freeze(tensor, call.reason("is concatenated with activations"))
-    if all(trace.twin(tensor) is None for tensor in tensors):
+    first = next((twin for twin in map(trace.twin, tensors) if twin is not None), None)
+    tensors = [tensor for tensor in tensors if tensor.numel()]
+    beside = (
+        () if first is None else set(varying(first)) - ({dim} if call.name != "stack" else set())
+    )
+    twins = [_twin_beside(trace, call, tensor, first, sorted(beside)) for tensor in tensors]
+    if first is None:
         return None
-    tensors = [t for t in tensors if t.numel()]
-    twins = [_twin_or_unlabelled(trace, tensor) for tensor in tensors]
     if call.name == "stack":
         twins = [twin.unsqueeze(dim) for twin in twins]
     if set().union(*map(varying, twins)) - {dim}:
@@ -92,11 +93,25 @@ def cat(trace: Trace, call: Call) -> None:
     return trace.label(call.out, torch.cat(twins, dim))
 
 
-def _twin_or_unlabelled(trace: Trace, tensor: Tensor) -> Tensor:
+def _twin_beside(
+    trace: Trace, call: Call, tensor: Tensor, first: Tensor | None, dims: list[int]
+) -> Tensor:
+    """Return the twin of a tensor that is concatenated.
+
+    A parameter (a class token) has the channels of what it is joined with; ``dims`` are the
+    dimensions along which those lie.
+    """
     twin = trace.twin(tensor)
-    if twin is None:
-        return torch.full((1,) * tensor.dim(), UNLABELLED, dtype=torch.int32).expand(tensor.shape)
-    return twin
+    if twin is not None:
+        return twin
+    if trace.sources(tensor):
+        why = call.reason("is concatenated with activations")
+        if first is not None and len(dims) == 1:
+            labels = trace.labels.along(first, dims[0], why)
+            if len(labels) == tensor.shape[dims[0]] and trace.follow(tensor, dims[0], labels):
+                return spread(labels, tensor.shape, dims[0])
+        trace.freeze(tensor, why)
+    return torch.full((1,) * tensor.dim(), UNLABELLED, dtype=torch.int32).expand(tensor.shape)
 
 
 def _row(twin: Tensor, dim: int) -> Tensor:

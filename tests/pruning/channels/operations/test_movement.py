@@ -83,8 +83,31 @@ def test_image_made_of_a_vector_loses_channels(between: Check) -> None:
     assert len(between(operation, **layers).channels) == 8 + 6 + 4
 
 
-def test_token_joined_with_activations_freezes(between: Check) -> None:
+def test_token_joined_with_activations_goes_with_them(between: Check) -> None:
+    """A class token kept all channels of a network."""
+
     def operation(s: nn.Module, x: Tensor) -> Tensor:
         return torch.cat([s.token.expand(2, -1, -1), x.flatten(2).transpose(1, 2)], 1)
 
-    assert not between(operation, token=nn.Parameter(torch.randn(1, 1, 8))).channels
+    graph = between(operation, token=nn.Parameter(torch.randn(1, 1, 8)))
+    assert len(graph.channels) == 8
+    assert ("token", 2) in graph.channel_of
+
+
+def test_channels_joined_with_a_parameter_freeze(between: Check) -> None:
+    def operation(s: nn.Module, x: Tensor) -> Tensor:
+        return torch.cat([s.map.expand(2, -1, -1, -1), x], 1)
+
+    graph = between(operation, map=nn.Parameter(torch.randn(1, 2, 4, 4)))
+    assert len(graph.channels) == 8
+    assert "map" not in {name for name, _ in graph.channel_of}
+
+
+def test_two_dimensions_of_channels_are_joined_by_the_other_one(between: Check) -> None:
+    """A rotary embedding joins parts of each head."""
+
+    def operation(s: nn.Module, x: Tensor) -> Tensor:
+        parts = x.unflatten(1, (-1, 2))
+        return torch.cat([parts, -parts], 2).flatten(1, 2)
+
+    assert len(between(operation).channels) == 8

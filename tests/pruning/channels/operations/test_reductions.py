@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_compress.pruning import ChannelGraph
+from lit_compress.pruning import ChannelGraph, analyse, apply, make_plan, restrict
+from lit_compress.pruning.channels.analysis import verify
 
 Check = Callable[..., ChannelGraph]
 Operation = Callable[[nn.Module, Tensor], Tensor]
@@ -62,3 +63,77 @@ def test_mean_over_an_empty_list_of_dimensions_is_one_over_all_and_named(between
     """If it were let pass, only a trial would find it, which cannot say where."""
     graph = between(lambda s, x: x - x.mean(dim=[]))
     assert {f.reason.op for f in graph.frozen if f.tensor == "first.weight"} == {"mean"}
+
+
+class Stream(nn.Module):
+    """A residual stream under norms over all its channels."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.start, self.norm = nn.Linear(3, 8), norm
+        self.up, self.down, self.end = nn.Linear(8, 6), nn.Linear(6, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.start(x)
+        x = x + self.down(self.up(self.norm(x)).relu())
+        return self.end(self.norm(x))
+
+
+class Written(nn.Module):
+    """A norm that is written out: RMS norm, or the response norm of ConvNeXt V2."""
+
+    def __init__(self, response: bool) -> None:
+        super().__init__()
+        self.response = response
+        self.weight = nn.Parameter(torch.rand(8) + 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.response:
+            size = x.norm(p=2, dim=1, keepdim=True)
+            return self.weight * (x * (size / (size.mean(dim=-1, keepdim=True) + 1e-6))) + x
+        return self.weight * x * (x.pow(2).mean(-1, keepdim=True) + 1e-6).rsqrt()
+
+
+NORMS = {
+    "layer norm": lambda: nn.LayerNorm(8),
+    "without weights": lambda: nn.LayerNorm(8, elementwise_affine=False),
+    "rms norm": lambda: nn.RMSNorm(8),
+    "written": lambda: Written(False),
+    "response": lambda: Written(True),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("make", NORMS.values(), ids=NORMS.keys())
+def test_channels_under_a_norm_over_all_go_where_that_is_allowed(
+    make: Callable[[], nn.Module],
+) -> None:
+    """The narrow network is what one builds with the weights that are left."""
+    torch.manual_seed(0)
+    net, x = Stream(make()).double().eval(), torch.randn(2, 5, 3).double()
+    assert {g.name for g in analyse(net, x).groups} == {"up"}
+    graph = analyse(net, x, norm="approximate")
+    (group,) = (g for g in graph.groups if g.name == "start")
+    kept = list(range(1, 8, 2))
+    plan = make_plan(graph, [group.channels[i] for i in range(0, 8, 2)])
+    state = {name: value.clone() for name, value in net.state_dict().items()}
+    apply(plan, net)
+    by_hand = Stream(make()).double()
+    by_hand.start, by_hand.up = nn.Linear(3, 4), nn.Linear(4, 6)
+    by_hand.down, by_hand.end = nn.Linear(6, 4), nn.Linear(4, 2)
+    if isinstance(by_hand.norm, Written):
+        by_hand.norm.weight = nn.Parameter(torch.empty(4))
+    else:
+        affine = getattr(by_hand.norm, "elementwise_affine", True)
+        by_hand.norm = type(by_hand.norm)(4, elementwise_affine=affine)
+    dims = {"start.weight": 0, "start.bias": 0, "up.weight": 1, "end.weight": 1}
+    dims |= {"down.weight": 0, "down.bias": 0, "norm.weight": 0, "norm.bias": 0}
+    by_hand.double().load_state_dict(
+        {
+            n: v.index_select(dims[n], torch.tensor(kept)) if n in dims else v
+            for n, v in state.items()
+        }
+    )
+    torch.testing.assert_close(net(x), by_hand(x))
+    assert ChannelGraph.from_dict(graph.to_dict()).approximate
+    verify(net, x, restrict(graph, plan), make_plan(restrict(graph, plan), [group.channels[1]]))

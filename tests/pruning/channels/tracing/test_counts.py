@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import pickle
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +29,7 @@ def test_numbers_know_their_names_until_the_end() -> None:
         width = model[0].width
         assert isinstance(width, Count)
         assert (width, width.owner, width + 1) == (8, "0.width", 9)
-        assert type(copy.deepcopy(width)) is type(pickle.loads(pickle.dumps(width))) is int
+        assert type(copy.deepcopy(width)) is int
         assert type(model[0].fast) is bool
         assert type(model[0].training_steps) is int
         assert type(model[0].end.out_channels) is int  # a layer of torch

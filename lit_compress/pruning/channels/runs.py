@@ -1,0 +1,107 @@
+"""Runs of a network that leave it, and the random state, as they were."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lit_compress.measure.cost import attention_unfused, evaluating
+from lit_compress.pruning.channels.trials.verify import Run
+from lit_compress.pruning.heads import attending_by_head
+
+
+def run_of(
+    model: nn.Module, called: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Run:
+    """Return a run of the model that restores its attributes and buffers each time."""
+
+    def run() -> Any:
+        with _restored(model, model.buffers()):
+            return called(*args, **kwargs)
+
+    return run
+
+
+def training_run(
+    model: nn.Module, called: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> list[Run]:
+    """Return a run with the model's own code in training mode, and torch's layers in eval mode.
+
+    The list is empty if the forward fails in training mode.
+    """
+
+    def run() -> Any:
+        with _restored(model, model.buffers()), evaluating(called):
+            for module in called.modules():
+                module.training = not type(module).__module__.startswith("torch.nn.")
+            return called(*args, **kwargs)
+
+    try:
+        run()
+    except Exception:  # for example, the forward needs targets in training mode
+        return []
+    return [run]
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Set a model to eval mode without gradients; restore it and the random state at the end."""
+    devices = [tensor.device for tensor in model.parameters() if tensor.is_cuda][:1]
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices))
+        stack.enter_context(evaluating(model))
+        stack.enter_context(attention_unfused())
+        stack.enter_context(attending_by_head(model))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(_uncompiled())
+        stack.enter_context(_restored(model, (*model.parameters(), *model.buffers())))
+        stack.callback(random.setstate, random.getstate())
+        stack.callback(np.random.set_state, np.random.get_state())
+        yield
+
+
+@contextmanager
+def _restored(model: nn.Module, tensors: Iterable[Tensor]) -> Iterator[None]:
+    """Restore the attributes of all modules, and the given tensors, at the end of the block."""
+    tables = [table for module in model.modules() for table in _tables(module)]
+    attributes = [(table, dict(table)) for table in tables]
+    with torch._C.DisableTorchFunction():
+        values = [(tensor, tensor.detach().clone()) for tensor in tensors]
+    try:
+        yield
+    finally:
+        for table, before in attributes:
+            if table.keys() != before.keys() or _ids(table) != _ids(before):
+                table.clear()
+                table.update(before)
+        with torch._C.DisableTorchFunction():  # these calls are not the model's, so not traced
+            for tensor, value in values:
+                if tensor.shape != value.shape:
+                    tensor.data = value
+                elif not torch.equal(tensor, value):
+                    tensor.copy_(value)
+
+
+def _tables(module: nn.Module) -> list[dict[str, Any]]:
+    """Return the dictionaries that store the attributes of a module."""
+    own = vars(module)
+    nested = [own.get(name) for name in ("_parameters", "_buffers", "_modules")]
+    return [own, *(table for table in nested if isinstance(table, dict))]
+
+
+def _ids(table: Mapping[str, Any]) -> list[int]:
+    return list(map(id, table.values()))
+
+
+@contextmanager
+def _uncompiled() -> Iterator[None]:
+    """Run compiled modules uncompiled, so that their calls can be traced."""
+    stance = torch.compiler.set_stance("force_eager")
+    with stance:
+        yield
