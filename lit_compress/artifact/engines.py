@@ -13,6 +13,8 @@ import numpy as np
 from lit_compress.errors import ArtifactError
 
 Runtime = Literal["onnxruntime", "openvino"]
+#: Takes one array per input of a file, returns one per output.
+Run = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
 
 RUNTIMES: tuple[Runtime, ...] = ("onnxruntime", "openvino")
 
@@ -56,14 +58,16 @@ class Engine:
     Attributes:
         runtime: Name of the runtime.
         inputs: Inputs of the file, in order.
+        outputs: Names of its outputs, in order.
         metadata: Metadata of the file: text values by key.
-        run: Function that takes one array per input and returns the first output.
+        run: Function that takes one array per input and returns one per output.
     """
 
     runtime: Runtime
     inputs: tuple[Input, ...]
+    outputs: tuple[str, ...]
     metadata: dict[str, str]
-    run: Callable[[Sequence[np.ndarray]], np.ndarray]
+    run: Run
 
 
 def is_installed(runtime: Runtime) -> bool:
@@ -90,15 +94,18 @@ def open_engine(path: str | Path, runtime: Runtime, threads: int) -> Engine:
     session = _onnxruntime_session(path, threads)
     inputs = tuple(_input(description, path) for description in session.get_inputs())
     metadata = dict(session.get_modelmeta().custom_metadata_map)
+    outputs = tuple(description.name for description in session.get_outputs())
     if runtime == "openvino":
-        return Engine(runtime, inputs, metadata, _openvino_run(path, threads))
+        return Engine(
+            runtime, inputs, outputs, metadata, _openvino_run(path, threads, len(outputs))
+        )
     names = [item.name for item in inputs]
 
-    def run(arrays: Sequence[np.ndarray]) -> np.ndarray:
-        outputs: np.ndarray = session.run(None, dict(zip(names, arrays, strict=True)))[0]
-        return outputs
+    def run_session(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        found: list[np.ndarray] = session.run(None, dict(zip(names, arrays, strict=True)))
+        return found
 
-    return Engine(runtime, inputs, metadata, run)
+    return Engine(runtime, inputs, outputs, metadata, run_session)
 
 
 def _onnxruntime_session(path: str | Path, threads: int) -> Any:
@@ -115,7 +122,7 @@ def _onnxruntime_session(path: str | Path, threads: int) -> Any:
         raise ArtifactError(f"ONNX Runtime cannot load {path}: {first}") from error
 
 
-def _openvino_run(path: str | Path, threads: int) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
+def _openvino_run(path: str | Path, threads: int, outputs: int) -> Run:
     import openvino
 
     # Without the precision hint, OpenVINO may use bf16 where the processor supports it, and the
@@ -130,9 +137,10 @@ def _openvino_run(path: str | Path, threads: int) -> Callable[[Sequence[np.ndarr
         raise ArtifactError(f"OpenVINO cannot load {path}: {first}") from error
     request = compiled.create_infer_request()
 
-    def run(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    def run(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        found = request.infer(list(arrays))
         # A copy, since the request writes its next outputs into the same memory.
-        return np.array(request.infer(list(arrays))[0])
+        return [np.array(found[index]) for index in range(outputs)]
 
     return run
 

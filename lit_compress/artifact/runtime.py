@@ -33,6 +33,7 @@ class OnnxModel:
 
     Attributes:
         inputs: Inputs of the file, in order: name, shape, type.
+        outputs: Names of its outputs, in order.
         input_shape: Shape of the first input without the batch axis.
         input_dtype: numpy type of the first input: uint8 if the file takes raw pixels.
         classes: Class names, indexed by label; empty if the file has none.
@@ -75,6 +76,7 @@ class OnnxModel:
             raise InvalidArgumentError(f"runtime must be one of {RUNTIMES}, got {runtime!r}")
         self._engine = open_engine(path, runtime, threads)
         self.inputs: tuple[Input, ...] = self._engine.inputs
+        self.outputs: tuple[str, ...] = self._engine.outputs
         self.input_shape: tuple[int, ...] = self.inputs[0].shape
         self.input_dtype = self.inputs[0].dtype
         names = self._engine.metadata.get(CLASSES, "")
@@ -93,7 +95,7 @@ class OnnxModel:
         run = "" if self.card is None else f", card of {self.card.run!r}"
         return f"OnnxModel({takes}{classes}, {self.runtime}{run})"
 
-    def __call__(self, *inputs: Any, **named: Any) -> np.ndarray:
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
         """Return the network's outputs for a batch.
 
         Args:
@@ -103,7 +105,8 @@ class OnnxModel:
             named: Inputs by name.
 
         Returns:
-            The first output of the file; its first axis is the batch.
+            The output of the file as an array, whose first axis is the batch. If the file has
+            several outputs, a dictionary of arrays by name, in the order of ``outputs``.
 
         Raises:
             InvalidArgumentError: If the number, a name, the shape or the type of the inputs is
@@ -111,7 +114,20 @@ class OnnxModel:
         """
         if len(inputs) == 1 and isinstance(inputs[0], Mapping):
             named, inputs = {**inputs[0], **named}, ()
-        return self._engine.run(self._arrays(inputs, named))
+        found = self._engine.run(self._arrays(inputs, named))
+        return found[0] if len(found) == 1 else dict(zip(self.outputs, found, strict=True))
+
+    def all_outputs(self, *inputs: Any) -> list[np.ndarray]:
+        """Return all outputs for a batch as a list of arrays, even if there is only one.
+
+        Args:
+            inputs: The inputs in order.
+
+        Raises:
+            InvalidArgumentError: As in a call.
+        """
+        found = self(*inputs)
+        return list(found.values()) if isinstance(found, dict) else [found]
 
     def _arrays(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> list[np.ndarray]:
         names = [expected.name for expected in self.inputs]

@@ -111,12 +111,33 @@ class LayerFidelity:
 
 
 @dataclass(frozen=True)
+class OutputFidelity:
+    """How close one of several outputs of a converted file is to that of the float network.
+
+    Attributes:
+        name: Name of the output in the file.
+        sqnr_db: Signal to quantisation noise ratio in dB.
+        agreement: Share of equal answers, in [0, 1]; None if the output gives no answers.
+        agreement_on: What an answer is, as in :class:`Fidelity`.
+
+    Example:
+        >>> OutputFidelity("aux", sqnr_db=31.2).agreement is None
+        True
+    """
+
+    name: str
+    sqnr_db: float
+    agreement: float | None = None
+    agreement_on: str | None = None
+
+
+@dataclass(frozen=True)
 class Fidelity:
     """How close the outputs of a converted file are to those of the float network.
 
     Attributes:
         sqnr_db: Signal to quantisation noise ratio of the outputs in dB, see
-            :func:`lit_compress.artifact.sqnr_db`.
+            :func:`lit_compress.artifact.sqnr_db`; of several outputs, the lowest.
         agreement: Share of equal answers, in [0, 1]; None if the outputs are neither classes nor
             signs, such as those of a regression.
         n: Number of inputs that were compared.
@@ -129,6 +150,8 @@ class Fidelity:
         median_db: SQNR in dB of a typical input, see
             :func:`lit_compress.artifact.fidelity.median_sqnr_db`; None in old cards, and if most
             outputs are zero.
+        outputs: Each output, if there are several; the answers are then those of the first one
+            that gives answers.
 
     Example:
         >>> print(Fidelity(sqnr_db=30.5, agreement=0.99, n=64).agreement_text)
@@ -143,6 +166,7 @@ class Fidelity:
     evaluations: int = 0
     agreement_on: str | None = None
     median_db: float | None = None
+    outputs: tuple[OutputFidelity, ...] = ()
 
     @property
     def agreement_text(self) -> str:
@@ -261,7 +285,10 @@ def _fidelity(data: Mapping[str, Any]) -> Fidelity:
     layers = tuple(
         LayerFidelity(**known_fields(LayerFidelity, layer)) for layer in data.get("layers", ())
     )
-    return Fidelity(**{**known_fields(Fidelity, data), "layers": layers})
+    outputs = tuple(
+        OutputFidelity(**known_fields(OutputFidelity, item)) for item in data.get("outputs", ())
+    )
+    return Fidelity(**{**known_fields(Fidelity, data), "layers": layers, "outputs": outputs})
 
 
 def _pair(value: Any) -> tuple[float, float] | None:

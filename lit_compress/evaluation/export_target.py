@@ -20,6 +20,7 @@ from lit_compress.errors import CalibrationError, InvalidArgumentError
 from lit_compress.evaluation.loaders import length, sampled, training_loaders, validation_loaders
 from lit_compress.evaluation.network import child_names, network_paths, record_calls
 from lit_compress.evaluation.trainer_access import is_fast_dev_run
+from lit_compress.export.outputs import FlatOutputs, Outputs
 from lit_compress.export.signature import Batch, Flat, Signature, as_tuple
 
 #: With fewer inputs than these a calibration is said to have few.
@@ -50,12 +51,14 @@ class ExportTarget:
         inner: Name of the child that computes exactly the same, and is captured instead.
         inputs: The recorded batches: one tensor each, or several in order.
         signature: The tensors among its arguments.
+        outputs: The tensors in what it returns.
     """
 
     path: str
     inner: str
     inputs: tuple[Batch, ...]
     signature: Signature
+    outputs: Outputs
 
     def called(self, module: LightningModule) -> nn.Module:
         """Return the module that the user's steps call."""
@@ -65,8 +68,10 @@ class ExportTarget:
         """Return the module to capture as a graph."""
         found = module.get_submodule(self.inner)
         if not self.signature.plain:
-            return Flat(found, self.signature)
-        return Forward(found) if found is module else found
+            found = Flat(found, self.signature)
+        elif found is module:
+            found = Forward(found)
+        return found if self.outputs.plain else FlatOutputs(found, self.outputs)
 
     def tensors(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Tensor, ...]:
         """Return the tensors among the arguments of a call."""
@@ -167,8 +172,12 @@ def _target(copy: LightningModule, path: str, recorded: Sequence[Call]) -> Expor
         tensors = tuple(_single(tensor) for tensor in found.tensors(one, more))
         _check_sizes(found, as_tuple(inputs[0]) if inputs else tensors, tensors, len(inputs))
         inputs.append(tensors[0] if found.plain else tensors)
-    inner = path or _inner(copy, found, as_tuple(inputs[0]))
-    return ExportTarget(path, inner, tuple(inputs), found)
+    called = copy.get_submodule(path)
+    with torch.no_grad():
+        result = found.call(called, [tensor.clone() for tensor in as_tuple(inputs[0])])
+    outputs = Outputs.of(result, called)
+    inner = path or _inner(copy, found, as_tuple(inputs[0]), outputs, result)
+    return ExportTarget(path, inner, tuple(inputs), found, outputs)
 
 
 def _check_sizes(
@@ -215,17 +224,22 @@ def warn_of_few_inputs(trainer: Trainer, target: ExportTarget, batches: int) -> 
         )
 
 
-def _inner(copy: LightningModule, found: Signature, sample: tuple[Tensor, ...]) -> str:
+def _inner(
+    copy: LightningModule,
+    found: Signature,
+    sample: tuple[Tensor, ...],
+    outputs: Outputs,
+    expected: Any,
+) -> str:
     """Return the child that computes exactly what the module does, or the module itself."""
     with torch.no_grad():
-        expected = found.call(copy, sample)
         for name, child in copy.named_children():
-            if _has_all_weights(child, copy) and isinstance(expected, Tensor):
+            if _has_all_weights(child, copy):
                 try:
-                    outputs = found.call(child, sample)
+                    tensors = outputs.tensors(found.call(child, sample))
                 except Exception:  # noqa: S112 - a child with other inputs is not the one
                     continue
-                if isinstance(outputs, Tensor) and torch.equal(outputs, expected):
+                if all(map(torch.equal, tensors, outputs.tensors(expected))):
                     return name
     return ""
 

@@ -24,6 +24,7 @@ from lit_compress.export.checks import check_determined, check_types
 from lit_compress.export.constants import fold_weights
 from lit_compress.export.functional import make_functional
 from lit_compress.export.idle_means import drop_idle_means
+from lit_compress.export.outputs import OUTPUT
 from lit_compress.export.signature import INPUT, Batch, as_tuple, is_batched
 
 #: Name of the batch axis in the ONNX file.
@@ -38,7 +39,8 @@ def capture(network: nn.Module, example: Batch) -> ExportedProgram:
     """Capture the graph of a module with :func:`torch.export.export`, for any batch size.
 
     Args:
-        network: Module in eval mode that takes tensors and returns one tensor.
+        network: Module in eval mode that takes tensors, and returns a tensor or a tuple of tensors;
+            see :class:`~lit_compress.export.outputs.FlatOutputs` for all other results.
         example: Example input, a tensor or a tuple of tensors. The first axis is the batch.
 
     Returns:
@@ -47,7 +49,7 @@ def capture(network: nn.Module, example: Batch) -> ExportedProgram:
 
     Raises:
         ExportError: If the forward cannot be captured (the message names the line and the reason),
-            does not return exactly one tensor, is random or depends on the rest of the batch in
+            returns something else than tensors, is random or depends on the rest of the batch in
             eval mode, or has inputs or weights of a type that no file takes.
 
     Example:
@@ -106,17 +108,17 @@ def _two_rows(tensor: Tensor) -> Tensor:
 
 
 def _check_outputs(program: ExportedProgram, network: nn.Module) -> None:
-    """Check that the graph returns exactly one tensor."""
+    """Check that the graph returns a tensor, or a tuple of tensors."""
     outputs = program.graph_signature.user_outputs
     spec = program.call_spec.out_spec
-    if len(outputs) == 1 and spec.is_leaf() and isinstance(outputs[0], str):
+    flat = spec.is_leaf() or (spec.type in (tuple, list) and spec.num_nodes == len(outputs) + 1)
+    if outputs and flat and all(isinstance(name, str) for name in outputs):
         return
-    kind = "tensor" if spec.is_leaf() else getattr(spec.type, "__name__", str(spec.type))
-    keys = f" of {', '.join(map(repr, spec.context))}" if spec.type is dict else ""
+    kind = "constant" if spec.is_leaf() else getattr(spec.type, "__name__", str(spec.type))
     raise ExportError(
-        f"the forward of {_class_name(network)} must return one tensor to be exported, but "
-        f"returns {'a constant' if kind == 'tensor' else f'a {kind}'}{keys} ({len(outputs)} "
-        "values): name a part that returns one tensor by submodule"
+        f"the forward of {_class_name(network)} must return tensors to be exported, but returns "
+        f"a {kind}{'' if flat or not outputs else ' of other values'}: name a part that returns "
+        "tensors by submodule"
     )
 
 
@@ -127,17 +129,19 @@ def write_onnx(
     metadata: Mapping[str, str] | None = None,
     names: Sequence[str] = (INPUT,),
     opset: int | None = None,
+    outputs: Sequence[str] = (OUTPUT,),
 ) -> None:
     """Write a network as ONNX file with a dynamic batch axis named ``batch``.
 
     Args:
-        network: Module in eval mode that takes tensors and returns one tensor, or its captured
-            graph.
+        network: Module in eval mode that takes and returns tensors, see :func:`capture`, or its
+            captured graph.
         example: Example input, see :func:`capture`.
         path: The file to write. None writes nothing and only checks that the export works.
         metadata: Text values for the metadata of the file, by key.
         names: Names of the inputs in the file. Default: one input, ``input``.
         opset: ONNX operator set version, from 18 to 23. Default: the default of torch.
+        outputs: Names of the outputs in the file. Default: one output, ``output``.
 
     Raises:
         ExportError: If the forward cannot be captured, an operation has no ONNX form (the message
@@ -156,7 +160,7 @@ def write_onnx(
         array([[0., 0., 1.]], dtype=float32)
     """
     program = network if isinstance(network, ExportedProgram) else capture(network, example)
-    exported = _onnx_program(program, names, opset)
+    exported = _onnx_program(program, names, outputs, opset)
     if path is None or exported is None:
         return
     import onnx
@@ -170,7 +174,9 @@ def write_onnx(
     onnx.save_model(model, str(path))
 
 
-def _onnx_program(program: ExportedProgram, names: Sequence[str], opset: int | None) -> Any:
+def _onnx_program(
+    program: ExportedProgram, names: Sequence[str], outputs: Sequence[str], opset: int | None
+) -> Any:
     """Translate a graph to ONNX."""
     try:
         with _quiet("torch.onnx", "onnxscript", "onnx_ir"):
@@ -180,7 +186,7 @@ def _onnx_program(program: ExportedProgram, names: Sequence[str], opset: int | N
                 dynamo=True,
                 external_data=False,
                 input_names=list(names),
-                output_names=["output"],
+                output_names=list(outputs),
                 opset_version=opset,
                 verbose=False,
             )

@@ -69,7 +69,7 @@ class Calibrated:
     The network itself does not change.
 
     Args:
-        network: Module on the CPU that takes tensors and returns one tensor.
+        network: Module on the CPU that takes tensors, and returns one or a tuple of them.
         batches: Calibration inputs: tensors, or tuples of tensors.
         example: Example input, see :func:`lit_compress.export.onnx.capture`.
         calibration: How the range of an activation is taken from its observed values. ``minmax``
@@ -201,7 +201,8 @@ def quantize(
     Runtime and OpenVINO compute with int8.
 
     Args:
-        network: Module on the CPU that takes tensors and returns one tensor. It does not change.
+        network: Module on the CPU that takes tensors, and returns one or a tuple of them. It does
+            not change.
         batches: Calibration inputs: tensors, or tuples of tensors.
         example: Example input, a tensor or a tuple of tensors.
         calibration: ``minmax``, ``histogram`` or ``percentile``, see :class:`Calibrated`.

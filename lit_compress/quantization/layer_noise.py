@@ -6,17 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 from torch.utils._pytree import tree_leaves
 
 from lit_compress.artifact.fidelity import CEILING_DB, sqnr_db
+from lit_compress.export.outputs import as_tensors
 from lit_compress.export.signature import Batch, as_tuple, first_rows
 from lit_compress.quantization.calibrate import Track, untracked
 from lit_compress.quantization.observers import fake_quantize
 from lit_compress.quantization.operations import MOVEMENTS
 
+Arrays = list[np.ndarray]
 #: Smallest number of inputs to measure with.
 MIN_INPUTS = 2
 #: Number of activation elements to compute in total, which limits the number of inputs.
@@ -87,7 +90,7 @@ def layer_noise(
         rows = _affordable_rows(runner, as_tuple(inputs), len(observers))
         expected, values = runner.float_run(first_rows([as_tuple(inputs)], rows))
         sqnr = {
-            key: sqnr_db(expected, runner.quantized_run(observers[key], values))
+            key: worst_db(expected, runner.quantized_run(observers[key], values))
             for key in track(list(observers), "noise of each layer")
         }
     measured = {name for name, _ in sqnr}
@@ -116,13 +119,13 @@ class _SelectiveQuantization(Interpreter):
         self._order = {node: index for index, node in enumerate(graph.graph.nodes)}
         self._modules = dict(graph.named_modules(remove_duplicate=False))
 
-    def float_run(self, inputs: tuple[Tensor, ...]) -> tuple[Any, dict[Node, Any]]:
+    def float_run(self, inputs: tuple[Tensor, ...]) -> tuple[Arrays, dict[Node, Any]]:
         """Return the float outputs and the value of every node."""
         self._active = set()
         outputs = self.run(*inputs)
-        return _array(outputs), dict(self.env)
+        return _arrays(outputs), dict(self.env)
 
-    def quantized_run(self, nodes: set[Node], values: dict[Node, Any]) -> Any:
+    def quantized_run(self, nodes: set[Node], values: dict[Node, Any]) -> Arrays:
         """Return the outputs if these observers quantise.
 
         Args:
@@ -136,7 +139,7 @@ class _SelectiveQuantization(Interpreter):
             for node, value in values.items()
             if self._order[node] < first or node.op == "placeholder"
         }
-        return _array(self.run(initial_env=known))
+        return _arrays(self.run(initial_env=known))
 
     def run_node(self, n: Node) -> Any:
         """Run one node; an observer returns its input, quantised if it is active."""
@@ -158,7 +161,16 @@ def _observed(observer: Node, owners: Mapping[str, str]) -> tuple[str, str]:
     return owners.get(name, name), "activation"
 
 
-def _array(outputs: Any) -> Any:
-    """Return the first output of a graph as numpy array."""
-    result = outputs[0] if isinstance(outputs, (tuple, list)) else outputs
-    return result.numpy()
+def _arrays(outputs: Any) -> Arrays:
+    """Return the outputs of a graph as numpy arrays."""
+    return [tensor.numpy() for tensor in as_tensors(outputs)]
+
+
+def worst_db(expected: Arrays, found: Arrays) -> float:
+    """Return the lowest SQNR of several outputs in dB.
+
+    Args:
+        expected: The outputs in float.
+        found: The same outputs with quantised values.
+    """
+    return min(sqnr_db(one, other) for one, other in zip(expected, found, strict=True))

@@ -43,7 +43,7 @@ def test_every_runtime_shows_the_same_face(tmp_path: Path, runtime: str) -> None
         ("b", (3,), False),
     ]
     assert engine.metadata == {"note": "kept"}
-    np.testing.assert_array_equal(engine.run([A, B]), A + 1)
+    np.testing.assert_array_equal(engine.run([A, B])[0], A + 1)
 
 
 def test_several_inputs_in_order_by_name_or_in_a_mapping(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def openvino(monkeypatch: pytest.MonkeyPatch) -> Openvino:
 def test_outputs_of_openvino_are_the_callers_own(tmp_path: Path, openvino: Openvino) -> None:
     """The next call would write into them; this is tried where OpenVINO is not installed too."""
     engine = open_engine(write_sum(tmp_path / "m.onnx"), "openvino", 2)
-    first, second = engine.run([A, B]), engine.run([A, A])
+    (first,), (second,) = engine.run([A, B]), engine.run([A, A])
     np.testing.assert_array_equal(first, A + 1)
     np.testing.assert_array_equal(second, A + A)
     assert openvino.options["INFERENCE_NUM_THREADS"] == "2"

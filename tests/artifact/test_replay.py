@@ -33,7 +33,24 @@ def test_what_was_written_is_read(stored: Path) -> None:
     inputs, outputs = read_replay(stored)
     np.testing.assert_array_equal(inputs[0], INPUTS)
     assert inputs[1].dtype == np.int64
-    np.testing.assert_array_equal(outputs, INPUTS * 2)
+    np.testing.assert_array_equal(outputs[0], INPUTS * 2)
+
+
+def test_the_worst_of_several_outputs_counts(tmp_path: Path) -> None:
+    class Both(Twice):
+        outputs = ("first", "second")
+
+        def __call__(self, *inputs: np.ndarray, **_: object) -> dict[str, np.ndarray]:
+            return {"first": inputs[0] * 2, "second": inputs[0] * (2 + self.noise)}
+
+    file = tmp_path / "replay.npz"
+    write_replay(file, [INPUTS], [INPUTS * 2, INPUTS * 2])
+    recorded = Fidelity(30.0, 1.0, 4, 40.0)
+    assert check_replay(Both(2 * 0.01), file, recorded) == pytest.approx(40, abs=0.01)
+    with pytest.raises(ArtifactError, match=r"dB SQNR of second against the float network"):
+        check_replay(Both(2 * 0.02), file, recorded)
+    with pytest.raises(ArtifactError, match="has 2 outputs, and the model has 1"):
+        check_replay(Twice(), file, recorded)
 
 
 def test_three_decibels_are_let_pass(stored: Path) -> None:

@@ -1,5 +1,6 @@
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -52,15 +53,30 @@ def test_an_operation_without_an_onnx_form_is_named() -> None:
         write_onnx(Spectrum(), IMAGES, None)
 
 
-def test_several_outputs_are_refused() -> None:
-    class Two(nn.Module):
-        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-            return x + 1, x - 1
+class Two(nn.Module):
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
 
-    with pytest.raises(
-        ExportError, match=r"forward of Two must return one tensor.*a tuple \(2 values\)"
-    ):
-        capture(Two(), IMAGES)
+    def forward(self, x: Tensor) -> Any:
+        a, b = x + 1, x - 1
+        return {"tuple": (a, b), "dict": {"a": a, "b": b}, "number": 3, "mixed": (a, 3)}[self.kind]
+
+
+def test_several_outputs_have_names_in_their_order(tmp_path: Path) -> None:
+    """A network with several outputs was refused."""
+    write_onnx(Two("tuple"), IMAGES, tmp_path / "m.onnx", outputs=("z", "a"))
+    found = OnnxModel(tmp_path / "m.onnx")(IMAGES.numpy())
+    assert list(found) == ["z", "a"]
+    np.testing.assert_array_equal(found["z"] - found["a"], np.full(IMAGES.shape, 2))
+
+
+@pytest.mark.parametrize(
+    ("kind", "what"), [("number", "a constant"), ("dict", "a dict"), ("mixed", "a tuple")]
+)
+def test_what_is_no_tuple_of_tensors_is_refused(kind: str, what: str) -> None:
+    with pytest.raises(ExportError, match=f"forward of Two must return tensors.*returns {what}"):
+        capture(Two(kind), IMAGES)
 
 
 def test_nothing_is_printed_when_an_export_fails(capfd: pytest.CaptureFixture[str]) -> None:

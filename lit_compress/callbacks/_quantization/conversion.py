@@ -22,8 +22,10 @@ from lit_compress.artifact.runtime import CLASSES, SIZE
 from lit_compress.artifact.variant import FloatWeight
 from lit_compress.callbacks._quantization.pixels import Pixels, find_pixels
 from lit_compress.callbacks._quantization.quality import (
+    ComparedOutput,
     answers_of,
     compare_outputs,
+    joined,
     warn_if_far,
 )
 from lit_compress.callbacks._quantization.settings import Settings
@@ -33,6 +35,7 @@ from lit_compress.evaluation.export_target import ExportTarget, find_export_targ
 from lit_compress.evaluation.loaders import data_set, training_loaders, validation_loaders
 from lit_compress.evaluation.metric import measure_metric
 from lit_compress.evaluation.trainer_access import datamodule
+from lit_compress.export.outputs import as_tensors
 from lit_compress.export.signature import Batch, as_tuple, first_rows
 from lit_compress.progress import track
 from lit_compress.quantization.search import SearchResult, candidates, fewest_floats
@@ -121,7 +124,7 @@ class Conversion:
         self._export(path, self._skipped)
         model = OnnxModel(path)
         for batch in self._raw:
-            model(*self.network.arrays(model, as_tuple(batch)))
+            model.all_outputs(*self.network.arrays(model, as_tuple(batch)))
         if self.settings.monitor is not None and validation_loaders(self.trainer):
             self._metric(path, batches)
 
@@ -129,7 +132,8 @@ class Conversion:
         """Write the first inputs of the file, with the outputs of the float network."""
         file = path.with_name(MODEL)
         inputs = self.network.arrays(OnnxModel(file), self._stored(file))
-        write_replay(path, inputs, self._expected[: len(inputs[0])])
+        outputs = self._kept(len(inputs[0]))
+        write_replay(path, inputs, outputs[0] if len(outputs) == 1 else outputs)
 
     def _search(
         self, path: Path, reference: Metric, allowed: float
@@ -182,6 +186,7 @@ class Conversion:
             metadata=self._metadata(),
             names=self.network.signature.names,
             opset=self.settings.opset,
+            outputs=self.network.outputs.names,
         )
 
     def _check_classes(self) -> None:
@@ -217,11 +222,11 @@ class Conversion:
 
     @cached_property
     def _shape(self) -> tuple[int, ...]:
-        """Shape of the network's outputs for a batch."""
+        """Shape of the network's first output for a batch."""
         with torch.no_grad():
             # A copy: a forward may write to its inputs.
             inputs = (tensor.clone() for tensor in as_tuple(self.network.inputs[0]))
-            return tuple(self._captured(*inputs).shape)
+            return tuple(as_tensors(self._captured(*inputs))[0].shape)
 
     def _metric(self, path: Path, batches: int | None = None) -> Metric | None:
         loaders = validation_loaders(self.trainer)
@@ -229,9 +234,10 @@ class Conversion:
             loaders = [self._pixels.loader]
         model = OnnxModel(path)
 
-        def run(*args: Any, **kwargs: Any) -> Tensor:
+        def run(*args: Any, **kwargs: Any) -> Any:
             tensors = self._pixels.of(self.network.tensors(args, kwargs))
-            return torch.from_numpy(model(*self.network.arrays(model, tensors)))
+            found = model.all_outputs(*self.network.arrays(model, tensors))
+            return self.network.outputs.structured([torch.from_numpy(array) for array in found])
 
         called = self.network.called(self.copy)
         monitor = self.settings.monitor or ""
@@ -240,39 +246,56 @@ class Conversion:
         )
 
     def _fidelity(self, path: Path, floats: frozenset[str], evaluations: int) -> Fidelity:
-        model, expected = OnnxModel(path), self._expected
-        arrays = self.network.arrays
-        found = np.concatenate([model(*arrays(model, batch)) for batch in self._raw])
-        kept = model(*arrays(model, self._stored(path)))
+        model, arrays = OnnxModel(path), self.network.arrays
+        batches = [model.all_outputs(*arrays(model, batch)) for batch in self._raw]
+        kept = map(np.atleast_1d, model.all_outputs(*arrays(model, self._stored(path))))
         layers = tuple(
             LayerFidelity(self._prefix + r.name, r.weight_db, r.activation_db, r.name in floats)
             for r in self._noise
         )
-        quality = compare_outputs(expected, found, kept, self._answers(expected))
+        expected, count = self._expected, len(as_tuple(self.network.inputs[0])[0])
+        compared = list(
+            map(
+                ComparedOutput,
+                self.network.outputs.names,
+                expected,
+                joined(batches, count),
+                kept,
+                self._answers(expected),
+            )
+        )
+        examples = sum(len(as_tuple(batch)[0]) for batch in self.network.inputs)
+        quality = compare_outputs(compared, examples)
         warn_if_far(quality, self._noise, self._prefix)
         self.float_weights = self._calibrated.float_weights(floats, self._prefix)
         return replace(quality, layers=layers, evaluations=evaluations)
 
-    def _answers(self, expected: np.ndarray) -> Answers | None:
+    def _answers(self, expected: list[np.ndarray]) -> list[Answers | None]:
         return answers_of(self.trainer, expected, self.network.inputs)
 
     def _stored(self, file: Path) -> tuple[Tensor, ...]:
         """Return the inputs that are stored in the artefact, as the file takes them."""
         rows = [as_tuple(batch) for batch in self._raw]
-        one = (*first_rows(rows, 1), torch.from_numpy(self._expected[:1]))
+        one = (*first_rows(rows, 1), *map(torch.from_numpy, self._kept(1)))
         size = sum(tensor.numel() * tensor.element_size() for tensor in one)
         return first_rows(rows, stored_count(size, file.stat().st_size))
 
     @cached_property
-    def _expected(self) -> np.ndarray:
-        """Return the outputs of the float network for all recorded inputs."""
+    def _expected(self) -> list[np.ndarray]:
+        """Return each output of the float network for all recorded inputs."""
         with torch.no_grad():
-            outputs = [
+            batches = [
                 # A copy: a forward may write to its inputs.
-                self._captured(*(tensor.clone() for tensor in as_tuple(batch))).numpy()
+                as_tensors(self._captured(*(tensor.clone() for tensor in as_tuple(batch))))
                 for batch in self.network.inputs
             ]
-        return np.concatenate(outputs)
+        length = len(as_tuple(self.network.inputs[0])[0])
+        return joined([[tensor.numpy() for tensor in batch] for batch in batches], length)
+
+    def _kept(self, count: int) -> list[np.ndarray]:
+        """Return each output of the float network for the first inputs."""
+        examples = sum(len(as_tuple(batch)[0]) for batch in self.network.inputs)
+        return [output[:count] if len(output) == examples else output for output in self._expected]
 
     def _calibration_inputs(self) -> tuple[Batch, ...]:
         settings = self.settings

@@ -97,7 +97,7 @@ class PixelsOf:
         self.model, self.preprocess = model, preprocess
         self.card, self.inputs = model.card, model.inputs
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
+    def all_outputs(self, images: np.ndarray) -> list[np.ndarray]:
         """Return the outputs of the file for normalised images.
 
         Raises:
@@ -110,7 +110,7 @@ class PixelsOf:
                 f"the file takes pixels, which it normalises with mean {mean} and std {std}, and "
                 "the data are not normalised so: normalise them as in the training"
             )
-        return self.model(pixels.numpy())
+        return self.model.all_outputs(pixels.numpy())
 
 
 def of_inputs(model: OnnxModel) -> OnnxModel | PixelsOf:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -12,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from lit_compress.artifact import Fidelity, Variant, agreement, sqnr_db
+from lit_compress.artifact import Fidelity, OutputFidelity, Variant, agreement, sqnr_db
 from lit_compress.artifact.answers import Answers, find_answers
 from lit_compress.artifact.fidelity import median_sqnr_db
 from lit_compress.evaluation.data_protocols import HasClasses
@@ -28,8 +29,10 @@ from lit_compress.report.table import LOW_INT8_SHARE, float_weights_text
 BATCHES = 4
 
 
-def answers_of(trainer: Trainer, outputs: np.ndarray, inputs: Sequence[Batch]) -> Answers | None:
-    """Find out from the labels of the run's data what a network answers.
+def answers_of(
+    trainer: Trainer, outputs: Sequence[np.ndarray], inputs: Sequence[Batch]
+) -> list[Answers | None]:
+    """Find out from the labels of the run's data what each output of a network answers.
 
     Args:
         trainer: The run, for its data.
@@ -42,9 +45,9 @@ def answers_of(trainer: Trainer, outputs: np.ndarray, inputs: Sequence[Batch]) -
     with unmoved(loaders):
         batches = [_arrays(batch) for loader in loaders for batch in islice(loader, BATCHES)]
     alike = [batch for batch in batches if len(batch) == len(batches[0])]
-    joined = [_joined(arrays) for arrays in zip(*alike, strict=True)]
+    labels = [_joined(arrays) for arrays in zip(*alike, strict=True)]
     given = [tensor.numpy() for tensor in as_tuple(inputs[0])]
-    return find_answers(outputs, joined, given, classes)
+    return [find_answers(output, labels, given, classes) for output in outputs]
 
 
 def _arrays(batch: Any) -> list[np.ndarray]:
@@ -58,25 +61,81 @@ def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate(alike) if arrays[0].ndim else arrays[0]
 
 
-def compare_outputs(
-    expected: np.ndarray, found: np.ndarray, kept: np.ndarray, answers: Answers | None
-) -> Fidelity:
+@dataclass(frozen=True)
+class ComparedOutput:
+    """One output of a network, in float and from a file.
+
+    Attributes:
+        name: Its name in the file.
+        expected: What the float network gives.
+        found: What the file gives.
+        kept: What the file gives for the inputs that the artefact stores.
+        answers: How to read the answers; None if there are none.
+    """
+
+    name: str
+    expected: np.ndarray
+    found: np.ndarray
+    kept: np.ndarray
+    answers: Answers | None
+
+    @property
+    def sqnr(self) -> float:
+        """The SQNR of the output in dB."""
+        return sqnr_db(self.expected, self.found)
+
+    @property
+    def kind(self) -> str | None:
+        """What an answer is; None if there are none."""
+        return None if self.answers is None else self.answers.kind
+
+    @property
+    def agreement(self) -> float | None:
+        """The share of equal answers."""
+        return None if self.answers is None else agreement(self.expected, self.found, self.answers)
+
+
+def joined(batches: Sequence[Sequence[np.ndarray]], length: int) -> list[np.ndarray]:
+    """Return the outputs of several batches as one each, with at least one axis.
+
+    Args:
+        batches: By batch, the outputs.
+        length: Length of the first batch. An output of another length (anchors, a number) has no
+            batch axis; it is the one of the first batch.
+    """
+    return [
+        np.concatenate(parts)
+        if parts[0].ndim and len(parts[0]) == length
+        else np.atleast_1d(parts[0])
+        for parts in zip(*batches, strict=True)
+    ]
+
+
+def compare_outputs(outputs: Sequence[ComparedOutput], count: int) -> Fidelity:
     """Return how close the outputs of a file are to those of the float network.
 
     Args:
-        expected: Outputs of the float network.
-        found: Outputs of the file.
-        kept: Outputs of the file for the inputs that the artefact stores.
-        answers: How to read the answers; None if there are none.
+        outputs: The outputs of the network. Of several, the worst one counts; the answers are
+            those of the first one that gives answers.
+        count: Number of inputs that were compared.
     """
+    worst = min(outputs, key=lambda output: output.sqnr)
+    answering = next((output for output in outputs if output.answers is not None), None)
     return Fidelity(
-        sqnr_db(expected, found),
-        None if answers is None else agreement(expected, found, answers),
-        len(expected),
-        replay_db=sqnr_db(expected[: len(kept)], kept),
-        agreement_on=None if answers is None else answers.kind,
-        median_db=median_sqnr_db(expected, found),
+        worst.sqnr,
+        None if answering is None else answering.agreement,
+        count,
+        replay_db=min(sqnr_db(o.expected[: len(o.kept)], o.kept) for o in outputs),
+        agreement_on=None
+        if answering is None or answering.answers is None
+        else answering.answers.kind,
+        median_db=median_sqnr_db(worst.expected, worst.found),
+        outputs=tuple(map(_fidelity, outputs)) if len(outputs) > 1 else (),
     )
+
+
+def _fidelity(output: ComparedOutput) -> OutputFidelity:
+    return OutputFidelity(output.name, output.sqnr, output.agreement, output.kind)
 
 
 def warn_if_far(quality: Fidelity, noise: Sequence[LayerNoise], prefix: str) -> None:

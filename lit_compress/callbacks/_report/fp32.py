@@ -36,7 +36,7 @@ def write_fp32(
 
     inputs, expected = read_replay(folder / REPLAY)
     names = network.signature.names
-    recorded = first_rows([as_tuple(network.inputs[0])], len(expected))
+    recorded = first_rows([as_tuple(network.inputs[0])], len(inputs[0]))
     known = {name: tensor.numpy() for name, tensor in zip(names, recorded, strict=True)}
     used = [item.name for item in OnnxModel(folder / MODEL).inputs]
     known |= dict(zip(used, inputs, strict=True))
@@ -50,10 +50,12 @@ def write_fp32(
             partial,
             metadata={item.key: item.value for item in metadata},
             names=names,
+            outputs=network.outputs.names,
         )
         os.replace(partial, folder / FP32)
     finally:
         partial.unlink(missing_ok=True)
     model = OnnxModel(folder / FP32)
-    found = model(*(known[item.name] for item in model.inputs))
-    return Fidelity(sqnr_db(expected, found), None, len(expected))
+    found = model.all_outputs(*(known[item.name] for item in model.inputs))
+    worst = min(sqnr_db(one, other) for one, other in zip(expected, found, strict=True))
+    return Fidelity(worst, None, len(inputs[0]))

@@ -49,7 +49,7 @@ def test_the_replay_is_of_the_float_network(
     conversion = made()
     _, fidelity = conversion.write(tmp_path / "model.onnx", None)
     conversion.write_replay(tmp_path / "replay.npz")
-    inputs, outputs = read_replay(tmp_path / "replay.npz")
+    inputs, (outputs,) = read_replay(tmp_path / "replay.npz")
     size = (tmp_path / "model.onnx").stat().st_size
     assert (tmp_path / "replay.npz").stat().st_size <= size < 4000
     assert [array.shape for array in inputs] == [((size - 800) // (65 * 4 + 12), 1, 8, 8)]

@@ -17,8 +17,10 @@ from lit_compress.artifact import Fidelity, Variant
 from lit_compress.artifact.answers import Answers
 from lit_compress.artifact.variant import FloatWeight
 from lit_compress.callbacks._quantization.quality import (
+    ComparedOutput,
     answers_of,
     compare_outputs,
+    joined,
     say_float_weights,
     warn_if_far,
 )
@@ -49,8 +51,8 @@ def data(*tensors: torch.Tensor) -> DataLoader:
 
 def test_answers_are_found_in_the_labels_of_the_run(trainer: Trainer) -> None:
     inputs = [torch.zeros(16, 1, 8, 8)]
-    assert answers_of(trainer, np.zeros((16, 4)), inputs) == Answers("class")
-    assert answers_of(trainer, np.zeros((16, 3)), inputs) is None
+    outputs = [np.zeros((16, 4)), np.zeros((16, 3))]
+    assert answers_of(trainer, outputs, inputs) == [Answers("class"), None]
 
 
 def test_labels_of_several_batches_are_joined(
@@ -60,16 +62,41 @@ def test_labels_of_several_batches_are_joined(
     images, labels = torch.zeros(8, 2, 2), torch.tensor([0.0] * 7 + [1.0])
     found = "lit_compress.callbacks._quantization.quality.validation_loaders"
     monkeypatch.setattr(found, lambda _: [data(images, labels)])
-    assert answers_of(trainer, LOGITS, [images]) == Answers("sign")
+    assert answers_of(trainer, [LOGITS], [images]) == [Answers("sign")]
 
 
 def test_a_sign_that_changes_does_not_agree() -> None:
     """One logit: the card claimed 100 % of 'the same class' where the sign was equal for 57 %."""
-    quality = compare_outputs(LOGITS, -LOGITS * [[1], [1], [-1], [-1]], LOGITS, Answers("sign"))
+    turned = -LOGITS * [[1], [1], [-1], [-1]]
+    quality = compare_outputs([compared("a", turned, Answers("sign"))], 4)
     assert (quality.agreement, quality.agreement_on, quality.n) == (0.5, "sign", 4)
     assert quality.replay_db == 200
-    regression = compare_outputs(LOGITS, LOGITS, LOGITS, None)
+    regression = compare_outputs([compared("a", LOGITS, None)], 4)
     assert (regression.agreement, regression.agreement_on) == (None, None)
+    assert quality.outputs == regression.outputs == ()
+
+
+def compared(name: str, found: np.ndarray, answers: Answers | None) -> ComparedOutput:
+    return ComparedOutput(name, LOGITS, found, LOGITS, answers)
+
+
+def test_of_several_outputs_the_worst_counts_and_the_first_answers() -> None:
+    far = compared("far", LOGITS * 1.1, None)
+    near = compared("near", LOGITS * 1.001, Answers("sign"))
+    quality = compare_outputs([far, near], 4)
+    assert quality.sqnr_db == pytest.approx(20)
+    assert (quality.agreement, quality.agreement_on) == (1.0, "sign")
+    assert [(o.name, round(o.sqnr_db), o.agreement) for o in quality.outputs] == [
+        ("far", 20, None),
+        ("near", 60, 1.0),
+    ]
+
+
+def test_outputs_without_a_batch_are_those_of_the_first_one() -> None:
+    anchors, number = np.arange(6.0), np.array(3.0)
+    batches = [[np.zeros((2, 5)), anchors, number], [np.ones((1, 5)), anchors, number]]
+    found = joined(batches, 2)
+    assert [array.shape for array in found] == [(3, 5), (6,), (1,)]
 
 
 @pytest.mark.parametrize(

@@ -110,4 +110,4 @@ def test_two_dimensions_of_channels_are_joined_by_the_other_one(between: Check) 
         parts = x.unflatten(1, (-1, 2))
         return torch.cat([parts, -parts], 2).flatten(1, 2)
 
-    assert len(between(operation).channels) == 8
+    assert len(between(operation).channels) == 4
