@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -62,26 +63,32 @@ def check_types(network: nn.Module, tensors: tuple[Tensor, ...]) -> None:
             )
 
 
-def check_determined(graph: Graph) -> None:
+def check_determined(graph: Graph, inputs: Collection[str]) -> None:
     """Check that a graph is not random, and that no output depends on the rest of the batch.
+
+    A batch norm of a weight (weight standardisation) depends on no batch.
 
     Args:
         graph: The captured graph, in eval mode.
+        inputs: Names of the nodes that are inputs of the network.
 
     Raises:
         ExportError: If an operation is random, or a batch norm uses the statistics of each batch;
             the message names the layer and the line.
     """
+    given = {node for node in graph.nodes if node.name in inputs}
     for node in graph.nodes:
         if node.op != "call_function" or not isinstance(node.target, OpOverload):
             continue
+        if any(source in given for source in node.all_input_nodes):
+            given.add(node)
         if torch.Tag.nondeterministic_seeded in node.target.tags and _is_random(node):
             raise ExportError(
                 f"{_place(node)} is random in eval mode too, so no file can give the network's "
                 "outputs: call F.dropout with training=self.training, let eval() reach the module, "
                 "or name a part without it by submodule"
             )
-        if node.target is aten.batch_norm.default and node.args[5]:
+        if node.target is aten.batch_norm.default and node.args[5] and node in given:
             raise ExportError(
                 f"{_place(node)} uses the statistics of each batch in eval mode, so the outputs "
                 "for an image depend on the other images: keep running statistics "

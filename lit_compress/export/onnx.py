@@ -25,6 +25,7 @@ from lit_compress.export.constants import fold_weights
 from lit_compress.export.functional import make_functional
 from lit_compress.export.idle_means import drop_idle_means
 from lit_compress.export.outputs import OUTPUT
+from lit_compress.export.products import products_as_linear
 from lit_compress.export.signature import INPUT, Batch, as_tuple, is_batched
 
 #: Name of the batch axis in the ONNX file.
@@ -76,10 +77,11 @@ def capture(network: nn.Module, example: Batch) -> ExportedProgram:
             "no .item()), or name the part to export by submodule"
         ) from error
     _check_outputs(program, network)
-    check_determined(program.graph_module.graph)
+    check_determined(program.graph_module.graph, program.graph_signature.user_inputs)
     with _quiet("torch.fx.experimental.symbolic_shapes"):
         program = make_functional(program)
     unify_bounds(program)
+    products_as_linear(program)
     fold_weights(program)
     drop_idle_means(program)
     return program

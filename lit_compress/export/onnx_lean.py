@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from string import ascii_lowercase, digits
+from typing import Any
 
-from onnx import GraphProto, ModelProto, TensorProto
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, defs
+from onnx.helper import get_attribute_value
 
+#: Operators with windows, and what their attributes are without a value, in each direction.
+WINDOWED = ("Conv", "ConvTranspose", "MaxPool", "AveragePool")
+UNIT = {"strides": 1, "dilations": 1, "pads": 0}
 #: What short names are made of; the first sign is a letter.
 SIGNS = ascii_lowercase + digits
 
@@ -24,7 +29,7 @@ def slim(model: ModelProto, batch: str) -> None:
     del graph.value_info[:]
     for part in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
         del part.metadata_props[:]
-        part.doc_string = ""
+        part.ClearField("doc_string")
     for value in (*graph.input, *graph.output):
         axes = value.type.tensor_type.shape.dim
         if axes and axes[0].dim_param:
@@ -56,6 +61,33 @@ def share_initializers(model: ModelProto) -> None:
             node.input[:] = [instead.get(name, name) for name in node.input]
 
 
+def drop_defaults(model: ModelProto) -> None:
+    """Remove the attributes of nodes that say what holds without them.
+
+    Args:
+        model: The model, changed in place.
+    """
+    version = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
+    for graph in _graphs(model.graph):
+        for node in graph.node:
+            if node.domain in ("", "ai.onnx") and defs.has(node.op_type):
+                known = defs.get_schema(node.op_type, version).attributes
+                kept = [a for a in node.attribute if not _is_default(node, a, known)]
+                del node.attribute[:]
+                node.attribute.extend(kept)
+
+
+def _is_default(node: NodeProto, attribute: AttributeProto, known: Mapping[str, Any]) -> bool:
+    """Tell whether an attribute has the value that the operator takes without it."""
+    if node.op_type in WINDOWED and attribute.name in UNIT:
+        return all(value == UNIT[attribute.name] for value in attribute.ints)
+    schema = known.get(attribute.name)
+    default = None if schema is None else schema.default_value
+    if default is None or not default.name:
+        return False
+    return bool(get_attribute_value(default) == get_attribute_value(attribute))
+
+
 def shorten_names(model: ModelProto) -> None:
     """Give every value inside the graph a name of a few signs, and no name to its nodes.
 
@@ -78,7 +110,7 @@ def shorten_names(model: ModelProto) -> None:
         for value in (*graph.initializer, *graph.input, *graph.output):
             value.name = shortened(value.name)
         for node in graph.node:
-            node.name = ""
+            node.ClearField("name")
             node.input[:] = [shortened(name) for name in node.input]
             node.output[:] = [shortened(name) for name in node.output]
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
-from lit_compress.export.onnx_lean import share_initializers, shorten_names, slim
+from lit_compress.export.onnx_lean import drop_defaults, share_initializers, shorten_names, slim
 
 #: Operations whose float weights ONNX Runtime quantises if their neighbours are quantised.
 REQUANTISED = {"Conv", "ConvTranspose", "Gemm"}
@@ -31,6 +31,7 @@ def rewrite(model: ModelProto, batch: str) -> None:
     drop_unused_inputs(model)
     keep_floats(model)
     quantize_last_biases(model)
+    drop_defaults(model)
     share_initializers(model)
     shorten_names(model)
 

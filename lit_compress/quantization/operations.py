@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Collection, Iterable, Sequence
 from operator import attrgetter
 from typing import Any
@@ -232,7 +233,8 @@ def _weight_name(node: Node) -> str:
         return ""
     weight = node.args[1]
     target = str(weight.target) if isinstance(weight, Node) else ""
-    return _unwrapped(target.removesuffix("weight").rstrip("._") or target)
+    # A weight that was computed has a number behind its name if the name was taken.
+    return _unwrapped(re.sub(r"weight(_\d+)?$", "", target).rstrip("._") or target)
 
 
 def _module_path(node: Node) -> str:

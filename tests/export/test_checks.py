@@ -82,3 +82,18 @@ def test_types_that_numpy_does_not_have_are_refused_by_name() -> None:
         capture(nn.Linear(4, 4).bfloat16(), torch.zeros(2, 4))
     with pytest.raises(ExportError, match=r"input 0 of ReLU is torch\.complex64"):
         capture(nn.ReLU(), torch.zeros(2, 4, dtype=torch.complex64))
+
+
+def test_a_batch_norm_of_a_weight_depends_on_no_batch() -> None:
+    """Networks with standardised weights (BiT, NFNet) got no file."""
+
+    class Standardised(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            rows = self.weight.unsqueeze(0)
+            weight = functional.batch_norm(rows, None, None, training=True).squeeze(0)
+            return functional.linear(x, weight, self.bias)
+
+    network, x = Standardised(4, 3).eval(), torch.randn(2, 4)
+    program = capture(network, x)
+    assert "batch_norm" not in str(program.graph_module.graph)
+    torch.testing.assert_close(program.module()(x), network(x))

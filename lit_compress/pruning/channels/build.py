@@ -124,7 +124,7 @@ def _freeze_groups(
         tie = trace.labels.tied_by(member)
         why = "can only be removed together with all the others" if tie else "is the only one"
         if len(group.channels) > 1:
-            why = "is one of the two inputs that each group of a grouped convolution must keep"
+            why = "is one of the two that a grouped convolution or a norm must keep"
         trace.labels.reasons.append(replace(tie, why=why) if tie else Reason(why))
         reasons[member] = len(trace.labels.reasons) - 1
     return reasons

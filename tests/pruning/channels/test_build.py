@@ -65,7 +65,7 @@ def test_two_inputs_of_each_group_stay_with_the_reason() -> None:
     graph = graph_of(model)
     assert [group.name for group in graph.groups] == ["1"]
     (frozen,) = (frozen for frozen in graph.frozen if frozen.tensor == "0.weight")
-    assert "the two inputs that each group of a grouped convolution must keep" in frozen.reason.why
+    assert "the two that a grouped convolution or a norm must keep" in frozen.reason.why
 
 
 def test_closed_tensors_stay_for_the_reason_given() -> None:

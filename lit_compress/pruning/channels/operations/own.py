@@ -99,9 +99,14 @@ def _same_shape(trace: Trace, call: Call) -> list[Twins] | None:
 
 
 def _mixed_along(trace: Trace, twins: Mapping[Any, Tensor], dims: set[int]) -> Twins:
-    """Record that a call depends on all indices along dimensions; return the twins as they are."""
-    if any(dims & set(varying(twin)) for twin in twins.values()):
-        trace.mix()
+    """Record that a call depends on all indices along dimensions; return the twins as they are.
+
+    Two indices must remain there: a single value has no variance.
+    """
+    for key, twin in twins.items():
+        if dims & set(varying(twin)):
+            trace.recording.min_indices.setdefault(key, 2)
+            trace.mix()
     return dict(twins)
 
 
