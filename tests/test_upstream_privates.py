@@ -6,6 +6,7 @@ They may change without notice: after an upgrade, a failure here says which one 
 from __future__ import annotations
 
 import ast
+from collections import namedtuple
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from pkgutil import resolve_name
@@ -102,6 +103,8 @@ ON_OBJECTS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: quiet_trainer().validate_loop,
         "_combined_loader _results",
     ),
+    "MultiheadAttention": (lambda: nn.MultiheadAttention(4, 2), "_qkv_same_embed_dim"),
+    "named tuple": (lambda: namedtuple("Pair", ["a"])(1), "_fields"),
     "Metric": (SumMetric, "_computed _defaults"),
     "DataLoader": (lambda: DataLoader([0]), "_iterator"),
     "RichProgressBar": (RichProgressBar, "_progress_stopped"),

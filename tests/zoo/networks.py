@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tests.zoo.handwritten import HANDWRITTEN
+from zoo.handwritten import HANDWRITTEN
 
 #: Side of the images in pixels, and of those that a network needs larger.
 SIDE, LARGE = 64, 224
@@ -22,8 +22,8 @@ swin_tiny_patch4_window7_224 xcit_nano_12_p16_224 lambda_resnet26t efficientnet_
 mobilenetv3_small_100 ghostnet_100 hrnet_w18_small dpn68 mobilevit_xxs resnest14d
 """
 TIMM = tuple(_TIMM.split())
-#: Networks of timm that take images of one size only.
-_LARGE = ("cait", "gmlp", "mixer", "levit", "swin", "xcit", "vit_", "deit")
+#: Networks of timm that are built for images of one size.
+_SIZED = ("cait", "gmlp", "mixer", "levit", "xcit", "vit_", "deit")
 
 _CLASSIFIERS = "resnet18 vgg11_bn mobilenet_v2 shufflenet_v2_x0_5 densenet121 vit_b_16"
 TORCHVISION = (
@@ -75,9 +75,10 @@ def _timm(name: str) -> Entry:
     def build() -> nn.Module:
         import timm
 
-        return timm.create_model(name, num_classes=10)
+        size = {"img_size": SIDE} if name.startswith(_SIZED) else {}
+        return timm.create_model(name, num_classes=10, **size)
 
-    side = LARGE if name.startswith(_LARGE) else SIDE
+    side = LARGE if name.startswith("swin") else SIDE
     return Entry(f"timm/{name}", build, (3, side, side))
 
 

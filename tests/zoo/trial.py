@@ -1,6 +1,6 @@
 """Prune and quantise one foreign network in a real fit, and check from outside what comes out.
 
-    python -m tests.zoo.trial NAME          prints one line of JSON
+    python tests/zoo/trial.py NAME          prints one line of JSON
 
 Nothing of this package judges its own work here: the pruned network is compared with one in which
 nothing reads the removed channels, and the file is run with onnxruntime alone.
@@ -35,7 +35,11 @@ from lit_compress.callbacks import FilterPruning, PostTrainingQuantization
 from lit_compress.errors import ChannelError
 from lit_compress.pruning import analyse, apply, make_plan
 from lit_compress.pruning.channels.analysis import Norm
-from tests.zoo.networks import Entry, entries
+
+if __package__ in (None, ""):  # started as a script
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from zoo.networks import Entry, entries
 
 #: Share of the filters that is asked for.
 TARGET = 0.3

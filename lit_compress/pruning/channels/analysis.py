@@ -80,6 +80,7 @@ def analyse(
             exported or on the meta device.
 
     Example:
+        >>> import torch
         >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 3))
         >>> graph = analyse(net, torch.ones(1, 3, 8, 8))
         >>> for group in graph.groups:

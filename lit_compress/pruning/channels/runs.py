@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -15,14 +17,21 @@ from lit_compress.measure.cost import attention_unfused, evaluating
 from lit_compress.pruning.channels.trials.verify import Run
 from lit_compress.pruning.heads import attending_by_head
 
+#: Types of attributes whose content is restored.
+CONTAINERS = (dict, list, OrderedDict)
+
 
 def run_of(
     model: nn.Module, called: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Run:
-    """Return a run of the model that restores its attributes and buffers each time."""
+    """Return a run of the model that restores its attributes and buffers each time.
+
+    The random numbers are the same in each run.
+    """
 
     def run() -> Any:
         with _restored(model, model.buffers()):
+            _seed()
             return called(*args, **kwargs)
 
     return run
@@ -40,6 +49,7 @@ def training_run(
         with _restored(model, model.buffers()), evaluating(called):
             for module in called.modules():
                 module.training = not type(module).__module__.startswith("torch.nn.")
+            _seed()
             return called(*args, **kwargs)
 
     try:
@@ -47,6 +57,12 @@ def training_run(
     except Exception:  # for example, the forward needs targets in training mode
         return []
     return [run]
+
+
+def _seed() -> None:
+    torch.manual_seed(0)
+    random.seed(0)
+    np.random.seed(0)
 
 
 @contextmanager
@@ -68,9 +84,14 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _restored(model: nn.Module, tensors: Iterable[Tensor]) -> Iterator[None]:
-    """Restore the attributes of all modules, and the given tensors, at the end of the block."""
+    """Restore the attributes of all modules, and the given tensors, at the end of the block.
+
+    Lists and dictionaries among the attributes get their content back, hooks too: a model may keep
+    what it computed in its first call, or register hooks then, and go another way in the second.
+    """
     tables = [table for module in model.modules() for table in _tables(module)]
     attributes = [(table, dict(table)) for table in tables]
+    held = [(v, copy(v)) for table in tables for v in table.values() if type(v) in CONTAINERS]
     with torch._C.DisableTorchFunction():
         values = [(tensor, tensor.detach().clone()) for tensor in tensors]
     try:
@@ -80,12 +101,24 @@ def _restored(model: nn.Module, tensors: Iterable[Tensor]) -> Iterator[None]:
             if table.keys() != before.keys() or _ids(table) != _ids(before):
                 table.clear()
                 table.update(before)
+        for container, content in held:
+            _restore_content(container, content)
         with torch._C.DisableTorchFunction():  # these calls are not the model's, so not traced
             for tensor, value in values:
                 if tensor.shape != value.shape:
                     tensor.data = value
                 elif not torch.equal(tensor, value):
                     tensor.copy_(value)
+
+
+def _restore_content(container: Any, content: Any) -> None:
+    """Give a list or a dictionary the content that it had."""
+    if isinstance(container, list):
+        if list(map(id, container)) != list(map(id, content)):
+            container[:] = content
+    elif container.keys() != content.keys() or _ids(container) != _ids(content):
+        container.clear()
+        container.update(content)
 
 
 def _tables(module: nn.Module) -> list[dict[str, Any]]:
