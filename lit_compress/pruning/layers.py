@@ -129,6 +129,20 @@ def layer_name(weight: str) -> str:
     return weight.removesuffix(".weight")
 
 
+def owner_of(parameter: str) -> str:
+    """Return the name of the layer that a parameter belongs to, also behind a parametrisation.
+
+    Args:
+        parameter: Name of the parameter.
+
+    Example:
+        >>> owner_of("net.0.weight"), owner_of("net.0.parametrizations.weight.original1")
+        ('net.0', 'net.0')
+    """
+    layer, _, inside = parameter.partition("parametrizations.")
+    return layer.rstrip(".") if inside else parameter.rpartition(".")[0]
+
+
 def matching(patterns: Iterable[str], layers: Iterable[str], argument: str) -> set[str]:
     """Return the layers whose name, or whose weight's name, matches one of the patterns.
 

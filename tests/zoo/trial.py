@@ -154,7 +154,9 @@ def pruned_with(entry: Entry, norm: Norm) -> dict[str, Any]:
 def quantised(entry: Entry) -> dict[str, Any]:
     torch.manual_seed(0)
     module, data = Lit(entry.build()), entry.inputs(IMAGES)
-    folder = fit(module, data, PostTrainingQuantization(calibration_batches=2))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        folder = fit(module, data, PostTrainingQuantization(calibration_batches=2))
     card_file = next(folder.rglob("card.json"))
     file = card_file.with_name("model.onnx")
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
@@ -165,6 +167,7 @@ def quantised(entry: Entry) -> dict[str, Any]:
     card = read_card(card_file.parent).variant("int8")
     return {
         "sqnr": min(sqnr(a, b) for a, b in zip(floats, files, strict=True)),
+        "warned": any("dB of SQNR" in str(warning.message) for warning in said),
         "outputs": len(files),
         "int8": int8_share(onnx.load(file), module),
         "said": card.int8_share,

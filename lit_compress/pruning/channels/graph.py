@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lit_compress.errors import PlanError
 from lit_compress.pruning.channels.tracing.labels import Reason
+from lit_compress.pruning.layers import owner_of
 
 Key = tuple[str, int]
 ROLES = ("filter", "depthwise", "input", "scale", "copy")
@@ -308,6 +309,5 @@ def grouped(channel_of: Mapping[Key, np.ndarray], roles: Mapping[Key, str]) -> t
         if keys:
             maker = next((name for name, dim in keys if roles[name, dim] == "filter"), keys[0][0])
             numbers = known[group_of == index]
-            module = maker.rpartition(".")[0] or maker
-            groups.append(Group(module, tuple(numbers.tolist()), keys))
+            groups.append(Group(owner_of(maker) or maker, tuple(numbers.tolist()), keys))
     return tuple(groups)

@@ -13,7 +13,7 @@ from lit_compress.pruning.channels.checks import check_module
 from lit_compress.pruning.channels.graph import ChannelGraph, Group, Key
 from lit_compress.pruning.channels.tracing.trace import named_tensors
 from lit_compress.pruning.importance import Importance, norm_weights
-from lit_compress.pruning.layers import matching, prunable_layers
+from lit_compress.pruning.layers import matching, owner_of, prunable_layers
 from lit_compress.pruning.rules.rule import Rule, check_rules, first_match
 
 
@@ -149,7 +149,7 @@ def _makers(
     """Return, by weight and dimension, the layers whose filters it holds, or its own name."""
     homes: dict[int, list[str]] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
-        homes.setdefault(id(parameter), []).append(name.rpartition(".")[0])
+        homes.setdefault(id(parameter), []).append(owner_of(name))
     tensors = named_tensors(module)
     return {
         key: [layer for layer in homes.get(id(tensors[key[0]]), ()) if layer in layers] or [key[0]]

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
+import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from lit_compress.pruning.channels.graph import ChannelGraph
 from lit_compress.pruning.channels.tracing.trace import named_tensors
-from lit_compress.pruning.layers import PRUNABLE
+from lit_compress.pruning.layers import PRUNABLE, layer_name, owner_of
 from lit_compress.pruning.selection.analysis import parameter_names
 from lit_compress.pruning.selection.budget import Budget
 from lit_compress.pruning.selection.preview import LayerPreview, PruningPreview
 from lit_compress.pruning.selection.state import PruningState
 
-COMPUTED = "its weight is computed (weight_norm, LoRA ...), or its forward was not called"
+COMPUTED = "its weight is computed in a way that cannot be followed, or its forward was not called"
 
 
 def preview_layers(
@@ -41,27 +42,49 @@ def preview_layers(
         budget.macs - state.saved("macs", parameters, selected),
         budget.filters - state.saved("filters", parameters, selected),
     )
-    names = {id(tensor): name for name, tensor in named_tensors(module).items()}
+    tensors = named_tensors(module)
     layers = tuple(
         _layer(
             graph,
             name,
             layer,
-            weight=names.get(id(layer.weight), ""),
+            weight=weight,
+            shape=tensors[weight].shape if weight in tensors else torch.Size(),
             selected=selected,
             excluded=excluded,
         )
-        for name, layer in module.named_modules()
-        if isinstance(layer, PRUNABLE)
+        for weight, name, layer in _weights(module, graph)
     )
     return PruningPreview(layers, budget, after, part=state.submodule)
+
+
+def _weights(module: nn.Module, graph: ChannelGraph) -> Iterator[tuple[str, str, nn.Module | None]]:
+    """Yield the name of each weight, the name of its layer, and the layer.
+
+    The layer is None where it is of another kind: torch's attention, layers of other libraries.
+    """
+    names = {id(tensor): name for name, tensor in named_tensors(module).items()}
+    makers = dict.fromkeys(
+        [name for (name, _), role in graph.roles.items() if role in ("filter", "depthwise")]
+        + [frozen.tensor for frozen in graph.frozen]
+    )
+    behind = {owner_of(name): name for name in reversed(makers)}
+    for name, layer in module.named_modules():
+        if isinstance(layer, PRUNABLE):
+            plain = layer._parameters.get("weight")
+            weight = behind.get(name, "") if plain is None else names[id(plain)]
+            yield weight, name, layer
+        else:
+            own = [maker for maker in makers if owner_of(maker) == name]
+            yield from ((maker, layer_name(maker), None) for maker in own)
 
 
 def _layer(
     graph: ChannelGraph,
     name: str,
-    layer: nn.Module,
+    layer: nn.Module | None,
     weight: str,
+    shape: torch.Size,
     selected: Collection[int],
     excluded: Mapping[str, str],
 ) -> LayerPreview:
@@ -71,7 +94,7 @@ def _layer(
         dim, makes = int(isinstance(layer, _ConvTransposeNd) and layer.groups == 1), True
     channels = graph.channel_of.get((weight, dim)) if makes else None
     stopped = [frozen for frozen in graph.frozen if frozen.tensor == weight]
-    total = int(getattr(layer, "out_channels", getattr(layer, "out_features", 0)))
+    total = _filters(graph, layer, weight, dim)
     # An index of a grouped transposed convolution's weight is a filter in each of its groups.
     lost = (
         0
@@ -81,11 +104,19 @@ def _layer(
     reasons = [str(frozen.reason) for frozen in stopped]
     if name in excluded:
         return LayerPreview(name, total, total - lost, total, (excluded[name], *reasons))
-    shape = layer.get_parameter("weight").shape if stopped else ()
     fixed = sum(len(frozen.indices) * total // shape[frozen.dim] for frozen in stopped)
     if channels is None and not stopped and not _read_as_depthwise(graph, weight):
         return LayerPreview(name, total, total, total, (COMPUTED,))
     return LayerPreview(name, total, total - lost, fixed, tuple(dict.fromkeys(reasons)))
+
+
+def _filters(graph: ChannelGraph, layer: nn.Module | None, weight: str, dim: int) -> int:
+    """Return the number of filters that a weight makes."""
+    if layer is not None:
+        return int(getattr(layer, "out_channels", getattr(layer, "out_features", 0)))
+    if (weight, dim) in graph.channel_of:
+        return len(graph.channel_of[weight, dim])
+    return sum(len(frozen.indices) for frozen in graph.frozen if frozen.tensor == weight)
 
 
 def _makes(graph: ChannelGraph, weight: str, dim: int) -> bool:

@@ -96,11 +96,32 @@ def test_a_layer_that_shares_its_weight_is_described_like_the_other() -> None:
     assert found["two"].reasons == found["three"].reasons
 
 
-def test_a_computed_weight_is_the_reason() -> None:
+def test_a_computed_weight_is_that_of_its_layer() -> None:
+    """Its filters could not go, and its row said so."""
     net = nn.Sequential(weight_norm(nn.Linear(3, 4)), nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2))
     found = layers(look(net, torch.randn(1, 3)))["0"]
-    assert (found.filters, found.kept, found.fixed) == (4, 4, 4)
-    assert "weight is computed" in found.reasons[0]
+    assert (found.filters, found.kept, found.fixed, found.reasons) == (4, 3, 0, ())
+
+
+def test_a_layer_that_is_never_called_says_so() -> None:
+    class Unused(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return self[2](self[0](x))
+
+    net = Unused(nn.Linear(3, 4), weight_norm(nn.Linear(4, 4)), nn.Linear(4, 2))
+    found = layers(look(net, torch.randn(1, 3)))["1"]
+    assert (found.filters, found.kept) == (4, 4)
+    assert found.reasons
+
+
+def test_weights_of_other_layers_have_rows_of_their_own() -> None:
+    """Torch's attention was left out of the table."""
+    layer = nn.TransformerEncoderLayer(8, 4, 16, batch_first=True)
+    net = nn.Sequential(nn.Linear(3, 8), layer, nn.Linear(8, 2)).eval()
+    found = layers(look(net, torch.randn(1, 5, 3)))
+    row = found["1.self_attn.in_proj_weight"]
+    assert (row.filters, row.kept, row.fixed) == (24, 18, 0)
+    assert found["1.self_attn.out_proj"].kept == 8
 
 
 def test_a_layer_that_is_left_alone_gives_that_reason_first() -> None:
