@@ -1,6 +1,6 @@
 # make quickstart | test | lint | help; PYTHON, VENV and PIP_INDEX_URL (see pip's manual) can be set.
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test fast lint minimum nightly slow slow-pruning slow-networks-1 slow-networks-2 slow-runs slow-pages mutants foreign docs
+.PHONY: help quickstart test fast lint minimum nightly slow slow-pruning slow-networks-1 slow-networks-2 slow-runs slow-pages mutants foreign zoo docs
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 MINIMUM ?= .venv-minimum
 # Environment with the libraries whose modules are tried, see .ci/foreign.txt.
 FOREIGN ?= .venv-foreign
+# Environment with the libraries of the foreign networks, see .ci/zoo.txt.
+ZOO ?= .venv-zoo
 # Environment that builds the documentation, see docs/requirements.txt.
 DOCS ?= .venv-docs
 # A CPU-only PyTorch: make test PIP_INDEX='--index-url https://download.pytorch.org/whl/cpu --extra-index-url https://pypi.org/simple'
@@ -40,6 +42,11 @@ $(MINIMUM)/.stamp: setup.cfg pyproject.toml .ci/minimum.txt
 $(FOREIGN)/.stamp: setup.cfg pyproject.toml .ci/foreign.txt
 	$(PYTHON) -m venv $(FOREIGN)
 	$(FOREIGN)/bin/pip install --quiet $(PIP_INDEX) --requirement .ci/foreign.txt --editable '.[test]'
+	touch $@
+
+$(ZOO)/.stamp: setup.cfg pyproject.toml .ci/zoo.txt
+	$(PYTHON) -m venv $(ZOO)
+	$(ZOO)/bin/pip install --quiet $(PIP_INDEX) --requirement .ci/zoo.txt --editable '.[test]'
 	touch $@
 
 $(DOCS)/.stamp: docs/requirements.txt
@@ -89,10 +96,16 @@ mutants: $(VENV)/.stamp  ## Put small faults into the core, and count those that
 foreign: $(FOREIGN)/.stamp  ## Prune and quantise the LightningModules of other libraries.
 	$(PARALLEL) $(FOREIGN)/bin/python -m pytest -m slow tests/foreign
 
+zoo: $(ZOO)/.stamp  ## Prune and quantise the networks of tests/zoo, and write docs/networks.md (an hour).
+	$(ZOO)/bin/python tests/zoo/run.py
+	$(ZOO)/bin/python tests/zoo/peer.py
+	$(ZOO)/bin/python tests/zoo/table.py
+	$(ZOO)/bin/python -m pytest tests/zoo
+
 docs: $(DOCS)/.stamp  ## Build the documentation site in site/; a dead link is an error.
 	$(DOCS)/bin/mkdocs build --strict
 
-nightly: slow mutants foreign  ## All that make test leaves out.
+nightly: slow mutants foreign zoo  ## All that make test leaves out.
 
 help:  ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
