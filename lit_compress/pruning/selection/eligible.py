@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -159,7 +160,13 @@ def _makers(
 
 
 def _summary(graph: ChannelGraph, excluded: dict[str, str]) -> str:
+    """Return why nothing can be removed: the user's own reasons first, then the largest causes."""
     reasons = [f"{layer}: {why}" for layer, why in excluded.items()]
-    reasons += [f"{frozen.tensor}: {frozen.reason}" for frozen in graph.frozen]
+    filters: Counter[str] = Counter()
+    first: dict[str, str] = {}
+    for frozen in graph.frozen:
+        filters[str(frozen.reason)] += len(frozen.indices)
+        first.setdefault(str(frozen.reason), frozen.tensor)
+    reasons += [f"{first[why]} ({count} filters): {why}" for why, count in filters.most_common()]
     shown = "; ".join(reasons[:3])
     return shown or "its forward uses no conv or linear layer with a weight of its own"

@@ -94,6 +94,7 @@ def _layer(
         dim, makes = int(isinstance(layer, _ConvTransposeNd) and layer.groups == 1), True
     channels = graph.channel_of.get((weight, dim)) if makes else None
     stopped = [frozen for frozen in graph.frozen if frozen.tensor == weight]
+    stopped.sort(key=lambda frozen: -len(frozen.indices))  # the largest cause comes first
     total = _filters(graph, layer, weight, dim)
     # An index of a grouped transposed convolution's weight is a filter in each of its groups.
     lost = (

@@ -207,3 +207,22 @@ def test_a_weight_outside_layers_is_picked_by_its_own_name() -> None:
     found = eligible_groups(net, graph, L2(), exclude=["first"])
     assert list(found.excluded) == ["first"]
     assert [graph.groups[index].keys[0][0] for index in found.groups] == ["block.w"]
+
+
+def test_the_largest_cause_is_named_first() -> None:
+    """The causes came in the order of the layers, and the one that froze most was cut off."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c, self.d = (nn.Linear(4, n) for n in (2, 3, 2, 40))
+            self.norm, self.out = nn.LayerNorm(40), nn.Linear(40, 2)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            sizes = (self.a(x).sum(-1), self.b(x).prod(-1), self.c(x).cumsum(-1))
+            return (*sizes, self.out(self.norm(self.d(x))))
+
+    net = Net()
+    graph = analyse(net, torch.randn(2, 4))
+    with pytest.raises(ChannelError, match=r"removed: d\.weight \(40 filters\): passes through"):
+        eligible_groups(net, graph, L2())
