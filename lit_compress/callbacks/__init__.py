@@ -1,6 +1,10 @@
 """When to compress: callbacks for any LightningModule and any Trainer."""
 
 from lit_compress.callbacks.filter_pruning import FilterPruning
+from lit_compress.callbacks.knowledge_distillation import (
+    KnowledgeDistillation,
+    distillation_loss,
+)
 from lit_compress.callbacks.magnitude_pruning import MagnitudePruning
 from lit_compress.callbacks.overfitting import Overfitting
 from lit_compress.callbacks.post_training_quantization import PostTrainingQuantization
@@ -10,10 +14,12 @@ from lit_compress.callbacks.rule_pruning import RulePruning
 __all__ = [
     "CompressionReport",
     "FilterPruning",
+    "KnowledgeDistillation",
     "MagnitudePruning",
     "Overfitting",
     "PostTrainingQuantization",
     "RulePruning",
+    "distillation_loss",
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from zoo.networks import HUGGING_FACE, SMP, TIMM, TORCHVISION, entries
 from zoo.table import PAGE, load, page, silently_wrong
 

@@ -169,7 +169,7 @@ def quantised(entry: Entry) -> dict[str, Any]:
         "sqnr": min(sqnr(a, b) for a, b in zip(floats, files, strict=True)),
         "warned": any("dB of SQNR" in str(warning.message) for warning in said),
         "outputs": len(files),
-        "int8": int8_share(onnx.load(file), module),
+        "int8": int8_share(onnx.load(file)),
         "said": card.int8_share,
         "bytes": file.stat().st_size,
         "bytes_of_weights": 4 * parameters(module),
@@ -182,16 +182,15 @@ def sqnr(expected: np.ndarray, found: np.ndarray) -> float:
     return 200.0 if noise == 0 else 10 * float(np.log10(max(signal, 1e-300) / noise))
 
 
-def int8_share(model: onnx.ModelProto, module: nn.Module) -> float:
-    """Return the share of the weights that the file stores in 8 bits."""
+def int8_share(model: onnx.ModelProto) -> float:
+    """Return the share of the weights in a file that are stored in 8 bits."""
     kinds = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
-    bits = sum(
-        int(np.prod(tensor.dims))
-        for tensor in model.graph.initializer
-        if tensor.data_type in kinds and len(tensor.dims) > 1
-    )
-    weights = sum(p.numel() for p in module.parameters() if p.dim() > 1)
-    return min(1.0, bits / max(1, weights))
+    matrices = [tensor for tensor in model.graph.initializer if len(tensor.dims) > 1]
+    size = {
+        bits: sum(int(np.prod(t.dims)) for t in matrices if (t.data_type in kinds) == bits)
+        for bits in (True, False)
+    }
+    return size[True] / max(1, size[True] + size[False])
 
 
 def attempt(step: Callable[[Entry], dict[str, Any]], entry: Entry) -> dict[str, Any]:

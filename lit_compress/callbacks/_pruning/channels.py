@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -91,6 +92,22 @@ class ChannelPruning(PruningCallback):
     def after_removal(self, plan: Plan) -> None:
         """Called after channels were removed: remove them from copies of the weights too."""
         self._rewind.cut(plan)
+
+    def kept_outputs(self, layer: str) -> list[int] | None:
+        """Return which of a layer's outputs were not removed; None if none of them were.
+
+        Args:
+            layer: Name of a layer with a weight.
+        """
+        if self._state is None:
+            return None
+        for dim in (0, 1):
+            channels = self._state.graph.channel_of.get((f"{layer}.weight", dim))
+            role = self._state.graph.roles.get((f"{layer}.weight", dim))
+            if channels is not None and role in ("filter", "depthwise", "scale"):
+                gone = np.isin(channels, list(self._state.removed))
+                return np.flatnonzero(~gone).tolist() if gone.any() else None
+        return None
 
     def masks_of(self, pl_module: LightningModule) -> Masks:
         """Return masks of the weights to keep at zero: those of channels not removed yet."""

@@ -32,6 +32,7 @@ from lit_compress.pruning.channels.tracing.labels import (
     spread,
     varying,
 )
+from lit_compress.pruning.channels.tracing.questions import INERT
 
 #: Source files to skip when a reason names the line of the model's own code that made a call.
 _TORCH = str(Path(torch.__file__).parent) + os.sep
@@ -239,8 +240,10 @@ class Trace(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Make the call, then follow the labels through it."""
-        index, self.calls = self.calls, self.calls + 1
         name = call_name(func)
+        if name in INERT:
+            return func(*args, **(kwargs or {}))
+        index, self.calls = self.calls, self.calls + 1
         self.place = (name, *caller())
         out = func(*args, **(kwargs or {}))
         call = Call(
@@ -378,7 +381,7 @@ class Trace(TorchFunctionMode):
             there = row >= 0
             why = self.reason(f"is computed from {source}")
             self.labels.tie(row[there], labels[there], why)
-            own = role if source == made.sources[0] else "scale"
+            own = role if source == made.sources[0] or role == "input" else "scale"
             self._record(source, axis, self._axis(source, axis), own)
         return True
 

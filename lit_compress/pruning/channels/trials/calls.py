@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from lit_compress.pruning.channels.tracing.labels import core
+from lit_compress.pruning.channels.tracing.questions import INERT
 from lit_compress.pruning.channels.tracing.trace import call_name, caller
 
 #: Operations whose result can be quite another for inputs that differ by a rounding.
@@ -40,7 +41,8 @@ class Calls(TorchFunctionMode):
             if its inputs were equal up to rounding there.
 
     Attributes:
-        places: By number of the call, its name, file and line.
+        places: By number of the call, its name, file and line. Questions about a tensor have none.
+        latest: Name, file and line of the latest call or question.
         shapes: By number of the call, the shapes of its results.
         values: By number of the call, its results; empty without ``close``.
     """
@@ -48,6 +50,7 @@ class Calls(TorchFunctionMode):
     def __init__(self, close: Close | None = None, before: Calls | None = None) -> None:
         super().__init__()
         self.places: list[tuple[str, str, int]] = []
+        self.latest: tuple[str, str, int] = ("", "", 0)
         self.shapes: list[tuple[torch.Size, ...]] = []
         self.values: list[list[Tensor]] = []
         self._close, self._before = close, before
@@ -62,7 +65,10 @@ class Calls(TorchFunctionMode):
     ) -> Any:
         """Make the call."""
         name, index = call_name(func), len(self.places)
-        self.places.append((name, *caller()))
+        self.latest = (name, *caller())
+        if name in INERT:
+            return func(*args, **(kwargs or {}))
+        self.places.append(self.latest)
         with torch._C.DisableTorchFunction():  # what follows is not a call of the model
             inputs = _clones((args, kwargs)) if self._close and name in JUMPS else []
         out = func(*args, **(kwargs or {}))

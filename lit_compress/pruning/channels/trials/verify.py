@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os.path import basename
 from typing import Any
 
@@ -151,7 +151,10 @@ def _raised(error: Exception, calls: Calls, labels: Expected) -> Failure:
     last = len(calls.places) - 1
     index = labels.first_other_width(calls)
     if index is None or index == last:
-        return _failure(calls, last, f"{FIXED_WIDTH}: {text}", labels)
+        failure = _failure(calls, last, f"{FIXED_WIDTH}: {text}", labels)
+        op, file, line = calls.latest  # where it raised, which may be a question behind that call
+        why = replace(failure.reason, op=op, file=basename(file), line=line)
+        return replace(failure, reason=why)
     return _failure(calls, index, FIXED_WIDTH, labels)
 
 

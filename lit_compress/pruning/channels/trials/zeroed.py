@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from lit_compress.pruning.channels.tracing.labels import core
+from lit_compress.pruning.channels.tracing.questions import INERT
 from lit_compress.pruning.channels.tracing.trace import Mixed, Read, Recording, call_name
 
 #: Norms that are told the sizes of the dimensions they normalise.
@@ -48,7 +49,10 @@ class ZeroedInputs(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Make the call, with zeros in the removed channels of its input."""
-        index, self._calls, kwargs = self._calls, self._calls + 1, kwargs or {}
+        kwargs = kwargs or {}
+        if call_name(func) in INERT:
+            return func(*args, **kwargs)
+        index, self._calls = self._calls, self._calls + 1
         if index in self._mixed:
             with torch._C.DisableTorchFunction():
                 return self._without(func, args, kwargs, self._mixed[index])

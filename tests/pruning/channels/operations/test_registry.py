@@ -3,7 +3,7 @@ from torch import Tensor, nn
 
 from lit_compress.pruning import analyse
 from lit_compress.pruning.channels.operations import HANDLERS
-from lit_compress.pruning.channels.operations.registry import INERT
+from lit_compress.pruning.channels.tracing.questions import INERT
 
 
 def test_each_kind_of_operation_has_its_rule() -> None:

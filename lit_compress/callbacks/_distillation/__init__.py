@@ -1,0 +1,1 @@
+"""Teachers, and the calls of the network that they follow."""
