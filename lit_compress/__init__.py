@@ -7,6 +7,7 @@
 ``load``                   Open the int8 ONNX file of an artefact; needs neither torch nor
                            lightning.
 ``load_from_checkpoint``   Build a module from the checkpoint of a pruned network.
+``distillation_loss``      Add the loss of a teacher, in a module that optimizes manually.
 ``restore``                Build the pruned float module of an artefact, to train it further.
 =========================  ======================================================================
 
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lit_compress.artifact.read import load
+    from lit_compress.callbacks.knowledge_distillation import distillation_loss
     from lit_compress.checkpoints.load import load_from_checkpoint, restore
     from lit_compress.pruning.channels.analysis import analyse
     from lit_compress.pruning.schedule import Schedule
@@ -32,6 +34,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Schedule": "lit_compress.pruning.schedule",
     "analyse": "lit_compress.pruning.channels.analysis",
+    "distillation_loss": "lit_compress.callbacks.knowledge_distillation",
     "load": "lit_compress.artifact.read",
     "load_from_checkpoint": "lit_compress.checkpoints.load",
     "restore": "lit_compress.checkpoints.load",
@@ -42,6 +45,7 @@ __all__ = [
     "Schedule",
     "__version__",
     "analyse",
+    "distillation_loss",
     "load",
     "load_from_checkpoint",
     "restore",

@@ -1,10 +1,7 @@
 """When to compress: callbacks for any LightningModule and any Trainer."""
 
 from lit_compress.callbacks.filter_pruning import FilterPruning
-from lit_compress.callbacks.knowledge_distillation import (
-    KnowledgeDistillation,
-    distillation_loss,
-)
+from lit_compress.callbacks.knowledge_distillation import KnowledgeDistillation
 from lit_compress.callbacks.magnitude_pruning import MagnitudePruning
 from lit_compress.callbacks.overfitting import Overfitting
 from lit_compress.callbacks.post_training_quantization import PostTrainingQuantization
@@ -19,7 +16,6 @@ __all__ = [
     "Overfitting",
     "PostTrainingQuantization",
     "RulePruning",
-    "distillation_loss",
 ]
 
 

@@ -7,27 +7,24 @@ from math import isfinite
 from time import perf_counter
 from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 from typing_extensions import override
 
-from lit_compress.artifact.answers import Answers, find_answers
 from lit_compress.callbacks._distillation.calls import NetworkCall, followed
+from lit_compress.callbacks._distillation.loss import CallLoss
 from lit_compress.callbacks._distillation.teacher import Teacher
 from lit_compress.callbacks._pruning.arguments import check_counts, one_of
 from lit_compress.callbacks._pruning.base import BeforePruning, pruning_callbacks
 from lit_compress.callbacks._pruning.channels import ChannelPruning
 from lit_compress.callbacks._run.supported import check_run
-from lit_compress.distillation import Kind, feature_loss, output_loss
+from lit_compress.distillation import Kind
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.evaluation.network import named_module, network_paths
 from lit_compress.evaluation.run_view.copies import clone
 from lit_compress.evaluation.trainer_access import callbacks_of_type
-from lit_compress.export.outputs import Outputs
 
 #: Training steps after which the cost of the teacher is printed.
 TIMED = 20
@@ -45,7 +42,7 @@ class KnowledgeDistillation(Callback, BeforePruning):
     are in the checkpoints of the run.
 
     With manual optimization nothing can be added: add
-    ``lit_compress.callbacks.distillation_loss(self)`` to your loss.
+    ``lit_compress.distillation_loss(self)`` to your loss.
 
     Args:
         teacher: Path of a checkpoint of the same module, or a module that takes the same inputs.
@@ -99,7 +96,9 @@ class KnowledgeDistillation(Callback, BeforePruning):
     def _start_anew(self) -> None:
         self._teacher: Teacher | None = None
         self._paths: list[str] = []
-        self._kinds: list[tuple[Kind, int]] = []
+        self._call_loss = CallLoss(
+            self.temperature, self.weight, self.outputs, self.features, self.feature_weight
+        )
         self._calls: list[NetworkCall] = []
         self._batch: Any = None
         self._used = False
@@ -160,12 +159,12 @@ class KnowledgeDistillation(Callback, BeforePruning):
     def state_dict(self) -> dict[str, Any]:
         kept = self.teacher is None and self._teacher is not None
         weights = self._teacher.weights() if kept and self._teacher is not None else None
-        return {"teacher": weights, "kinds": [list(kind) for kind in self._kinds]}
+        return {"teacher": weights, "kinds": [list(kind) for kind in self._call_loss.kinds]}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._restored = state_dict["teacher"]
-        self._kinds = [(kind, int(axis)) for kind, axis in state_dict["kinds"]]
+        self._call_loss.kinds = [(kind, int(axis)) for kind, axis in state_dict["kinds"]]
 
     # --- the step --------------------------------------------------------------------------------
 
@@ -185,7 +184,7 @@ class KnowledgeDistillation(Callback, BeforePruning):
             elif not self._used and self._calls:
                 raise InvalidArgumentError(
                     f"{type(pl_module).__name__} optimizes manually, so KnowledgeDistillation "
-                    "cannot add its loss: add lit_compress.callbacks.distillation_loss(self) to "
+                    "cannot add its loss: add lit_compress.distillation_loss(self) to "
                     "your loss in training_step"
                 )
             self._calls, self._batch = [], None
@@ -237,52 +236,15 @@ class KnowledgeDistillation(Callback, BeforePruning):
         with trainer.precision_plugin.train_step_context(), self._teacher.on_device_of(pl_module):
             answers = [self._teacher.answers(call, self.features) for call in self._calls]
         losses = [
-            self._loss_of(trainer, call, result, features)
-            for call, (result, features) in zip(self._calls, answers, strict=True)
+            self._call_loss.of(
+                call, answer, self._batch, lambda layer: kept_channels(trainer, layer)
+            )
+            for call, answer in zip(self._calls, answers, strict=True)
         ]
         total = torch.stack(losses).mean() * factor
         self._seconds.append((perf_counter() - start, 0.0))
         pl_module.log("compress/distillation_loss", total.detach(), on_step=False, on_epoch=True)
         return total
-
-    def _loss_of(
-        self, trainer: Trainer, call: NetworkCall, result: Any, features: dict[str, Tensor]
-    ) -> Tensor:
-        ours, theirs = (_floats(value) for value in (call.result, result))
-        if [tensor.shape for tensor in ours] != [tensor.shape for tensor in theirs]:
-            raise InvalidArgumentError(
-                f"the teacher returns {_shapes(theirs)}, and the network {_shapes(ours)}: give a "
-                "teacher with outputs of the same shapes"
-            )
-        if len(self._kinds) != len(ours):
-            self._kinds = self._found_kinds(call, ours)
-        parts = [
-            output_loss(kind, student, teacher, self.temperature, axis)
-            for (kind, axis), student, teacher in zip(self._kinds, ours, theirs, strict=True)
-        ]
-        loss = self.weight * torch.stack(parts).sum()
-        for layer in self.features:
-            if layer in call.features and layer in features:
-                kept = kept_channels(trainer, layer)
-                matched = feature_loss(call.features[layer], features[layer], kept)
-                loss = loss + self.feature_weight * matched
-        return loss
-
-    def _found_kinds(self, call: NetworkCall, outputs: Sequence[Tensor]) -> list[tuple[Kind, int]]:
-        """Return what the outputs mean, and the axis of the classes."""
-        if self.outputs != "auto":
-            return [(self.outputs, 1) for _ in outputs]
-        leaves = [leaf for leaf in tree_leaves(self._batch) if isinstance(leaf, Tensor)]
-        given = [leaf for leaf in tree_leaves((call.args, call.kwargs)) if isinstance(leaf, Tensor)]
-        arrays, inputs = (
-            [leaf.detach().cpu().numpy() for leaf in part] for part in (leaves, given)
-        )
-        found = [
-            find_answers(output.detach().float().cpu().numpy(), arrays, inputs)
-            for output in outputs
-        ]
-        rank_zero_info(f"KnowledgeDistillation: the outputs are {_words(found)}")
-        return [_kind(answers) for answers in found]
 
     # --- checks and messages ---------------------------------------------------------------------
 
@@ -324,7 +286,7 @@ def distillation_loss(pl_module: LightningModule) -> Tensor:
 
     Example:
         >>> from lightning.pytorch import LightningModule
-        >>> from lit_compress.callbacks import distillation_loss
+        >>> from lit_compress import distillation_loss
         >>> class Net(LightningModule):
         ...     def training_step(self, batch, batch_idx):
         ...         loss = nn.functional.cross_entropy(self(batch[0]), batch[1])
@@ -353,30 +315,6 @@ def kept_channels(trainer: Trainer, layer: str) -> Tensor | None:
         if kept is not None:
             return torch.tensor(kept)
     return None
-
-
-def _kind(answers: Answers | None) -> tuple[Kind, int]:
-    if answers is None or answers.kind == "side of 0.5":
-        return "values", 1
-    return ("labels", 1) if answers.kind == "sign" else ("classes", answers.axis)
-
-
-def _words(found: Sequence[Answers | None]) -> str:
-    named = {"classes": "scores of classes", "labels": "a logit for each label", "values": "values"}
-    return ", ".join(named[_kind(answers)[0]] for answers in found)
-
-
-def _arrays(value: Any) -> list[np.ndarray]:
-    tensors = [leaf.detach().cpu() for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
-    return [(t.float() if t.is_floating_point() else t).numpy() for t in tensors]
-
-
-def _floats(result: Any) -> list[Tensor]:
-    return [t for t in Outputs.of(result).tensors(result) if t.is_floating_point()]
-
-
-def _shapes(tensors: Sequence[Tensor]) -> str:
-    return ", ".join(" x ".join(map(str, tensor.shape)) for tensor in tensors) or "no tensor"
 
 
 def _check_numbers(temperature: float, **weights: float) -> None:

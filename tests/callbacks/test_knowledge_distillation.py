@@ -13,12 +13,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lit_compress import Schedule
+from lit_compress import Schedule, distillation_loss
 from lit_compress.callbacks import (
     FilterPruning,
     KnowledgeDistillation,
     MagnitudePruning,
-    distillation_loss,
 )
 from lit_compress.errors import CheckpointError, InvalidArgumentError
 
@@ -105,7 +104,7 @@ def test_without_a_teacher_it_is_the_network_before_pruning(capsys: Any) -> None
     assert kept.keys() == seen.keys()
     assert all(torch.equal(kept[name], seen[name]) for name in seen)
     assert module.net[3].out_channels == 6
-    assert watch._kinds == [("classes", 1)]
+    assert watch._call_loss.kinds == [("classes", 1)]
 
 
 @pytest.mark.filterwarnings("ignore:.*the run ended before its schedule did")
@@ -178,9 +177,7 @@ def test_manual_optimization_asks_for_the_loss() -> None:
     fit(automatic, KnowledgeDistillation(teacher))
     for one, other in zip(manual.parameters(), automatic.parameters(), strict=True):
         torch.testing.assert_close(one, other)
-    with pytest.raises(
-        InvalidArgumentError, match=r"add lit_compress\.callbacks\.distillation_loss"
-    ):
+    with pytest.raises(InvalidArgumentError, match=r"add lit_compress\.distillation_loss"):
         fit(Manual(False), KnowledgeDistillation(teacher))
     fit(Manual(True))  # without the callback it is 0
 
@@ -200,7 +197,7 @@ class Dictionary(ForeignModule):
 def test_several_outputs_and_a_loss_in_a_dictionary() -> None:
     callback = KnowledgeDistillation()
     fit(Dictionary(), FilterPruning(0.25), callback)
-    assert callback._kinds == [("classes", 1), ("values", 1)]
+    assert callback._call_loss.kinds == [("classes", 1), ("values", 1)]
 
 
 @pytest.mark.parametrize(
@@ -244,7 +241,7 @@ def test_the_labels_say_what_outputs_mean(
     trainer = Trainer(accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False,
                       callbacks=[FilterPruning(0.25), callback], **QUIET)  # fmt: skip
     trainer.fit(Task(), data, data)
-    assert callback._kinds == [kind]
+    assert callback._call_loss.kinds == [kind]
 
 
 @pytest.mark.parametrize(

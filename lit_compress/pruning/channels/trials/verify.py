@@ -152,9 +152,10 @@ def _raised(error: Exception, calls: Calls, labels: Expected) -> Failure:
     index = labels.first_other_width(calls)
     if index is None or index == last:
         failure = _failure(calls, last, f"{FIXED_WIDTH}: {text}", labels)
-        op, file, line = calls.latest  # where it raised, which may be a question behind that call
-        why = replace(failure.reason, op=op, file=basename(file), line=line)
-        return replace(failure, reason=why)
+        if calls.latest == failure.place:
+            return failure
+        op, file, line = calls.latest  # it raised at a question behind that call
+        return replace(failure, reason=Reason(failure.reason.why, op, "", basename(file), line))
     return _failure(calls, index, FIXED_WIDTH, labels)
 
 
