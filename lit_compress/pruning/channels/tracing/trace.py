@@ -258,7 +258,8 @@ class Trace(TorchFunctionMode):
                 self._note_mixed(index, call)
             blocked = self._blocked.get(index) or self._blocked.get(self.place)
             if blocked is not None:
-                why = replace(blocked, module=self._module())  # each call at a line has its own
+                same = blocked.op == name  # and not a question behind the call
+                why = replace(blocked, module=self._module()) if same else blocked
                 for tensor in (*tensors, *call.results()):
                     self.freeze(tensor, why)
             self.made_by.append(self._module())
