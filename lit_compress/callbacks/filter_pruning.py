@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, get_args
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any, Literal, get_args
 
+from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 from typing_extensions import override
 
+from lit_compress.callbacks._budget.byte_budget import share_for
 from lit_compress.callbacks._pruning.arguments import check_counts, check_patterns, one_of, plain
 from lit_compress.callbacks._pruning.channels import ChannelPruning, Shrink
 from lit_compress.errors import InvalidArgumentError, RuleError
@@ -20,9 +24,13 @@ from lit_compress.pruning.rules.files import read_rules
 from lit_compress.pruning.rules.rule import Rule
 from lit_compress.pruning.selection.budget import Of
 from lit_compress.pruning.selection.preview import PruningPreview
+from lit_compress.pruning.selection.selector import ChannelSelector
+from lit_compress.pruning.selection.state import PruningState
 from lit_compress.pruning.selection.uniform import UniformSelector
 
 DEFAULT_SCHEDULE = Schedule()
+#: The share for a budget of bytes before it is found.
+UNKNOWN = Fraction(1, 2)
 
 
 class FilterPruning(ChannelPruning):
@@ -38,10 +46,13 @@ class FilterPruning(ChannelPruning):
 
     Args:
         target: Share to remove by the end of the schedule, in [0, 1), of what ``of`` names. It is
-            a share of the unpruned network, and never compounds.
+            a share of the unpruned network, and never compounds. With ``of: bytes``, the largest
+            size of the int8 file in bytes.
         of: What ``target`` is a share of: the prunable ``filters``, all ``parameters``, or
             ``macs`` (multiply-accumulates of one forward of one example). With ``submodule``, they
-            are those of that part.
+            are those of that part. ``bytes`` finds the share of the parameters for which
+            ``model.onnx`` has 95 to 100 % of the target, by files of pruned copies before the
+            training; it needs PostTrainingQuantization.
         schedule: Epochs at which to prune. Default: each of the first two thirds of the run, cubic.
         scope: ``local`` removes the same share of each layer, ``global`` ranks all filters
             together.
@@ -86,7 +97,7 @@ class FilterPruning(ChannelPruning):
     def __init__(
         self,
         target: float,
-        of: Of = "filters",
+        of: Of | Literal["bytes"] = "filters",
         schedule: Schedule = DEFAULT_SCHEDULE,
         scope: Scope = "local",
         importance: ImportanceName | Importance = "l2",
@@ -102,8 +113,10 @@ class FilterPruning(ChannelPruning):
         rewind: str | None = None,
         norm: Norm = "exact",
     ) -> None:
-        share = exact_share(target)
-        one_of("of", of, get_args(Of))
+        one_of("of", of, (*get_args(Of), "bytes"))
+        share = UNKNOWN if of == "bytes" else exact_share(target)
+        if of == "bytes":
+            _check_bytes(target)
         one_of("scope", scope, get_args(Scope))
         one_of("shrink", shrink, get_args(Shrink))
         _check_norm(norm, shrink)
@@ -113,7 +126,7 @@ class FilterPruning(ChannelPruning):
         check_patterns(include=include, exclude=exclude)
         selector = UniformSelector(
             target=share,
-            of=of,
+            of="parameters" if of == "bytes" else of,
             scope=scope,
             importance=importance_of(importance),
             include=list(include),
@@ -143,8 +156,47 @@ class FilterPruning(ChannelPruning):
 
     @override
     def counted(self) -> str:
-        named = {"filters": "prunable filters", "macs": "MACs"}
+        named = {"filters": "prunable filters", "macs": "MACs", "bytes": "parameters"}
         return f" of the {named.get(self.of, self.of)}"
+
+    @override
+    def resolved_selector(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        selector: ChannelSelector,
+        state: PruningState,
+    ) -> tuple[ChannelSelector, str]:
+        if self.of != "bytes" or not isinstance(selector, UniformSelector):
+            return selector, ""
+        found = share_for(trainer, module, selector, state, int(self.target))
+        self.take_selector(replace(selector, target=found.share))
+        return self._selector, (
+            f"the int8 file will have {found.size:,} of at most {int(self.target):,} bytes "
+            f"({found.tries} files were written to find it)\n"
+        )
+
+    @override
+    def take_selector(self, selector: ChannelSelector) -> None:
+        self._selector = selector
+        if self.of == "bytes" and isinstance(selector, UniformSelector):
+            self.selector, self._target = selector, selector.target
+
+    @override
+    def progress(self) -> dict[str, Any]:
+        asked = {"bytes": int(self.target)} if self.of == "bytes" else {}
+        return {**super().progress(), **asked}
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        found = {"share": str(self._target)} if self.of == "bytes" else {}
+        return {**super().state_dict(), **found}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self.of == "bytes" and "share" in state_dict:
+            self.take_selector(replace(self.selector, target=Fraction(state_dict["share"])))
+        super().load_state_dict(state_dict)
 
     @override
     def has_common_target(self) -> bool:
@@ -154,7 +206,7 @@ class FilterPruning(ChannelPruning):
     def arguments(self) -> dict[str, Any]:
         selector, named = self.selector, self.importance
         return {
-            "target": float(self._target),
+            "target": float(self.target),
             "of": self.of,
             "schedule": plain(self.schedule),
             "scope": selector.scope,
@@ -183,6 +235,15 @@ class FilterPruning(ChannelPruning):
         """
         state = self.selector.analyse(module, example_inputs, self.submodule or "")
         return self.selector.preview(module, state, self.selector.select(module, state))
+
+
+def _check_bytes(target: object) -> None:
+    whole = isinstance(target, (int, float)) and not isinstance(target, bool)
+    if not whole or target != int(target) or target < 1000:  # type: ignore[call-overload, operator]
+        raise InvalidArgumentError(
+            "with of: bytes, target must be a whole number of bytes of at least 1000, got "
+            f"{target!r}"
+        )
 
 
 def _check_norm(norm: str, shrink: str) -> None:

@@ -18,6 +18,7 @@ from typing_extensions import override
 from lit_compress.artifact import Variant, check_target, folder_swap, sha256, write_card
 from lit_compress.artifact.read import MODEL
 from lit_compress.artifact.replay import REPLAY
+from lit_compress.callbacks._budget.byte_budget import WritesInt8
 from lit_compress.callbacks._quantization.best_weights import check_best, load_best
 from lit_compress.callbacks._quantization.conversion import Conversion
 from lit_compress.callbacks._quantization.quality import say_float_weights
@@ -46,7 +47,7 @@ from lit_compress.quantization.calibrate import Calibration
 FEW = 2
 
 
-class PostTrainingQuantization(Callback):
+class PostTrainingQuantization(Callback, WritesInt8):
     """Converts the trained network to a checked int8 ONNX file, at the end of the fit.
 
     Works on a copy: the LightningModule and its checkpoints do not change. The folder holds
@@ -260,6 +261,15 @@ class PostTrainingQuantization(Callback):
             release(trainer)
         self.path = target
         return target
+
+    @override
+    def int8_bytes(self, trainer: Trainer, copy: LightningModule) -> int:
+        settings = replace(self.settings, calibration_batches=1, max_drop=None)
+        network = settings.network(trainer, copy)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / MODEL
+            Conversion(trainer, copy, network, settings).try_out(file, 1)
+            return file.stat().st_size
 
     def _dry_run(self, trainer: Trainer, copy: LightningModule) -> None:
         """Do all that the end of the fit does, on a few batches and without an artefact."""

@@ -14,10 +14,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from lit_compress.callbacks._pruning.base import PruningCallback
 from lit_compress.callbacks._pruning.compatibility import check_callbacks, check_target
 from lit_compress.callbacks._pruning.optimizers import check_optimizers, optimizers_of
-from lit_compress.callbacks._pruning.planning import plan_removal, select_and_verify
+from lit_compress.callbacks._pruning.planning import (
+    ResolvesSelector,
+    plan_removal,
+    select_and_verify,
+)
 from lit_compress.callbacks._pruning.weight_copies import check_weight_copies
 from lit_compress.callbacks._pruning.weight_masks import mask_cost
 from lit_compress.checkpoints.loading_line import checkpoint_line
@@ -41,7 +44,7 @@ from lit_compress.pruning.selection.state import Channels, PruningState, pruning
 Shrink = Literal["every", "end"]
 
 
-class ChannelPruning(PruningCallback):
+class ChannelPruning(ResolvesSelector):
     """Removes the channels that a selector selects, at the steps of a schedule.
 
     Args:
@@ -85,6 +88,9 @@ class ChannelPruning(PruningCallback):
 
     def after_analysis(self, pl_module: LightningModule, state: PruningState) -> None:
         """Called on rank zero after the network was analysed, with the reasons of the graph."""
+
+    def take_selector(self, selector: ChannelSelector) -> None:
+        """Called on each rank with the selector whose target is known now."""
 
     def after_planning(self, pl_module: LightningModule, plan: Plan) -> None:
         """Called before the training, with the plan for the end of the schedule."""
@@ -276,7 +282,7 @@ class ChannelPruning(PruningCallback):
 
     def _make_plan(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Analyse the network on rank zero, and print what will be removed."""
-        content, selected, text = on_rank_zero(
+        content, selected, text, self._selector = on_rank_zero(
             trainer,
             lambda: plan_removal(
                 self,
@@ -288,6 +294,7 @@ class ChannelPruning(PruningCallback):
                 has_common_target=self.has_common_target(),
             ),
         )
+        self.take_selector(self._selector)
         self._state = PruningState.from_dict(content)
         self._earlier = carried(pl_module) or UnprunedShapes()
         self._planned = self._state.plan(frozenset(selected))

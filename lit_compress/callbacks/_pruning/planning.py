@@ -28,8 +28,22 @@ from lit_compress.pruning.selection.selector import ChannelSelector, PruningStep
 from lit_compress.pruning.selection.state import PruningState
 
 
+class ResolvesSelector(PruningCallback):
+    """A pruning callback whose target may be known only after the analysis."""
+
+    def resolved_selector(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        selector: ChannelSelector,
+        state: PruningState,
+    ) -> tuple[ChannelSelector, str]:
+        """Return the selector with its target, and what to say of it."""
+        return selector, ""
+
+
 def plan_removal(
-    pruner: PruningCallback,
+    pruner: ResolvesSelector,
     selector: ChannelSelector,
     example: ExampleInputs,
     trainer: Trainer,
@@ -37,7 +51,7 @@ def plan_removal(
     *,
     after_analysis: Callable[[PruningState], None],
     has_common_target: bool,
-) -> tuple[dict[str, Any], list[int], str]:
+) -> tuple[dict[str, Any], list[int], str, ChannelSelector]:
     """Analyse a network, select the channels for the end of the schedule, and try their removal.
 
     Args:
@@ -50,7 +64,8 @@ def plan_removal(
         has_common_target: Whether the target is a share of the whole network.
 
     Returns:
-        The state, the numbers of the channels, and what is removed, as text.
+        The state, the numbers of the channels, what is removed, as text, and the selector, whose
+        target is known now.
 
     Raises:
         InvalidArgumentError: If the target cannot be reached, or a step of the user's fails.
@@ -64,6 +79,7 @@ def plan_removal(
         followers=find_followers(trainer, module),
     )
     after_analysis(state)
+    selector, found = pruner.resolved_selector(trainer, module, selector, state)
     start = time.monotonic()
     selection = selector.select(module, state)
     seconds = time.monotonic() - start
@@ -76,8 +92,8 @@ def plan_removal(
     seconds += time.monotonic() - start
     dry_run(trainer, module, plan)
     preview = selector.preview(module, state, selection).folded()
-    text = f"{preview}\na pruning step takes about {seconds:.1f} s"
-    return state.to_dict(), sorted(selection.selected), text
+    text = f"{preview}\n{found}a pruning step takes about {seconds:.1f} s"
+    return state.to_dict(), sorted(selection.selected), text, selector
 
 
 def select_and_verify(

@@ -1,0 +1,1 @@
+"""How much to prune for a budget that is no share of the network."""

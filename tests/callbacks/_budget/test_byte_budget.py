@@ -1,0 +1,142 @@
+"""The int8 file has the bytes that were asked for, never more."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import ForeignModule, loader
+from hypothesis import given
+from hypothesis import strategies as st
+from lightning.pytorch import Trainer
+from torch import nn
+
+from lit_compress import Schedule
+from lit_compress.artifact import read_card
+from lit_compress.callbacks import FilterPruning, PostTrainingQuantization
+from lit_compress.callbacks._budget.byte_budget import USED, _search
+from lit_compress.errors import InvalidArgumentError
+
+pytestmark = pytest.mark.usefixtures("no_trial_conversion")
+
+
+class Wide(ForeignModule):
+    """A network with enough filters for fine steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for i, o in ((1, 24), (24, 40), (40, 40)):
+            layers += [nn.Conv2d(i, o, 3, padding=1, bias=False), nn.BatchNorm2d(o), nn.ReLU()]
+        self.net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(40, 4))
+
+
+def fit(module: Any, folder: Path, *callbacks: Any, epochs: int = 3, **more: Any) -> Trainer:
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        callbacks=list(callbacks),
+        default_root_dir=str(folder),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, loader(32), loader(32, 1), **more)
+    return trainer
+
+
+@pytest.mark.parametrize("scope", ["local", "global"])
+@pytest.mark.parametrize("budget", [9_000, 14_000])
+def test_the_file_is_within_the_budget(tmp_path: Path, budget: int, scope: Any) -> None:
+    pruning = FilterPruning(budget, of="bytes", scope=scope, schedule=Schedule(last=1))
+    writing = PostTrainingQuantization(dirpath=str(tmp_path / "a"))
+    fit(Wide(), tmp_path, pruning, writing)
+    size = (tmp_path / "a" / "model.onnx").stat().st_size
+    assert USED * budget <= size <= budget
+    card = read_card(tmp_path / "a")
+    assert card.pruning[0]["bytes"] == budget
+    assert card.pruning[0]["reached"] == pytest.approx(card.pruning[0]["target"], abs=0.05)
+
+
+def test_a_network_that_is_small_enough_keeps_all(tmp_path: Path) -> None:
+    module = Wide()
+    before = sum(p.numel() for p in module.parameters())
+    writing = PostTrainingQuantization(dirpath=str(tmp_path / "a"))
+    fit(module, tmp_path, FilterPruning(100_000, of="bytes"), writing)
+    assert sum(p.numel() for p in module.parameters()) == before
+
+
+@pytest.mark.filterwarnings("ignore:.*the run ended before its schedule did")
+def test_a_resumed_fit_keeps_the_share_that_was_found(tmp_path: Path) -> None:
+    def callbacks(name: str) -> list[Any]:
+        pruning = FilterPruning(9_000, of="bytes", schedule=Schedule(first=0, last=2))
+        return [pruning, PostTrainingQuantization(dirpath=str(tmp_path / name))]
+
+    torch.manual_seed(0)
+    start = Wide().state_dict()
+    whole, first, second = Wide(), Wide(), Wide()
+    for module in (whole, first):
+        module.load_state_dict(start)
+    fit(whole, tmp_path, *callbacks("whole"), epochs=4)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=4,
+        max_steps=4,
+        callbacks=callbacks("first"),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(first, loader(32), loader(32, 1))
+    trainer.save_checkpoint(tmp_path / "half.ckpt")
+    fit(second, tmp_path, *callbacks("second"), epochs=4, ckpt_path=str(tmp_path / "half.ckpt"))
+    for one, other in zip(second.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [(0.5, "whole number of bytes"), (999, "at least 1000"), (True, "whole number of bytes")],
+)
+def test_what_is_no_size_is_refused(target: Any, message: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=message):
+        FilterPruning(target, of="bytes")
+
+
+def test_a_budget_without_a_file_or_below_the_smallest_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match="add the PostTrainingQuantization callback"):
+        fit(Wide(), tmp_path, FilterPruning(9_000, of="bytes"))
+    writing = PostTrainingQuantization(dirpath=str(tmp_path / "a"))
+    with pytest.raises(InvalidArgumentError, match="the smallest file that was found has"):
+        fit(Wide(), tmp_path, FilterPruning(1_000, of="bytes"), writing)
+
+
+@given(
+    st.integers(10_000, 10_000_000),
+    st.floats(0.02, 0.98),
+    st.floats(0.3, 4.0),
+    st.integers(100, 9_000),
+)
+def test_the_search_ends_within_the_budget(
+    parameters: int, fraction: float, power: float, overhead: int
+) -> None:
+    """Sizes fall with the share in any shape, since layers lose along both sides."""
+    calls: list[Fraction] = []
+
+    def size(share: Fraction) -> int:
+        calls.append(share)
+        return overhead + int(parameters * (1 - float(share)) ** power)
+
+    smallest, whole = size(Fraction(99, 100)), size(Fraction(0))
+    budget = int(smallest + fraction * (whole - smallest))
+    calls.clear()
+    found = _search(size, budget, parameters)
+    assert found.size <= budget
+    assert found.size == overhead + int(parameters * (1 - float(found.share)) ** power)
+    assert len(calls) <= 10
+    assert found.size >= 0.8 * budget
