@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from math import exp, log
 
 from lightning.pytorch import LightningModule, Trainer
 
@@ -18,6 +19,10 @@ from lit_compress.pruning.selection.uniform import UniformSelector
 
 #: The file has at least this share of the bytes.
 USED = 0.95
+#: Share of the bytes that the search aims at.
+AIM = 0.98
+#: Largest share of the parameters that is tried.
+MOST = 0.99
 #: Files that are written at most until one has the size.
 TRIES = 10
 
@@ -90,43 +95,49 @@ def share_for(
         apply(state.plan(chosen), copy)
         return writer.int8_bytes(trainer, copy)
 
-    return _search(size, budget, state.budget.parameters)
+    return _search(size, budget)
 
 
-def _search(size: Callable[[Fraction], int], budget: int, parameters: int) -> ByteBudget:
+def _search(size: Callable[[Fraction], int], budget: int) -> ByteBudget:
     """Return the share at which a size that falls with the share is just within a budget."""
-    low, most = Fraction(0), size(Fraction(0))
-    if most <= budget:
-        return ByteBudget(low, most, 1)
-    high, least = Fraction(99, 100), 0
-    guess = min(high, Fraction(most - budget, parameters))  # a byte for each parameter
+    low, high = (0.0, size(Fraction(0))), (MOST, 0)
+    if low[1] <= budget:
+        return ByteBudget(Fraction(0), low[1], 1)
+    guess = 1 - (AIM * budget / low[1]) ** 0.5  # layers lose along both sides
     best: ByteBudget | None = None
     for tries in range(2, TRIES + 1):
-        found = size(guess)
+        share = Fraction(guess).limit_denominator(1_000_000)
+        found = size(share)
         if found <= budget:
-            best = ByteBudget(guess, found, tries)
-            high, least = guess, found
+            best, high = ByteBudget(share, found, tries), (guess, found)
         else:
-            low, most = guess, found
+            low = guess, found
         if best is not None and best.size >= USED * budget:
             return best
-        if best is None and guess >= Fraction(99, 100):
+        if best is None and guess >= MOST:
             break
-        guess = _between(low, most, high, least, budget)
+        guess = _between(low, high, AIM * budget) if tries < 4 or high[1] else MOST
     if best is None:
         raise InvalidArgumentError(
             f"target of {budget:,} bytes cannot be reached: the smallest file that was found has "
-            f"{most:,}; raise target, or let more layers lose channels (include, exclude, "
+            f"{low[1]:,}; raise target, or let more layers lose channels (include, exclude, "
             "min_channels, round_to)"
         )
     return best
 
 
-def _between(low: Fraction, most: int, high: Fraction, least: int, budget: int) -> Fraction:
-    """Return the share at which a line between two sizes has 98 % of the budget."""
-    aim = Fraction(98 * budget, 100)
-    share = low + (high - low) * (most - aim) / max(1, most - least)
-    inside = (low + (high - low) / 20, high - (high - low) / 20)
-    if least == 0:  # nothing small enough was found yet
-        return min(high, max(share, low + Fraction(1, 50)))
-    return min(max(share, inside[0]), inside[1])
+def _between(low: tuple[float, int], high: tuple[float, int], aim: float) -> float:
+    """Return the share at which a power of what is left has a size, through two sizes.
+
+    Args:
+        low: A share at which the size is too large, and the size.
+        high: A share at which it is small enough, and the size; 0 if none was found yet.
+        aim: The size.
+    """
+    if not high[1]:
+        further = low[0] + (MOST - low[0]) / 3
+        computed: float = 1 - (1 - low[0]) * (aim / low[1]) ** 0.7
+        return min(MOST, max(further, computed))
+    left = [log(1 - share) for share, _ in (low, high)]
+    place: float = (log(low[1]) - log(aim)) / (log(low[1]) - log(high[1]))
+    return min(MOST, 1 - exp(left[0] + (left[1] - left[0]) * min(max(place, 0.05), 0.95)))
