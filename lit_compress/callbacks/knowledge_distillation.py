@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from math import isfinite
 from time import perf_counter
 from typing import Any, Literal, get_args
@@ -22,7 +23,7 @@ from lit_compress.callbacks._pruning.channels import ChannelPruning
 from lit_compress.callbacks._run.supported import check_run
 from lit_compress.distillation import Kind
 from lit_compress.errors import InvalidArgumentError
-from lit_compress.evaluation.network import named_module, network_paths
+from lit_compress.evaluation.network import network_paths
 from lit_compress.evaluation.run_view.copies import clone
 from lit_compress.evaluation.trainer_access import callbacks_of_type
 
@@ -119,7 +120,7 @@ class KnowledgeDistillation(Callback, BeforePruning):
         if isinstance(self.teacher, str):
             self._teacher = Teacher.loaded(trainer, pl_module, self.teacher)
         elif isinstance(self.teacher, nn.Module):
-            self._teacher = Teacher(self.teacher, is_copy=False)
+            self._teacher = Teacher(deepcopy(self.teacher), is_copy=False)
         elif not pruning_callbacks(trainer):
             raise InvalidArgumentError(
                 "KnowledgeDistillation without a teacher learns from the network before it is "
@@ -250,7 +251,16 @@ class KnowledgeDistillation(Callback, BeforePruning):
 
     def _check_features(self, pl_module: LightningModule) -> None:
         for layer in self.features:
-            named_module(pl_module, layer)
+            if layer not in dict(pl_module.named_modules()):
+                raise InvalidArgumentError(
+                    f"features: {type(pl_module).__name__} has no layer {layer!r}: give a name "
+                    "from named_modules()"
+                )
+            if not hasattr(pl_module.get_submodule(layer), "weight"):
+                raise InvalidArgumentError(
+                    f"features: {layer} has no weight, so pruning does not say which of its "
+                    "outputs are left: name the convolution, linear layer or norm before it"
+                )
         if self.features and isinstance(self.teacher, nn.Module):
             names = dict(self.teacher.named_modules())
             missing = [layer for layer in self.features if layer not in names]

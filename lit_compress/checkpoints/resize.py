@@ -70,6 +70,7 @@ class CheckpointResizer:
     def accept(self) -> None:
         """Drop the old weights: the loaded ones are right."""
         self._before, self._held, self._widths, self._open = {}, {}, [], False
+        self.record = None  # later validations are of a module that may have been pruned further
 
     def undo(self, module: nn.Module) -> None:
         """Put the old weights back into the module, unless the loaded ones were accepted."""
@@ -158,6 +159,7 @@ class CheckpointResizer:
         """
         if self.record is not None:
             self._check(module, self.record, known)
+            self.record = None
         own = named_tensors(module)
         for name, shape in self._before.items():
             now, whole = tuple(own[name].shape), known.get(name, ())

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lit_compress.errors import InvalidArgumentError
+
 #: What outputs mean: scores of classes, a logit for each label, or plain numbers.
 Kind = Literal["classes", "labels", "values"]
 
@@ -83,8 +85,11 @@ def feature_loss(student: Tensor, teacher: Tensor, kept: Tensor | None = None) -
     Args:
         student: Outputs of the layer of the network.
         teacher: Outputs of the same layer of the teacher.
-        kept: Indices of the channels that the pruned layer still has, along axis 1, or the last
-            axis where the teacher's outputs have the channels there. None if it has all.
+        kept: Indices of the channels that the pruned layer still has, along the axis in which the
+            teacher's outputs are larger. None if it has all.
+
+    Raises:
+        InvalidArgumentError: If the outputs have other shapes than these channels explain.
 
     Example:
         >>> import torch
@@ -92,9 +97,18 @@ def feature_loss(student: Tensor, teacher: Tensor, kept: Tensor | None = None) -
         >>> feature_loss(features[:, :2], features, torch.tensor([0, 1])).item()
         0.0
     """
-    if kept is not None:
-        axis = next(a for a in (1, -1) if student.shape[a] == len(kept))
-        teacher = teacher.index_select(axis, kept.to(teacher.device))
+    whole = teacher.shape
+    if kept is not None and teacher.dim() == student.dim():
+        pairs = enumerate(zip(student.shape, teacher.shape, strict=True))
+        axes = [axis for axis, (ours, theirs) in pairs if ours == len(kept) < theirs]
+        if axes and int(kept.max()) < teacher.shape[axes[0]]:
+            teacher = teacher.index_select(axes[0], kept.to(teacher.device))
+    if teacher.shape != student.shape:
+        raise InvalidArgumentError(
+            f"features: the teacher's outputs of a layer have the shape {tuple(whole)}, and the "
+            f"network's {tuple(student.shape)}, which pruning in this run does not explain: name "
+            "layers with a weight, and take a teacher that is not pruned"
+        )
     return _relative_error(student.float(), teacher.float())
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -57,7 +57,13 @@ class Outputs:
             ExportError: If the result has no tensor, or a tensor is inside an object of another
                 kind.
         """
-        paths = [path for path, _ in _leaves(result, ())]
+        leaves = list(_leaves(result, ()))
+        if any(tensor.is_complex() for _, tensor in leaves):
+            raise ExportError(
+                f"the forward of {type(network).__name__} returns complex numbers, which ONNX has "
+                "not: return their real and imaginary parts"
+            )
+        paths = [path for path, _ in leaves]
         if not paths:
             raise ExportError(
                 f"the forward of {type(network).__name__} must return tensors to be exported, but "
@@ -169,7 +175,10 @@ def _rebuilt(value: Any, tensors: Iterator[Any], holes: bool = False) -> Any:
     if isinstance(value, (tuple, list)):
         kind = type(value)
         return kind(*new.values()) if hasattr(value, "_fields") else kind(new.values())
-    return replace(value, **new)
+    same = copy.copy(value)  # fields may be set by its own constructor alone
+    for name, child in new.items():
+        object.__setattr__(same, name, child)
+    return same
 
 
 def _mapping(value: Mapping[Any, Any], new: dict[Any, Any]) -> Any:
@@ -193,7 +202,7 @@ def _kind(result: Any) -> str:
 
 def _name(path: tuple[Any, ...]) -> str:
     """Return the name of an output from the keys that lead to it."""
-    first = f"{OUTPUT}_{path[0]}" if isinstance(path[0], int) else str(path[0])
+    first = f"{OUTPUT}_{path[0]}" if isinstance(path[0], int) else str(path[0]) or OUTPUT
     return "_".join(re.sub(r"\W", "_", str(part)) for part in (first, *path[1:]))
 
 

@@ -153,11 +153,17 @@ def attending_by_head(model: nn.Module) -> Iterator[None]:
         if isinstance(layer, nn.MultiheadAttention) and _is_plain(layer)
     ]
     before = [type(layer) for layer in layers]
+    encoders = [part for part in model.modules() if isinstance(part, nn.TransformerEncoder)]
+    nested = [encoder.use_nested_tensor for encoder in encoders]
     for layer in layers:
         layer.__class__ = HeadwiseAttention
+    for encoder in encoders:
+        encoder.use_nested_tensor = False
     try:
         yield
     finally:
+        for encoder, value in zip(encoders, nested, strict=True):
+            encoder.use_nested_tensor = value
         for layer, kind in zip(layers, before, strict=True):
             layer.__class__ = kind
 

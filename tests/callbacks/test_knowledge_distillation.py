@@ -270,7 +270,7 @@ def test_wrong_arguments_are_refused(arguments: dict[str, Any], message: str) ->
             "the teacher returns 16 x 64, and the network 16 x 4",
         ),
         (KnowledgeDistillation(nn.Linear(3, 4)), "cannot be called as the network is"),
-        (KnowledgeDistillation(nn.Flatten(), features=["nothing"]), "has no module 'nothing'"),
+        (KnowledgeDistillation(nn.Flatten(), features=["nothing"]), "has no layer 'nothing'"),
         (KnowledgeDistillation(nn.Flatten(), features=["net.3"]), "teacher has no layer 'net.3'"),
     ],
 )

@@ -80,10 +80,10 @@ class CallLoss:
         self, call: NetworkCall, outputs: Sequence[Tensor], batch: Any
     ) -> list[tuple[Kind, int]]:
         """Return what the outputs mean, and the axis of the classes."""
-        if self.outputs != "auto":
-            return [(self.outputs, 1) for _ in outputs]
         given, inputs = _arrays(batch), _arrays((call.args, call.kwargs))
         found = [find_answers(array, given, inputs) for array in _arrays(list(outputs))]
+        if self.outputs != "auto":  # the labels still say along which axis the classes are
+            return [(self.outputs, 1 if one is None else one.axis) for one in found]
         rank_zero_info(f"KnowledgeDistillation: the outputs are {_words(found)}")
         return [_kind(answers) for answers in found]
 

@@ -63,8 +63,9 @@ class Teacher:
 
     @contextmanager
     def on_device_of(self, module: LightningModule) -> Iterator[None]:
-        """Let the teacher be on the device of the user's module."""
-        self.module.to(module.device)
+        """Let the teacher be on the device of the user's module, and in its precision."""
+        dtype = module.dtype if isinstance(module.dtype, torch.dtype) else None
+        self.module.to(device=module.device, dtype=dtype)
         yield
 
     def answers(self, call: NetworkCall, layers: tuple[str, ...]) -> tuple[Any, dict[str, Tensor]]:

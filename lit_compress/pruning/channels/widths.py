@@ -13,7 +13,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.parametrize import is_parametrized
 
 from lit_compress.pruning.channels.tracing.counts import count_at
-from lit_compress.pruning.heads import headwise
+from lit_compress.pruning.heads import HeadwiseAttention, headwise
 
 #: A layer, the name of one of its attributes, and the value of it.
 Attribute = tuple[nn.Module, str, Any]
@@ -92,6 +92,11 @@ def _(layer: nn.LayerNorm | nn.RMSNorm) -> dict[str, Any]:
 
 
 @layer_widths.register
+def _(layer: nn.Embedding) -> dict[str, Any]:
+    return {"embedding_dim": layer.weight.shape[1]}
+
+
+@layer_widths.register
 def _(layer: nn.PReLU) -> dict[str, Any]:
     return {"num_parameters": layer.weight.shape[0]}
 
@@ -153,10 +158,18 @@ def _new_widths(
             yield layer, _norm_width(layer, widths[name])
         elif any(id(tensor) in changed for tensor in _tensors(layer)):
             yield layer, layer_widths(layer)
+        elif isinstance(layer, nn.TransformerEncoder) and _lost_heads(layer):
+            yield layer, {"use_nested_tensor": False}  # its fused path takes all heads
     for owner, width in widths.items():
         found = count_at(module, owner)
         if found is not None:
             yield found[0], {found[1]: width}
+
+
+def _lost_heads(encoder: nn.TransformerEncoder) -> bool:
+    """Tell whether an attention of an encoder has fewer heads than it was built with."""
+    attentions = [part for part in encoder.modules() if isinstance(part, nn.MultiheadAttention)]
+    return any(headwise(part).get("__class__") is HeadwiseAttention for part in attentions)
 
 
 def _norm_width(layer: nn.Module, width: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_compress.pruning.channels.operations.registry import handles, unknown
 from lit_compress.pruning.channels.tracing.labels import core, varying
@@ -50,7 +50,7 @@ def elementwise(trace: Trace, call: Call) -> None:
         base = _tie_twins(trace, call, base, tensor, twin)
     for tensor in tensors:
         if trace.twin(tensor) is None:
-            _use_unlabelled(trace, call, base, tensor)
+            base = _with_unlabelled(trace, call, base, tensor)
     return trace.label(out, base)
 
 
@@ -63,10 +63,14 @@ def _broadcasts(shape: torch.Size, larger: torch.Size) -> bool:
 def _tie_twins(trace: Trace, call: Call, base: Tensor, tensor: Tensor, twin: Tensor) -> Tensor:
     """Tie the twin of a tensor to a twin of the result's shape; return the twin of both."""
     offset = base.dim() - tensor.dim()
-    for dim in varying(base):
-        if base.shape[dim] > 1 and (dim < offset or tensor.shape[dim - offset] == 1):
-            trace.labels.freeze(twin, call.reason("is one value for many channels"))
+    dims = varying(base)
+    single = {dim for dim in dims if dim < offset or tensor.shape[dim - offset] == 1}
+    if single:
+        why = call.reason("is one value for many channels")
+        if single == set(dims):
+            trace.labels.freeze(twin, why)
             return base
+        base = trace.labels.collapse(base, single, why)  # one value for each head
     other = twin.broadcast_to(base.shape)
     trace.labels.tie(base, other, call.reason("is combined with channels that cannot be removed"))
     if bool((core(base) < 0).any()):
@@ -74,16 +78,23 @@ def _tie_twins(trace: Trace, call: Call, base: Tensor, tensor: Tensor, twin: Ten
     return base
 
 
-def _use_unlabelled(trace: Trace, call: Call, base: Tensor, tensor: Tensor) -> None:
-    """Record the use of a tensor without labels that is combined with one that has labels."""
+def _with_unlabelled(trace: Trace, call: Call, base: Tensor, tensor: Tensor) -> Tensor:
+    """Record the use of a tensor without labels with one that has labels; return their twin.
+
+    A fixed value for each index of a head (a rotary embedding) leaves whole heads.
+    """
     offset = base.dim() - tensor.dim()
     dims = [d for d in varying(base) if d >= offset and tensor.shape[d - offset] > 1]
     if not dims:
-        return
+        return base
     why = call.reason("is combined with a tensor of fixed size")
+    trained = any(isinstance(trace.tensors[n], nn.Parameter) for n in trace.sources(tensor))
+    if not trained and set(varying(base)) - set(dims):
+        return trace.labels.collapse(base, dims, why)
     if not trace.sources(tensor) or len(dims) > 1:
         trace.labels.freeze(base, why)
         trace.freeze(tensor, why)
-        return
+        return base
     labels = trace.labels.along(base, dims[0], why)
     trace.use(tensor, dims[0] - offset, labels, "scale")
+    return base

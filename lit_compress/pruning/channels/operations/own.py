@@ -24,7 +24,7 @@ from lit_compress.pruning.channels.tracing.trace import Call, Computed, Trace
 Twins = dict[tuple[str, int], Tensor]
 RESHAPES = ("view", "reshape", "flatten", "unflatten", "view_as", "reshape_as", "squeeze")
 PICKS = ("getitem", "narrow", "select", "unbind", "chunk", "split", "split_with_sizes")
-SAME_SHAPE = ("softmax", "log_softmax", "normalize", "cumsum")
+SAME_SHAPE = ("softmax", "log_softmax", "normalize")
 PRODUCTS = ("matmul", "mm", "mv", "dot", "vdot", "inner")
 
 
@@ -39,18 +39,20 @@ def own(trace: Trace, call: Call) -> bool:
         return False
     made = [trace.computed(tensor) for tensor in call.tensors()]
     known = [one for one in made if one is not None]
-    twins = handler(trace, call)
+    normed = set().union(*(one.normed for one in known))
+    twins = handler(trace, call, normed)
     if twins is None:
         return False
     sources = {name: None for one in known for name in one.sources}
     largest = sorted(sources, key=lambda name: -trace.tensors[name].numel())
     for out, own_twins in zip(call.results(), twins, strict=False):
         kept = {key: compact(twin) for key, twin in own_twins.items() if bool((twin >= 0).any())}
-        trace.set_computed(out, Computed(kept, tuple(largest)))
+        trace.set_computed(out, Computed(kept, tuple(largest), frozenset(normed)))
     return True
 
 
-Handler = Callable[[Trace, Call], "list[Twins] | None"]
+Normed = set[tuple[str, int]]
+Handler = Callable[[Trace, Call, Normed], "list[Twins] | None"]
 
 
 def _twins(trace: Trace, tensor: Any) -> Mapping[tuple[str, int], Tensor]:
@@ -58,7 +60,7 @@ def _twins(trace: Trace, tensor: Any) -> Mapping[tuple[str, int], Tensor]:
     return {} if made is None else made.twins
 
 
-def _moved(trace: Trace, call: Call) -> list[Twins] | None:
+def _moved(trace: Trace, call: Call, normed: Normed) -> list[Twins] | None:
     """Move each twin as the tensor is moved."""
     twins = {key: replay(call, twin) for key, twin in _twins(trace, _image(call)).items()}
     if any(twin is None or twin.shape != call.out.shape for twin in twins.values()):
@@ -66,14 +68,14 @@ def _moved(trace: Trace, call: Call) -> list[Twins] | None:
     return [{key: twin for key, twin in twins.items() if twin is not None}]
 
 
-def _reshaped(trace: Trace, call: Call) -> list[Twins] | None:
+def _reshaped(trace: Trace, call: Call, normed: Normed) -> list[Twins] | None:
     """Reshape each twin."""
     if call.out.numel() != _image(call).numel():
         return None
     return [{k: t.reshape(call.out.shape) for k, t in _twins(trace, _image(call)).items()}]
 
 
-def _picked(trace: Trace, call: Call) -> list[Twins] | None:
+def _picked(trace: Trace, call: Call, normed: Normed) -> list[Twins] | None:
     """Take the same part of each twin."""
     parts: list[Twins] = [{} for _ in call.results()]
     for key, twin in _twins(trace, _image(call)).items():
@@ -89,28 +91,31 @@ def _picked(trace: Trace, call: Call) -> list[Twins] | None:
     return parts
 
 
-def _same_shape(trace: Trace, call: Call) -> list[Twins] | None:
+def _same_shape(trace: Trace, call: Call, normed: Normed) -> list[Twins] | None:
     """Follow a call that combines the elements along a dimension."""
     dims = call.argument(2 if call.name == "normalize" else 1, "dim", 1)
     if not are_dims(dims):
         return None
     image = _image(call)
-    return [_mixed_along(trace, _twins(trace, image), dims_of(dims, image))]
+    return [_mixed_along(trace, normed, _twins(trace, image), dims_of(dims, image))]
 
 
-def _mixed_along(trace: Trace, twins: Mapping[Any, Tensor], dims: set[int]) -> Twins:
+def _mixed_along(
+    trace: Trace, normed: Normed, twins: Mapping[tuple[str, int], Tensor], dims: set[int]
+) -> Twins:
     """Record that a call depends on all indices along dimensions; return the twins as they are.
 
     Two indices must remain there: a single value has no variance.
     """
     for key, twin in twins.items():
         if dims & set(varying(twin)):
+            normed.add(key)
             trace.recording.min_indices.setdefault(key, 2)
             trace.mix()
     return dict(twins)
 
 
-def _elementwise(trace: Trace, call: Call) -> list[Twins] | None:
+def _elementwise(trace: Trace, call: Call, normed: Normed) -> list[Twins] | None:
     """Put together the twins of all arguments; tie those of the same dimension of a parameter."""
     tensors = call.tensors()[:1] if call.name in ("to", "type_as") else call.tensors()
     return [_together(trace, call, [_twins(trace, t) for t in tensors], call.results()[0].shape)]
@@ -130,16 +135,16 @@ def _together(
     return found
 
 
-def _reduced(trace: Trace, call: Call) -> list[Twins] | None:
+def _reduced(trace: Trace, call: Call, normed: Normed) -> list[Twins] | None:
     """Drop the twins along the dimensions that are summed."""
     image = _image(call)
     if len(call.args) > 1 and isinstance(call.args[1], Tensor):
-        return _elementwise(trace, call)  # torch.max(a, b)
+        return _elementwise(trace, call, normed)  # torch.max(a, b)
     position = 2 if call.name.endswith("norm") else 1
     dims = call.kwargs.get("dim", call.kwargs.get("axis", call.argument(position, "dim")))
     summed = dims_of(dims, image) if are_dims(dims) else set(range(image.dim()))
     kept = call.results()[0].dim() == image.dim()
-    twins = _mixed_along(trace, _twins(trace, image), summed)
+    twins = _mixed_along(trace, normed, _twins(trace, image), summed)
     left = {k: _dropped(t, summed, kept) for k, t in twins.items() if not summed & set(varying(t))}
     return [left for _ in call.results()]
 
@@ -151,10 +156,10 @@ def _dropped(twin: Tensor, dims: set[int], kept: bool) -> Tensor:
     return twin
 
 
-def _batch_norm(trace: Trace, call: Call) -> list[Twins] | None:
+def _batch_norm(trace: Trace, call: Call, normed: Normed) -> list[Twins] | None:
     """Follow a weight that is standardised by a batch norm: its filters are the channels."""
     image = _image(call)
-    twins = _mixed_along(trace, _twins(trace, image), set(range(image.dim())) - {1})
+    twins = _mixed_along(trace, normed, _twins(trace, image), set(range(image.dim())) - {1})
     rows = [
         {key: twin.view(1, -1, *[1] * (image.dim() - 2)) for key, twin in _twins(trace, t).items()}
         for t in call.tensors()
@@ -163,17 +168,21 @@ def _batch_norm(trace: Trace, call: Call) -> list[Twins] | None:
     return [_together(trace, call, [twins, *rows], call.out.shape)]
 
 
-def _weight_norm(trace: Trace, call: Call) -> list[Twins] | None:
+def _weight_norm(trace: Trace, call: Call, normed: Normed) -> list[Twins] | None:
     """Follow a weight that is a direction times a length."""
     direction, length, dim = call.args[0], call.args[1], call.argument(2, "dim", 0)
-    others = set(range(direction.dim())) - {dim % direction.dim()}
-    twins = _mixed_along(trace, _twins(trace, direction), others)
+    every = set(range(direction.dim()))  # at -1 there is one length for all
+    others = every if dim == -1 else every - {dim}
+    twins = _mixed_along(trace, normed, _twins(trace, direction), others)
     together = [twins, _twins(trace, length)]
     return [_together(trace, call, together, direction.shape) for _ in call.results()]
 
 
-def _product(trace: Trace, call: Call) -> list[Twins] | None:
-    """Follow the product of two parameters; what is summed gets the same labels in both."""
+def _product(trace: Trace, call: Call, normed: Normed) -> list[Twins] | None:
+    """Follow the product of two parameters; what is summed gets the same labels in both.
+
+    A sum over filters is allowed here: spectral norm divides all filters by one number.
+    """
     left, right = call.args[:2]
     if left.dim() > 1 and right.dim() > 1:
         letters, output = product_letters(left, right)
@@ -185,7 +194,7 @@ def _product(trace: Trace, call: Call) -> list[Twins] | None:
     inner: list[Tensor] = []
     for tensor, names in zip((left, right), letters, strict=True):
         dims = {names.index(letter) for letter in summed}
-        twins = _mixed_along(trace, _twins(trace, tensor), dims)
+        twins = _mixed_along(trace, set(), _twins(trace, tensor), dims)
         for key, twin in twins.items():
             if dims & set(varying(twin)):
                 inner.append(core(twin).flatten())
@@ -208,7 +217,7 @@ def _spread(twin: Tensor, names: str, output: str) -> Tensor:
     return twin
 
 
-def _joined(trace: Trace, call: Call) -> list[Twins] | None:
+def _joined(trace: Trace, call: Call, normed: Normed) -> list[Twins] | None:
     """Join twins; where a part has none, its indices have no labels."""
     tensors = call.argument(0, "tensors")
     dim = call.argument(1, "dim", call.kwargs.get("axis", 0))

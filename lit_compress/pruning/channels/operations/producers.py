@@ -105,6 +105,18 @@ def _product(trace: Trace, call: Call, *, left: Tensor, right: Tensor, bias: Ten
     return _label_output(trace, call, weight=right, bias=bias, makes=makes, dim=dim)
 
 
+@handles("embedding")
+def embedding(trace: Trace, call: Call) -> None:
+    """Make labels along the columns of a table whose rows are looked up."""
+    weight = call.argument(1, "weight")
+    if not trace.sources(weight) or weight.dim() != 2:
+        return unknown(trace, call)
+    makes = trace.labels.fresh(weight.shape[1])
+    trace.use(weight, 1, makes, "filter")
+    dim = call.out.dim() - 1
+    return _label_output(trace, call, weight=weight, bias=None, makes=makes, dim=dim)
+
+
 def _reads(trace: Trace, call: Call, image: Tensor, dim: int) -> Tensor:
     """Return the labels of a layer's input along its channel dimension."""
     twin = trace.twin(image)

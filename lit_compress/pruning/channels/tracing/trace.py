@@ -83,10 +83,13 @@ class Computed:
         twins: By name and dimension of a parameter, the labels of its indices, as a twin of the
             computed tensor. Each dimension of a parameter has labels of its own.
         sources: Names of the parameters, the one with most elements first.
+        normed: The dimensions of parameters over which a norm was taken: without some of their
+            indices, all others have other values.
     """
 
     twins: Mapping[tuple[str, int], Tensor]
     sources: tuple[str, ...]
+    normed: frozenset[tuple[str, int]] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,7 @@ class Recording:
         widths: By name of a norm module without parameters and buffers, or of a whole number among
             the attributes of a module, the labels that it counts.
         seen: Names of the tensors that any call used.
+        names: By number of the call, the name of its function.
         reads: By number of the call, what it reads with a weight.
         mixed: By number of the call, the calls that depend on all channels.
     """
@@ -177,6 +181,7 @@ class Recording:
     opaque: dict[str, Reason] = field(default_factory=dict)
     widths: dict[str, Tensor] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
+    names: list[str] = field(default_factory=list)
     reads: dict[int, Read] = field(default_factory=dict)
     mixed: dict[int, Mixed] = field(default_factory=dict)
 
@@ -245,6 +250,7 @@ class Trace(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         index, self.calls = self.calls, self.calls + 1
         self.place = (name, *caller())
+        self.recording.names.append(name)
         out = func(*args, **(kwargs or {}))
         call = Call(
             name=name, func=func, args=args, kwargs=kwargs or {}, out=out, reason=self.reason
@@ -378,6 +384,8 @@ class Trace(TorchFunctionMode):
             covered |= row >= 0
         if made is None or not bool(covered.all()):
             return False
+        if role != "input" and made.normed & rows.keys():
+            self.labels.freeze(labels, self.reason("is normalised together with other filters"))
         for (source, axis), row in rows.items():
             there = row >= 0
             why = self.reason(f"is computed from {source}")

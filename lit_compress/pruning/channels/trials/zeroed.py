@@ -40,6 +40,7 @@ class ZeroedInputs(TorchFunctionMode):
             if any(self._any(twin) for twins in mixed.inputs for twin in twins)
         }
         self._calls = 0
+        self._names = recording.names
 
     def __torch_function__(
         self,
@@ -53,6 +54,8 @@ class ZeroedInputs(TorchFunctionMode):
         if call_name(func) in INERT:
             return func(*args, **kwargs)
         index, self._calls = self._calls, self._calls + 1
+        if index in self._reads or index in self._mixed:
+            self._check_same(index, call_name(func))
         if index in self._mixed:
             with torch._C.DisableTorchFunction():
                 return self._without(func, args, kwargs, self._mixed[index])
@@ -60,6 +63,12 @@ class ZeroedInputs(TorchFunctionMode):
             with torch._C.DisableTorchFunction():  # this is not a call of the model
                 args, kwargs = self._zeroed((args, kwargs), self._reads[index])
         return func(*args, **kwargs)
+
+    def _check_same(self, index: int, name: str) -> None:
+        """Check that a run makes the calls of the trace: what is zeroed is known by number."""
+        traced = self._names[index] if index < len(self._names) else "nothing"
+        if traced != name:
+            raise RuntimeError(f"the forward makes another call in each run: {name}, not {traced}")
 
     def _any(self, labels: Tensor) -> bool:
         return bool(self._is_removed(core(labels)).any())
