@@ -19,6 +19,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities import CombinedLoader
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
 from torch.utils.data import DataLoader
 from torchmetrics import SumMetric
 
@@ -52,6 +53,7 @@ IMPORTED = (
     "torch.nn.modules.conv:_ConvNd",
     "torch.nn.modules.conv:_ConvTransposeNd",
     "torch.nn.modules.dropout:_DropoutNd",
+    "torch.nn.utils.parametrizations:_SpectralNorm",
     "torch.utils._pytree:KeyEntry",
     "torch.utils._pytree:TreeSpec",
     "torch.utils._pytree:tree_flatten",
@@ -102,6 +104,10 @@ ON_OBJECTS: dict[str, tuple[Callable[[], object], str]] = {
     "_EvaluationLoop": (
         lambda: quiet_trainer().validate_loop,
         "_combined_loader _results",
+    ),
+    "_SpectralNorm": (
+        lambda: spectral_norm(nn.Linear(2, 2)).parametrizations.weight[0],
+        "_u _v",
     ),
     "MultiheadAttention": (lambda: nn.MultiheadAttention(4, 2), "_qkv_same_embed_dim"),
     "named tuple": (lambda: namedtuple("Pair", ["a"])(1), "_fields"),

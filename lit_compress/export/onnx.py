@@ -77,6 +77,7 @@ def capture(network: nn.Module, example: Batch) -> ExportedProgram:
             "no .item()), or name the part to export by submodule"
         ) from error
     _check_outputs(program, network)
+    _check_inputs_reach(program, network)
     check_determined(program.graph_module.graph, program.graph_signature.user_inputs)
     with _quiet("torch.fx.experimental.symbolic_shapes"):
         program = make_functional(program)
@@ -122,6 +123,21 @@ def _check_outputs(program: ExportedProgram, network: nn.Module) -> None:
         f"a {kind}{'' if flat or not outputs else ' of other values'}: name a part that returns "
         "tensors by submodule"
     )
+
+
+def _check_inputs_reach(program: ExportedProgram, network: nn.Module) -> None:
+    """Check that each output depends on an input: a file computes nothing else."""
+    reached = set(program.graph_signature.user_inputs)
+    for node in program.graph_module.graph.nodes:
+        if any(source.name in reached for source in node.all_input_nodes):
+            reached.add(node.name)
+    for index, name in enumerate(program.graph_signature.user_outputs):
+        if name not in reached:
+            raise ExportError(
+                f"output {index} of {_class_name(network)} depends on no input (anchors, a "
+                "parameter, a size), and a file has only what is computed from inputs: leave it "
+                "out of the result, or name a part without it by submodule"
+            )
 
 
 def write_onnx(

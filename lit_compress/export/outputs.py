@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -74,6 +74,15 @@ class Outputs:
         names = [OUTPUT] if plain else [_name(path) for path in paths]
         empty = iter([None] * len(paths))
         return cls(_distinct(names), plain, _rebuilt(result, empty))
+
+    def beside(self, taken: Collection[str]) -> Outputs:
+        """Return the structure with other names for outputs that are called as an input is.
+
+        Args:
+            taken: Names of the inputs.
+        """
+        names = tuple(f"{name}_{OUTPUT}" if name in taken else name for name in self.names)
+        return replace(self, names=names)
 
     def tensors(self, result: Any) -> tuple[Tensor, ...]:
         """Return the tensors of another result, in the order of ``names``.

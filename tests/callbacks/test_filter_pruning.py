@@ -888,3 +888,57 @@ def test_the_stream_of_a_transformer_goes_where_its_norms_may_differ() -> None:
     }
     assert (kept["exact"]["0"], kept["approximate"]["0"]) == (16, 8)
     assert kept["exact"]["1.linear1"] == kept["approximate"]["1.linear1"] == 16
+
+
+class Headed(ForeignModule):
+    """An attention whose number of heads is an attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = 8
+        self.start, self.qkv = nn.Linear(8, 8), nn.Linear(8, 48)
+        self.proj, self.net = nn.Linear(16, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.start(x.squeeze(1))
+        parts = self.qkv(x).view(len(x), 8, 3, self.heads, 2).permute(2, 0, 3, 1, 4)
+        y = nn.functional.scaled_dot_product_attention(*parts.unbind(0))
+        return self.net(self.proj(y.transpose(1, 2).flatten(2)).mean(1))
+
+
+@pytest.mark.filterwarnings("ignore:.*the run ended before its schedule did")
+@pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint")
+def test_a_resumed_fit_loses_further_heads(make_trainer: Any, tmp_path: Path) -> None:
+    """Each validation set the number of heads back to that of the checkpoint."""
+
+    def pruning() -> FilterPruning:
+        return FilterPruning(0.5, schedule=Schedule(first=0, last=3))
+
+    torch.manual_seed(0)
+    start, whole, first, second = Headed().state_dict(), Headed(), Headed(), Headed()
+    for module in (whole, first):
+        module.load_state_dict(start)
+    make_trainer(max_epochs=5, callbacks=[pruning()]).fit(whole, loader(32), loader(16, 1))
+    trainer = make_trainer(max_epochs=5, max_steps=2, callbacks=[pruning()])
+    trainer.fit(first, loader(32), loader(16, 1))
+    trainer.save_checkpoint(tmp_path / "early.ckpt")
+    assert 4 < first.heads < 8
+    make_trainer(max_epochs=5, callbacks=[pruning()]).fit(
+        second, loader(32), loader(16, 1), ckpt_path=str(tmp_path / "early.ckpt")
+    )
+    assert second.heads == whole.heads == 4
+    for one, other in zip(second.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_normalised_weights_cannot_be_zeros_until_the_end(make_trainer: Any) -> None:
+    """A filter of zeros divided by its length is NaN, and the data were blamed."""
+
+    class Normed(ForeignModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net[3] = nn.utils.parametrizations.weight_norm(self.net[3])
+
+    trainer = make_trainer(max_epochs=3, callbacks=[FilterPruning(0.5, shrink="end")])
+    with pytest.raises(InvalidArgumentError, match="set shrink to every"):
+        trainer.fit(Normed(), loader(32), loader(16, 1))

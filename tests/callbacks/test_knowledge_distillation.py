@@ -308,3 +308,61 @@ def test_zeroing_weights_has_a_teacher_too() -> None:
     callback = KnowledgeDistillation()
     fit(ForeignModule(), MagnitudePruning(0.5), callback)
     assert callback._teacher is not None
+
+
+class Tokens(ForeignModule):
+    """Classes of tokens along the last axis, as language models give them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x.squeeze(1))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self(batch[0]).transpose(1, 2), batch[1])
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("my_acc", self.training_step(batch, batch_idx))
+
+
+@pytest.mark.parametrize("outputs", ["auto", "classes"])
+def test_classes_are_along_the_axis_that_the_labels_show(outputs: Any) -> None:
+    """With outputs="classes" the softmax was over the tokens."""
+    data = DataLoader(
+        TensorDataset(torch.randn(16, 1, 8, 8), torch.randint(0, 5, (16, 8))), batch_size=8
+    )
+    callback = KnowledgeDistillation(outputs=outputs, features=["net.0"])
+    trainer = Trainer(accelerator="cpu", max_epochs=2, logger=False, enable_checkpointing=False,
+                      callbacks=[FilterPruning(0.25), callback], **QUIET)  # fmt: skip
+    trainer.fit(Tokens(), data, data)
+    assert callback._call_loss.kinds == [("classes", 2)]
+
+
+def test_the_teacher_of_the_user_stays_as_it_is() -> None:
+    """teacher=module.net froze the network itself."""
+    module = ForeignModule()
+    fit(module, FilterPruning(0.25), KnowledgeDistillation(module.net))
+    assert all(parameter.requires_grad for parameter in module.parameters())
+    assert module.net[3].out_channels == 9
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
+def test_the_teacher_has_the_precision_of_the_run(precision: Any) -> None:
+    trainer = Trainer(accelerator="cpu", max_epochs=2, logger=False, enable_checkpointing=False,
+                      callbacks=[FilterPruning(0.25), KnowledgeDistillation()],
+                      precision=precision, **QUIET)  # fmt: skip
+    trainer.fit(ForeignModule(), loader(32), loader(16, 1))
+    assert trainer.callback_metrics["compress/distillation_loss"].isfinite()
+
+
+def test_features_of_layers_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"net\.2 has no weight"):
+        fit(ForeignModule(), FilterPruning(0.25), KnowledgeDistillation(features=["net.2"]))
+    pruned = ForeignModule()
+    trainer = fit(pruned, FilterPruning(0.5), folder=tmp_path)
+    trainer.save_checkpoint(tmp_path / "pruned.ckpt")
+    callback = KnowledgeDistillation(str(tmp_path / "pruned.ckpt"), features=["net.3"])
+    with pytest.raises(InvalidArgumentError, match="take a teacher that is not pruned"):
+        fit(ForeignModule(), callback)

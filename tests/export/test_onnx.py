@@ -112,3 +112,18 @@ def test_the_levels_of_the_exporters_loggers_are_put_back() -> None:
         assert after == [logging.DEBUG, *before[1:]]
     finally:
         loggers[0].setLevel(before[0])
+
+
+def test_an_output_that_depends_on_no_input_is_refused_by_name() -> None:
+    """Anchors: the file could not be loaded, and a temporary path was in the message."""
+
+    class Anchored(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.anchors = nn.Parameter(torch.ones(3))
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return x + 1, self.anchors * 2
+
+    with pytest.raises(ExportError, match="output 1 of Anchored depends on no input"):
+        capture(Anchored(), IMAGES)

@@ -126,3 +126,23 @@ def test_defaults_of_a_dataclass_are_kept() -> None:
 
     back = Outputs.of(Held(A, ["x"])).structured([B])
     assert back.notes == ["x"]
+
+
+def test_fields_that_a_constructor_sets_itself_are_kept() -> None:
+    @dataclass
+    class Held:
+        a: Tensor
+        n: int = field(init=False, default=3)
+
+    back = Outputs.of(Held(A)).structured([B])
+    assert (back.n, back.a is B) == (3, True)
+
+
+def test_complex_outputs_are_refused() -> None:
+    with pytest.raises(ExportError, match="returns complex numbers"):
+        Outputs.of((A, torch.ones(2, dtype=torch.complex64)), nn.Linear(1, 1))
+
+
+def test_an_output_that_is_called_like_an_input_has_another_name() -> None:
+    outputs = Outputs.of({"input": A, "": B}).beside(("input", "mask"))
+    assert outputs.names == ("input_output", "output")

@@ -18,6 +18,7 @@ from lit_compress.callbacks._pruning.compatibility import (
 )
 from lit_compress.callbacks._pruning.followers import find_followers
 from lit_compress.callbacks._pruning.untrained import check_trained_in_time, never_trained
+from lit_compress.errors import InvalidArgumentError
 from lit_compress.evaluation.dry_run import dry_run
 from lit_compress.evaluation.example_inputs import ExampleInputs
 from lit_compress.pruning.channels.analysis import verify
@@ -30,6 +31,10 @@ from lit_compress.pruning.selection.state import PruningState
 
 class ResolvesSelector(PruningCallback):
     """A pruning callback whose target may be known only after the analysis."""
+
+    def keeps_masks(self) -> bool:
+        """Tell whether weights are kept at zero during the training."""
+        return False
 
     def resolved_selector(
         self,
@@ -78,6 +83,12 @@ def plan_removal(
         untrained=never_trained(trainer, module),
         followers=find_followers(trainer, module),
     )
+    if pruner.keeps_masks() and state.graph.normed:
+        raise InvalidArgumentError(
+            f"{type(module).__name__} has weights that are normalised over their inputs "
+            "(weight_norm, standardised weights), which zeros would change until the end: set "
+            "shrink to every"
+        )
     after_analysis(state)
     selector, found = pruner.resolved_selector(trainer, module, selector, state)
     start = time.monotonic()

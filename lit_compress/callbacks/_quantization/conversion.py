@@ -248,7 +248,8 @@ class Conversion:
     def _fidelity(self, path: Path, floats: frozenset[str], evaluations: int) -> Fidelity:
         model, arrays = OnnxModel(path), self.network.arrays
         batches = [model.all_outputs(*arrays(model, batch)) for batch in self._raw]
-        kept = map(np.atleast_1d, model.all_outputs(*arrays(model, self._stored(path))))
+        rows = self._stored(path)
+        kept = map(np.atleast_1d, model.all_outputs(*arrays(model, rows)))
         layers = tuple(
             LayerFidelity(self._prefix + r.name, r.weight_db, r.activation_db, r.name in floats)
             for r in self._noise
@@ -260,6 +261,7 @@ class Conversion:
                 self.network.outputs.names,
                 expected,
                 joined(batches, count),
+                self._kept(len(as_tuple(rows)[0])),
                 kept,
                 self._answers(expected),
             )
@@ -293,9 +295,14 @@ class Conversion:
         return joined([[tensor.numpy() for tensor in batch] for batch in batches], length)
 
     def _kept(self, count: int) -> list[np.ndarray]:
-        """Return each output of the float network for the first inputs."""
-        examples = sum(len(as_tuple(batch)[0]) for batch in self.network.inputs)
-        return [output[:count] if len(output) == examples else output for output in self._expected]
+        """Return each output of the float network for the first inputs.
+
+        It is run again: an output without a batch axis may depend on how many there are.
+        """
+        rows = first_rows([as_tuple(batch) for batch in self.network.inputs], count)
+        with torch.no_grad():
+            found = as_tensors(self._captured(*(tensor.clone() for tensor in rows)))
+        return [np.atleast_1d(tensor.numpy()) for tensor in found]
 
     def _calibration_inputs(self) -> tuple[Batch, ...]:
         settings = self.settings

@@ -69,13 +69,15 @@ class ComparedOutput:
         name: Its name in the file.
         expected: What the float network gives.
         found: What the file gives.
-        kept: What the file gives for the inputs that the artefact stores.
+        stored: What the float network gives for the inputs that the artefact stores.
+        kept: What the file gives for them.
         answers: How to read the answers; None if there are none.
     """
 
     name: str
     expected: np.ndarray
     found: np.ndarray
+    stored: np.ndarray
     kept: np.ndarray
     answers: Answers | None
 
@@ -125,7 +127,7 @@ def compare_outputs(outputs: Sequence[ComparedOutput], count: int) -> Fidelity:
         worst.sqnr,
         None if answering is None else answering.agreement,
         count,
-        replay_db=min(sqnr_db(o.expected[: len(o.kept)], o.kept) for o in outputs),
+        replay_db=min(sqnr_db(o.stored, o.kept) for o in outputs),
         agreement_on=None
         if answering is None or answering.answers is None
         else answering.answers.kind,

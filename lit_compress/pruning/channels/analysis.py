@@ -102,7 +102,8 @@ def analyse(
             runs += training_run(model, called, args, kwargs)
         trace = trace if len(runs) == 1 else _traced(model, runs, {}, how)
         graph = _verified_graph(model, runs, trace, how)
-        graph = replace(graph, approximate=how.approximate)
+        normed = bool(trace.recording.mixed) and not how.approximate
+        graph = replace(graph, approximate=how.approximate, normed=normed)
         return replace(graph, positions=_positions(model, called, example_inputs, found))
 
 

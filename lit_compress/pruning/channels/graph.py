@@ -124,6 +124,8 @@ class ChannelGraph:
             ``channel_of``: by name of a norm module without parameters and buffers, or of a whole
             number among the attributes of a module (the heads of an attention).
         channel_count: Number of channels before any was removed; all channel numbers are below it.
+        normed: Whether weights are normalised anew over what is left (``weight_norm``): zeros in
+            the place of channels then give another network, or none.
         approximate: Whether norms over all channels let some of them go, see
             :func:`lit_compress.pruning.analyse`.
 
@@ -150,6 +152,7 @@ class ChannelGraph:
     widths: Mapping[str, np.ndarray] = field(default_factory=dict)
     channel_count: int = 0
     approximate: bool = False
+    normed: bool = False
 
     @property
     def channels(self) -> tuple[int, ...]:

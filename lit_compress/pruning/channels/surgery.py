@@ -22,6 +22,7 @@ from lit_compress.pruning.channels.checks import (
     check_widths,
 )
 from lit_compress.pruning.channels.plan import Cut, Plan
+from lit_compress.pruning.channels.spectral import settle_spectral_norms
 from lit_compress.pruning.channels.tracing.trace import named_tensors
 from lit_compress.pruning.channels.widths import Attribute, set_widths
 
@@ -84,6 +85,7 @@ def apply(plan: Plan, target: nn.Module | Optimizer, *optimizers: Optimizer) -> 
         if name in new:
             swap_data(tensor, new[name])
     set_widths(module, set(by_id), plan.widths)
+    settle_spectral_norms(module, set(by_id))
 
 
 def swap_data(tensor: Tensor, value: Tensor) -> None:

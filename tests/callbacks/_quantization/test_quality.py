@@ -77,7 +77,7 @@ def test_a_sign_that_changes_does_not_agree() -> None:
 
 
 def compared(name: str, found: np.ndarray, answers: Answers | None) -> ComparedOutput:
-    return ComparedOutput(name, LOGITS, found, LOGITS, answers)
+    return ComparedOutput(name, LOGITS, found, LOGITS, LOGITS, answers)
 
 
 def test_of_several_outputs_the_worst_counts_and_the_first_answers() -> None:

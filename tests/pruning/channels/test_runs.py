@@ -71,3 +71,27 @@ def test_hooks_of_the_first_call_are_not_registered_twice() -> None:
     assert len(analyse(model, torch.randn(2, 4)).channels) == 8
     assert not model.first._forward_hooks
     assert model.ready is False
+
+
+class Counting(nn.Module):
+    """Makes another call in each run: it keeps count outside itself."""
+
+    runs: list[int] = []  # noqa: RUF012 - it is shared on purpose
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        type(self).runs.append(1)
+        for _ in type(self).runs:
+            x = x.relu()
+        return self.last(x)
+
+
+def test_a_network_that_makes_other_calls_each_time_keeps_what_cannot_be_compared() -> None:
+    """It ended in an IndexError of ours."""
+    graph = analyse(Counting().eval(), torch.randn(2, 4))
+    assert not graph.channels
+    assert "makes another call in each run" in str([str(part.reason) for part in graph.frozen])

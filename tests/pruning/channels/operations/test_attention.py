@@ -280,3 +280,80 @@ def test_tokens_are_mixed_by_a_fixed_matrix() -> None:
             return self.b(torch.ones(6, 6).tril().to(x) @ self.a(x))
 
     assert len(without_heads(Graph(), torch.randn(2, 6, 5)).channels) == 8
+
+
+class Rotary(Attention):
+    """Turns queries and keys by a table, after a norm that is written out, as in Qwen3."""
+
+    def __init__(self) -> None:
+        super().__init__(self.turned, 16)
+        self.register_buffer("cos", torch.rand(6, 4))
+        self.scale = nn.Parameter(torch.rand(4) + 0.5)
+
+    def turned(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        def turn(x: Tensor) -> Tensor:
+            x = self.scale * (x * (x.pow(2).mean(-1, keepdim=True) + 1e-6).rsqrt())
+            half = torch.cat((-x[..., 2:], x[..., :2]), -1)
+            return x * self.cos + half * self.cos
+
+        return F.scaled_dot_product_attention(turn(query), turn(key), value)
+
+
+def test_fixed_values_for_each_index_of_a_head_leave_whole_heads() -> None:
+    """Llama, Qwen and Gemma kept all heads."""
+    model = Rotary()
+    graph = without_heads(model, torch.randn(2, 6, 5))
+    assert [len(group.channels) for group in graph.groups] == [4]
+    assert (model.heads, tuple(model.cos.shape)) == (2, (6, 4))
+
+
+class Looked(nn.Module):
+    """A bias for each head from an embedding of distances, as in T5."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.table = Attention(self.attend), nn.Embedding(11, 4)
+        self.register_buffer("index", (torch.arange(6)[:, None] - torch.arange(6)) + 5)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        bias = self.table(self.index).permute(2, 0, 1).unsqueeze(0)
+        return ((query @ key.mT) + bias).softmax(-1) @ value
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x)
+
+
+def test_an_embedding_with_a_column_for_each_head_goes_with_it() -> None:
+    model = Looked()
+    without_heads(model, torch.randn(2, 6, 5))
+    assert (model.table.embedding_dim, tuple(model.table.weight.shape)) == (2, (11, 2))
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+@pytest.mark.parametrize("padded", [True, False])
+def test_an_encoder_runs_after_its_heads_went(padded: bool) -> None:
+    """With a padding mask, its nested tensors took all heads, in eval mode alone."""
+    layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+    net = nn.TransformerEncoder(layer, 2).eval()
+    x = torch.randn(2, 5, 16)
+    graph = analyse(net, x)
+    plan = make_plan(graph, [n for g in graph.groups for n in g.channels[:2]])
+    apply(plan, net)
+    mask = torch.tensor([[0, 0, 0, 1, 1], [0, 0, 0, 0, 0]]).bool() if padded else None
+    expected = net(x, src_key_padding_mask=mask)
+    with torch.no_grad():
+        found = net(x, src_key_padding_mask=mask)
+    torch.testing.assert_close(found, expected)
+
+
+def test_dropout_in_training_mode_draws_nothing_in_a_trial() -> None:
+    """RoBERTa: a buffer that is never used led to a run in training mode, with other noise."""
+
+    class Dropping(Attention):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.dropout(super().forward(F.dropout(x, 0.5, self.training)), 0.5, self.training)
+
+    model = Dropping(explicit)
+    model.register_buffer("unused", torch.zeros(3))
+    graph = without_heads(model, torch.randn(2, 6, 5))
+    assert [len(group.channels) for group in graph.groups] == [4]

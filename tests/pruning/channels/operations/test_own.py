@@ -103,6 +103,8 @@ def test_filters_go_with_the_parameters_behind_the_weight(
         apply(make_plan(graph, second.channels[:2]), net)
         if "spectral" in kind:  # the largest singular value is of what is left
             net(x)
+            largest = torch.linalg.matrix_norm(net[2].weight.flatten(1), 2).item()
+            assert largest == pytest.approx(1, rel=0.05)  # without a further step
             torch.testing.assert_close(direction(net[2].weight), direction(weight[2:]))
         else:
             torch.testing.assert_close(net[:4](x), hidden[:, 2:])
@@ -178,3 +180,34 @@ def test_a_number_from_the_input_freezes_only_what_it_depends_on() -> None:
     graph = graph_of(lambda s, x: F.linear(x, s.weight * x.mean()), weight=weight)
     assert [group.name for group in graph.groups] == ["weight"]
     assert "mean" in str([str(f.reason) for f in graph.frozen if f.tensor == "first.weight"])
+
+
+FILTERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "unit columns": lambda w: F.normalize(w, dim=0),
+    "less the mean of all": lambda w: w - w.mean(),
+    "rounded to the largest": lambda w: (w / w.abs().amax() * 7).round(),
+    "added up": lambda w: w.cumsum(0),
+}
+
+
+@pytest.mark.parametrize("compute", FILTERS.values(), ids=FILTERS.keys())
+def test_filters_that_are_normalised_together_stay(compute: Callable[[Tensor], Tensor]) -> None:
+    """All other filters had other values afterwards, and nothing said so."""
+    weight = nn.Parameter(torch.randn(6, 8))
+    graph = graph_of(lambda s, x: F.linear(x, compute(s.weight)), weight=weight)
+    assert ("weight", 0) not in graph.channel_of
+
+
+def test_one_length_for_all_filters_keeps_them() -> None:
+    layer = parametrizations.weight_norm(nn.Linear(8, 6), dim=None)
+    graph = graph_of(lambda s, x: s.layer(x), layer=layer)
+    assert {name for name, dim in graph.channel_of if dim == 0} <= {"first.weight", "first.bias"}
+
+
+@pytest.mark.parametrize("compute", [lambda w: w @ w.T, lambda w: (w @ w.T).softmax(-1)])
+def test_a_weight_of_itself_is_frozen_and_raises_nothing(
+    compute: Callable[[Tensor], Tensor],
+) -> None:
+    weight = nn.Parameter(torch.randn(8, 3))
+    graph = graph_of(lambda s, x: F.linear(x, compute(s.weight))[:, :6], weight=weight)
+    assert ("weight", 0) not in graph.channel_of
