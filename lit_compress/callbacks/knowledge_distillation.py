@@ -104,6 +104,7 @@ class KnowledgeDistillation(Callback, BeforePruning):
         self._batch: Any = None
         self._used = False
         self._seconds: list[tuple[float, float]] = []
+        self._teaching = 0.0
         self._restored: dict[str, Tensor] | None = None
         self._blank: LightningModule | None = None
 
@@ -243,7 +244,7 @@ class KnowledgeDistillation(Callback, BeforePruning):
             for call, answer in zip(self._calls, answers, strict=True)
         ]
         total = torch.stack(losses).mean() * factor
-        self._seconds.append((perf_counter() - start, 0.0))
+        self._teaching = perf_counter() - start
         pl_module.log("compress/distillation_loss", total.detach(), on_step=False, on_epoch=True)
         return total
 
@@ -272,9 +273,9 @@ class KnowledgeDistillation(Callback, BeforePruning):
 
     def _tell_cost(self, seconds: float) -> None:
         """Print what the teacher costs, when some steps were timed."""
-        if len(self._seconds) > TIMED or not self._seconds:
+        if len(self._seconds) == TIMED:
             return
-        self._seconds[-1] = (self._seconds[-1][0], seconds)
+        self._seconds.append((self._teaching, seconds))
         if len(self._seconds) == TIMED:
             own, step = (sum(times) / TIMED for times in zip(*self._seconds, strict=True))
             rank_zero_info(

@@ -175,7 +175,7 @@ def _target(copy: LightningModule, path: str, recorded: Sequence[Call]) -> Expor
     called = copy.get_submodule(path)
     with torch.no_grad():
         result = found.call(called, [tensor.clone() for tensor in as_tuple(inputs[0])])
-    outputs = Outputs.of(result, called).beside(found.names)
+    outputs = Outputs.of(result, called).distinct_from(found.names)
     inner = path or _inner(copy, found, as_tuple(inputs[0]), outputs, result)
     return ExportTarget(path, inner, tuple(inputs), found, outputs)
 

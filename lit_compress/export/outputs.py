@@ -75,7 +75,7 @@ class Outputs:
         empty = iter([None] * len(paths))
         return cls(_distinct(names), plain, _rebuilt(result, empty))
 
-    def beside(self, taken: Collection[str]) -> Outputs:
+    def distinct_from(self, taken: Collection[str]) -> Outputs:
         """Return the structure with other names for outputs that are called as an input is.
 
         Args:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from lit_compress.pruning.channels.tracing.trace import call_name, layer_calls
+from lit_compress.pruning.channels.tracing.calls import call_name, layer_calls
 
 #: A function whose torch calls are looked at, such as the validation step on one batch.
 Run = Callable[[], Any]

@@ -144,5 +144,5 @@ def test_complex_outputs_are_refused() -> None:
 
 
 def test_an_output_that_is_called_like_an_input_has_another_name() -> None:
-    outputs = Outputs.of({"input": A, "": B}).beside(("input", "mask"))
+    outputs = Outputs.of({"input": A, "": B}).distinct_from(("input", "mask"))
     assert outputs.names == ("input_output", "output")

@@ -111,8 +111,8 @@ class ChannelPruning(ResolvesSelector):
             channels = self._state.graph.channel_of.get((f"{layer}.weight", dim))
             role = self._state.graph.roles.get((f"{layer}.weight", dim))
             if channels is not None and role in ("filter", "depthwise", "scale"):
-                gone = np.isin(channels, list(self._state.removed))
-                return np.flatnonzero(~gone).tolist() if gone.any() else None
+                removed = np.isin(channels, list(self._state.removed))
+                return np.flatnonzero(~removed).tolist() if removed.any() else None
         return None
 
     def masks_of(self, pl_module: LightningModule) -> Masks:

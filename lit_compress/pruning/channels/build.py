@@ -19,7 +19,8 @@ from lit_compress.pruning.channels.graph import (
     removable_of,
 )
 from lit_compress.pruning.channels.tracing.labels import Reason
-from lit_compress.pruning.channels.tracing.trace import Recording, Trace
+from lit_compress.pruning.channels.tracing.records import Recording
+from lit_compress.pruning.channels.tracing.trace import Trace
 
 UNUSED = Reason("is not read by any layer")
 UNSEEN = Reason("is not used in any torch call that can be traced")
@@ -47,7 +48,6 @@ def build(trace: Trace, closed: Mapping[Key, Reason]) -> ChannelGraph:
         reasons = _freeze_groups(trace, number, fixed, reasons)
         number, channel_of = _channel_numbers(recording, roots, reasons)
         groups = grouped(channel_of, roles)
-    trace.numbers = number
     return ChannelGraph(
         channel_of=channel_of,
         roles={key: roles[key] for key in channel_of},

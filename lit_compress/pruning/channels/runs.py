@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from lit_compress.measure.cost import attention_unfused, evaluating
-from lit_compress.pruning.channels.tracing.trace import call_name
+from lit_compress.pruning.channels.tracing.calls import call_name
 from lit_compress.pruning.channels.trials.verify import Run
 from lit_compress.pruning.heads import attending_by_head
 

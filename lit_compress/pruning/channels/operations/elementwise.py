@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from lit_compress.pruning.channels.operations.registry import handles, unknown
 from lit_compress.pruning.channels.tracing.labels import core, varying
-from lit_compress.pruning.channels.tracing.trace import Call, Trace
+from lit_compress.pruning.channels.tracing.records import Call
+from lit_compress.pruning.channels.tracing.trace import Trace
 
 _NAMES = """
 

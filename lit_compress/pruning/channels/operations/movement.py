@@ -16,7 +16,8 @@ from lit_compress.pruning.channels.tracing.labels import (
     spread,
     varying,
 )
-from lit_compress.pruning.channels.tracing.trace import Call, Trace
+from lit_compress.pruning.channels.tracing.records import Call
+from lit_compress.pruning.channels.tracing.trace import Trace
 
 _NAMES = """
 permute transpose t swapaxes swapdims movedim moveaxis adjoint expand expand_as broadcast_to flip
@@ -76,10 +77,10 @@ def cat(trace: Trace, call: Call) -> None:
     dim = call.argument(1, "dim", call.kwargs.get("axis", 0)) % call.out.dim()
     first = next((twin for twin in map(trace.twin, tensors) if twin is not None), None)
     tensors = [tensor for tensor in tensors if tensor.numel()]
-    beside = (
+    along = (
         () if first is None else set(varying(first)) - ({dim} if call.name != "stack" else set())
     )
-    twins = [_twin_beside(trace, call, tensor, first, sorted(beside)) for tensor in tensors]
+    twins = [_twin_to_join(trace, call, tensor, first, sorted(along)) for tensor in tensors]
     if first is None:
         return None
     if call.name == "stack":
@@ -93,7 +94,7 @@ def cat(trace: Trace, call: Call) -> None:
     return trace.label(call.out, torch.cat(twins, dim))
 
 
-def _twin_beside(
+def _twin_to_join(
     trace: Trace, call: Call, tensor: Tensor, first: Tensor | None, dims: list[int]
 ) -> Tensor:
     """Return the twin of a tensor that is concatenated.

@@ -19,7 +19,8 @@ from lit_compress.pruning.channels.operations.elementwise import ELEMENTWISE
 from lit_compress.pruning.channels.operations.movement import MOVES, replay
 from lit_compress.pruning.channels.operations.reductions import REDUCING, are_dims, dims_of
 from lit_compress.pruning.channels.tracing.labels import UNLABELLED, compact, core, varying
-from lit_compress.pruning.channels.tracing.trace import Call, Computed, Trace
+from lit_compress.pruning.channels.tracing.records import Call, Computed
+from lit_compress.pruning.channels.tracing.trace import Trace
 
 Twins = dict[tuple[str, int], Tensor]
 RESHAPES = ("view", "reshape", "flatten", "unflatten", "view_as", "reshape_as", "squeeze")

@@ -8,7 +8,8 @@ from torch import Tensor
 from lit_compress.pruning.channels.operations.attention import contract, product_letters
 from lit_compress.pruning.channels.operations.registry import handles, unknown
 from lit_compress.pruning.channels.tracing.labels import UNLABELLED, spread
-from lit_compress.pruning.channels.tracing.trace import Call, Trace
+from lit_compress.pruning.channels.tracing.records import Call
+from lit_compress.pruning.channels.tracing.trace import Trace
 
 
 @handles("conv1d", "conv2d", "conv3d")

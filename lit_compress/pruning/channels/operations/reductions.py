@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from lit_compress.pruning.channels.operations.elementwise import elementwise
 from lit_compress.pruning.channels.operations.registry import handles, unknown
 from lit_compress.pruning.channels.tracing.labels import UNLABELLED, core, spread, varying
-from lit_compress.pruning.channels.tracing.trace import Call, Trace
+from lit_compress.pruning.channels.tracing.records import Call
+from lit_compress.pruning.channels.tracing.trace import Trace
 
 POOLS = [
     f"{kind}_pool{rank}d{rest}"

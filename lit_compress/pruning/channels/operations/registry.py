@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lit_compress.pruning.channels.tracing.questions import INERT
-from lit_compress.pruning.channels.tracing.trace import Call, Trace
+from lit_compress.pruning.channels.tracing.records import Call
+from lit_compress.pruning.channels.tracing.trace import Trace
 
 Handler = Callable[[Trace, Call], None]
 HANDLERS: dict[str, Handler] = {}

@@ -12,7 +12,8 @@ from lit_compress.pruning.channels.operations.reductions import dims_of
 from lit_compress.pruning.channels.operations.registry import handles, unknown
 from lit_compress.pruning.channels.tracing.counts import Count
 from lit_compress.pruning.channels.tracing.labels import Labels, compact, core, varying
-from lit_compress.pruning.channels.tracing.trace import Call, Split, Trace
+from lit_compress.pruning.channels.tracing.records import Call, Split
+from lit_compress.pruning.channels.tracing.trace import Trace
 
 WHY = "shares a channel dimension that is split"
 

@@ -12,7 +12,8 @@ from dataclasses import replace
 from torch import nn
 
 from lit_compress.pruning.channels.tracing.labels import Reason
-from lit_compress.pruning.channels.tracing.trace import Trace, Use, named_tensors
+from lit_compress.pruning.channels.tracing.records import Use
+from lit_compress.pruning.channels.tracing.trace import Trace, named_tensors
 
 
 def alike(module: nn.Module, trained: Collection[int]) -> list[tuple[str, list[str]]]:

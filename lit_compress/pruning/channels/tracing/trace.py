@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import os
-import sys
-import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from types import FrameType
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import (
-    register_module_forward_hook,
-    register_module_forward_pre_hook,
-)
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from lit_compress.pruning.channels.tracing.calls import call_name, caller, layer_calls
 from lit_compress.pruning.channels.tracing.counts import Count, counted
 from lit_compress.pruning.channels.tracing.labels import (
     Labels,
@@ -33,157 +24,15 @@ from lit_compress.pruning.channels.tracing.labels import (
     varying,
 )
 from lit_compress.pruning.channels.tracing.questions import INERT
-
-#: Source files to skip when a reason names the line of the model's own code that made a call.
-_TORCH = str(Path(torch.__file__).parent) + os.sep
-_HERE = str(Path(__file__).parents[1]) + os.sep
-
-
-@dataclass(frozen=True)
-class Use:
-    """Use of a model's tensor together with labelled channels.
-
-    Attributes:
-        tensor: Name of the parameter or buffer.
-        dim: Dimension along which the labels lie.
-        labels: One label for each index of the dimension.
-        role: ``filter`` (the tensor makes the channels), ``depthwise`` (it has one filter for each
-            channel), ``input`` (it reads the channels) or ``scale`` (it has one value for each
-            channel: bias, norm, gate).
-    """
-
-    tensor: str
-    dim: int
-    labels: Tensor
-    role: str
-
-
-@dataclass(frozen=True)
-class Split:
-    """A reshape that splits a channel dimension into several.
-
-    Attributes:
-        twin: The twin of the result.
-        free: The dimension that may shrink, unless an attention ties the channels along it.
-        counts: By dimension, the attribute of a module that gives its size.
-        reason: Why the channels of the other dimensions are tied.
-    """
-
-    twin: Tensor
-    free: int
-    counts: Mapping[int, Count]
-    reason: Reason
-
-
-@dataclass(frozen=True)
-class Computed:
-    """What a tensor is that is computed from the model's own parameters and buffers alone.
-
-    Attributes:
-        twins: By name and dimension of a parameter, the labels of its indices, as a twin of the
-            computed tensor. Each dimension of a parameter has labels of its own.
-        sources: Names of the parameters, the one with most elements first.
-        normed: The dimensions of parameters over which a norm was taken: without some of their
-            indices, all others have other values.
-    """
-
-    twins: Mapping[tuple[str, int], Tensor]
-    sources: tuple[str, ...]
-    normed: frozenset[tuple[str, int]] = frozenset()
-
-
-@dataclass(frozen=True)
-class Mixed:
-    """A call whose result depends on all channels of its input, as the statistics of a norm do.
-
-    Attributes:
-        inputs: By tensor among its arguments, its twins.
-        outputs: By tensor among its results, its twins.
-    """
-
-    inputs: tuple[tuple[Tensor, ...], ...]
-    outputs: tuple[tuple[Tensor, ...], ...]
-
-
-@dataclass(frozen=True)
-class Read:
-    """A call that reads channels with a weight.
-
-    Attributes:
-        argument: Position of the activation among the tensors of its arguments.
-        dim: Dimension of its channels.
-        labels: One label for each of them.
-    """
-
-    argument: int
-    dim: int
-    labels: Tensor
-
-
-@dataclass
-class Call:
-    """One torch call.
-
-    Attributes:
-        name: Name of the function, see :func:`call_name`.
-        func: The function.
-        args: Its positional arguments.
-        kwargs: Its keyword arguments.
-        out: Its result.
-        reason: Makes a :class:`Reason` that names this call.
-    """
-
-    name: str
-    func: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    out: Any
-    reason: Callable[[str], Reason]
-
-    def argument(self, index: int, name: str, default: Any = None) -> Any:
-        """Return an argument by its position or its name."""
-        if len(self.args) > index:
-            return self.args[index]
-        return self.kwargs.get(name, default)
-
-    def tensors(self) -> list[Tensor]:
-        """Return the tensors among the arguments."""
-        leaves = tree_leaves((self.args, self.kwargs))
-        return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-
-    def results(self) -> list[Tensor]:
-        """Return the tensors in the result."""
-        return [leaf for leaf in tree_leaves(self.out) if isinstance(leaf, Tensor)]
-
-
-@dataclass
-class Recording:
-    """Record of a traced run: how the model uses its own tensors.
-
-    Attributes:
-        uses: Uses by tensor name and dimension.
-        positions: By weight name, the number of output positions where the weight is applied.
-            Positions times the size of the weight are its MACs in this run.
-        min_indices: By tensor name and dimension, the number of indices that must remain, where it
-            is more than one.
-        opaque: By tensor name, why the trace cannot follow a use of the tensor.
-        widths: By name of a norm module without parameters and buffers, or of a whole number among
-            the attributes of a module, the labels that it counts.
-        seen: Names of the tensors that any call used.
-        names: By number of the call, the name of its function.
-        reads: By number of the call, what it reads with a weight.
-        mixed: By number of the call, the calls that depend on all channels.
-    """
-
-    uses: dict[tuple[str, int], Use] = field(default_factory=dict)
-    positions: dict[str, int] = field(default_factory=dict)
-    min_indices: dict[tuple[str, int], int] = field(default_factory=dict)
-    opaque: dict[str, Reason] = field(default_factory=dict)
-    widths: dict[str, Tensor] = field(default_factory=dict)
-    seen: set[str] = field(default_factory=set)
-    names: list[str] = field(default_factory=list)
-    reads: dict[int, Read] = field(default_factory=dict)
-    mixed: dict[int, Mixed] = field(default_factory=dict)
+from lit_compress.pruning.channels.tracing.records import (
+    Call,
+    Computed,
+    Mixed,
+    Read,
+    Recording,
+    Split,
+    Use,
+)
 
 
 class Trace(TorchFunctionMode):
@@ -219,8 +68,6 @@ class Trace(TorchFunctionMode):
         #: By number of the call, the module that made it, and the twins of its results.
         self.made_by: list[str] = []
         self.results: list[tuple[Tensor | None, ...]] = []
-        #: By label, the number of its channel in the graph; below 0 if it cannot be removed.
-        self.numbers = np.empty(0, np.int64)
         self._handlers = handlers
         self._unknown = unknown
         self._blocked = blocked or {}
@@ -462,52 +309,6 @@ class Trace(TorchFunctionMode):
 
         with counted(self._model), layer_calls(enter, leave), self:
             yield
-
-
-@contextmanager
-def layer_calls(
-    enter: Callable[[nn.Module, Any], None], leave: Callable[[nn.Module, Any, Any], None]
-) -> Iterator[None]:
-    """Call two functions before and after the forward of each layer, until the end of the block.
-
-    Args:
-        enter: Called with the layer and its arguments.
-        leave: Called with the layer, its arguments and its result.
-    """
-    handles = (register_module_forward_pre_hook(enter), register_module_forward_hook(leave))
-    try:
-        with warnings.catch_warnings():
-            # Compiled modules run uncompiled here, so that hooks fire once.
-            warnings.filterwarnings("ignore", "Using `torch.compile", UserWarning)
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def call_name(func: Callable[..., Any]) -> str:
-    """Return the name of a torch function, without the underscores of its variants."""
-    name = getattr(func, "__name__", type(func).__name__)
-    if name == "__get__":
-        return f"get {getattr(getattr(func, '__self__', None), '__name__', '')}"
-    return name.partition(".")[0].strip("_") or name
-
-
-def caller() -> tuple[str, int]:
-    """Return the file and line of the model's own code that made the current call.
-
-    Returns:
-        An empty name and line 0 if the call does not come from the model's code.
-    """
-    frame: FrameType | None = sys._getframe(2)
-    while frame is not None:
-        file = frame.f_code.co_filename
-        if file.startswith(_HERE):
-            break
-        if not file.startswith(_TORCH):
-            return file, frame.f_lineno
-        frame = frame.f_back
-    return "", 0
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:

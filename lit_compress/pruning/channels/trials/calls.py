@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from lit_compress.pruning.channels.tracing.calls import call_name, caller
 from lit_compress.pruning.channels.tracing.labels import core
 from lit_compress.pruning.channels.tracing.questions import INERT
-from lit_compress.pruning.channels.tracing.trace import call_name, caller
 
 #: Operations whose result can be quite another for inputs that differ by a rounding.
 JUMPS = {

@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from lit_compress.pruning.channels.tracing.calls import call_name
 from lit_compress.pruning.channels.tracing.labels import core
 from lit_compress.pruning.channels.tracing.questions import INERT
-from lit_compress.pruning.channels.tracing.trace import Mixed, Read, Recording, call_name
+from lit_compress.pruning.channels.tracing.records import Mixed, Read, Recording
 
 #: Norms that are told the sizes of the dimensions they normalise.
 SIZED = ("layer_norm", "rms_norm")

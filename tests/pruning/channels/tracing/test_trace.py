@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from lit_compress.pruning.channels.operations import HANDLERS, unknown
-from lit_compress.pruning.channels.tracing.trace import Trace, call_name, named_tensors
+from lit_compress.pruning.channels.tracing.calls import call_name
+from lit_compress.pruning.channels.tracing.trace import Trace, named_tensors
 from lit_compress.pruning.channels.trials.calls import Calls
 
 
