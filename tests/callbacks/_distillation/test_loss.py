@@ -27,7 +27,5 @@ def test_outputs_and_features_are_weighted() -> None:
 
 def test_other_shapes_are_refused() -> None:
     loss = CallLoss(2.0, 0.5, "auto", (), 1.0)
-    with pytest.raises(
-        InvalidArgumentError, match="teacher returns 4 x 2, and the network 4 x 3"
-    ):
+    with pytest.raises(InvalidArgumentError, match="teacher returns 4 x 2, and the network 4 x 3"):
         loss.of(NetworkCall("", (), {}, SCORES), (OTHER[:, :2], {}), BATCH, lambda _: None)
