@@ -62,7 +62,7 @@ class Row:
 ROWS = {
     row.config: row
     for row in (
-        Row("shufflenet_v2_fashion_mnist", 60, 0.1, 40, 0.05, narrow=0.5),
+        Row("shufflenet_v2_fashion_mnist", 60, 0.1, 40, 0.05, 0.5, ("--data.crop", "2")),
         Row("mobilenet_v2_fashion_mnist", 60, 0.1, more=40, more_lr=0.05),
         Row("alexnet_fashion_mnist", 30, 0.02, more=20, more_lr=0.01),
         Row("shufflenet_v2_cifar10", 60, 0.1, 40, 0.05, words=("--model.stem", "cifar")),
