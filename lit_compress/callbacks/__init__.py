@@ -5,6 +5,7 @@ from lit_compress.callbacks.knowledge_distillation import KnowledgeDistillation
 from lit_compress.callbacks.magnitude_pruning import MagnitudePruning
 from lit_compress.callbacks.overfitting import Overfitting
 from lit_compress.callbacks.post_training_quantization import PostTrainingQuantization
+from lit_compress.callbacks.quantization_aware_training import QuantizationAwareTraining
 from lit_compress.callbacks.report import CompressionReport
 from lit_compress.callbacks.rule_pruning import RulePruning
 
@@ -15,6 +16,7 @@ __all__ = [
     "MagnitudePruning",
     "Overfitting",
     "PostTrainingQuantization",
+    "QuantizationAwareTraining",
     "RulePruning",
 ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from math import isfinite
 from time import perf_counter
@@ -20,6 +20,7 @@ from lit_compress.callbacks._distillation.teacher import Teacher
 from lit_compress.callbacks._pruning.arguments import check_counts, one_of
 from lit_compress.callbacks._pruning.base import BeforePruning, pruning_callbacks
 from lit_compress.callbacks._pruning.channels import ChannelPruning
+from lit_compress.callbacks._run.steps import run_around, run_plainly
 from lit_compress.callbacks._run.supported import check_run
 from lit_compress.distillation import Kind
 from lit_compress.errors import InvalidArgumentError
@@ -172,9 +173,8 @@ class KnowledgeDistillation(Callback, BeforePruning):
 
     def _attach(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let the strategy's training step add the loss; the user's module does not change."""
-        step = trainer.strategy.training_step
 
-        def training_step(batch: Any, *args: Any) -> Any:
+        def training_step(step: Callable[..., Any], batch: Any, *args: Any) -> Any:
             start = perf_counter()
             self._calls, self._batch, self._used = [], batch, False
             if not self._factor(trainer):
@@ -193,10 +193,10 @@ class KnowledgeDistillation(Callback, BeforePruning):
             self._tell_cost(perf_counter() - start)
             return result
 
-        vars(trainer.strategy)["training_step"] = training_step
+        run_around(trainer, self, training_step)
 
     def _detach(self, trainer: Trainer) -> None:
-        vars(trainer.strategy).pop("training_step", None)
+        run_plainly(trainer, self)
 
     def _factor(self, trainer: Trainer) -> float:
         """Return the share of the weights that is due in this epoch; 0 if there is no teacher."""

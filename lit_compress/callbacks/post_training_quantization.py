@@ -34,7 +34,11 @@ from lit_compress.checkpoints.folder import artifact_dir, is_artifact, release, 
 from lit_compress.checkpoints.loading_line import artifact_line
 from lit_compress.checkpoints.saved_weights import WEIGHTS, save_weights
 from lit_compress.errors import InvalidArgumentError, LitCompressError
-from lit_compress.evaluation.export_target import warn_of_few_inputs, warn_of_other_weights
+from lit_compress.evaluation.export_target import (
+    ExportTarget,
+    warn_of_few_inputs,
+    warn_of_other_weights,
+)
 from lit_compress.evaluation.loaders import validation_loaders
 from lit_compress.evaluation.metric import check_monitor
 from lit_compress.evaluation.run_view.copies import clone
@@ -322,6 +326,12 @@ class PostTrainingQuantization(Callback, WritesInt8):
         with isolate_rng():
             self._write(trainer, copy, target, before, epoch)
 
+    def _conversion(
+        self, trainer: Trainer, copy: LightningModule, network: ExportTarget
+    ) -> Conversion:
+        """Return the conversion of the trained network."""
+        return Conversion(trainer, copy, network, self.settings)
+
     def _kept_weights(self, copy: LightningModule, before: UnprunedShapes | None) -> str:
         """Save the float weights after a failed conversion, and return how to convert them."""
         path = trained_weights(self._target)
@@ -342,7 +352,7 @@ class PostTrainingQuantization(Callback, WritesInt8):
         pruning: Sequence[dict[str, Any]] | None = None,
     ) -> None:
         network = self.settings.network(trainer, copy)
-        conversion = Conversion(trainer, copy, network, self.settings)
+        conversion = self._conversion(trainer, copy, network)
         with folder_swap(target) as folder:
             save_weights(copy, folder / WEIGHTS, before)
             monitor = self._measurable(trainer)

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from lit_compress.artifact.variant import FloatWeight
-from lit_compress.errors import CalibrationError
+from lit_compress.errors import CalibrationError, ExportError
 from lit_compress.export.onnx import capture
-from lit_compress.export.signature import INPUT, Batch
+from lit_compress.export.signature import INPUT, Batch, as_tuple
 from lit_compress.quantization.calibrate import (
     Calibration,
     Track,
@@ -23,14 +23,16 @@ from lit_compress.quantization.calibrate import (
 )
 from lit_compress.quantization.float_weights import float_weights
 from lit_compress.quantization.layer_noise import LayerNoise, layer_noise
-from lit_compress.quantization.pt2e import FixedQParamsObserver, prepare_pt2e
 from lit_compress.quantization.pt2e import convert as convert_prepared
+from lit_compress.quantization.pt2e import prepare_pt2e
 from lit_compress.quantization.quantizer import OnnxQuantizer
 from lit_compress.quantization.rewrites.biases import least_scales, round_biases, set_biases
-from lit_compress.quantization.rewrites.equalize import equalize
-from lit_compress.quantization.rewrites.norms import block_norm_folding, fold_norms
+from lit_compress.quantization.rewrites.equalize import equalize, scale_tensors
+from lit_compress.quantization.rewrites.norms import FoldedNorm, block_norm_folding, fold_norms
 from lit_compress.quantization.single_precision import in_single_precision
 from lit_compress.quantization.skip import select_layers
+from lit_compress.quantization.training.graph import FakeQuantizedGraph
+from lit_compress.quantization.training.ranges import Ranges
 
 
 class WithPreprocessing(nn.Module):
@@ -79,8 +81,12 @@ class Calibrated:
             Processors without VNNI need ``reduced``: there the sum of two products overflows.
         names: Names of the inputs. Default: one input, ``input``.
         track: Shows how far the calibration is. Default: nothing does.
+        ranges: The ranges that the network was trained with, which stay as they are; the batches
+            are then not used. Default: they are found on the batches.
+        correct: Whether biases are corrected; a network that is trained on needs no correction.
 
     Attributes:
+        ranges: The ranges of activations, and the factors of the equalization.
         layers: Names of the layers that can be quantised, in the order of the graph.
         readers: By name of a layer, the names of the layers that read its output.
         weighted: Names of the layers with a weight, in the order of the graph.
@@ -111,37 +117,76 @@ class Calibrated:
         weight_range: WeightRange = "full",
         names: Sequence[str] = (INPUT,),
         track: Track = untracked,
+        ranges: Ranges | None = None,
+        correct: bool = True,
     ) -> None:
         network = copy.deepcopy(network).eval()
         _check_finite(network)
         network = in_single_precision(network)
+        self._own = {*dict(network.named_parameters(remove_duplicate=False))}
+        self._own |= {*dict(network.named_buffers(remove_duplicate=False))}
         self._program = capture(network, example)
         block_norm_folding(self._program)
-        batches = tuple(batches)
-        if batches:
-            equalize(self._program.module(check_guards=False), batches, weight_range)
         self._quantizer = OnnxQuantizer(calibration, weight_range, names)
-        self._prepared = self._prepare()
+        self._folded: tuple[FoldedNorm, ...] = ()
+        self._biases: dict[str, Tensor] = {}
         self._track = track
-        watched = track(batches, "calibration (batches)")
-        calibrate(self._prepared, watched, self._quantizer.owners, names)
-        self._quantizer.shrink_clipped_ranges()
-        self._biases = round_biases(self._prepared, batches)
-        set_biases(self._prepared, self._biases)
-        least = least_scales(self._prepared, self._biases)
-        self._quantizer.replace_activation_observers(
-            lambda observer: _fixed_observer(observer, least.get(observer, 0.0))
-        )
+        if ranges is None:
+            self._calibrate(tuple(batches), correct)
+        else:
+            self._take(ranges, as_tuple(example))
         self.layers = self._quantizer.layers
         self.weighted = self._quantizer.weighted
         self.readers = self._quantizer.readers
 
+    def _calibrate(self, batches: tuple[Batch, ...], correct: bool) -> None:
+        """Find the ranges on these batches."""
+        quantizer, factors = self._quantizer, dict[str, Tensor]()
+        if batches:
+            graph = self._program.module(check_guards=False)
+            factors = equalize(graph, batches, quantizer.weight_range)
+        self._prepared = self._prepare()
+        watched = self._track(batches, "calibration (batches)")
+        calibrate(self._prepared, watched, quantizer.owners, quantizer.names)
+        quantizer.shrink_clipped_ranges()
+        if correct:
+            self._biases = round_biases(self._prepared, batches)
+            set_biases(self._prepared, self._biases)
+        quantizer.fix_activation_ranges(least_scales(self._prepared, self._biases))
+        self.ranges = Ranges(quantizer.activation_ranges, factors)
+
+    def _take(self, ranges: Ranges, example: tuple[Tensor, ...]) -> None:
+        """Take these ranges of activations; those of weights come from the weights."""
+        scale_tensors(self._program.module(check_guards=False), ranges.factors)
+        self._prepare()
+        self._quantizer.set_activation_ranges(ranges.activations)
+        self._prepared = self._prepare()
+        calibrate(self._prepared, [example], self._quantizer.owners, self._quantizer.names)
+        self._quantizer.fix_activation_ranges(least_scales(self._prepared, {}))
+        self.ranges = ranges
+
     def _prepare(self) -> GraphModule:
         """Return a graph of its own, with norms folded and observers inserted."""
         graph: GraphModule = self._program.module(check_guards=False)
-        fold_norms(graph)
+        self._folded = tuple(fold_norms(graph))
         prepared: GraphModule = prepare_pt2e(graph, self._quantizer)
         return prepared
+
+    def trainable(self) -> FakeQuantizedGraph:
+        """Return the graph of the file as a function of weights that can be trained.
+
+        Raises:
+            ExportError: If a layer computes its weight from others.
+        """
+        computed = sorted(self._program.state_dict.keys() - self._own)
+        if computed:
+            layer = computed[0].rpartition(".")[0] or computed[0]
+            raise ExportError(
+                f"{layer} computes its weight from others (weight_norm, spectral_norm or another "
+                "parametrization), which cannot be trained with fake quantisation: remove the "
+                "parametrization before the training, or use PostTrainingQuantization"
+            )
+        return FakeQuantizedGraph(self._prepare(), self._folded, self.ranges.factors)
 
     def convert(self, floats: Collection[str] = ()) -> GraphModule:
         """Return the int8 graph. It contains no float weights of quantised layers.
@@ -228,25 +273,6 @@ def quantize(
     """
     calibrated = Calibrated(network, batches, example, calibration, weight_range)
     return calibrated.convert(select_layers(skip, calibrated.layers, calibrated.weighted))
-
-
-def _fixed_observer(observer: nn.Module, least: float) -> nn.Module:
-    """Return an observer with the range of a calibrated one that does not observe any more.
-
-    Args:
-        observer: The calibrated observer.
-        least: The smallest scale that it may have.
-    """
-    scale, zero_point = observer.calculate_qparams()  # type: ignore[operator]
-    fixed: nn.Module = FixedQParamsObserver(
-        scale=max(float(scale), least),
-        zero_point=int(zero_point),
-        dtype=torch.uint8,
-        qscheme=torch.per_tensor_affine,
-        quant_min=0,
-        quant_max=255,
-    )
-    return fixed
 
 
 def _check_finite(network: nn.Module) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lit_compress.quantization.calibrate import Calibration, WeightRange
 from lit_compress.quantization.pt2e import (
+    FixedQParamsObserver,
     HistogramObserver,
     MinMaxObserver,
     PerChannelMinMaxObserver,
@@ -77,6 +78,24 @@ def weight_observer(axis: int, weight_range: WeightRange) -> nn.Module:
         quant_min=-largest,
         quant_max=largest,
         eps=EPS,
+    )
+    return observer
+
+
+def fixed_observer(scale: float, zero_point: int) -> nn.Module:
+    """Return an observer of uint8 activations that does not observe: its range is fixed.
+
+    Args:
+        scale: The step between two numbers.
+        zero_point: The number that means zero, 0 to 255.
+    """
+    observer: nn.Module = FixedQParamsObserver(
+        scale=scale,
+        zero_point=zero_point,
+        dtype=torch.uint8,
+        qscheme=torch.per_tensor_affine,
+        quant_min=0,
+        quant_max=255,
     )
     return observer
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.fx import GraphModule, Node
 
+from lit_compress.errors import CalibrationError
 from lit_compress.export.signature import INPUT
 from lit_compress.quantization.calibrate import Calibration, WeightRange
-from lit_compress.quantization.observers import LARGEST, activation_observer, weight_observer
+from lit_compress.quantization.observers import (
+    LARGEST,
+    activation_observer,
+    fixed_observer,
+    weight_observer,
+)
 from lit_compress.quantization.operations import CLIPPING, WEIGHTED, origin
 from lit_compress.quantization.placement import Placement, is_rectifier
 from lit_compress.quantization.pt2e import (
@@ -97,14 +103,43 @@ class OnnxQuantizer(Quantizer):  # type: ignore[misc]
                 observer.min_val.fill_(-zero * inside)
                 observer.max_val.fill_((255 - zero) * inside)
 
-    def replace_activation_observers(self, replace: Callable[[nn.Module], nn.Module]) -> None:
-        """Replace the observer of every activation.
+    @property
+    def activation_ranges(self) -> dict[str, tuple[float, int]]:
+        """Scale and zero point of each activation, by the name of its node."""
+        found = {}
+        for name, factory in self._activation_observers.items():
+            scale, zero_point = factory.observer.calculate_qparams()  # type: ignore[operator]
+            found[name] = (float(scale), int(zero_point))
+        return found
+
+    def fix_activation_ranges(self, least: Mapping[nn.Module, float]) -> None:
+        """Give every activation an observer that does not observe any more.
 
         Args:
-            replace: Function that takes an observer and returns the new one.
+            least: By observer, the smallest scale that it may have.
         """
         for factory in self._activation_observers.values():
-            factory.observer = replace(factory.observer)
+            scale, zero_point = factory.observer.calculate_qparams()  # type: ignore[operator]
+            scale = max(float(scale), least.get(factory.observer, 0.0))
+            factory.observer = fixed_observer(scale, int(zero_point))
+
+    def set_activation_ranges(self, ranges: Mapping[str, tuple[float, int]]) -> None:
+        """Give every activation a range that no longer changes.
+
+        Args:
+            ranges: Scale and zero point by the name of its node.
+
+        Raises:
+            CalibrationError: If an activation has none: the ranges are those of another network.
+        """
+        missing = self._activation_observers.keys() - ranges.keys()
+        if missing:
+            raise CalibrationError(
+                f"the ranges are those of another network: they have none for {min(missing)}; "
+                "calibrate the network again"
+            )
+        for name, factory in self._activation_observers.items():
+            factory.observer = fixed_observer(*ranges[name])
 
     def _describe(self, placement: Placement) -> None:
         """Set ``owners``, ``layers``, ``weighted`` and ``readers``."""

@@ -23,7 +23,7 @@ def test_a_weight_alone_is_as_bad_as_numpy_says(
     images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     net = network()
-    for changes_weights, nothing in (("equalize", 0), ("round_biases", {})):
+    for changes_weights, nothing in (("equalize", {}), ("round_biases", {})):
         monkeypatch.setattr(conversion, changes_weights, lambda *_, nothing=nothing: nothing)
     rows = {row.name: row for row in Calibrated(net, [images], images).noise(images)}
     assert list(rows) == ["input", "0", "4"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -31,15 +32,16 @@ from lit_compress.callbacks._quantization.quality import (
 from lit_compress.callbacks._quantization.settings import Settings
 from lit_compress.errors import AccuracyError, InvalidArgumentError
 from lit_compress.evaluation.data_protocols import HasClasses
-from lit_compress.evaluation.export_target import ExportTarget, find_export_target
+from lit_compress.evaluation.export_target import ExportTarget
 from lit_compress.evaluation.loaders import data_set, training_loaders, validation_loaders
 from lit_compress.evaluation.metric import measure_metric
 from lit_compress.evaluation.trainer_access import datamodule
 from lit_compress.export.outputs import as_tensors
-from lit_compress.export.signature import Batch, as_tuple, first_rows
+from lit_compress.export.signature import as_tuple, first_rows
 from lit_compress.progress import track
 from lit_compress.quantization.search import SearchResult, candidates, fewest_floats
 from lit_compress.quantization.skip import select_layers
+from lit_compress.quantization.training.ranges import Ranges
 
 
 class Conversion:
@@ -50,6 +52,8 @@ class Conversion:
         copy: A copy of the user's module with the weights to convert.
         network: The network in it.
         settings: How to convert it.
+        ranges: The ranges that it was trained with. Default: they are found on its inputs.
+        trained: Runs it as it was trained, for a module and inputs. Default: its own forward.
 
     Raises:
         CalibrationError: If a weight or a batch is not finite.
@@ -58,7 +62,13 @@ class Conversion:
     """
 
     def __init__(
-        self, trainer: Trainer, copy: LightningModule, network: ExportTarget, settings: Settings
+        self,
+        trainer: Trainer,
+        copy: LightningModule,
+        network: ExportTarget,
+        settings: Settings,
+        ranges: Ranges | None = None,
+        trained: Callable[[LightningModule, Sequence[Tensor]], Any] | None = None,
     ) -> None:
         from lit_compress.quantization.convert import Calibrated
 
@@ -68,13 +78,15 @@ class Conversion:
         self._prefix = f"{network.inner}." if network.inner else ""
         self._calibrated = Calibrated(
             self._captured,
-            self._calibration_inputs(),
+            () if ranges is not None else settings.calibration_inputs(trainer, copy, network),
             network.inputs[0],
             calibration=settings.calibration,
             weight_range=settings.weight_range,
             names=network.signature.names,
             track=partial(track, trainer),
+            ranges=ranges,
         )
+        self._trained = trained
         self._skipped = select_layers(
             settings.skip, self._calibrated.layers, self._calibrated.weighted, self._prefix
         )
@@ -224,9 +236,7 @@ class Conversion:
     def _shape(self) -> tuple[int, ...]:
         """Shape of the network's first output for a batch."""
         with torch.no_grad():
-            # A copy: a forward may write to its inputs.
-            inputs = (tensor.clone() for tensor in as_tuple(self.network.inputs[0]))
-            return tuple(as_tensors(self._captured(*inputs))[0].shape)
+            return tuple(self._outputs(as_tuple(self.network.inputs[0]))[0].shape)
 
     def _metric(self, path: Path, batches: int | None = None) -> Metric | None:
         loaders = validation_loaders(self.trainer)
@@ -282,15 +292,18 @@ class Conversion:
         size = sum(tensor.numel() * tensor.element_size() for tensor in one)
         return first_rows(rows, stored_count(size, file.stat().st_size))
 
+    def _outputs(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return the outputs of the network that the file should have."""
+        inputs = [tensor.clone() for tensor in batch]  # a forward may write to its inputs
+        if self._trained is not None:
+            return as_tensors(self._trained(self.copy, inputs))
+        return as_tensors(self._captured(*inputs))
+
     @cached_property
     def _expected(self) -> list[np.ndarray]:
         """Return each output of the float network for all recorded inputs."""
         with torch.no_grad():
-            batches = [
-                # A copy: a forward may write to its inputs.
-                as_tensors(self._captured(*(tensor.clone() for tensor in as_tuple(batch))))
-                for batch in self.network.inputs
-            ]
+            batches = [self._outputs(as_tuple(batch)) for batch in self.network.inputs]
         length = len(as_tuple(self.network.inputs[0])[0])
         return joined([[tensor.numpy() for tensor in batch] for batch in batches], length)
 
@@ -301,21 +314,8 @@ class Conversion:
         """
         rows = first_rows([as_tuple(batch) for batch in self.network.inputs], count)
         with torch.no_grad():
-            found = as_tensors(self._captured(*(tensor.clone() for tensor in rows)))
+            found = self._outputs(rows)
         return [np.atleast_1d(tensor.numpy()) for tensor in found]
-
-    def _calibration_inputs(self) -> tuple[Batch, ...]:
-        settings = self.settings
-        if settings.calibration_split == "val":
-            return self.network.inputs
-        return find_export_target(
-            self.trainer,
-            self.copy,
-            settings.submodule,
-            settings.calibration_batches,
-            seed=settings.seed,
-            split="train",
-        ).inputs
 
 
 def _numbered(path: Path, count: int) -> Path:

@@ -11,6 +11,7 @@ from lit_compress.errors import InvalidArgumentError
 from lit_compress.evaluation.export_target import ExportTarget, find_export_target
 from lit_compress.evaluation.loaders import validation_loaders
 from lit_compress.evaluation.metric import metric_rises
+from lit_compress.export.signature import Batch
 from lit_compress.quantization.calibrate import Calibration, WeightRange
 
 Mode = Literal["auto", "max", "min"]
@@ -78,6 +79,22 @@ class Settings:
         return find_export_target(
             trainer, copy, self.submodule, self.calibration_batches, self.seed
         )
+
+    def calibration_inputs(
+        self, trainer: Trainer, copy: LightningModule, network: ExportTarget
+    ) -> tuple[Batch, ...]:
+        """Return the inputs that the ranges of activations are taken from.
+
+        Args:
+            trainer: The run.
+            copy: A copy of the user's module.
+            network: The network in it, with the inputs of validation.
+        """
+        if self.calibration_split == "val":
+            return network.inputs
+        return find_export_target(
+            trainer, copy, self.submodule, self.calibration_batches, self.seed, split="train"
+        ).inputs
 
     def rises(self, trainer: Trainer, copy: LightningModule) -> bool:
         """Tell whether more of the monitored metric is better.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MethodType
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -23,6 +24,8 @@ from lit_compress.evaluation.run_view.silent import (
 )
 from lit_compress.evaluation.trainer_access import callbacks, profiler
 
+#: Methods of a strategy that call the module's steps.
+STEPS = ("training_step", "validation_step", "test_step", "predict_step")
 #: Methods of a Trainer that write, or begin another run.
 EFFECTS = ("save_checkpoint", "fit", "validate", "test", "predict")
 
@@ -49,8 +52,10 @@ class StrategyView(View):
         alone = {"barrier": do_nothing, "reduce_boolean_decision": _first}
         alone |= dict.fromkeys(("reduce", "all_gather", "broadcast"), _first)
         super().__init__(real, **own, **alone)
+        own = own_attributes(self)
+        for name in STEPS:  # what callbacks put around the steps of the run is for its own module
+            own[name] = MethodType(getattr(type(unviewed(real)), name), self)
         if optimizers is not None:
-            own = own_attributes(self)
             own["optimizers"] = own["_optimizers"] = list(optimizers)
             own["_lightning_optimizers"] = [_lightning(one, self) for one in optimizers]
 

@@ -9,9 +9,10 @@ section 4.1). A share of the difference is moved into the weights (Xiao et al. 2
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -48,7 +49,7 @@ TRANSPOSED = {
 
 def equalize(
     graph: GraphModule, batches: Sequence[Batch], weight_range: WeightRange = "full"
-) -> int:
+) -> dict[str, Tensor]:
     """Bring the channels of a captured graph nearer to one range; what it computes stays the same.
 
     Args:
@@ -57,7 +58,7 @@ def equalize(
         weight_range: How far its weights will reach.
 
     Returns:
-        The number of channels that were scaled.
+        By name of a tensor that was scaled, what it was multiplied with.
     """
     flow = _Flow(graph, LARGEST[weight_range])
     ranges = Ranges(graph, flow.made)
@@ -71,14 +72,26 @@ def equalize(
         ValueError,
         IndexError,
     ):  # the calibration runs them too, and says what is wrong
-        return 0
+        return {}
     seen = ranges.seen(flow.count)
     if not bool(seen.magnitude.isfinite().all()):
-        return 0
+        return {}
     with torch.no_grad():
-        scales = flow.scales(seen)
-        flow.apply(scales)
-    return int((scales != 1).sum())
+        factors = flow.factors(flow.scales(seen))
+    scale_tensors(graph, factors)
+    return factors
+
+
+def scale_tensors(graph: GraphModule, factors: Mapping[str, Tensor]) -> None:
+    """Multiply weights of a graph.
+
+    Args:
+        graph: The graph; its weights are changed in place.
+        factors: What :func:`equalize` returned for a graph of the same network.
+    """
+    with torch.no_grad():
+        for name, factor in factors.items():
+            attrgetter(name)(graph).mul_(factor)
 
 
 class _Flow(Interpreter):
@@ -105,9 +118,11 @@ class _Flow(Interpreter):
         self._writes: list[tuple[Tensor, int]] = []
         self._joins: list[Tensor] = []
         self._uses: dict[int, int] = {}
+        self._names: dict[int, str] = {}
         for node in graph.graph.nodes:
             for source in node.all_input_nodes:
                 if isinstance(tensor := self._attribute(source), Tensor):
+                    self._names[id(tensor)] = str(source.target)
                     self._uses[id(tensor)] = self._uses.get(id(tensor), 0) + 1
 
     def run_node(self, n: Node) -> Any:
@@ -201,12 +216,25 @@ class _Flow(Interpreter):
                     groups[groups == group] = groups[join].min()
         return groups
 
-    def apply(self, scales: Tensor) -> None:
-        """Divide what makes each channel by its scale, and multiply what reads it."""
+    def factors(self, scales: Tensor) -> dict[str, Tensor]:
+        """Return what tensors are multiplied with: makers by 1 / scale, and readers by the scale.
+
+        Args:
+            scales: Of all channels.
+        """
+        found: dict[str, Tensor] = {}
+        scales = scales.double()
+
+        def multiply(tensor: Tensor, values: Tensor, dim: int) -> None:
+            name = self._names[id(tensor)]
+            along = _along(values.to(tensor.dtype), tensor, dim)
+            found[name] = found[name] * along if name in found else along
+
         for tensor, start in self._writes:
-            tensor.div_(_along(scales[start : start + len(tensor)].to(tensor.dtype), tensor, 0))
+            multiply(tensor, 1 / scales[start : start + len(tensor)], 0)
         for weight, dim, channels, _ in self._reads:
-            weight.mul_(_along(scales[channels].to(weight.dtype), weight, dim))
+            multiply(weight, scales[channels], dim)
+        return {name: factor for name, factor in found.items() if bool((factor != 1).any())}
 
     def _makers(self) -> list[tuple[int, int]]:
         return [(start, end - start) for start, end in pairwise([*self.made.values(), self.count])]

@@ -10,19 +10,66 @@ front of the others prevents torchao from folding them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
-from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 from lit_compress.quantization.operations import NORMS, WEIGHTED, aten, is_parameter
 
 TRANSPOSED = {aten.conv_transpose1d.default, aten.conv_transpose2d.input}
 #: Position of a transposed convolution's number of groups among its arguments.
 GROUPS = 6
+
+
+@dataclass(frozen=True)
+class FoldedNorm:
+    """A norm that was folded into the layer before it, by the names of their tensors.
+
+    Attributes:
+        weight: Name of the layer's weight.
+        bias: Name of the layer's bias; None if it had none.
+        new_bias: Name of the bias after the folding.
+        scale: Name of the norm's weight; None if it has none.
+        shift: Name of the norm's bias; None if it has none.
+        mean: Name of the running mean.
+        variance: Name of the running variance.
+        epsilon: What the norm adds to the variance.
+        axis: Axis of the layer's weight that holds the output channels.
+    """
+
+    weight: str
+    bias: str | None
+    new_bias: str
+    scale: str | None
+    shift: str | None
+    mean: str
+    variance: str
+    epsilon: float
+    axis: int
+
+    def tensors(self, tensor: Callable[[str], Tensor]) -> tuple[Tensor, Tensor]:
+        """Return weight and bias of the layer and its norm together; gradients pass through.
+
+        Args:
+            tensor: Returns a tensor of the network by its name.
+        """
+        weight, mean = tensor(self.weight), tensor(self.mean)
+        factor = torch.rsqrt(tensor(self.variance) + self.epsilon)
+        bias = -mean if self.bias is None else tensor(self.bias) - mean
+        if self.scale is not None:
+            factor = factor * tensor(self.scale)
+        shape = [1] * weight.dim()
+        shape[self.axis] = -1
+        bias = bias * factor
+        if self.shift is not None:
+            bias = bias + tensor(self.shift)
+        return weight * factor.view(shape), bias
 
 
 def block_norm_folding(program: ExportedProgram) -> int:
@@ -61,23 +108,27 @@ def block_norm_folding(program: ExportedProgram) -> int:
     return len(norms)
 
 
-def fold_norms(graph: GraphModule) -> None:
+def fold_norms(graph: GraphModule) -> list[FoldedNorm]:
     """Fold the norms that follow a layer with a weight, copies of :func:`block_norm_folding` apart.
 
     Args:
         graph: The captured graph, with its tensors as attributes; changed in place. Tensors that it
             shares with another are replaced, not changed.
 
+    Returns:
+        What was folded: one entry for each weight.
+
     Example:
         >>> import torch
         >>> from torch import nn
         >>> net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).eval()
         >>> graph = torch.export.export(net, (torch.zeros(1, 3),)).module(check_guards=False)
-        >>> fold_norms(graph)
+        >>> [norm.weight for norm in fold_norms(graph)]
+        ['0.weight']
         >>> [node.name for node in graph.graph.nodes if node.op == "call_function"]
         ['linear']
     """
-    folded: dict[str, str] = {}  # by name of a weight, that of its new bias
+    folded: dict[str, FoldedNorm] = {}
     for norm in [node for node in graph.graph.nodes if node.target in NORMS]:
         layer: Any = norm.args[0]
         if layer.target not in WEIGHTED or not is_parameter(layer.args[1]):
@@ -86,38 +137,35 @@ def fold_norms(graph: GraphModule) -> None:
         if weight not in folded:  # a layer that is called again has the same norm, see above
             folded[weight] = _fold(graph, layer, norm)
         with graph.graph.inserting_before(layer):
-            bias = graph.graph.get_attr(folded[weight])
+            bias = graph.graph.get_attr(folded[weight].new_bias)
         if "val" in layer.meta:
             mode = layer.meta["val"].fake_mode
-            tensor = attrgetter(folded[weight])(graph)
+            tensor = attrgetter(folded[weight].new_bias)(graph)
             bias.meta["val"] = mode.from_tensor(tensor, static_shapes=True)
         layer.args = (*layer.args[:2], bias, *layer.args[3:])
         norm.replace_all_uses_with(layer)
         graph.graph.erase_node(norm)
     graph.graph.eliminate_dead_code()
     graph.recompile()
+    return list(folded.values())
 
 
-def _fold(graph: GraphModule, layer: Node, norm: Node) -> str:
-    """Give a layer the weight and the bias of it and a norm, and return the name of the bias."""
+def _fold(graph: GraphModule, layer: Node, norm: Node) -> FoldedNorm:
+    """Give a layer the weight and the bias of it and a norm."""
 
-    def tensor(node: Any) -> Any:
-        return None if node is None else attrgetter(str(node.target))(graph)
+    def name(node: Any) -> Any:
+        return None if node is None else str(node.target)
 
-    sources: Any = [*layer.args[1:3], None][:2]
-    old_weight, old_bias = map(tensor, sources)
-    scale, shift, mean, variance = map(tensor, norm.args[1:5])
+    weight, bias = map(name, [*layer.args[1:3], None][:2])
+    scale, shift, mean, variance = map(name, norm.args[1:5])
+    new_bias = f"{weight}_bias" if bias is None else bias
     epsilon: Any = norm.args[7]
-    given = (old_weight, old_bias, mean, variance, epsilon, scale, shift)
-    if layer.target == aten.linear.default:
-        found = fuse_linear_bn_weights(*given)
-    else:
-        found = fuse_conv_bn_weights(*given, transpose=layer.target in TRANSPOSED)
-    weight = str(sources[0].target)
-    bias = f"{weight}_bias" if sources[1] is None else str(sources[1].target)
-    _set_parameter(graph, weight, found[0])
-    _set_parameter(graph, bias, found[1])
-    return bias
+    axis = WEIGHTED[layer.target]
+    folded = FoldedNorm(weight, bias, new_bias, scale, shift, mean, variance, epsilon, axis)
+    values = folded.tensors(lambda tensor: attrgetter(tensor)(graph).detach())
+    for target, value in zip((weight, new_bias), values, strict=True):
+        _set_parameter(graph, target, value)
+    return folded
 
 
 def _set_parameter(graph: GraphModule, name: str, value: Tensor) -> None:

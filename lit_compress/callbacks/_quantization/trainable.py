@@ -1,0 +1,148 @@
+"""Runs and networks that can be trained with fake quantisation; others are refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
+
+from lit_compress.callbacks._pruning.base import pruning_callbacks
+from lit_compress.callbacks._pruning.channels import ChannelPruning
+from lit_compress.callbacks._quantization.fake_forward import FakeForward, Place
+from lit_compress.callbacks.knowledge_distillation import KnowledgeDistillation
+from lit_compress.errors import InvalidArgumentError, LitCompressError
+from lit_compress.evaluation.loaders import copied, training_loaders
+from lit_compress.evaluation.run_view.copies import clone_with
+from lit_compress.evaluation.run_view.training import train
+from lit_compress.evaluation.trainer_access import callbacks_of_type
+from lit_compress.export.outputs import as_tensors
+from lit_compress.export.signature import as_tuple
+
+#: Attributes of a module that hold functions which its calls run.
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+WAY_OUT = "or use PostTrainingQuantization"
+
+
+def check_run(trainer: Trainer, pl_module: LightningModule) -> None:
+    """Check that nothing else in a run needs what a graph does not do.
+
+    Args:
+        trainer: The run.
+        pl_module: The user's module.
+
+    Raises:
+        InvalidArgumentError: If weights are not float32, channels are removed at the end of the
+            fit, or features are distilled.
+    """
+    for name, parameter in pl_module.named_parameters():
+        if parameter.is_floating_point() and parameter.dtype != torch.float32:
+            raise InvalidArgumentError(
+                f"{name} is {parameter.dtype}, and fake quantisation rounds float32 weights: set "
+                f"the Trainer's precision to 32-true or to a mixed one, {WAY_OUT}"
+            )
+    for pruner in pruning_callbacks(trainer):
+        if isinstance(pruner, ChannelPruning) and pruner.shrink == "end":
+            raise InvalidArgumentError(
+                f"{type(pruner).__name__} removes channels at the end of the fit (shrink: end), "
+                "after the network was trained with the ranges of its file: set shrink to every, "
+                f"{WAY_OUT}"
+            )
+    for teacher in callbacks_of_type(trainer, KnowledgeDistillation):
+        if teacher.features:
+            raise InvalidArgumentError(
+                "KnowledgeDistillation matches the outputs of layers (features), which a network "
+                f"with fake quantisation does not give: remove features, {WAY_OUT}"
+            )
+
+
+def check_trainable(copy: LightningModule, place: Place) -> None:
+    """Check that a network runs no functions that its graph would leave out.
+
+    Args:
+        copy: A copy of the user's module, on the CPU and in single precision.
+        place: Where the network is.
+
+    Raises:
+        InvalidArgumentError: If a part of it has hooks.
+    """
+    for name, part in copy.get_submodule(place.inner).named_modules():
+        if name and any(getattr(part, hooks) for hooks in HOOKS):
+            raise InvalidArgumentError(
+                f"{name} has hooks, which are not called while the network is trained with fake "
+                f"quantisation, since it runs as one graph: remove them before, {WAY_OUT}"
+            )
+
+
+def warn_of_rest(copy: LightningModule, fake: FakeForward) -> None:
+    """Warn if something random in the network rests while it runs as a graph.
+
+    Args:
+        copy: A copy of the user's module.
+        fake: Its forward as a graph.
+    """
+    network = fake.place.target().captured(copy).train()
+    for part in network.modules():
+        if getattr(part, "running_mean", None) is not None:
+            part.eval()
+    inputs = as_tuple(fake.place.example)
+    random = _differs(lambda: as_tensors(network(*(one.clone() for one in inputs))))
+    if random and not _differs(lambda: fake.outputs(copy, inputs, training=True)):
+        names = [type(part).__name__ for part in network.modules() if _is_random(part)]
+        rank_zero_warn(
+            "the forward is random in training "
+            f"({', '.join(dict.fromkeys(names)) or type(copy).__name__}), and is not while it runs "
+            "with fake quantisation: the graph has dropout alone"
+        )
+    copy.eval()
+
+
+def try_step(trainer: Trainer, fake: FakeForward) -> None:
+    """Run one training step of a copy with fake quantisation.
+
+    Args:
+        trainer: The run.
+        fake: The forward of its network.
+
+    Raises:
+        InvalidArgumentError: If the step fails, or does not call the network.
+    """
+    copy, optimizers = clone_with(trainer, trainer.lightning_module, trainer.optimizers)
+    name = type(copy).__name__
+    loaders = [loader for one in training_loaders(trainer) if (loader := copied(one)) is not None]
+    if not loaders or not trainer.optimizers:
+        return
+    calls = fake.calls
+    try:
+        with fake.forwards(copy):
+            train(trainer, copy, optimizers, loaders)
+    except LitCompressError:
+        raise
+    except Exception as error:
+        raise InvalidArgumentError(
+            f"training_step of {name} fails when the network runs as its int8 file does, as in "
+            f"validation ({type(error).__name__}: {error}): let the forward return the same in "
+            f"training, {WAY_OUT}"
+        ) from error
+    if fake.calls == calls:
+        raise InvalidArgumentError(
+            f"training_step of {name} does not call {fake.place.path or 'its forward'}, which "
+            "validation_step calls, so it would train without fake quantisation: call the same "
+            f"part in both, without torch.compile, name it by submodule, {WAY_OUT}"
+        )
+
+
+def _differs(run: Callable[[], tuple[Tensor, ...]]) -> bool:
+    """Tell whether two runs with different random numbers differ."""
+    found = []
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            found.append(run())
+    return not all(map(torch.equal, *found))
+
+
+def _is_random(part: nn.Module) -> bool:
+    return "drop" in type(part).__name__.lower() or "stochastic" in type(part).__name__.lower()

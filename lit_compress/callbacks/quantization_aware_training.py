@@ -1,0 +1,228 @@
+"""Quantization-aware training: the last epochs run as the int8 file does, which is then written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.seed import isolate_rng
+from typing_extensions import override
+
+from lit_compress.callbacks._quantization.conversion import Conversion
+from lit_compress.callbacks._quantization.fake_forward import FakeForward, Place
+from lit_compress.callbacks._quantization.settings import Settings
+from lit_compress.callbacks._quantization.span import Span
+from lit_compress.callbacks._quantization.trainable import (
+    check_run,
+    check_trainable,
+    try_step,
+    warn_of_rest,
+)
+from lit_compress.callbacks._run.steps import run_around, run_plainly
+from lit_compress.callbacks.post_training_quantization import FEW, PostTrainingQuantization
+from lit_compress.evaluation.distributed import on_rank_zero
+from lit_compress.evaluation.export_target import ExportTarget
+from lit_compress.evaluation.run_view.copies import clone
+from lit_compress.progress import track
+from lit_compress.quantization.training.ranges import Ranges
+
+
+class QuantizationAwareTraining(PostTrainingQuantization):
+    """Trains the last epochs as the int8 file computes, and writes that file at the end of the fit.
+
+    From its first epoch on, the forward of the network runs as a graph that rounds weights and
+    activations where the file does, with its scales and zero points; gradients pass through the
+    rounding (Jacob et al. 2018, arXiv 1712.05877). Metrics that are logged from then on are those
+    of this network. Batch norms keep the statistics that they have then, and are folded. The
+    LightningModule keeps its own weights: its optimizer, schedulers and checkpoints go on.
+
+    The ranges of activations are found on calibration batches, again at the start of each epoch
+    until ``freeze``. It begins after the last pruning step of the run.
+
+    Args:
+        first: Epoch from which to train so, counted from 0. Default: the second half of the epochs
+            that follow the last pruning step.
+        freeze: Epoch from which the ranges of activations stay as they are. Default: half way from
+            ``first`` to the end.
+        first_step: Training step from which to train so, in the place of ``first``.
+        freeze_step: Training step from which ranges stay, in the place of ``freeze``.
+        **settings: Arguments of :class:`PostTrainingQuantization`, such as ``monitor`` and
+            ``max_drop``.
+
+    Example:
+        >>> from lit_compress.callbacks import FilterPruning, QuantizationAwareTraining
+        >>> callbacks = [FilterPruning(0.5), QuantizationAwareTraining(monitor="val_acc")]
+    """
+
+    def __init__(
+        self,
+        first: int | None = None,
+        freeze: int | None = None,
+        first_step: int | None = None,
+        freeze_step: int | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(**settings)
+        self.span = Span(first, freeze, first_step, freeze_step)
+        self._span = self.span
+        self._ranges: Ranges | None = None
+        self._fake: FakeForward | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether the network runs as its file does."""
+        return self._fake is not None
+
+    @override
+    def arguments(self) -> dict[str, Any]:
+        return {**super().arguments(), "trained": self._ranges is not None, **self._span.plain()}
+
+    # --- fit -------------------------------------------------------------------------------------
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            self._ranges, self._fake = None, None
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        check_run(trainer, pl_module)
+        self._span = self.span.resolve(trainer)
+        super().on_train_start(trainer, pl_module)
+        run_around(
+            trainer,
+            self,
+            partial(self._step, pl_module),
+            ("training_step", "validation_step"),
+            outermost=True,
+        )
+        if self._ranges is not None:  # of a checkpoint
+            self._attach(trainer, pl_module, self._ranges)
+
+    @override
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._span.has_begun(trainer) and not (self.active and self._span.is_frozen(trainer)):
+            self._begin(trainer, pl_module)
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if not self.active and self._span.has_begun(trainer):
+            self._begin(trainer, pl_module)
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        run_plainly(trainer, self)
+        if not self.active:
+            rank_zero_warn(
+                "QuantizationAwareTraining: the run ended before fake quantisation began "
+                f"({self._span}), so the network is quantised after the training"
+            )
+
+    @override
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        run_plainly(trainer, self)
+        super().on_exception(trainer, pl_module, exception)
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        run_plainly(trainer, self)
+        super().teardown(trainer, pl_module, stage)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"ranges": None if self._ranges is None else self._ranges.state()}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        ranges = state_dict["ranges"]
+        self._ranges = None if ranges is None else Ranges.of_state(ranges)
+
+    # --- training --------------------------------------------------------------------------------
+
+    def _step(
+        self, pl_module: LightningModule, step: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        if self._fake is None:
+            return step(*args, **kwargs)
+        with self._fake.forwards(pl_module):
+            return step(*args, **kwargs)
+
+    def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find the ranges on the network as it is, and run it with them."""
+        if not self.active:
+            rank_zero_info(
+                "QuantizationAwareTraining: from here on the network computes as its int8 file "
+                f"will (epoch {trainer.current_epoch}, step {trainer.global_step}); batch norms "
+                "keep their statistics"
+            )
+        self._ranges = on_rank_zero(trainer, lambda: self._found(trainer, pl_module))
+        self._attach(trainer, pl_module, self._ranges)
+
+    def _found(self, trainer: Trainer, pl_module: LightningModule) -> Ranges:
+        with isolate_rng():
+            copy = clone(trainer, pl_module)
+            network = self.settings.network(trainer, copy)
+            return _ranges(trainer, copy, network, self.settings)
+
+    def _attach(self, trainer: Trainer, pl_module: LightningModule, ranges: Ranges) -> None:
+        def placed() -> Place:
+            with isolate_rng():
+                copy = clone(trainer, pl_module)
+                return Place.of(
+                    replace(self.settings, calibration_batches=1).network(trainer, copy)
+                )
+
+        place = on_rank_zero(trainer, placed)
+        copy = clone(trainer, pl_module)
+        self._fake = FakeForward(copy, place, ranges, self.settings)
+
+    @override
+    def _dry_run(self, trainer: Trainer, copy: LightningModule) -> None:
+        super()._dry_run(trainer, copy)
+        batches = min(FEW, self.settings.calibration_batches)
+        settings = replace(self.settings, calibration_batches=batches)
+        network = settings.network(trainer, copy)
+        place = Place.of(network)
+        check_trainable(copy, place)
+        ranges = _ranges(trainer, copy, network, settings)
+        fake = FakeForward(copy, place, ranges, settings)
+        fake.check_gradients(copy)
+        warn_of_rest(copy, fake)
+        try_step(trainer, fake)
+
+    # --- the file --------------------------------------------------------------------------------
+
+    @override
+    def _conversion(
+        self, trainer: Trainer, copy: LightningModule, network: ExportTarget
+    ) -> Conversion:
+        if self._ranges is None:
+            return super()._conversion(trainer, copy, network)
+        fake = FakeForward(copy, Place.of(network), self._ranges, self.settings)
+        return Conversion(trainer, copy, network, self.settings, self._ranges, fake.outputs)
+
+
+def _ranges(
+    trainer: Trainer, copy: LightningModule, network: ExportTarget, settings: Settings
+) -> Ranges:
+    """Return the ranges of a network, found on its calibration batches."""
+    from lit_compress.quantization.convert import Calibrated
+
+    calibrated = Calibrated(
+        network.captured(copy).eval(),
+        settings.calibration_inputs(trainer, copy, network),
+        network.inputs[0],
+        calibration=settings.calibration,
+        weight_range=settings.weight_range,
+        names=network.signature.names,
+        track=partial(track, trainer),
+        correct=False,
+    )
+    return calibrated.ranges
