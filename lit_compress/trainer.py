@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 
 import lightning.pytorch as pl
 from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.seed import isolate_rng
 from typing_extensions import override
@@ -17,7 +18,7 @@ from lit_compress.callbacks._pruning.base import pruning_callbacks
 from lit_compress.callbacks._quantization.pixels import of_inputs
 from lit_compress.callbacks._run.supported import check_module
 from lit_compress.callbacks.post_training_quantization import PostTrainingQuantization
-from lit_compress.checkpoints.weights import load_weights, recorded_progress
+from lit_compress.checkpoints.weights import load_weights, recorded_progress, recorded_ranges
 from lit_compress.errors import InvalidArgumentError, ScanError
 from lit_compress.evaluation.artifact_forward import artifact_forward, raw_test_data
 from lit_compress.evaluation.data_protocols import HasPixels
@@ -166,7 +167,10 @@ class Trainer(pl.Trainer):
             else recorded_progress(ckpt_path)
         )
         settings = {name: value for name, value in given.items() if value is not None}
-        path = configured.quantize(self, model, before, settings, dirpath, pruning)
+        ranges = None if ckpt_path is None else recorded_ranges(ckpt_path)
+        if ranges is not None:
+            rank_zero_info("the file gets the ranges that the checkpoint was trained with")
+        path = configured.quantize(self, model, before, settings, dirpath, pruning, ranges)
         print(card_table(read_card(path)))
         print(f"written to {path}")
         return path

@@ -152,6 +152,8 @@ class Fidelity:
             outputs are zero.
         outputs: Each output, if there are several; the answers are then those of the first one
             that gives answers.
+        fake_quantized: Whether the outputs are compared with those of the network that rounds as
+            the file does, as it was trained; otherwise with those of the float network.
 
     Example:
         >>> print(Fidelity(sqnr_db=30.5, agreement=0.99, n=64).agreement_text)
@@ -167,6 +169,14 @@ class Fidelity:
     agreement_on: str | None = None
     median_db: float | None = None
     outputs: tuple[OutputFidelity, ...] = ()
+    fake_quantized: bool = False
+
+    @property
+    def reference(self) -> str:
+        """What the outputs are compared with, in words."""
+        if self.fake_quantized:
+            return "the network as it was trained, with fake quantisation"
+        return "the float network"
 
     @property
     def agreement_text(self) -> str:

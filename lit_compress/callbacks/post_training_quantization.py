@@ -21,6 +21,7 @@ from lit_compress.artifact.replay import REPLAY
 from lit_compress.callbacks._budget.byte_budget import WritesInt8
 from lit_compress.callbacks._quantization.best_weights import check_best, load_best
 from lit_compress.callbacks._quantization.conversion import Conversion
+from lit_compress.callbacks._quantization.fake_forward import FakeForward, Place
 from lit_compress.callbacks._quantization.quality import say_float_weights
 from lit_compress.callbacks._quantization.settings import Mode, Settings
 from lit_compress.callbacks._report.variants import (
@@ -46,6 +47,7 @@ from lit_compress.evaluation.trainer_access import callbacks_of_type, is_fast_de
 from lit_compress.measure import file_bytes, int8_share, onnx_counts
 from lit_compress.pruning.channels.resize import UnprunedShapes
 from lit_compress.quantization.calibrate import Calibration
+from lit_compress.quantization.training.ranges import Ranges
 
 #: Batches that are enough to see that the conversion works.
 FEW = 2
@@ -152,6 +154,8 @@ class PostTrainingQuantization(Callback, WritesInt8):
         self._target = Path()
         self._checked_monitor = self._trained = False
         self._told = False
+        #: The ranges that the network was trained with; None if it was not.
+        self._ranges: Ranges | None = None
         #: What the file does with its input before the network; None until there is a file.
         self.preprocess: nn.Module | None = None
 
@@ -239,6 +243,7 @@ class PostTrainingQuantization(Callback, WritesInt8):
         settings: Mapping[str, Any] | None = None,
         dirpath: str | None = None,
         pruning: Sequence[dict[str, Any]] = (),
+        ranges: Mapping[str, Any] | None = None,
     ) -> Path:
         """Convert a trained module, and return the artefact folder.
 
@@ -249,7 +254,9 @@ class PostTrainingQuantization(Callback, WritesInt8):
             settings: Constructor arguments to replace for this call.
             dirpath: The artefact folder. Default: that of the constructor.
             pruning: For the card, what pruning callbacks have reached.
+            ranges: State of the ranges that the module was trained with, if it was.
         """
+        self._ranges = None if ranges is None else Ranges.of_state(ranges)
         configured, self.settings = self.settings, replace(self.settings, **(settings or {}))
         target = artifact_dir(trainer, dirpath or self.dirpath)
         check_target(target)
@@ -291,7 +298,7 @@ class PostTrainingQuantization(Callback, WritesInt8):
         measured = self._measurable(trainer)
         more = f", and to measure {measured} on all of the validation data" if measured else ""
         rank_zero_info(
-            f"PostTrainingQuantization: tried the conversion to int8 on {batches} batches; after "
+            f"{type(self).__name__}: tried the conversion to int8 on {batches} batches; after "
             f"the last epoch it takes about {time.monotonic() - start:.0f} s{more}"
         )
 
@@ -329,8 +336,11 @@ class PostTrainingQuantization(Callback, WritesInt8):
     def _conversion(
         self, trainer: Trainer, copy: LightningModule, network: ExportTarget
     ) -> Conversion:
-        """Return the conversion of the trained network."""
-        return Conversion(trainer, copy, network, self.settings)
+        """Return the conversion of the trained network, with the ranges it was trained with."""
+        if self._ranges is None:
+            return Conversion(trainer, copy, network, self.settings)
+        fake = FakeForward(copy, Place.of(network), self._ranges, self.settings)
+        return Conversion(trainer, copy, network, self.settings, self._ranges, fake.outputs)
 
     def _kept_weights(self, copy: LightningModule, before: UnprunedShapes | None) -> str:
         """Save the float weights after a failed conversion, and return how to convert them."""
@@ -400,7 +410,7 @@ class PostTrainingQuantization(Callback, WritesInt8):
             return self.monitor
         no_data = "the fit has no validation data, so training batches calibrate the file"
         if self.monitor is None:
-            rank_zero_info(f"PostTrainingQuantization: {no_data}")
+            rank_zero_info(f"{type(self).__name__}: {no_data}")
             return None
         if self.settings.max_drop is not None:
             raise InvalidArgumentError(

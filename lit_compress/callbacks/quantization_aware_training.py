@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from typing_extensions import override
 
-from lit_compress.callbacks._quantization.conversion import Conversion
+from lit_compress.callbacks._quantization.best_weights import FinalSince
 from lit_compress.callbacks._quantization.fake_forward import FakeForward, Place
 from lit_compress.callbacks._quantization.settings import Settings
 from lit_compress.callbacks._quantization.span import Span
@@ -24,6 +25,7 @@ from lit_compress.callbacks._quantization.trainable import (
 )
 from lit_compress.callbacks._run.steps import run_around, run_plainly
 from lit_compress.callbacks.post_training_quantization import FEW, PostTrainingQuantization
+from lit_compress.errors import InvalidArgumentError
 from lit_compress.evaluation.distributed import on_rank_zero
 from lit_compress.evaluation.export_target import ExportTarget
 from lit_compress.evaluation.run_view.copies import clone
@@ -31,7 +33,7 @@ from lit_compress.progress import track
 from lit_compress.quantization.training.ranges import Ranges
 
 
-class QuantizationAwareTraining(PostTrainingQuantization):
+class QuantizationAwareTraining(PostTrainingQuantization, FinalSince):
     """Trains the last epochs as the int8 file computes, and writes that file at the end of the fit.
 
     From its first epoch on, the forward of the network runs as a graph that rounds weights and
@@ -69,13 +71,37 @@ class QuantizationAwareTraining(PostTrainingQuantization):
         super().__init__(**settings)
         self.span = Span(first, freeze, first_step, freeze_step)
         self._span = self.span
-        self._ranges: Ranges | None = None
         self._fake: FakeForward | None = None
+        self._found_at = 0
 
     @property
     def active(self) -> bool:
         """Whether the network runs as its file does."""
         return self._fake is not None
+
+    @property
+    @override
+    def final_since(self) -> int:
+        return self._found_at
+
+    @contextmanager
+    def fake_quantized(self, pl_module: LightningModule) -> Iterator[None]:
+        """Let a module that was trained so compute as its int8 file, until the end of the block.
+
+        After the fit the module computes in float again.
+
+        Args:
+            pl_module: The module, or a copy of it.
+
+        Raises:
+            InvalidArgumentError: If no fit of this callback reached fake quantisation.
+        """
+        if self._fake is None:
+            raise InvalidArgumentError(
+                "fake_quantized needs a fit in which fake quantisation began: call it after the fit"
+            )
+        with self._fake.forwards(pl_module):
+            yield
 
     @override
     def arguments(self) -> dict[str, Any]:
@@ -87,7 +113,7 @@ class QuantizationAwareTraining(PostTrainingQuantization):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
-            self._ranges, self._fake = None, None
+            self._ranges, self._fake, self._found_at = None, None, 0
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -137,12 +163,14 @@ class QuantizationAwareTraining(PostTrainingQuantization):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"ranges": None if self._ranges is None else self._ranges.state()}
+        ranges = None if self._ranges is None else self._ranges.state()
+        return {"ranges": ranges, "found_at": self._found_at}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         ranges = state_dict["ranges"]
         self._ranges = None if ranges is None else Ranges.of_state(ranges)
+        self._found_at = int(state_dict["found_at"])
 
     # --- training --------------------------------------------------------------------------------
 
@@ -163,6 +191,7 @@ class QuantizationAwareTraining(PostTrainingQuantization):
                 "keep their statistics"
             )
         self._ranges = on_rank_zero(trainer, lambda: self._found(trainer, pl_module))
+        self._found_at = trainer.current_epoch
         self._attach(trainer, pl_module, self._ranges)
 
     def _found(self, trainer: Trainer, pl_module: LightningModule) -> Ranges:
@@ -196,17 +225,6 @@ class QuantizationAwareTraining(PostTrainingQuantization):
         fake.check_gradients(copy)
         warn_of_rest(copy, fake)
         try_step(trainer, fake)
-
-    # --- the file --------------------------------------------------------------------------------
-
-    @override
-    def _conversion(
-        self, trainer: Trainer, copy: LightningModule, network: ExportTarget
-    ) -> Conversion:
-        if self._ranges is None:
-            return super()._conversion(trainer, copy, network)
-        fake = FakeForward(copy, Place.of(network), self._ranges, self.settings)
-        return Conversion(trainer, copy, network, self.settings, self._ranges, fake.outputs)
 
 
 def _ranges(

@@ -78,6 +78,23 @@ def recorded_progress(path: str | Path) -> tuple[dict[str, Any], ...]:
     return tuple(found)
 
 
+def recorded_ranges(path: str | Path) -> dict[str, Any] | None:
+    """Return the ranges of quantization-aware training in a checkpoint.
+
+    Args:
+        path: Path of a file of weights that :func:`load_weights` accepts.
+
+    Returns:
+        Their state; None for files of networks that were not trained so.
+    """
+    states = _rest(path).get("callbacks")
+    for state in states.values() if isinstance(states, dict) else ():
+        found = state.get("ranges") if isinstance(state, dict) else None
+        if isinstance(found, dict) and {"activations", "factors"} <= found.keys():
+            return found
+    return None
+
+
 def trained_epochs(path: str | Path) -> int | None:
     """Return for how many epochs the weights of a file were trained.
 

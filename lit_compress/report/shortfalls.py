@@ -67,7 +67,7 @@ def _far_outputs(variant: Variant) -> Iterator[str]:
     if fidelity is not None and are_far(fidelity):
         typical = "" if fidelity.median_db is None else f" ({fidelity.median_db:.1f} dB typically)"
         yield (
-            f"{variant.name}: outputs far from those of the float network, at "
+            f"{variant.name}: outputs far from those of {fidelity.reference}, at "
             f"{fidelity.sqnr_db:.1f} dB SQNR{typical}, {fidelity.agreement_text}"
         )
 

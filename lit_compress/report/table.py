@@ -249,8 +249,8 @@ def _variant_notes(variant: Variant) -> list[str]:
     notes = [f"{variant.name}: {variant.note}"] if variant.note else []
     if (fidelity := variant.fidelity) and fidelity.sqnr_db < SAME_DB:
         notes.append(
-            f"{variant.name}: outputs at {fidelity.sqnr_db:.1f} dB SQNR against the float network, "
-            f"{fidelity.agreement_text}"
+            f"{variant.name}: outputs at {fidelity.sqnr_db:.1f} dB SQNR against "
+            f"{fidelity.reference}, {fidelity.agreement_text}"
         )
     return notes
 

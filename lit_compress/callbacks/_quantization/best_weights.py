@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from abc import ABC, abstractmethod
 from pathlib import Path
 from pickle import PicklingError
 
@@ -16,7 +17,17 @@ from lit_compress.callbacks._pruning.base import pruning_callbacks
 from lit_compress.checkpoints.reading import read_checkpoint, read_plain
 from lit_compress.checkpoints.stand_ins import is_read, load_with_stand_ins
 from lit_compress.errors import CheckpointError
+from lit_compress.evaluation.trainer_access import callbacks
 from lit_compress.pruning.channels.resize import resize_to, unpruned_shapes_of
+
+
+class FinalSince(ABC):
+    """A callback that changes how the network computes until some epoch."""
+
+    @property
+    @abstractmethod
+    def final_since(self) -> int:
+        """The first epoch whose checkpoints are of the network as it is at the end."""
 
 
 def check_best(trainer: Trainer, module: LightningModule) -> None:
@@ -65,9 +76,9 @@ def load_best(trainer: Trainer, module: LightningModule) -> int | None:
         CheckpointError: If no ModelCheckpoint has a monitor, or a checkpoint cannot be read.
     """
     checkpoint = _monitoring(trainer)
-    since = max(
-        (int(p.history[-1]["epoch"]) for p in pruning_callbacks(trainer) if p.history), default=0
-    )
+    last = [int(p.history[-1]["epoch"]) for p in pruning_callbacks(trainer) if p.history]
+    last += [one.final_since for one in callbacks(trainer) if isinstance(one, FinalSince)]
+    since = max(last, default=0)
     sign = 1 if checkpoint.mode == "min" else -1
     ranked = sorted(checkpoint.best_k_models.items(), key=lambda item: sign * float(item[1]))
     for path, score in ranked:
@@ -82,9 +93,9 @@ def load_best(trainer: Trainer, module: LightningModule) -> int | None:
             rank_zero_info(f"weights of {path} ({checkpoint.monitor} {float(score):.4f})")
             return int(content["epoch"]) + 1
     rank_zero_warn(
-        f"weights: best finds no checkpoint from epoch {since} on, when the pruning target was "
-        "reached, so the last weights are converted: keep more of them (ModelCheckpoint "
-        "save_top_k=-1)"
+        f"weights: best finds no checkpoint from epoch {since} on, when the network was pruned to "
+        "its target and the ranges of its int8 file were final, so the last weights are converted: "
+        "keep more of them (ModelCheckpoint save_top_k=-1)"
     )
     return None
 

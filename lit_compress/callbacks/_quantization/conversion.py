@@ -278,6 +278,7 @@ class Conversion:
         )
         examples = sum(len(as_tuple(batch)[0]) for batch in self.network.inputs)
         quality = compare_outputs(compared, examples)
+        quality = replace(quality, fake_quantized=self._trained is not None)
         warn_if_far(quality, self._noise, self._prefix)
         self.float_weights = self._calibrated.float_weights(floats, self._prefix)
         return replace(quality, layers=layers, evaluations=evaluations)

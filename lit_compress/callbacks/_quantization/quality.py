@@ -154,7 +154,7 @@ def warn_if_far(quality: Fidelity, noise: Sequence[LayerNoise], prefix: str) -> 
     worst = min(noise, key=lambda row: row.worst_db)
     rank_zero_warn(
         f"the outputs of the int8 file have {quality.sqnr_db:.1f} dB of SQNR ({typical:.1f} dB for "
-        f"a typical input) against the float network, and {quality.agreement_text} (the "
+        f"a typical input) against {quality.reference}, and {quality.agreement_text} (the "
         f"{worst.fault} of {prefix}{worst.name} has the largest error, {worst.worst_db:.1f} dB "
         "alone): check its metric before you use it, and the data that it was calibrated with for "
         "values far outside the others"

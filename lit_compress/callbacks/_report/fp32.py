@@ -12,6 +12,7 @@ from lit_compress.artifact import Fidelity, OnnxModel, sqnr_db
 from lit_compress.artifact.read import FP32, MODEL
 from lit_compress.artifact.replay import REPLAY, read_replay
 from lit_compress.evaluation.export_target import ExportTarget
+from lit_compress.export.outputs import as_tensors
 from lit_compress.export.signature import as_tuple, first_rows
 
 
@@ -27,25 +28,28 @@ def write_fp32(
         preprocess: Turns what the int8 file takes into the network's input, if they differ.
 
     Returns:
-        How close the outputs of the file are to those that are stored.
+        How close the outputs of the file are to those of the network.
     """
     import onnx
 
     from lit_compress.export.onnx import write_onnx
     from lit_compress.quantization.convert import WithPreprocessing
 
-    inputs, expected = read_replay(folder / REPLAY)
+    inputs, _ = read_replay(folder / REPLAY)
     names = network.signature.names
     recorded = first_rows([as_tuple(network.inputs[0])], len(inputs[0]))
     known = {name: tensor.numpy() for name, tensor in zip(names, recorded, strict=True)}
     used = [item.name for item in OnnxModel(folder / MODEL).inputs]
     known |= dict(zip(used, inputs, strict=True))
     tensors = tuple(torch.from_numpy(known[name]) for name in names)
+    network_of_file = captured if preprocess is None else WithPreprocessing(preprocess, captured)
+    with torch.no_grad():
+        expected = as_tensors(network_of_file(*(tensor.clone() for tensor in tensors)))
     metadata = onnx.load(folder / MODEL).metadata_props
     partial = folder / f".{FP32}.{os.getpid()}.part"
     try:
         write_onnx(
-            captured if preprocess is None else WithPreprocessing(preprocess, captured),
+            network_of_file,
             tensors[0] if len(tensors) == 1 else tensors,
             partial,
             metadata={item.key: item.value for item in metadata},
@@ -57,5 +61,5 @@ def write_fp32(
         partial.unlink(missing_ok=True)
     model = OnnxModel(folder / FP32)
     found = model.all_outputs(*(known[item.name] for item in model.inputs))
-    worst = min(sqnr_db(one, other) for one, other in zip(expected, found, strict=True))
+    worst = min(sqnr_db(one.numpy(), two) for one, two in zip(expected, found, strict=True))
     return Fidelity(worst, None, len(inputs[0]))
