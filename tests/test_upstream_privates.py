@@ -82,7 +82,8 @@ def saved() -> LightningModule:
 ON_OBJECTS: dict[str, tuple[Callable[[], object], str]] = {
     "Module": (
         nn.Module,
-        "_buffers _forward_hooks _forward_pre_hooks _load_state_dict_pre_hooks _modules "
+        "_backward_hooks _backward_pre_hooks _buffers _forward_hooks _forward_pre_hooks "
+        "_load_state_dict_pre_hooks _modules "
         "_non_persistent_buffers_set _parameters",
     ),
     "LightningModule": (
@@ -132,12 +133,14 @@ IN_DATA = {"_class_path", "_instantiator", "_metadata_hook", "_target_"}
 NOT_ATTRIBUTES = {
     "_acc",
     "_bytes",
+    "_lit_compress_around",
     "_lit_compress_pruned_by",
     "_lit_compress_unpruned",
     "_logged_before",
     "_loss",
     "_pool",
     "_seconds",
+    "_step",
     "_with_indices",
 }
 

@@ -243,7 +243,7 @@ class PostTrainingQuantization(Callback, WritesInt8):
         settings: Mapping[str, Any] | None = None,
         dirpath: str | None = None,
         pruning: Sequence[dict[str, Any]] = (),
-        ranges: Mapping[str, Any] | None = None,
+        ranges: dict[str, Any] | None = None,
     ) -> Path:
         """Convert a trained module, and return the artefact folder.
 
@@ -333,6 +333,12 @@ class PostTrainingQuantization(Callback, WritesInt8):
         with isolate_rng():
             self._write(trainer, copy, target, before, epoch)
 
+    def _network(
+        self, trainer: Trainer, copy: LightningModule, settings: Settings | None = None
+    ) -> ExportTarget:
+        """Return where the network is in a copy of the user's module."""
+        return (settings or self.settings).network(trainer, copy)
+
     def _conversion(
         self, trainer: Trainer, copy: LightningModule, network: ExportTarget
     ) -> Conversion:
@@ -361,7 +367,7 @@ class PostTrainingQuantization(Callback, WritesInt8):
         epoch: int | None,
         pruning: Sequence[dict[str, Any]] | None = None,
     ) -> None:
-        network = self.settings.network(trainer, copy)
+        network = self._network(trainer, copy)
         conversion = self._conversion(trainer, copy, network)
         with folder_swap(target) as folder:
             save_weights(copy, folder / WEIGHTS, before)

@@ -18,9 +18,10 @@ from lit_compress.callbacks._quantization.fake_forward import FakeForward, Place
 from lit_compress.callbacks._quantization.settings import Settings
 from lit_compress.callbacks._quantization.span import Span
 from lit_compress.callbacks._quantization.trainable import (
+    calls_in_step,
     check_run,
     check_trainable,
-    try_step,
+    never_called,
     warn_of_rest,
 )
 from lit_compress.callbacks._run.steps import run_around, run_plainly
@@ -73,6 +74,8 @@ class QuantizationAwareTraining(PostTrainingQuantization, FinalSince):
         self._span = self.span
         self._fake: FakeForward | None = None
         self._found_at = 0
+        #: Whether what validation calls is one graph, and not the part of it that does the same.
+        self._whole = False
 
     @property
     def active(self) -> bool:
@@ -197,16 +200,15 @@ class QuantizationAwareTraining(PostTrainingQuantization, FinalSince):
     def _found(self, trainer: Trainer, pl_module: LightningModule) -> Ranges:
         with isolate_rng():
             copy = clone(trainer, pl_module)
-            network = self.settings.network(trainer, copy)
+            network = self._network(trainer, copy)
             return _ranges(trainer, copy, network, self.settings)
 
     def _attach(self, trainer: Trainer, pl_module: LightningModule, ranges: Ranges) -> None:
         def placed() -> Place:
             with isolate_rng():
                 copy = clone(trainer, pl_module)
-                return Place.of(
-                    replace(self.settings, calibration_batches=1).network(trainer, copy)
-                )
+                one = replace(self.settings, calibration_batches=1)
+                return Place.of(self._network(trainer, copy, one))
 
         place = on_rank_zero(trainer, placed)
         copy = clone(trainer, pl_module)
@@ -217,14 +219,25 @@ class QuantizationAwareTraining(PostTrainingQuantization, FinalSince):
         super()._dry_run(trainer, copy)
         batches = min(FEW, self.settings.calibration_batches)
         settings = replace(self.settings, calibration_batches=batches)
-        network = settings.network(trainer, copy)
-        place = Place.of(network)
+        for whole in (False, True):  # training may call the parts of what validation calls
+            self._whole = whole
+            network = self._network(trainer, copy, settings)
+            place = Place.of(network)
+            fake = FakeForward(copy, place, _ranges(trainer, copy, network, settings), settings)
+            if calls_in_step(trainer, fake):
+                break
+        else:
+            raise never_called(copy, place)
         check_trainable(copy, place)
-        ranges = _ranges(trainer, copy, network, settings)
-        fake = FakeForward(copy, place, ranges, settings)
         fake.check_gradients(copy)
         warn_of_rest(copy, fake)
-        try_step(trainer, fake)
+
+    @override
+    def _network(
+        self, trainer: Trainer, copy: LightningModule, settings: Settings | None = None
+    ) -> ExportTarget:
+        network = super()._network(trainer, copy, settings)
+        return replace(network, inner=network.path) if self._whole else network
 
 
 def _ranges(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,11 +103,8 @@ class FakeForward:
         Args:
             module: The module, or a copy of it.
         """
-        run = self._forward(module)
-        with ExitStack() as stack:
-            for path in dict.fromkeys((self.place.path, self.place.inner)):
-                part = module.get_submodule(path)
-                stack.enter_context(replaced_attributes(part, forward=run))
+        part = module.get_submodule(self.place.inner)
+        with replaced_attributes(part, forward=self._forward(module)):
             yield
 
     def outputs(
@@ -136,9 +133,9 @@ class FakeForward:
         own = _gradients(copy, lambda: as_tensors(network(*inputs)))
         live = self._live(copy)
         found = _gradients(copy, lambda: self._graph(live, inputs, rounded=False))
-        for name, gradient in own.items():
-            other = found.get(name, torch.zeros_like(gradient))
-            if float((gradient - other).norm()) > TOLERANCE * float(gradient.norm()) + 1e-6:
+        for name in own | found:
+            gradient, other = own.get(name), found.get(name)
+            if gradient is None or other is None or _differ(gradient, other):
                 raise ExportError(
                     f"{name} gets another gradient in the captured graph than in the forward of "
                     f"{type(copy).__name__}, so it cannot be trained with fake quantisation: look "
@@ -178,6 +175,10 @@ def _gradients(copy: LightningModule, run: Callable[[], tuple[Tensor, ...]]) -> 
     }
     copy.zero_grad()
     return gradients
+
+
+def _differ(gradient: Tensor, other: Tensor) -> bool:
+    return float((gradient - other).norm()) > TOLERANCE * float(gradient.norm()) + 1e-6
 
 
 def _tensors(module: nn.Module) -> list[tuple[str, Tensor]]:

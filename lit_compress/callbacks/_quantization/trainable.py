@@ -68,10 +68,11 @@ def check_trainable(copy: LightningModule, place: Place) -> None:
     Raises:
         InvalidArgumentError: If a part of it has hooks.
     """
+    prefix = f"{place.inner}." if place.inner else ""
     for name, part in copy.get_submodule(place.inner).named_modules():
         if name and any(getattr(part, hooks) for hooks in HOOKS):
             raise InvalidArgumentError(
-                f"{name} has hooks, which are not called while the network is trained with fake "
+                f"{prefix}{name} has hooks, which are not called while the network is trained with fake "
                 f"quantisation, since it runs as one graph: remove them before, {WAY_OUT}"
             )
 
@@ -99,21 +100,20 @@ def warn_of_rest(copy: LightningModule, fake: FakeForward) -> None:
     copy.eval()
 
 
-def try_step(trainer: Trainer, fake: FakeForward) -> None:
-    """Run one training step of a copy with fake quantisation.
+def calls_in_step(trainer: Trainer, fake: FakeForward) -> bool:
+    """Run one training step of a copy with fake quantisation; tell whether it calls the network.
 
     Args:
         trainer: The run.
         fake: The forward of its network.
 
     Raises:
-        InvalidArgumentError: If the step fails, or does not call the network.
+        InvalidArgumentError: If the step fails.
     """
     copy, optimizers = clone_with(trainer, trainer.lightning_module, trainer.optimizers)
-    name = type(copy).__name__
     loaders = [loader for one in training_loaders(trainer) if (loader := copied(one)) is not None]
     if not loaders or not trainer.optimizers:
-        return
+        return True  # a step cannot be tried without a loss to the run
     calls = fake.calls
     try:
         with fake.forwards(copy):
@@ -122,16 +122,25 @@ def try_step(trainer: Trainer, fake: FakeForward) -> None:
         raise
     except Exception as error:
         raise InvalidArgumentError(
-            f"training_step of {name} fails when the network runs as its int8 file does, as in "
-            f"validation ({type(error).__name__}: {error}): let the forward return the same in "
-            f"training, {WAY_OUT}"
+            f"training_step of {type(copy).__name__} fails when the network runs as its int8 file "
+            f"does, as in validation ({type(error).__name__}: {error}): let the forward return the "
+            f"same in training, {WAY_OUT}"
         ) from error
-    if fake.calls == calls:
-        raise InvalidArgumentError(
-            f"training_step of {name} does not call {fake.place.path or 'its forward'}, which "
-            "validation_step calls, so it would train without fake quantisation: call the same "
-            f"part in both, without torch.compile, name it by submodule, {WAY_OUT}"
-        )
+    return fake.calls > calls
+
+
+def never_called(module: LightningModule, place: Place) -> InvalidArgumentError:
+    """Return the error of a run whose training steps do not call the network.
+
+    Args:
+        module: The user's module.
+        place: Where the network is.
+    """
+    return InvalidArgumentError(
+        f"training_step of {type(module).__name__} does not call {place.path or 'its forward'}, "
+        "which validation_step calls, so it would train without fake quantisation: call the same "
+        f"part in both, without torch.compile, name it by submodule, {WAY_OUT}"
+    )
 
 
 def _differs(run: Callable[[], tuple[Tensor, ...]]) -> bool:

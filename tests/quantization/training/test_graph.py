@@ -55,8 +55,16 @@ def tensors(network: nn.Module) -> dict[str, Tensor]:
 NETWORKS: list[tuple[Callable[[], nn.Module], int]] = [
     (Residual, 12),
     (lambda: torchvision.models.shufflenet_v2_x0_5(num_classes=5), 32),
-    (lambda: nn.Sequential(nn.ConvTranspose2d(3, 4, 2), nn.BatchNorm2d(4), nn.ReLU(inplace=True),
-                           nn.Flatten(), nn.Linear(4 * 81, 5)), 8),
+    (
+        lambda: nn.Sequential(
+            nn.ConvTranspose2d(3, 4, 2),
+            nn.BatchNorm2d(4),
+            nn.ReLU(inplace=True),
+            nn.Flatten(),
+            nn.Linear(4 * 81, 5),
+        ),
+        8,
+    ),
 ]
 
 
@@ -109,7 +117,8 @@ def test_dropout_goes_on_in_training_alone() -> None:
     assert torch.equal(graph(live, [images])[0], graph(live, [images])[0])
     assert not torch.equal(*(graph(live, [images], training=True)[0] for _ in range(2)))
     kept = graph._rounded.get_submodule("dropout_0")
-    assert isinstance(kept, nn.Dropout) and kept.p == 0.2
+    assert isinstance(kept, nn.Dropout)
+    assert kept.p == 0.2
 
 
 def settings_of(network: nn.Module) -> list[Any]:

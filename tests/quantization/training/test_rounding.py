@@ -62,7 +62,8 @@ def test_weights_are_rounded_as_the_file_does(shape: tuple[int, ...], axis: int)
     found = round_weight(weight, axis, 127)
     assert torch.equal(found, expected)
     found.sum().backward()
-    assert weight.grad is not None and torch.equal(weight.grad, torch.ones(shape))
+    assert weight.grad is not None
+    assert torch.equal(weight.grad, torch.ones(shape))
 
 
 def test_half_precision_stays_and_is_rounded_in_single() -> None:

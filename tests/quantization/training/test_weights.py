@@ -19,8 +19,9 @@ def test_norms_are_folded_with_gradients() -> None:
     }
     live = {name: tensor.requires_grad_() for name, tensor in tensors.items()}
     norm = FoldedNorm("w", None, "w_bias", "g", "b", "m", "v", 1e-3, 0)
-    weights = FileWeights([Source("w", 0), Source("w_bias"), Source("c")], [norm], {},
-                          {"c": torch.ones(1)})
+    weights = FileWeights(
+        [Source("w", 0), Source("w_bias"), Source("c")], [norm], {}, {"c": torch.ones(1)}
+    )
     weight, bias, constant = weights.of(live, rounded=False)
     x = torch.randn(5, 2)
     expected = torch.nn.functional.batch_norm(
