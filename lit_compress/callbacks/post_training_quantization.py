@@ -46,7 +46,7 @@ from lit_compress.evaluation.run_view.copies import clone
 from lit_compress.evaluation.trainer_access import callbacks_of_type, is_fast_dev_run
 from lit_compress.measure import file_bytes, int8_share, onnx_counts
 from lit_compress.pruning.channels.resize import UnprunedShapes
-from lit_compress.quantization.calibrate import Calibration
+from lit_compress.quantization.calibrate import Calibration, Rounding
 from lit_compress.quantization.training.ranges import Ranges
 
 #: Batches that are enough to see that the conversion works.
@@ -84,6 +84,9 @@ class PostTrainingQuantization(Callback, WritesInt8):
             most inputs, at the cost of those with outliers; ``percentile`` cuts 0.005 % at each
             end.
         weight_range: ``full``, or ``reduced`` for processors without VNNI, whose sums overflow.
+        rounding: ``nearest`` rounds each weight to its nearest number. ``learned`` rounds the
+            weights of a layer so that its outputs on the calibration batches change least (Nagel et
+            al. 2020), where that brings the outputs of the network nearer to those in float.
         seed: Random seed of the batches.
         preprocess: ``embed`` puts the normalisation of the images into the file, which then takes
             raw uint8 pixels, if it is known: given by ``mean`` and ``std``, offered by the
@@ -116,6 +119,7 @@ class PostTrainingQuantization(Callback, WritesInt8):
         calibration_split: Literal["val", "train"] = "val",
         calibration: Calibration = "minmax",
         weight_range: Literal["full", "reduced"] = "full",
+        rounding: Rounding = "nearest",
         seed: int = 0,
         preprocess: Literal["embed", "none"] = "embed",
         opset: int | None = None,
@@ -136,6 +140,7 @@ class PostTrainingQuantization(Callback, WritesInt8):
             calibration_split=calibration_split,
             calibration=calibration,
             weight_range=weight_range,
+            rounding=rounding,
             seed=seed,
             preprocess=preprocess,
             opset=opset,

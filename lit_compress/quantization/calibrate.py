@@ -16,6 +16,8 @@ from lit_compress.export.signature import Batch, as_tuple
 
 #: How the range of an activation is taken from its observed values, see :class:`Calibrated`.
 Calibration = Literal["minmax", "histogram", "percentile"]
+#: How weights are rounded, see :class:`Calibrated`.
+Rounding = Literal["nearest", "learned"]
 #: Shows how far an iteration is: takes the items and what is done with them, yields the items.
 Track = Callable[[Sequence[Any], str], Iterable[Any]]
 #: Largest magnitude of int8 weights: 127 (``full``) or 64 (``reduced``).

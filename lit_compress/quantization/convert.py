@@ -16,6 +16,7 @@ from lit_compress.export.onnx import capture
 from lit_compress.export.signature import INPUT, Batch, as_tuple
 from lit_compress.quantization.calibrate import (
     Calibration,
+    Rounding,
     Track,
     WeightRange,
     calibrate,
@@ -29,6 +30,7 @@ from lit_compress.quantization.quantizer import OnnxQuantizer
 from lit_compress.quantization.rewrites.biases import least_scales, round_biases, set_biases
 from lit_compress.quantization.rewrites.equalize import equalize, scale_tensors
 from lit_compress.quantization.rewrites.norms import FoldedNorm, block_norm_folding, fold_norms
+from lit_compress.quantization.rewrites.rounding import learn_rounding, set_weights
 from lit_compress.quantization.single_precision import in_single_precision
 from lit_compress.quantization.skip import select_layers
 from lit_compress.quantization.training.graph import FakeQuantizedGraph
@@ -84,6 +86,9 @@ class Calibrated:
         ranges: The ranges that the network was trained with, which stay as they are; the batches
             are then not used. Default: they are found on the batches.
         correct: Whether biases are corrected; a network that is trained on needs no correction.
+        rounding: ``nearest`` rounds each weight to its nearest number; ``learned`` rounds those of
+            a layer so that its outputs change least, see
+            :func:`~lit_compress.quantization.rewrites.rounding.learn_rounding`.
 
     Attributes:
         ranges: The ranges of activations, and the factors of the equalization.
@@ -119,6 +124,7 @@ class Calibrated:
         track: Track = untracked,
         ranges: Ranges | None = None,
         correct: bool = True,
+        rounding: Rounding = "nearest",
     ) -> None:
         network = copy.deepcopy(network).eval()
         _check_finite(network)
@@ -130,16 +136,22 @@ class Calibrated:
         self._quantizer = OnnxQuantizer(calibration, weight_range, names)
         self._folded: tuple[FoldedNorm, ...] = ()
         self._biases: dict[str, Tensor] = {}
+        self._weights: dict[str, Tensor] = {}
         self._track = track
         if ranges is None:
-            self._calibrate(tuple(batches), correct)
+            self._calibrate(tuple(batches), correct, rounding)
         else:
             self._take(ranges, as_tuple(example))
         self.layers = self._quantizer.layers
         self.weighted = self._quantizer.weighted
         self.readers = self._quantizer.readers
 
-    def _calibrate(self, batches: tuple[Batch, ...], correct: bool) -> None:
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """Names of the weights whose rounding was learned."""
+        return tuple(self._weights)
+
+    def _calibrate(self, batches: tuple[Batch, ...], correct: bool, rounding: Rounding) -> None:
         """Find the ranges on these batches."""
         quantizer, factors = self._quantizer, dict[str, Tensor]()
         if batches:
@@ -149,6 +161,9 @@ class Calibrated:
         watched = self._track(batches, "calibration (batches)")
         calibrate(self._prepared, watched, quantizer.owners, quantizer.names)
         quantizer.shrink_clipped_ranges()
+        if rounding == "learned":
+            self._weights = learn_rounding(self._prepared, batches)
+            set_weights(self._prepared, self._weights)
         if correct:
             self._biases = round_biases(self._prepared, batches)
             set_biases(self._prepared, self._biases)
@@ -170,6 +185,7 @@ class Calibrated:
         graph: GraphModule = self._program.module(check_guards=False)
         self._folded = tuple(fold_norms(graph))
         prepared: GraphModule = prepare_pt2e(graph, self._quantizer)
+        set_weights(prepared, self._weights)
         return prepared
 
     def trainable(self) -> FakeQuantizedGraph:

@@ -85,7 +85,14 @@ class Conversion:
             names=network.signature.names,
             track=partial(track, trainer),
             ranges=ranges,
+            rounding=settings.rounding,
         )
+        if settings.rounding == "learned" and ranges is None:
+            learned = len(self._calibrated.learned)
+            rank_zero_info(
+                f"learned rounding: the weights of {learned} of {len(self._calibrated.weighted)} "
+                "layers; the others are best with the nearest numbers"
+            )
         self._trained = trained
         self._skipped = select_layers(
             settings.skip, self._calibrated.layers, self._calibrated.weighted, self._prefix

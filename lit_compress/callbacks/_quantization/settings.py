@@ -12,7 +12,7 @@ from lit_compress.evaluation.export_target import ExportTarget, find_export_targ
 from lit_compress.evaluation.loaders import validation_loaders
 from lit_compress.evaluation.metric import metric_rises
 from lit_compress.export.signature import Batch
-from lit_compress.quantization.calibrate import Calibration, WeightRange
+from lit_compress.quantization.calibrate import Calibration, Rounding, WeightRange
 
 Mode = Literal["auto", "max", "min"]
 
@@ -22,6 +22,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "calibration_split": ("val", "train"),
     "calibration": ("minmax", "histogram", "percentile"),
     "weight_range": ("full", "reduced"),
+    "rounding": ("nearest", "learned"),
     "preprocess": ("embed", "none"),
 }
 #: Oldest and newest ONNX opset that can be written and run.
@@ -42,6 +43,7 @@ class Settings:
     calibration_split: Literal["val", "train"] = "val"
     calibration: Calibration = "minmax"
     weight_range: WeightRange = "full"
+    rounding: Rounding = "nearest"
     seed: int = 0
     preprocess: Literal["embed", "none"] = "embed"
     opset: int | None = None

@@ -72,8 +72,8 @@ def check_trainable(copy: LightningModule, place: Place) -> None:
     for name, part in copy.get_submodule(place.inner).named_modules():
         if name and any(getattr(part, hooks) for hooks in HOOKS):
             raise InvalidArgumentError(
-                f"{prefix}{name} has hooks, which are not called while the network is trained with fake "
-                f"quantisation, since it runs as one graph: remove them before, {WAY_OUT}"
+                f"{prefix}{name} has hooks, which are not called while the network is trained with "
+                f"fake quantisation, since it runs as one graph: remove them before, {WAY_OUT}"
             )
 
 

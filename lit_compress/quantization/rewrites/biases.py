@@ -51,7 +51,7 @@ def round_biases(prepared: GraphModule, batches: Iterable[Batch]) -> dict[str, T
     biases = {node.name: _tensor(prepared, node.args[2]).detach() for node in layers}
     scales = {node.name: _observers(prepared, node)[1].calculate_qparams()[0] for node in layers}
     _widen(prepared, alone, biases, scales)
-    own = _with_own_bias(prepared, layers)
+    own = with_own_bias(prepared)
     shifts = _Shifts(prepared, own)
     with torch.no_grad():
         for batch in batches:
@@ -156,8 +156,9 @@ def _biased(prepared: GraphModule) -> list[Node]:
     ]
 
 
-def _with_own_bias(prepared: GraphModule, layers: Iterable[Node]) -> list[Node]:
-    """Return the layers whose bias nothing else reads."""
+def with_own_bias(prepared: GraphModule) -> list[Node]:
+    """Return the quantised layers of a calibrated graph whose bias nothing else reads."""
+    layers = _biased(prepared)
     uses = Counter(
         source.target
         for node in prepared.graph.nodes
