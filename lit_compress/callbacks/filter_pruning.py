@@ -12,6 +12,7 @@ from torch import nn
 from typing_extensions import override
 
 from lit_compress.callbacks._budget.byte_budget import share_for
+from lit_compress.callbacks._budget.contract import Contract, Mode
 from lit_compress.callbacks._pruning.arguments import check_counts, check_patterns, one_of, plain
 from lit_compress.callbacks._pruning.channels import ChannelPruning, Shrink
 from lit_compress.errors import InvalidArgumentError, RuleError
@@ -84,6 +85,12 @@ class FilterPruning(ChannelPruning):
         rewind: ``init`` sets the kept weights back to those at the start of the fit, after each
             pruning step; ``epoch k`` to those at the start of that epoch (lottery tickets). The
             optimizer restarts, the learning rate continues.
+        max_drop: How much of ``monitor`` pruning may cost, such as 0.01, of the dense network that
+            CompressionReport's ``baseline`` names, or else of this network just before its first
+            pruning step. A step waits until the metric is within it again; if the last network
+            breaks it, the run goes back to the last one that kept it.
+        mode: Whether more of ``monitor`` is better (``max``) or less (``min``); ``auto`` tells it
+            by the name or by the torchmetrics object that is logged, and otherwise asks.
 
     Example:
         >>> from lit_compress.callbacks import FilterPruning
@@ -112,6 +119,8 @@ class FilterPruning(ChannelPruning):
         monitor: str | None = None,
         rewind: str | None = None,
         norm: Norm = "exact",
+        max_drop: float | None = None,
+        mode: Mode = "auto",
     ) -> None:
         one_of("of", of, (*get_args(Of), "bytes"))
         share = UNKNOWN if of == "bytes" else exact_share(target)
@@ -145,14 +154,12 @@ class FilterPruning(ChannelPruning):
             shrink=shrink,
             recalibrate=recalibrate,
             submodule=submodule,
+            contract=Contract(monitor, max_drop, mode),
         )
         self.selector = selector
-        self.target = target
-        self.of = of
-        self.importance = importance
-        self.rules = rules
-        self.round_to = round_to
-        self.min_channels = min_channels
+        self.target, self.of = target, of
+        self.importance, self.rules = importance, rules
+        self.round_to, self.min_channels = round_to, min_channels
 
     @override
     def counted(self) -> str:
@@ -188,9 +195,9 @@ class FilterPruning(ChannelPruning):
         return {**super().progress(), **asked}
 
     @override
-    def state_dict(self) -> dict[str, Any]:
+    def own_state(self) -> dict[str, Any]:
         found = {"share": str(self._target)} if self.of == "bytes" else {}
-        return {**super().state_dict(), **found}
+        return {**super().own_state(), **found}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from typing_extensions import override
 
+from lit_compress.callbacks._budget.contract import Contract, Mode
 from lit_compress.callbacks._pruning.arguments import check_patterns, one_of, plain
 from lit_compress.callbacks._pruning.base import PruningCallback
 from lit_compress.callbacks._pruning.untrained import check_trained_in_time, never_trained
@@ -51,6 +52,12 @@ class MagnitudePruning(PruningCallback):
         rewind: ``init`` sets the kept weights back to those at the start of the fit, after each
             pruning step; ``epoch k`` to those at the start of that epoch (lottery tickets). The
             optimizer restarts, the learning rate continues.
+        max_drop: How much of ``monitor`` pruning may cost, such as 0.01, of the dense network that
+            CompressionReport's ``baseline`` names, or else of this network just before its first
+            pruning step. A step waits until the metric is within it again; if the last network
+            breaks it, the run goes back to the last one that kept it.
+        mode: Whether more of ``monitor`` is better (``max``) or less (``min``); ``auto`` tells it
+            by the name or by the torchmetrics object that is logged, and otherwise asks.
 
     Example:
         >>> from lit_compress import Schedule
@@ -69,8 +76,11 @@ class MagnitudePruning(PruningCallback):
         exclude: Sequence[str] = (),
         monitor: str | None = None,
         rewind: str | None = None,
+        max_drop: float | None = None,
+        mode: Mode = "auto",
     ) -> None:
-        super().__init__(exact_share(target), schedule, monitor, rewind)
+        contract = Contract(monitor, max_drop, mode)
+        super().__init__(exact_share(target), schedule, monitor, rewind, contract)
         one_of("scope", scope, get_args(Scope))
         check_patterns(include=include, exclude=exclude)
         self.target = target
@@ -141,9 +151,15 @@ class MagnitudePruning(PruningCallback):
         return sparsity(self._masks)
 
     @override
-    def state_dict(self) -> dict[str, Any]:
+    def own_state(self) -> dict[str, Any]:
         masks = {name: pack(mask) for name, mask in self._masks.items()}
-        return {**super().state_dict(), "masks": masks or dict(self._packed)}
+        return {**super().own_state(), "masks": masks or dict(self._packed)}
+
+    @override
+    def after_step_back(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._masks = self._restored() if self._packed else {}
+        self._packed = {}
+        self._weight_masks.set(self._weights, self._masks)
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

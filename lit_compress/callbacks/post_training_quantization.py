@@ -19,11 +19,13 @@ from lit_compress.artifact import Variant, check_target, folder_swap, sha256, wr
 from lit_compress.artifact.read import MODEL
 from lit_compress.artifact.replay import REPLAY
 from lit_compress.callbacks._budget.byte_budget import WritesInt8
+from lit_compress.callbacks._budget.contract import Mode
+from lit_compress.callbacks._quantization.allowed import left_of_budget
 from lit_compress.callbacks._quantization.best_weights import check_best, load_best
 from lit_compress.callbacks._quantization.conversion import Conversion
 from lit_compress.callbacks._quantization.fake_forward import FakeForward, Place
 from lit_compress.callbacks._quantization.quality import say_float_weights
-from lit_compress.callbacks._quantization.settings import Mode, Settings
+from lit_compress.callbacks._quantization.settings import Settings
 from lit_compress.callbacks._report.variants import (
     empty_card,
     float_name,
@@ -71,7 +73,9 @@ class PostTrainingQuantization(Callback, WritesInt8):
         submodule: Name of the module to export, such as ``model``. Default: the LightningModule's
             own forward.
         max_drop: How much of ``monitor`` the file may lose, such as 0.01. Layers stay in float, the
-            one with the largest error first, until the written file keeps the metric.
+            one with the largest error first, until the written file keeps the metric. With
+            ``max_drop`` of a pruning callback, both together are what the file may lose of the
+            dense network.
         on_drop: What to do if no file keeps it: stop with an ``error`` and write nothing, or
             ``warn`` and write the file with the smallest drop.
         mode: Whether more of ``monitor`` is better (``max``) or less (``min``); ``auto`` tells it
@@ -382,7 +386,8 @@ class PostTrainingQuantization(Callback, WritesInt8):
                 name, trainer, copy, network, monitor=monitor, file=folder / WEIGHTS
             )
             plain = replace(plain, epoch=epoch)
-            metric, fidelity = conversion.write(folder / MODEL, plain.metric)
+            allowed = left_of_budget(trainer, self.settings, plain.metric)
+            metric, fidelity = conversion.write(folder / MODEL, plain.metric, allowed)
             conversion.write_replay(folder / REPLAY)
             rank_zero_info(conversion.pixels.why)
             self.preprocess = conversion.pixels.preprocess

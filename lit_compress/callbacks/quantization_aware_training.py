@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from typing_extensions import override
 
+from lit_compress.callbacks._budget.contract import FixesShapes, StepsBack
 from lit_compress.callbacks._quantization.best_weights import FinalSince
 from lit_compress.callbacks._quantization.fake_forward import FakeForward, Place
 from lit_compress.callbacks._quantization.settings import Settings
@@ -34,7 +35,7 @@ from lit_compress.progress import track
 from lit_compress.quantization.training.ranges import Ranges
 
 
-class QuantizationAwareTraining(PostTrainingQuantization, FinalSince):
+class QuantizationAwareTraining(PostTrainingQuantization, FinalSince, FixesShapes, StepsBack):
     """Trains the last epochs as the int8 file computes, and writes that file at the end of the fit.
 
     From its first epoch on, the forward of the network runs as a graph that rounds weights and
@@ -86,6 +87,12 @@ class QuantizationAwareTraining(PostTrainingQuantization, FinalSince):
     @override
     def final_since(self) -> int:
         return self._found_at
+
+    @override
+    def fixed_from(self, trainer: Trainer) -> int | None:
+        if self._span.first is not None:
+            return self._span.first
+        return trainer.current_epoch if self._span.has_begun(trainer) else None
 
     @contextmanager
     def fake_quantized(self, pl_module: LightningModule) -> Iterator[None]:

@@ -25,6 +25,7 @@ from lit_compress.artifact import (
 )
 from lit_compress.artifact.read import FP32, MODEL
 from lit_compress.artifact.replay import REPLAY, read_replay
+from lit_compress.callbacks._budget.contract import HasBaseline
 from lit_compress.callbacks._pruning.base import BeforePruning, pruning_callbacks
 from lit_compress.callbacks._quantization.best_weights import load_best
 from lit_compress.callbacks._report.dashboard import (
@@ -63,7 +64,7 @@ from lit_compress.progress import end_live_display
 from lit_compress.report import card_table
 
 
-class CompressionReport(Callback, BeforePruning):
+class CompressionReport(Callback, BeforePruning, HasBaseline):
     """Measures what compression changed: dense, pruned and int8 in one table.
 
     Accuracy, parameters, non-zeros, MACs, bytes on disk and latency, each measured at the end of
@@ -155,6 +156,12 @@ class CompressionReport(Callback, BeforePruning):
     def _forget(self) -> None:
         self._dense.forget()
         self._history.forget()
+
+    @override
+    def dense_network(self, trainer: Trainer, pl_module: LightningModule) -> LightningModule | None:
+        return (
+            None if self.baseline is None else self._dense.copy(trainer, clone(trainer, pl_module))
+        )
 
     @override
     def before_pruning(self, trainer: Trainer, pl_module: LightningModule) -> None:

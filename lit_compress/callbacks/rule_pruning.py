@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from typing_extensions import override
 
+from lit_compress.callbacks._budget.contract import Contract, Mode
 from lit_compress.callbacks._pruning.arguments import check_counts, one_of, plain
 from lit_compress.callbacks._pruning.channels import ChannelPruning
 from lit_compress.callbacks._pruning.rewind import reinitialize_linear
@@ -78,6 +79,12 @@ class RulePruning(ChannelPruning):
         monitor: Key that your ``validation_step`` logs, such as ``val_acc``. It is logged again as
             ``pruned/val_acc``: NaN until the target is reached, then the metric. Let
             ModelCheckpoint watch it to keep the best pruned weights.
+        max_drop: How much of ``monitor`` pruning may cost, such as 0.01, of the dense network that
+            CompressionReport's ``baseline`` names, or else of this network just before its first
+            pruning step. A step waits until the metric is within it again; if the last network
+            breaks it, the run goes back to the last one that kept it.
+        mode: Whether more of ``monitor`` is better (``max``) or less (``min``); ``auto`` tells it
+            by the name or by the torchmetrics object that is logged, and otherwise asks.
 
     Example:
         >>> from lit_compress.callbacks import RulePruning
@@ -102,6 +109,8 @@ class RulePruning(ChannelPruning):
         recalibrate: int = 0,
         submodule: str | None = None,
         monitor: str | None = None,
+        max_drop: float | None = None,
+        mode: Mode = "auto",
     ) -> None:
         one_of("scope", scope, get_args(Scope))
         one_of("shrink", shrink, get_args(ShrinkOrNot))
@@ -129,6 +138,7 @@ class RulePruning(ChannelPruning):
             shrink=shrink,
             recalibrate=recalibrate,
             submodule=submodule,
+            contract=Contract(monitor, max_drop, mode),
         )
         self.rules = rules
         self.ratio = ratio
@@ -292,7 +302,7 @@ class RulePruning(ChannelPruning):
             pl_module,
             self._rules.masked,
             share,
-            stage=self._step(trainer.current_epoch).index,
+            stage=self._step(self._event).index,
             scope=self.scope,
             previous=self._kept,
             absent=pending,
@@ -328,9 +338,15 @@ class RulePruning(ChannelPruning):
     # --- checkpoints ---------------------------------------------------------------------------
 
     @override
-    def state_dict(self) -> dict[str, Any]:
+    def after_step_back(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._kept = self._restored(pl_module) if self._packed else {}
+        self._packed = {}
+        super().after_step_back(trainer, pl_module)
+
+    @override
+    def own_state(self) -> dict[str, Any]:
         masks = {name: pack(mask) for name, mask in self._kept.items()} or dict(self._packed)
-        return {**super().state_dict(), "masks": masks, "total": self._total, "goal": self._goal}
+        return {**super().own_state(), "masks": masks, "total": self._total, "goal": self._goal}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -8,12 +8,14 @@ from math import nan
 from typing import Any
 from uuid import uuid4
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
+from lit_compress.callbacks._budget.contract import Contract
+from lit_compress.callbacks._budget.keeping import KeepsContract
 from lit_compress.callbacks._pruning.rewind import Rewind
 from lit_compress.callbacks._pruning.weight_masks import WeightMasks
 from lit_compress.callbacks._run.supported import check_run
@@ -36,7 +38,7 @@ class BeforePruning(ABC):
         """Called before the first pruning step of the run."""
 
 
-class PruningCallback(Callback, ABC):
+class PruningCallback(KeepsContract, ABC):
     """Prunes a network step by step, at the start of the epochs of a schedule.
 
     Args:
@@ -45,6 +47,7 @@ class PruningCallback(Callback, ABC):
         monitor: Key that ``validation_step`` logs; logged again under ``pruned/`` once the target
             is reached.
         rewind: ``init`` or ``epoch k``: the weights to go back to after each pruning step.
+        contract: How much of the metric pruning may cost. Default: anything.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class PruningCallback(Callback, ABC):
         schedule: Schedule,
         monitor: str | None = None,
         rewind: str | None = None,
+        contract: Contract | None = None,
     ) -> None:
         if not isinstance(schedule, Schedule):
             raise InvalidArgumentError(
@@ -60,6 +64,7 @@ class PruningCallback(Callback, ABC):
             )
         self.monitor = monitor
         self.schedule = schedule
+        self.contract = contract or Contract(None, None)
         self.reached = 0.0
         self.history: list[dict[str, float]] = []
         self._target = target
@@ -70,6 +75,8 @@ class PruningCallback(Callback, ABC):
         self._weight_masks = WeightMasks()
         self._mark = uuid4().hex
         self._goes_on = False
+        #: Epoch of the schedule whose step is taken; a step that waits is taken later.
+        self._event = 0
         #: What the last pruning step passed over, since it was not trained yet.
         self._waiting: list[str] = []
 
@@ -94,13 +101,14 @@ class PruningCallback(Callback, ABC):
         self._goes_on, self._epochs_earlier = False, 0
         self._weight_masks.clear()
         self._rewind.clear()
+        self.contract.clear()
 
     def after_pruning_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Called after each pruning step, when weights may have been rewound."""
         self._weight_masks.apply()
 
+    @override
     def unpruned_shapes(self) -> UnprunedShapes | None:
-        """Return the shapes before channels were removed, None if none were."""
         return None
 
     def prune_to_final(self, module: LightningModule) -> None:
@@ -164,10 +172,15 @@ class PruningCallback(Callback, ABC):
         if self.monitor is not None:
             monitor = self.monitor
             on_rank_zero(trainer, lambda: check_logged(trainer, pl_module, monitor))
+        if self.contract:
+            self.contract.find_mode(trainer, pl_module)
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        due = self._target * self._resolved_schedule.share(trainer.current_epoch)
+        self._event = trainer.current_epoch
+        if self.contract:
+            self._event = on_rank_zero(trainer, lambda: self.next_event(trainer))
+        due = self._target * self._resolved_schedule.share(self._event)
         if due < self._target or due > self._done:
             self._rewind.observe(pl_module, trainer.current_epoch)
         if due > self._done:
@@ -189,11 +202,17 @@ class PruningCallback(Callback, ABC):
         if self.monitor is not None and not trainer.sanity_checking:
             check_monitor(self.monitor, trainer.callback_metrics)
             value = float(trainer.callback_metrics[self.monitor])
+            if self.contract and self.history:
+                self.contract.last = value
+                if self.contract.holds(value):
+                    self.contract.keep(trainer, pl_module, self.own_state(), value)
             reached = value if self._done >= self._target else nan
             publish(trainer, f"pruned/{self.monitor}", reached)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.contract and self.history and not self.contract.holds(self.contract.last):
+            self.step_back(trainer, pl_module)
         self._weight_masks.apply()
         self._weight_masks.detach()
 
@@ -215,6 +234,10 @@ class PruningCallback(Callback, ABC):
 
     @override
     def state_dict(self) -> dict[str, Any]:
+        return {**self.own_state(), **self.contract.state()}
+
+    @override
+    def own_state(self) -> dict[str, Any]:
         history = [dict(step) for step in self.history]
         state = {
             "reached": self.reached,
@@ -232,6 +255,7 @@ class PruningCallback(Callback, ABC):
         self.history = [dict(step) for step in state_dict["history"]]
         self._done = Fraction(state_dict["done"])
         self._rewind.restore(state_dict.get("rewind", {}))
+        self.contract.restore(state_dict)
         self.move_earlier(int(state_dict.get("ahead", 0)) - self._epochs_earlier)
 
     # --- schedule and progress -------------------------------------------------------------------
@@ -256,6 +280,11 @@ class PruningCallback(Callback, ABC):
         self._epochs_earlier += epochs
 
     @property
+    @override
+    def schedule_now(self) -> Schedule:
+        return self._resolved_schedule
+
+    @property
     def goal(self) -> float:
         """Share that is pruned at the end of the schedule."""
         return float(self._target)
@@ -267,6 +296,7 @@ class PruningCallback(Callback, ABC):
             "target": self.goal,
             "reached": self.reached,
             "epochs": [int(step["epoch"]) for step in self.history],
+            **self.contract.progress(),
         }
 
     def _resolve_schedule(self, trainer: Trainer) -> None:
@@ -290,6 +320,9 @@ class PruningCallback(Callback, ABC):
         epoch = trainer.current_epoch
         if not self.history:
             self._notify_before_pruning(trainer, pl_module)
+            if self.contract:
+                self.begin_contract(trainer, pl_module)
+        self.contract.last = None
         self.reached = self.prune(trainer, pl_module, due)
         self._rewind.apply(pl_module, trainer.optimizers)
         self.after_pruning_step(trainer, pl_module)
@@ -342,9 +375,13 @@ class PruningCallback(Callback, ABC):
                 f"pruning step {self._waiting[0]} ({len(self._waiting)} such) was not trained yet"
             )
         if self._done < self._target:
+            why = (
+                f"the target gave way, as {self.contract} was kept"
+                if self.contract.baseline is not None
+                else "the run ended before its schedule did"
+            )
             rank_zero_warn(
-                f"{type(self).__name__} reached {self.reached:.2f} of {self.goal:.2f}: "
-                "the run ended before its schedule did"
+                f"{type(self).__name__} reached {self.reached:.2f} of {self.goal:.2f}: {why}"
             )
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
+from lit_compress.callbacks._budget.contract import Contract
 from lit_compress.callbacks._pruning.compatibility import check_callbacks, check_target
 from lit_compress.callbacks._pruning.optimizers import check_optimizers, optimizers_of
 from lit_compress.callbacks._pruning.planning import (
@@ -59,6 +60,7 @@ class ChannelPruning(ResolvesSelector):
         recalibrate: Number of training batches on which batch norm statistics are estimated again
             after each step.
         submodule: Name of the module whose forward is analysed.
+        contract: How much of the metric pruning may cost.
     """
 
     def __init__(
@@ -71,8 +73,9 @@ class ChannelPruning(ResolvesSelector):
         shrink: str,
         recalibrate: int,
         submodule: str | None,
+        contract: Contract,
     ) -> None:
-        super().__init__(target, schedule, monitor, rewind)
+        super().__init__(target, schedule, monitor, rewind, contract)
         self.shrink = shrink
         self.recalibrate = recalibrate
         self.submodule = submodule
@@ -200,7 +203,7 @@ class ChannelPruning(ResolvesSelector):
     @override
     def prune(self, trainer: Trainer, pl_module: LightningModule, share: Fraction) -> float:
         state = self._require_state()
-        step = self._step(trainer.current_epoch)
+        step = self._step(self._event)
         chosen, self._waiting = on_rank_zero(
             trainer,
             lambda: select_and_verify(
@@ -341,6 +344,11 @@ class ChannelPruning(ResolvesSelector):
             for tag, logger in ((f"compress/{word}", None), (f"size/{word}", False)):
                 pl_module.log(tag, float(left), logger=logger, on_step=False, on_epoch=True)
 
+    @override
+    def after_step_back(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._weight_masks.clear()
+        self._update_masks(pl_module)
+
     def _scores_are_due(self, trainer: Trainer) -> bool:
         due = self._target * self._resolved_schedule.share(trainer.current_epoch + 1)
         return due > self._done
@@ -378,8 +386,8 @@ class ChannelPruning(ResolvesSelector):
                 apply(make_plan(graph, self._state.selected), module)
 
     @override
-    def state_dict(self) -> dict[str, Any]:
-        common = super().state_dict()
+    def own_state(self) -> dict[str, Any]:
+        common = super().own_state()
         if self._state is None:
             return common
         return {

@@ -114,12 +114,15 @@ class Conversion:
         """What the file takes, and why."""
         return self._pixels
 
-    def write(self, path: Path, reference: Metric | None) -> tuple[Metric | None, Fidelity]:
+    def write(
+        self, path: Path, reference: Metric | None, allowed: float | None = None
+    ) -> tuple[Metric | None, Fidelity]:
         """Write the file; with ``max_drop``, as few layers as possible stay in float.
 
         Args:
             path: Path of the file.
             reference: The metric of the float network, if it is monitored.
+            allowed: How much of it the file may lose; None lets any go.
 
         Returns:
             Metric and fidelity of the file.
@@ -127,11 +130,11 @@ class Conversion:
         Raises:
             AccuracyError: If no file keeps the metric and ``on_drop`` is ``error``.
         """
-        if self.settings.max_drop is None or reference is None:
+        if allowed is None or reference is None:
             self._export(path, self._skipped)
             metric = None if reference is None else self._metric(path)
             return metric, self._fidelity(path, self._skipped, 0)
-        return self._search(path, reference, self.settings.max_drop)
+        return self._search(path, reference, allowed)
 
     def try_out(self, path: Path, batches: int) -> None:
         """Write a file and run it, as :meth:`write` does, without a judgement of its outputs.

@@ -7,14 +7,13 @@ from typing import Literal
 
 from lightning.pytorch import LightningModule, Trainer
 
+from lit_compress.callbacks._budget.contract import Mode
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.evaluation.export_target import ExportTarget, find_export_target
 from lit_compress.evaluation.loaders import validation_loaders
 from lit_compress.evaluation.metric import metric_rises
 from lit_compress.export.signature import Batch
 from lit_compress.quantization.calibrate import Calibration, Rounding, WeightRange
-
-Mode = Literal["auto", "max", "min"]
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "mode": ("auto", "max", "min"),

@@ -1,0 +1,209 @@
+"""How much of a metric pruning may cost: steps wait for it, and the last network keeps it."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor
+
+from lit_compress.errors import InvalidArgumentError
+from lit_compress.evaluation.loaders import validation_loaders
+from lit_compress.evaluation.metric import check_monitor, metric_rises
+from lit_compress.evaluation.run_view.copies import clone
+from lit_compress.evaluation.trainer_access import callbacks
+from lit_compress.evaluation.validate import validate
+
+Mode = Literal["auto", "max", "min"]
+
+
+class HasBaseline(ABC):
+    """A callback that may know the dense network that a run is compared with."""
+
+    @abstractmethod
+    def dense_network(self, trainer: Trainer, pl_module: LightningModule) -> LightningModule | None:
+        """Return a copy of the module with the dense weights, None if they are not known."""
+
+
+class StepsBack(Callback):
+    """A callback whose state belongs to the weights, and goes back together with them."""
+
+
+class FixesShapes(ABC):
+    """A callback after whose begin nothing can be pruned."""
+
+    @abstractmethod
+    def fixed_from(self, trainer: Trainer) -> int | None:
+        """Return the epoch at which it begins; None if it does not."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The last network that held, as plain values and tensors for a checkpoint.
+
+    Attributes:
+        epoch: Epoch after which it held.
+        value: Its metric.
+        weights: State dict of the module.
+        pruner: State of the pruning callback.
+        others: By position among the callbacks, the states of those that go back with it.
+    """
+
+    epoch: int
+    value: float
+    weights: dict[str, Any]
+    pruner: dict[str, Any]
+    others: dict[str, Any]
+
+
+class Contract:
+    """What a pruned network may lose of a metric, against the dense network.
+
+    Args:
+        monitor: Key of the metric; needed with ``max_drop``.
+        max_drop: How much of it may go, at least 0; None lets anything go.
+        mode: Whether more of it is better (``max``) or less (``min``); ``auto`` finds out.
+
+    Attributes:
+        baseline: The metric of the dense network; None until it is measured.
+        last: The metric of the network since its last pruning step; None until it is measured.
+        kept: The last network that held.
+
+    Raises:
+        InvalidArgumentError: If an argument is out of its range, or there is no monitor.
+
+    Example:
+        >>> contract = Contract("val_acc", 0.01)
+        >>> contract.baseline = 0.90
+        >>> contract.holds(0.895), contract.holds(0.885)
+        (True, False)
+    """
+
+    def __init__(self, monitor: str | None, max_drop: float | None, mode: Mode = "auto") -> None:
+        if max_drop is not None and not 0 <= max_drop < float("inf"):
+            raise InvalidArgumentError(f"max_drop must be at least 0, got {max_drop}")
+        if max_drop is not None and monitor is None:
+            raise InvalidArgumentError(
+                "max_drop needs a metric: set monitor to a key that validation_step logs"
+            )
+        if mode not in ("auto", "max", "min"):
+            raise InvalidArgumentError(f"mode must be one of auto, max, min, got {mode!r}")
+        self.monitor, self.max_drop, self.mode = monitor or "", max_drop, mode
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the last fit."""
+        self.baseline: float | None = None
+        self.last: float | None = None
+        self.kept: Kept | None = None
+        self._rises = self.mode != "min"
+
+    def __bool__(self) -> bool:
+        return self.max_drop is not None
+
+    def __str__(self) -> str:
+        return f"max_drop {self.max_drop:g} of {self.monitor} {self.baseline or 0:.4f}"
+
+    def lost(self, value: float) -> float:
+        """Return how much worse a metric is than that of the dense network; below 0 if better."""
+        baseline = value if self.baseline is None else self.baseline
+        return (baseline - value) * (1 if self._rises else -1)
+
+    def holds(self, value: float | None) -> bool:
+        """Tell whether a network with this metric keeps the contract."""
+        return value is not None and self.max_drop is not None and self.lost(value) <= self.max_drop
+
+    def find_mode(self, trainer: Trainer, module: LightningModule) -> None:
+        """Find out whether more of the metric is better.
+
+        Args:
+            trainer: The run.
+            module: The user's module.
+
+        Raises:
+            InvalidArgumentError: If neither its name nor its object says it.
+        """
+        if self.mode == "auto":
+            with isolate_rng():
+                loaders, copied = validation_loaders(trainer), clone(trainer, module)
+                self._rises = metric_rises(trainer, copied, loaders, self.monitor)
+
+    def measure_baseline(self, trainer: Trainer, module: LightningModule) -> tuple[float, bool]:
+        """Measure the dense network: the one of a report's baseline, or this one.
+
+        Args:
+            trainer: The run.
+            module: The user's module, before the first pruning step.
+
+        Returns:
+            The metric, and whether the dense network was trained on its own.
+        """
+        with isolate_rng():
+            known = [one for one in callbacks(trainer) if isinstance(one, HasBaseline)]
+            found = next((d for one in known if (d := one.dense_network(trainer, module))), None)
+            network = clone(trainer, module) if found is None else found
+            metrics = validate(trainer, network, validation_loaders(trainer))
+        check_monitor(self.monitor, metrics)
+        return metrics[self.monitor], found is not None
+
+    def keep(
+        self, trainer: Trainer, module: LightningModule, pruner: Mapping[str, Any], value: float
+    ) -> None:
+        """Keep the network as it is.
+
+        Args:
+            trainer: The run.
+            module: The user's module.
+            pruner: State of the pruning callback.
+            value: Its metric.
+        """
+        self.kept = Kept(
+            trainer.current_epoch,
+            value,
+            {name: _copied(value) for name, value in module.state_dict().items()},
+            copy.deepcopy(dict(pruner)),
+            {str(at): copy.deepcopy(one.state_dict()) for at, one in _others(trainer)},
+        )
+
+    def restore_others(self, trainer: Trainer) -> None:
+        """Give the callbacks that go back with the network their states of then.
+
+        Args:
+            trainer: The run.
+        """
+        for at, one in _others(trainer):
+            if self.kept is not None and str(at) in self.kept.others:
+                one.load_state_dict(self.kept.others[str(at)])
+
+    def progress(self) -> dict[str, Any]:
+        """Return what is kept, for the card; nothing before there is a baseline."""
+        if self.baseline is None:
+            return {}
+        return {"monitor": self.monitor, "max_drop": self.max_drop, "baseline": self.baseline}
+
+    def state(self) -> dict[str, Any]:
+        """Return plain values and tensors, for a checkpoint."""
+        kept = None if self.kept is None else dict(vars(self.kept))
+        found = {"baseline": self.baseline, "rises": self._rises, "last": self.last, "kept": kept}
+        return {"contract": found} if self else {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take on what :meth:`state` returned."""
+        found = state.get("contract")
+        if found is not None:
+            self.baseline, self.last = found["baseline"], found["last"]
+            self._rises = bool(found["rises"])
+            self.kept = None if found["kept"] is None else Kept(**found["kept"])
+
+
+def _others(trainer: Trainer) -> list[tuple[int, Any]]:
+    return [(at, one) for at, one in enumerate(callbacks(trainer)) if isinstance(one, StepsBack)]
+
+
+def _copied(value: Any) -> Any:
+    return value.detach().cpu().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
