@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 from typing_extensions import override
 
+from lit_compress.callbacks._budget.allocation import allocate
 from lit_compress.callbacks._budget.byte_budget import share_for
 from lit_compress.callbacks._budget.contract import Contract, Mode
 from lit_compress.callbacks._pruning.arguments import check_counts, check_patterns, one_of, plain
@@ -30,6 +31,8 @@ from lit_compress.pruning.selection.state import PruningState
 from lit_compress.pruning.selection.uniform import UniformSelector
 
 DEFAULT_SCHEDULE = Schedule()
+#: How the share of the network becomes those of its layers.
+Allocations = Literal["auto", "uniform", "sensitivity"]
 #: The share for a budget of bytes before it is found.
 UNKNOWN = Fraction(1, 2)
 
@@ -85,6 +88,10 @@ class FilterPruning(ChannelPruning):
         rewind: ``init`` sets the kept weights back to those at the start of the fit, after each
             pruning step; ``epoch k`` to those at the start of that epoch (lottery tickets). The
             optimizer restarts, the learning rate continues.
+        allocation: ``uniform`` removes the same share of each layer. ``sensitivity`` measures what
+            each layer's filters are worth before the training, and removes those first that cost
+            the outputs least for each parameter; it needs a trained network. ``auto`` is
+            ``sensitivity`` for ``of: bytes`` with ``scope: local``, and else ``uniform``.
         max_drop: How much of ``monitor`` pruning may cost, such as 0.01, of the dense network that
             CompressionReport's ``baseline`` names, or else of this network just before its first
             pruning step. A step waits until the metric is within it again; if the last network
@@ -121,7 +128,9 @@ class FilterPruning(ChannelPruning):
         norm: Norm = "exact",
         max_drop: float | None = None,
         mode: Mode = "auto",
+        allocation: Allocations = "auto",
     ) -> None:
+        one_of("allocation", allocation, get_args(Allocations))
         one_of("of", of, (*get_args(Of), "bytes"))
         share = UNKNOWN if of == "bytes" else exact_share(target)
         if of == "bytes":
@@ -156,9 +165,9 @@ class FilterPruning(ChannelPruning):
             submodule=submodule,
             contract=Contract(monitor, max_drop, mode),
         )
-        self.selector = selector
-        self.target, self.of = target, of
+        self.selector, self.target, self.of = selector, target, of
         self.importance, self.rules = importance, rules
+        self._measured = _is_measured(allocation, of, scope)
         self.round_to, self.min_channels = round_to, min_channels
 
     @override
@@ -174,10 +183,20 @@ class FilterPruning(ChannelPruning):
         selector: ChannelSelector,
         state: PruningState,
     ) -> tuple[ChannelSelector, str]:
-        if self.of != "bytes" or not isinstance(selector, UniformSelector):
+        if not isinstance(selector, UniformSelector) or not (self.of == "bytes" or self._measured):
             return selector, ""
-        found = share_for(trainer, module, selector, state, int(self.target))
-        self.take_selector(replace(selector, target=found.share))
+        allocation = allocate(trainer, module, selector, state) if self._measured else None
+
+        def at(share: Fraction) -> UniformSelector:
+            if allocation is None:
+                return replace(selector, target=share)
+            return allocation.selector(selector, share)
+
+        if self.of != "bytes":
+            self.take_selector(at(selector.target))
+            return self._selector, ""
+        found = share_for(trainer, module, at, state, int(self.target))
+        self.take_selector(at(found.share))
         return self._selector, (
             f"the int8 file will have {found.size:,} of at most {int(self.target):,} bytes "
             f"({found.tries} files were written to find it)\n"
@@ -186,23 +205,34 @@ class FilterPruning(ChannelPruning):
     @override
     def take_selector(self, selector: ChannelSelector) -> None:
         self._selector = selector
-        if self.of == "bytes" and isinstance(selector, UniformSelector):
-            self.selector, self._target = selector, selector.target
+        if isinstance(selector, UniformSelector):
+            self.selector = selector
+            if self.of == "bytes":
+                self._target = selector.target
 
     @override
     def progress(self) -> dict[str, Any]:
-        asked = {"bytes": int(self.target)} if self.of == "bytes" else {}
+        asked: dict[str, Any] = {"bytes": int(self.target)} if self.of == "bytes" else {}
+        if self._state is not None and self.selector.shares:
+            names = {index: group.name for index, group in enumerate(self._state.graph.groups)}
+            shares = sorted(self.selector.shares.items())
+            asked["shares"] = {names[index]: round(float(share), 4) for index, share in shares}
         return {**super().progress(), **asked}
 
     @override
     def own_state(self) -> dict[str, Any]:
-        found = {"share": str(self._target)} if self.of == "bytes" else {}
+        found: dict[str, Any] = {"share": str(self._target)} if self.of == "bytes" else {}
+        if self.selector.shares:
+            found["shares"] = {str(i): str(share) for i, share in self.selector.shares.items()}
         return {**super().own_state(), **found}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if self.of == "bytes" and "share" in state_dict:
-            self.take_selector(replace(self.selector, target=Fraction(state_dict["share"])))
+        given = state_dict.get("shares", {})
+        shares = {int(index): Fraction(share) for index, share in given.items()}
+        target = Fraction(state_dict.get("share", self.selector.target))
+        if shares or self.of == "bytes":
+            self.take_selector(replace(self.selector, target=target, shares=shares))
         super().load_state_dict(state_dict)
 
     @override
@@ -242,6 +272,22 @@ class FilterPruning(ChannelPruning):
         """
         state = self.selector.analyse(module, example_inputs, self.submodule or "")
         return self.selector.preview(module, state, self.selector.select(module, state))
+
+
+def _is_measured(allocation: str, of: str, scope: str) -> bool:
+    """Tell whether the shares of the layers are measured."""
+    if allocation == "sensitivity" and scope == "global":
+        raise InvalidArgumentError(
+            "allocation: sensitivity gives each layer a share of its own, and scope: global ranks "
+            "all filters together: set scope to local"
+        )
+    if allocation == "sensitivity" and of not in ("parameters", "bytes"):
+        raise InvalidArgumentError(
+            "allocation: sensitivity weighs the error of a layer against its parameters, and of is "
+            f"{of}: set it to parameters or bytes"
+        )
+    by_itself = allocation == "auto" and of == "bytes" and scope == "local"
+    return by_itself or allocation == "sensitivity"
 
 
 def _check_bytes(target: object) -> None:

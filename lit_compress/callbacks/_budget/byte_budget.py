@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from math import exp, log
 
@@ -40,7 +40,7 @@ class ByteBudget:
     """What was found for a budget of bytes.
 
     Attributes:
-        share: Share of the parameters to remove.
+        share: Share of the parameters to remove, as the selector is given it.
         size: Bytes of the int8 file of the network without them.
         tries: Number of files that were written to find it.
     """
@@ -68,7 +68,7 @@ def writer_of(trainer: Trainer) -> WritesInt8:
 def share_for(
     trainer: Trainer,
     module: LightningModule,
-    selector: UniformSelector,
+    selector: Callable[[Fraction], UniformSelector],
     state: PruningState,
     budget: int,
 ) -> ByteBudget:
@@ -80,7 +80,7 @@ def share_for(
     Args:
         trainer: The run.
         module: The user's module; it does not change.
-        selector: Selects the channels, by a share of the parameters.
+        selector: Returns what selects the channels, for a share of the parameters.
         state: The pruning state of the network.
         budget: Largest size of the file.
 
@@ -90,7 +90,7 @@ def share_for(
     writer = writer_of(trainer)
 
     def size(share: Fraction) -> int:
-        chosen = replace(selector, target=share).select(module, state).selected
+        chosen = selector(share).select(module, state).selected
         copy = clone(trainer, module)
         apply(state.plan(chosen), copy)
         return writer.int8_bytes(trainer, copy)

@@ -44,6 +44,8 @@ class UniformSelector:
         round_to: The number of channels that a layer keeps is a multiple of this.
         min_channels: Smallest number of channels that a layer keeps.
         norm: Whether norms over all channels keep them all (``exact``) or not (``approximate``).
+        shares: By index of a group, the share of its channels to remove; those of ``rules`` come
+            first. Default: all groups have a common share.
     """
 
     target: Fraction
@@ -56,6 +58,7 @@ class UniformSelector:
     round_to: int = 1
     min_channels: int = 1
     norm: Norm = "exact"
+    shares: Mapping[int, Fraction] = field(default_factory=dict)
 
     @property
     def removes(self) -> bool:
@@ -123,7 +126,8 @@ class UniformSelector:
                 gradients.
         """
         eligible = self.eligible(module, state.graph, state.untrained)
-        ratios = {index: ratio * step.progress for index, ratio in eligible.ratios.items()}
+        own = {**self.shares, **eligible.ratios}
+        ratios = {index: ratio * step.progress for index, ratio in own.items()}
         return select(
             state.graph,
             state.selected,
