@@ -166,9 +166,8 @@ class FilterPruning(ChannelPruning):
             contract=Contract(monitor, max_drop, mode),
         )
         self.selector, self.target, self.of = selector, target, of
-        self.importance, self.rules = importance, rules
-        self._measured = _is_measured(allocation, of, scope)
-        self.round_to, self.min_channels = round_to, min_channels
+        self.importance, self.rules, self.round_to = importance, rules, round_to
+        self.min_channels, self._measured = min_channels, _is_measured(allocation, of, scope)
 
     @override
     def counted(self) -> str:
@@ -221,10 +220,11 @@ class FilterPruning(ChannelPruning):
 
     @override
     def own_state(self) -> dict[str, Any]:
-        found: dict[str, Any] = {"share": str(self._target)} if self.of == "bytes" else {}
-        if self.selector.shares:
-            found["shares"] = {str(i): str(share) for i, share in self.selector.shares.items()}
-        return {**super().own_state(), **found}
+        common, shares = super().own_state(), self.selector.shares
+        if not shares and self.of != "bytes":
+            return common
+        kept = {str(index): str(share) for index, share in shares.items()}
+        return {**common, "share": str(self.selector.target), "shares": kept}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
