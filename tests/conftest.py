@@ -21,7 +21,7 @@ from lightning.pytorch import LightningModule, Trainer, seed_everything
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lit_compress.callbacks import PostTrainingQuantization
+from lit_compress.callbacks import PostTrainingQuantization, QuantizationAwareTraining
 from lit_compress.measure import compare
 from lit_compress.pruning import ChannelGraph, analyse, apply, make_plan
 from lit_compress.pruning.channels.tracing.trace import named_tensors
@@ -99,6 +99,7 @@ def no_trial_conversion(request: pytest.FixtureRequest, monkeypatch: pytest.Monk
     """
     if request.node.get_closest_marker("trial_conversion") is None:
         monkeypatch.setattr(PostTrainingQuantization, "on_train_start", lambda *_: None)
+        monkeypatch.setattr(QuantizationAwareTraining, "_try_out", lambda *_: None)
 
 
 class ForeignModule(LightningModule):

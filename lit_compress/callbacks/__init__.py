@@ -1,5 +1,6 @@
 """When to compress: callbacks for any LightningModule and any Trainer."""
 
+from lit_compress.callbacks.compress import Compress
 from lit_compress.callbacks.filter_pruning import FilterPruning
 from lit_compress.callbacks.knowledge_distillation import KnowledgeDistillation
 from lit_compress.callbacks.magnitude_pruning import MagnitudePruning
@@ -10,6 +11,7 @@ from lit_compress.callbacks.report import CompressionReport
 from lit_compress.callbacks.rule_pruning import RulePruning
 
 __all__ = [
+    "Compress",
     "CompressionReport",
     "FilterPruning",
     "KnowledgeDistillation",

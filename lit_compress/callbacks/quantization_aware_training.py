@@ -27,7 +27,7 @@ from lit_compress.callbacks._quantization.trainable import (
 )
 from lit_compress.callbacks._run.steps import run_around, run_plainly
 from lit_compress.callbacks.post_training_quantization import FEW, PostTrainingQuantization
-from lit_compress.errors import InvalidArgumentError
+from lit_compress.errors import ExportError, InvalidArgumentError
 from lit_compress.evaluation.distributed import on_rank_zero
 from lit_compress.evaluation.export_target import ExportTarget
 from lit_compress.evaluation.run_view.copies import clone
@@ -41,19 +41,23 @@ class QuantizationAwareTraining(PostTrainingQuantization, FinalSince, FixesShape
     From its first epoch on, the forward of the network runs as a graph that rounds weights and
     activations where the file does, with its scales and zero points; gradients pass through the
     rounding (Jacob et al. 2018, arXiv 1712.05877). Metrics that are logged from then on are those
-    of this network. Batch norms keep the statistics that they have then, and are folded. The
-    LightningModule keeps its own weights: its optimizer, schedulers and checkpoints go on.
+    of this network. The LightningModule keeps its own weights: its optimizer, schedulers and
+    checkpoints go on.
 
-    The ranges of activations are found on calibration batches, again at the start of each epoch
-    until ``freeze``. It begins after the last pruning step of the run.
+    The ranges of activations are found on calibration batches, again at the start of each epoch up
+    to ``freeze``. Until then batch norms use the statistics of the batch in training, and from then
+    on they are folded with their running statistics, as in the file. It begins after the last
+    pruning step of the run.
 
     Args:
         first: Epoch from which to train so, counted from 0. Default: the second half of the epochs
             that follow the last pruning step.
-        freeze: Epoch from which the ranges of activations stay as they are. Default: half way from
-            ``first`` to the end.
+        freeze: Epoch from which the ranges of activations and the statistics of batch norms stay as
+            they are. Default: two thirds of the way from ``first`` to the end.
         first_step: Training step from which to train so, in the place of ``first``.
-        freeze_step: Training step from which ranges stay, in the place of ``freeze``.
+        freeze_step: Training step from which they stay, in the place of ``freeze``.
+        may_fail: If the trial before the training finds that the network cannot be trained so,
+            quantise it after the training, with a warning, and do not raise the error.
         **settings: Arguments of :class:`PostTrainingQuantization`, such as ``monitor`` and
             ``max_drop``.
 
@@ -68,13 +72,15 @@ class QuantizationAwareTraining(PostTrainingQuantization, FinalSince, FixesShape
         freeze: int | None = None,
         first_step: int | None = None,
         freeze_step: int | None = None,
+        may_fail: bool = False,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
         self.span = Span(first, freeze, first_step, freeze_step)
+        self.may_fail = may_fail
         self._span = self.span
         self._fake: FakeForward | None = None
-        self._found_at = 0
+        self._found_at, self._frozen = 0, False
         #: Whether what validation calls is one graph, and not the part of it that does the same.
         self._whole = False
 
@@ -123,13 +129,14 @@ class QuantizationAwareTraining(PostTrainingQuantization, FinalSince, FixesShape
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
-            self._ranges, self._fake, self._found_at = None, None, 0
+            self._ranges, self._fake = None, None
+            self._found_at, self._frozen = 0, False
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        check_run(trainer, pl_module)
         self._span = self.span.resolve(trainer)
         super().on_train_start(trainer, pl_module)
+        self._check(trainer, pl_module)
         run_around(
             trainer,
             self,
@@ -142,18 +149,19 @@ class QuantizationAwareTraining(PostTrainingQuantization, FinalSince, FixesShape
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._span.has_begun(trainer) and not (self.active and self._span.is_frozen(trainer)):
+        if self._span.has_begun(trainer) and not self._frozen:
             self._begin(trainer, pl_module)
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        if not self.active and self._span.has_begun(trainer):
+        freezes = self._span.is_frozen(trainer) and not self._frozen
+        if self._span.has_begun(trainer) and (not self.active or freezes):
             self._begin(trainer, pl_module)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         run_plainly(trainer, self)
-        if not self.active:
+        if not self.active and self._span != Span():
             rank_zero_warn(
                 "QuantizationAwareTraining: the run ended before fake quantisation began "
                 f"({self._span}), so the network is quantised after the training"
@@ -174,13 +182,13 @@ class QuantizationAwareTraining(PostTrainingQuantization, FinalSince, FixesShape
     @override
     def state_dict(self) -> dict[str, Any]:
         ranges = None if self._ranges is None else self._ranges.state()
-        return {"ranges": ranges, "found_at": self._found_at}
+        return {"ranges": ranges, "found_at": self._found_at, "frozen": self._frozen}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         ranges = state_dict["ranges"]
         self._ranges = None if ranges is None else Ranges.of_state(ranges)
-        self._found_at = int(state_dict["found_at"])
+        self._found_at, self._frozen = int(state_dict["found_at"]), bool(state_dict["frozen"])
 
     # --- training --------------------------------------------------------------------------------
 
@@ -197,11 +205,11 @@ class QuantizationAwareTraining(PostTrainingQuantization, FinalSince, FixesShape
         if not self.active:
             rank_zero_info(
                 "QuantizationAwareTraining: from here on the network computes as its int8 file "
-                f"will (epoch {trainer.current_epoch}, step {trainer.global_step}); batch norms "
-                "keep their statistics"
+                f"will (epoch {trainer.current_epoch}, step {trainer.global_step})"
             )
         self._ranges = on_rank_zero(trainer, lambda: self._found(trainer, pl_module))
         self._found_at = trainer.current_epoch
+        self._frozen = self._span.is_frozen(trainer)
         self._attach(trainer, pl_module, self._ranges)
 
     def _found(self, trainer: Trainer, pl_module: LightningModule) -> Ranges:
@@ -220,10 +228,26 @@ class QuantizationAwareTraining(PostTrainingQuantization, FinalSince, FixesShape
         place = on_rank_zero(trainer, placed)
         copy = clone(trainer, pl_module)
         self._fake = FakeForward(copy, place, ranges, self.settings)
+        self._fake.batched = not self._frozen
 
-    @override
-    def _dry_run(self, trainer: Trainer, copy: LightningModule) -> None:
-        super()._dry_run(trainer, copy)
+    def _check(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find out before the training whether the network can be trained so."""
+
+        def tried() -> None:
+            check_run(trainer, pl_module)
+            with isolate_rng():
+                self._try_out(trainer, clone(trainer, pl_module))
+
+        try:
+            on_rank_zero(trainer, tried)
+        except (InvalidArgumentError, ExportError) as error:
+            if not self.may_fail:
+                raise
+            self._span = Span()
+            rank_zero_warn(f"the network is quantised after the training, since {error}")
+
+    def _try_out(self, trainer: Trainer, copy: LightningModule) -> None:
+        """Do once what fake quantisation does, on a few batches."""
         batches = min(FEW, self.settings.calibration_batches)
         settings = replace(self.settings, calibration_batches=batches)
         for whole in (False, True):  # training may call the parts of what validation calls

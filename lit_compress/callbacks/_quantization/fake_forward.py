@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from lit_compress.attributes import replaced_attributes
 from lit_compress.callbacks._quantization.settings import Settings
@@ -71,6 +72,7 @@ class FakeForward:
 
     Attributes:
         calls: How often it was called.
+        batched: Whether norms use the statistics of the batch in training.
 
     Raises:
         ExportError: If the network cannot be captured or trained as a graph.
@@ -82,6 +84,7 @@ class FakeForward:
         from lit_compress.quantization.convert import Calibrated
 
         self.calls = 0
+        self.batched = False
         self.place = place
         captured = place.target().captured(copy).eval()
         names = {id(tensor): name for name, tensor in _tensors(copy)}
@@ -146,11 +149,14 @@ class FakeForward:
     def _forward(self, module: LightningModule) -> Callable[..., Any]:
         live, place = self._live(module), self.place
         part = module.get_submodule(place.inner)
+        # Norms that the user's module keeps in eval mode are not to follow the batches.
+        follow = all(norm.training for norm in part.modules() if isinstance(norm, _BatchNorm))
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             self.calls += 1
             inputs = place.signature.tensors(args, kwargs)
-            found = self._graph(live, inputs, training=part.training)
+            batched = part.training and follow and self.batched
+            found = self._graph(live, inputs, training=part.training, batched=batched)
             return place.outputs.structured(found)
 
         return forward

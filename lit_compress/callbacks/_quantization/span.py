@@ -1,4 +1,4 @@
-"""When fake quantisation is on, and when its ranges stay."""
+"""When fake quantisation is on, and when its ranges and norms stay."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from lit_compress.evaluation.trainer_access import is_fast_dev_run
 
 @dataclass(frozen=True)
 class Span:
-    """The part of a run with fake quantisation: its begin, and where its ranges stay.
+    """The part of a run with fake quantisation: its begin, and where its ranges and norms stay.
 
     Attributes:
         first: Its first epoch, from 0; None if it begins at a step, or is not resolved yet.
-        freeze: Epoch from which ranges stay; None likewise.
+        freeze: Epoch from which ranges and norms stay; None likewise.
         first_step: The training step at which it begins.
-        freeze_step: The training step from which ranges stay.
+        freeze_step: The training step from which ranges and norms stay.
 
     Raises:
         InvalidArgumentError: If both an epoch and a step are given, or one is below 0.
@@ -77,7 +77,7 @@ class Span:
         freeze = self.freeze
         if freeze is None and self.freeze_step is None:
             begin = int(self.first_step / steps) if self.first_step and steps else first or start
-            freeze = begin + 1 if end is None else begin + (end - begin) // 2
+            freeze = begin + 1 if end is None else begin - (-2 * (end - begin) // 3)
         return replace(self, first=first, freeze=freeze)
 
     def _check(self, trainer: Trainer, start: int, end: int | None, steps: float) -> None:
@@ -113,7 +113,7 @@ class Span:
         return self.first is not None and trainer.current_epoch >= self.first
 
     def is_frozen(self, trainer: Trainer) -> bool:
-        """Tell whether the ranges stay at this point of a run."""
+        """Tell whether the ranges and norms stay at this point of a run."""
         if self.freeze_step is not None:
             return trainer.global_step >= self.freeze_step
         return self.freeze is not None and trainer.current_epoch >= self.freeze

@@ -40,6 +40,7 @@ class FoldedNorm:
         mean: Name of the running mean.
         variance: Name of the running variance.
         epsilon: What the norm adds to the variance.
+        momentum: How fast the running statistics follow those of a batch.
         axis: Axis of the layer's weight that holds the output channels.
     """
 
@@ -51,6 +52,7 @@ class FoldedNorm:
     mean: str
     variance: str
     epsilon: float
+    momentum: float
     axis: int
 
     def tensors(self, tensor: Callable[[str], Tensor]) -> tuple[Tensor, Tensor]:
@@ -159,9 +161,11 @@ def _fold(graph: GraphModule, layer: Node, norm: Node) -> FoldedNorm:
     weight, bias = map(name, [*layer.args[1:3], None][:2])
     scale, shift, mean, variance = map(name, norm.args[1:5])
     new_bias = f"{weight}_bias" if bias is None else bias
-    epsilon: Any = norm.args[7]
+    momentum, epsilon = [float(value) for value in norm.args[6:8]]  # type: ignore[arg-type]
     axis = WEIGHTED[layer.target]
-    folded = FoldedNorm(weight, bias, new_bias, scale, shift, mean, variance, epsilon, axis)
+    folded = FoldedNorm(
+        weight, bias, new_bias, scale, shift, mean, variance, epsilon, momentum, axis
+    )
     values = folded.tensors(lambda tensor: attrgetter(tensor)(graph).detach())
     for target, value in zip((weight, new_bias), values, strict=True):
         _set_parameter(graph, target, value)

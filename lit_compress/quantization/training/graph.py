@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
 
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
-from lit_compress.quantization.operations import aten
+from lit_compress.quantization.operations import NORMS, WEIGHTED, aten
 from lit_compress.quantization.rewrites.norms import FoldedNorm
 from lit_compress.quantization.training.rounding import round_activation
 from lit_compress.quantization.training.weights import FileWeights, Source
 
+#: Position of the argument of a norm that says whether it uses the statistics of the batch.
+TRAINING = 5
 #: Random operations that go on in training, and the modules that do the same.
 DROPOUTS: dict[Any, type[nn.Module]] = {
     aten.dropout.default: nn.Dropout,
@@ -27,8 +30,10 @@ class FakeQuantizedGraph:
     """Runs a network as its int8 file does, on weights that are trained.
 
     The graph is that of the file: activations are rounded where the file rounds them, with its
-    scales and zero points, and norms are folded with the statistics that they have. Nothing of the
-    network is copied or changed, so its optimizer and its checkpoints go on.
+    scales and zero points, and norms are folded with the statistics that they have. In training,
+    norms may still use the statistics of the batch: as each output channel has a scale of its own,
+    a weight is rounded to the same numbers with and without the norm. Nothing of the network is
+    copied, so its optimizer and its checkpoints go on.
 
     Args:
         prepared: The graph with an observer where something is quantised.
@@ -44,14 +49,13 @@ class FakeQuantizedGraph:
     ) -> None:
         self._prepared = prepared
         self._sources = _sources(prepared)
+        self._norms = {norm.weight: norm for norm in folded}
         self.dropouts = 0
         names = {source.name for source in self._sources.values()}
-        names |= {name for norm in folded for name in _names(norm)} - {n.new_bias for n in folded}
-        constants = {name: _tensor(prepared, name) for name in names if _has(prepared, name)}
-        self._weights = FileWeights(
-            dict.fromkeys(self._sources.values()), folded, factors, constants
-        )
-        self._rounded, self._float = self._built(True), self._built(False)
+        constants = {name: _tensor(prepared, name) for name in names}
+        self._weights = FileWeights(folded, factors, constants)
+        self._rounded, self._float = self._built(), self._built(rounded=False)
+        self._batched = self._built(batched=True)
 
     def __call__(
         self,
@@ -59,6 +63,7 @@ class FakeQuantizedGraph:
         inputs: Sequence[Tensor],
         training: bool = False,
         rounded: bool = True,
+        batched: bool = False,
     ) -> tuple[Tensor, ...]:
         """Return the outputs.
 
@@ -67,22 +72,26 @@ class FakeQuantizedGraph:
             inputs: The inputs of the network.
             training: Whether dropout is on.
             rounded: Whether anything is quantised. Without, the outputs are those of the network.
+            batched: Whether norms use the statistics of the batch, and their running statistics
+                follow them.
         """
-        graph = (self._rounded if rounded else self._float).train(training)
-        found: tuple[Tensor, ...] = graph(*self._weights.of(trained, rounded), *inputs)
+        built = self._batched if batched else self._rounded if rounded else self._float
+        weights = self._weights.of(built.sources, trained, rounded)
+        found: tuple[Tensor, ...] = built.graph.train(training)(*weights, *inputs)
         return found
 
-    def _built(self, rounded: bool) -> GraphModule:
-        """Return a graph that takes the weights, and then the inputs."""
+    def _built(self, rounded: bool = True, batched: bool = False) -> _Built:
+        """Return a graph that takes weights, and then the inputs."""
+        normed = self._normed() if batched else {}
+        sources = {node: source for node, source in self._sources.items() if _is_read(node, normed)}
+        raw = [source for norm in normed.values() for source in norm.sources]
+        every = tuple(dict.fromkeys([*sources.values(), *raw]))
         graph, modules = Graph(), nn.Module()
-        taken = {
-            source: graph.placeholder(f"weight_{index}")
-            for index, source in enumerate(self._weights.sources)
-        }
-        new: dict[Node, Any] = {node: taken[source] for node, source in self._sources.items()}
+        taken = {source: graph.placeholder(f"weight_{at}") for at, source in enumerate(every)}
+        new: dict[Node, Any] = {node: taken[source] for node, source in sources.items()}
         self.dropouts = 0
         for node in self._prepared.graph.nodes:
-            if node in new or node.op == "get_attr":
+            if node in self._sources or node.op == "get_attr":
                 continue
             if node.op == "call_module":
                 value = new[node.args[0]]
@@ -93,9 +102,68 @@ class FakeQuantizedGraph:
                 modules.add_module(name, DROPOUTS[node.target](node.args[1]))
                 new[node] = graph.call_module(name, (new[node.args[0]],))
                 self.dropouts += 1
+            elif node in normed:
+                new[node] = normed[node].copied(graph, node, new, taken)
             else:
-                new[node] = graph.node_copy(node, lambda source: new[source])
-        return GraphModule(modules, graph)
+                new[node] = copied = graph.node_copy(node, lambda source: new[source])
+                if batched and node.target in NORMS:
+                    copied.update_arg(TRAINING, True)
+        return _Built(GraphModule(modules, graph), every)
+
+    def _normed(self) -> dict[Node, _Normed]:
+        """Return the layers that norms were folded into, with those."""
+        found = {}
+        for node in self._prepared.graph.nodes:
+            weight = self._sources.get(node.args[1]) if node.target in WEIGHTED else None
+            if weight is not None and weight.name in self._norms:
+                found[node] = _Normed(self._norms[weight.name], weight)
+        return found
+
+
+@dataclass(frozen=True)
+class _Built:
+    """A graph, and the weights that it takes in front of its inputs."""
+
+    graph: GraphModule
+    sources: tuple[Source, ...]
+
+
+class _Normed:
+    """A layer and the norm behind it, with the statistics of the batch.
+
+    Args:
+        norm: The norm.
+        weight: The weight of the layer, with the norm in it.
+    """
+
+    def __init__(self, norm: FoldedNorm, weight: Source) -> None:
+        self._norm = norm
+        self._weight = replace(weight, folded=False)
+        names = (norm.bias, norm.mean, norm.variance, norm.scale, norm.shift)
+        self._others = [None if name is None else Source(name, folded=False) for name in names]
+        self.sources = [self._weight, *(one for one in self._others if one is not None)]
+
+    def copied(
+        self, graph: Graph, layer: Node, new: Mapping[Node, Any], taken: Mapping[Source, Node]
+    ) -> Node:
+        """Add the layer and its norm to a graph, and return what the norm gives.
+
+        Args:
+            graph: The graph.
+            layer: The layer in the graph of the file.
+            new: The nodes of the graph, by those of the file's.
+            taken: The nodes of the weights.
+        """
+        bias, *others = [None if one is None else taken[one] for one in self._others]
+        arguments = (new[layer.args[0]], taken[self._weight], bias, *layer.args[3:])  # type: ignore
+        output = graph.call_function(layer.target, arguments, dict(layer.kwargs))  # type: ignore
+        settings = (True, self._norm.momentum, self._norm.epsilon)
+        return graph.call_function(nn.functional.batch_norm, (output, *others, *settings))
+
+
+def _is_read(node: Node, normed: Mapping[Node, Any]) -> bool:
+    """Tell whether anything but layers with a norm of their own reads a tensor."""
+    return any(user not in normed for user in node.users if user.op != "call_module")
 
 
 def _sources(prepared: GraphModule) -> dict[Node, Source]:
@@ -116,19 +184,6 @@ def _range(prepared: GraphModule, node: Node) -> tuple[float, int]:
     observer: Any = prepared.get_submodule(str(node.target))
     scale, zero_point = observer.calculate_qparams()
     return float(scale), int(zero_point)
-
-
-def _names(norm: FoldedNorm) -> list[str]:
-    names = (norm.weight, norm.bias, norm.scale, norm.shift, norm.mean, norm.variance)
-    return [name for name in names if name is not None]
-
-
-def _has(graph: GraphModule, name: str) -> bool:
-    owner, _, attribute = name.rpartition(".")
-    try:
-        return isinstance(getattr(graph.get_submodule(owner), attribute, None), Tensor)
-    except AttributeError:
-        return False
 
 
 def _tensor(graph: GraphModule, name: str) -> Tensor:

@@ -108,6 +108,32 @@ def test_with_rounding_it_is_the_int8_graph_after_any_training(case: Any) -> Non
     assert (rounded - int8).norm() < 0.05 * rounded.norm()
 
 
+def test_norms_may_use_the_statistics_of_the_batch() -> None:
+    """As the network's own norms do in training, and their running statistics follow."""
+    torch.manual_seed(0)
+    images = torch.randn(64, 3, 12, 12)
+    network = trained(Residual(), images)
+    network.drop.p = 0.0  # type: ignore[union-attr]
+    other = copy.deepcopy(network).train()
+    live, shifted = tensors(network), images * 1.5 + 0.3
+    graph = Calibrated(network, [images, shifted], images, correct=False).trainable()
+    expected = other(shifted)
+    found = graph(live, [shifted], training=True, batched=True)[0]
+    assert float(((found - expected).norm() / expected.norm()).detach()) < 0.1
+    before = dict(trained(Residual(), images).named_buffers())
+    for name, buffer in other.named_buffers():
+        if "running" in name:  # `last` is behind a concatenation, and is not folded
+            torch.testing.assert_close(live[name], buffer, rtol=0.05, atol=0.05)
+            assert not torch.equal(live[name], before[name])
+    found.square().sum().backward()
+    expected.square().sum().backward()
+    for (name, one), two in zip(network.named_parameters(), other.parameters(), strict=True):
+        assert one.grad is not None, name
+        assert two.grad is not None
+        close = nn.functional.cosine_similarity(one.grad.flatten(), two.grad.flatten(), dim=0)
+        assert close > 0.9 or float(two.grad.norm()) < 1e-2, name
+
+
 def test_dropout_goes_on_in_training_alone() -> None:
     images = torch.randn(8, 3, 12, 12)
     network = trained(Residual(), images)
@@ -116,7 +142,7 @@ def test_dropout_goes_on_in_training_alone() -> None:
     assert graph.dropouts == 1
     assert torch.equal(graph(live, [images])[0], graph(live, [images])[0])
     assert not torch.equal(*(graph(live, [images], training=True)[0] for _ in range(2)))
-    kept = graph._rounded.get_submodule("dropout_0")
+    kept = graph._rounded.graph.get_submodule("dropout_0")
     assert isinstance(kept, nn.Dropout)
     assert kept.p == 0.2
 

@@ -18,11 +18,10 @@ def test_norms_are_folded_with_gradients() -> None:
         "v": torch.rand(3) + 0.1,
     }
     live = {name: tensor.requires_grad_() for name, tensor in tensors.items()}
-    norm = FoldedNorm("w", None, "w_bias", "g", "b", "m", "v", 1e-3, 0)
-    weights = FileWeights(
-        [Source("w", 0), Source("w_bias"), Source("c")], [norm], {}, {"c": torch.ones(1)}
-    )
-    weight, bias, constant = weights.of(live, rounded=False)
+    norm = FoldedNorm("w", None, "w_bias", "g", "b", "m", "v", 1e-3, 0.1, 0)
+    weights = FileWeights([norm], {}, {"c": torch.ones(1)})
+    sources = [Source("w", 0), Source("w_bias"), Source("c")]
+    weight, bias, constant = weights.of(sources, live, rounded=False)
     x = torch.randn(5, 2)
     expected = torch.nn.functional.batch_norm(
         x @ live["w"].T, live["m"].detach(), live["v"].detach(), live["g"], live["b"], eps=1e-3
@@ -37,8 +36,8 @@ def test_norms_are_folded_with_gradients() -> None:
 
 def test_a_weight_that_two_layers_read_is_computed_once() -> None:
     live = {"w": torch.randn(3, 2, requires_grad=True)}
-    weights = FileWeights([Source("w"), Source("w", 0)], [], {"w": torch.tensor(2.0)}, {})
-    plain, rounded = weights.of(live)
+    weights = FileWeights([], {"w": torch.tensor(2.0)}, {})
+    plain, rounded = weights.of([Source("w"), Source("w", 0)], live)
     assert torch.equal(plain, 2 * live["w"])
     assert not torch.equal(plain, rounded)
     assert (plain - rounded).abs().max() <= plain.abs().max() / 127
