@@ -119,7 +119,7 @@ def test_norms_may_use_the_statistics_of_the_batch() -> None:
     graph = Calibrated(network, [images, shifted], images, correct=False).trainable()
     expected = other(shifted)
     found = graph(live, [shifted], training=True, batched=True)[0]
-    assert float(((found - expected).norm() / expected.norm()).detach()) < 0.1
+    assert float(((found - expected).norm() / expected.norm()).detach()) < 0.15
     before = dict(trained(Residual(), images).named_buffers())
     for name, buffer in other.named_buffers():
         if "running" in name:  # `last` is behind a concatenation, and is not folded
