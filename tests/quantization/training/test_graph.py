@@ -127,11 +127,11 @@ def test_norms_may_use_the_statistics_of_the_batch() -> None:
             assert not torch.equal(live[name], before[name])
     found.square().sum().backward()
     expected.square().sum().backward()
-    for (name, one), two in zip(network.named_parameters(), other.parameters(), strict=True):
-        assert one.grad is not None, name
-        assert two.grad is not None
-        close = nn.functional.cosine_similarity(one.grad.flatten(), two.grad.flatten(), dim=0)
-        assert close > 0.9 or float(two.grad.norm()) < 1e-2, name
+    gradients = [
+        torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None])
+        for net in (network, other)
+    ]
+    assert nn.functional.cosine_similarity(*gradients, dim=0) > 0.95
 
 
 def test_dropout_goes_on_in_training_alone() -> None:
