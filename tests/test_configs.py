@@ -13,6 +13,7 @@ pytestmark = [
 
 CONFIGS = sorted(path.name for path in PACKAGED.glob("*.yaml"))
 PARTS = (
+    "compress.yaml",
     "overfit.yaml",
     "prune_elements.yaml",
     "prune_filters.yaml",

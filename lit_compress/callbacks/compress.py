@@ -28,8 +28,6 @@ PRUNING = 0.3
 AWARE = 0.3
 #: With fewer epochs than these after the last pruning step int8 comes after the training.
 FEW_EPOCHS = 3
-#: Layers keep multiples of this many filters, which runtimes are faster with.
-ROUND_TO = 4
 #: Share of ``max_drop`` that pruning may take; what it leaves is for int8.
 OF_PRUNING = 0.75
 
@@ -60,6 +58,8 @@ class Compress(Callback):
         int8: ``aware`` trains the last epochs as the file computes, ``after`` converts after the
             training, ``auto`` takes ``aware`` where epochs are left for it.
         distill: Whether the network learns from the dense one while it is pruned.
+        round_to: Layers keep multiples of this many filters; runtimes are faster with 4 or 8, and
+            small layers miss the target with them.
         mode: Whether more of ``monitor`` is better (``max``) or less (``min``); ``auto`` tells it
             by the name or by the torchmetrics object that is logged, and otherwise asks.
         baseline: Checkpoint of the dense network, trained on its own for as long, that the report
@@ -81,6 +81,7 @@ class Compress(Callback):
         dense_epochs: int | None = None,
         int8: Int8 = "auto",
         distill: bool = True,
+        round_to: int = 1,
         mode: Mode = "auto",
         baseline: str | None = None,
         dirpath: str | None = None,
@@ -99,7 +100,7 @@ class Compress(Callback):
         self.max_drop = max_drop
         self.dense_epochs = dense_epochs
         self.int8 = int8
-        self.distill = distill
+        self.distill, self.round_to = distill, round_to
         self.mode = mode
         self.baseline = baseline
         self.dirpath = dirpath
@@ -150,7 +151,7 @@ class Compress(Callback):
             float(self.file_bytes if in_bytes else self.target or 0),  # type: ignore[arg-type]
             of="bytes" if in_bytes else "parameters",
             schedule=schedule,
-            round_to=1 if in_bytes else ROUND_TO,
+            round_to=self.round_to,
             submodule=self.submodule,
             monitor=self.monitor,
             max_drop=None if self.max_drop is None else OF_PRUNING * self.max_drop,
