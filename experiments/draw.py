@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
 
+from kept_table import kept_table
 from matplotlib.ticker import LogLocator, NullFormatter
 from rows import ROWS
 
@@ -212,7 +213,10 @@ def filled(text: str, parts: dict[str, str]) -> str:
 
 def pages() -> dict[Path, str]:
     """Return the text of the pages as it should be, by path."""
-    parts = {"README.md": {"table": readme_table()}, "docs/results.md": {"all": results_table()}}
+    parts = {
+        "README.md": {"table": readme_table()},
+        "docs/results.md": {"all": results_table(), "kept": kept_table(NAMES)},
+    }
     return {ROOT / n: filled((ROOT / n).read_text("utf-8"), found) for n, found in parts.items()}
 
 

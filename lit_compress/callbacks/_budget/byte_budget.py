@@ -22,7 +22,7 @@ USED = 0.95
 #: Share of the bytes that the search aims at.
 AIM = 0.98
 #: Largest share of the parameters that is tried.
-MOST = 0.99
+MOST = 0.9995
 #: Files that are written at most until one has the size.
 TRIES = 10
 

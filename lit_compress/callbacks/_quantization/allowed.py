@@ -31,9 +31,10 @@ def left_of_budget(trainer: Trainer, settings: Settings, metric: Metric | None) 
         if allowed is None or metric is None or not known or contract.max_drop is None:
             continue
         total, lost = contract.max_drop + allowed, contract.lost(metric.value)
+        change = f"{lost:.4f} worse" if lost > 0 else f"{-lost:.4f} better"
         rank_zero_info(
-            f"{type(pruner).__name__} took {lost:.4f} of {metric.name} {contract.baseline:.4f} of "
-            f"the dense network: int8 may take {total - lost:.4f} more ({total:g} together)"
+            f"{metric.name} of the pruned network is {change} than that of the dense one, and may "
+            f"be {total:g} worse with int8: so int8 may cost {total - lost:.4f}"
         )
         return total - lost
     return allowed
