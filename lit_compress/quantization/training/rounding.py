@@ -60,7 +60,7 @@ def round_activation(value: Tensor, scale: float, zero_point: int) -> Tensor:
 
     Example:
         >>> round_activation(torch.tensor([-0.3, 0.26, 99.0]), scale=0.5, zero_point=0)
-        tensor([  0.0000,   0.5000,  99.0000])
+        tensor([ 0.0000,  0.5000, 99.0000])
     """
     found: Tensor = _Activation.apply(value, scale, zero_point)
     return found
