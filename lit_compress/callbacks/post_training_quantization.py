@@ -265,7 +265,8 @@ class PostTrainingQuantization(Callback, WritesInt8):
             pruning: For the card, what pruning callbacks have reached.
             ranges: State of the ranges that the module was trained with, if it was.
         """
-        self._ranges = None if ranges is None else Ranges.of_state(ranges)
+        if not self.is_trained_with_ranges(pl_module) or ranges is not None:
+            self._ranges = None if ranges is None else Ranges.of_state(ranges)
         configured, self.settings = self.settings, replace(self.settings, **(settings or {}))
         target = artifact_dir(trainer, dirpath or self.dirpath)
         check_target(target)
@@ -281,6 +282,10 @@ class PostTrainingQuantization(Callback, WritesInt8):
             release(trainer)
         self.path = target
         return target
+
+    def is_trained_with_ranges(self, pl_module: LightningModule) -> bool:
+        """Tell whether a module is the one that was trained with the ranges of this callback."""
+        return False
 
     @override
     def int8_bytes(self, trainer: Trainer, copy: LightningModule) -> int:

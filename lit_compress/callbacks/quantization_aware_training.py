@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
+from weakref import ref
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -81,6 +82,7 @@ class QuantizationAwareTraining(PostTrainingQuantization, FinalSince, FixesShape
         self._span = self.span
         self._fake: FakeForward | None = None
         self._found_at, self._frozen = 0, False
+        self._trained_module: ref[LightningModule] | None = None
         #: Whether what validation calls is one graph, and not the part of it that does the same.
         self._whole = False
 
@@ -190,6 +192,10 @@ class QuantizationAwareTraining(PostTrainingQuantization, FinalSince, FixesShape
         self._ranges = None if ranges is None else Ranges.of_state(ranges)
         self._found_at, self._frozen = int(state_dict["found_at"]), bool(state_dict["frozen"])
 
+    @override
+    def is_trained_with_ranges(self, pl_module: LightningModule) -> bool:
+        return self._trained_module is not None and self._trained_module() is pl_module
+
     # --- training --------------------------------------------------------------------------------
 
     def _step(
@@ -228,6 +234,7 @@ class QuantizationAwareTraining(PostTrainingQuantization, FinalSince, FixesShape
         place = on_rank_zero(trainer, placed)
         copy = clone(trainer, pl_module)
         self._fake = FakeForward(copy, place, ranges, self.settings)
+        self._trained_module = ref(pl_module)
         self._fake.batched = not self._frozen
 
     def _check(self, trainer: Trainer, pl_module: LightningModule) -> None:

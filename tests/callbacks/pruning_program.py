@@ -1,8 +1,9 @@
 """A training run to be killed and resumed: pruning_program.py FOLDER [PROCESSES [EPOCH [KIND]]].
 
 Goes on from the newest whole checkpoint in FOLDER, or that of EPOCH, where it is a number; KIND is
-``filters`` (FilterPruning) or ``rules`` (RulePruning: filters, elements and rewinding). Leaves the
-weights' digest at the start of each epoch in ``digest-RANK``, and of the end in ``final-RANK``.
+``filters`` (FilterPruning), ``rules`` (RulePruning: filters, elements and rewinding) or ``aware``
+(FilterPruning with max_drop, distillation and quantization-aware training). Leaves the digest of
+the weights at the start of each epoch in ``digest-RANK``, and of the end in ``final-RANK``.
 """
 
 import hashlib
@@ -17,7 +18,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from test_filter_pruning import Mobile
 
 from lit_compress import Schedule
-from lit_compress.callbacks import FilterPruning, RulePruning
+from lit_compress.callbacks import (
+    FilterPruning,
+    KnowledgeDistillation,
+    QuantizationAwareTraining,
+    RulePruning,
+)
 from lit_compress.checkpoints.reading import read_checkpoint
 from lit_compress.errors import CheckpointError
 
@@ -49,11 +55,15 @@ def newest(folder: Path) -> Path | None:
     return None
 
 
-def pruning(kind: str) -> Callback:
+def pruning(kind: str, folder: Path) -> list[Callback]:
     schedule = Schedule(2, 6, every=2)
     if kind == "rules":
-        return RulePruning(target=0.5, schedule=schedule, rewind="epoch 1")
-    return FilterPruning(0.5, schedule=schedule)
+        return [RulePruning(target=0.5, schedule=schedule, rewind="epoch 1")]
+    if kind == "aware":
+        pruner = FilterPruning(0.3, schedule=Schedule(2, 4), monitor="my_acc", max_drop=1.0)
+        aware = QuantizationAwareTraining(first=6, freeze=7, dirpath=str(folder / "artifact"))
+        return [pruner, KnowledgeDistillation(), aware]
+    return [FilterPruning(0.5, schedule=schedule)]
 
 
 def main(folder: Path, processes: int = 1, epoch: str = "", kind: str = "filters") -> None:
@@ -66,7 +76,7 @@ def main(folder: Path, processes: int = 1, epoch: str = "", kind: str = "filters
         strategy="ddp" if processes > 1 else "auto",
         max_epochs=9,
         callbacks=[
-            pruning(kind),
+            *pruning(kind, folder),
             Digests(folder),
             ModelCheckpoint(folder, "{epoch}", save_top_k=-1, auto_insert_metric_name=False),
         ],
