@@ -39,6 +39,8 @@ from lit_compress.modules import AlexNet, MobileNetV2, ShuffleNetV2
 KEPT = Path(__file__).parent / "results" / "contract.json"
 #: How much of the accuracy the file may lose, and how many splits are tried.
 MAX_DROP, SPLITS = 0.01, 20
+#: Epochs of each, of 80 batches.
+EPOCHS = 8
 #: Largest sizes of the files in bytes.
 BUDGETS: Mapping[type[LightningModule], tuple[int, int]] = {
     ShuffleNetV2: (150_000, 400_000),
@@ -132,16 +134,17 @@ def split(data_dir: str, dense: str, seed: int) -> dict[str, Any]:
         in_channels=1,
         init_from=dense,
         optimizer=lambda p: torch.optim.SGD(p, 0.02, momentum=0.9, weight_decay=5e-4),
-        lr_scheduler=lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 6),
+        lr_scheduler=lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, EPOCHS),
     )
     with torch.no_grad():
         images = data._own.preprocess(data.pixels)
         before = torch.cat([module.eval()(part) for part in images.split(500)]).numpy()
+    module.train()
     with tempfile.TemporaryDirectory() as folder:
         recipe = Compress(
-            "val_acc", 0.8, max_drop=MAX_DROP, dense_epochs=0, dirpath=f"{folder}/artifact"
+            "val_acc", 0.7, max_drop=MAX_DROP, dense_epochs=0, dirpath=f"{folder}/artifact"
         )
-        trainer(folder, 6, recipe, limit_train_batches=150).fit(module, data)
+        trainer(folder, EPOCHS, recipe, limit_train_batches=80).fit(module, data)
         net = lit_compress.load(f"{folder}/artifact")
         after = np.concatenate([net(part.numpy()) for part in images.split(500)])
         reached = net.card.pruning[0]["reached"]  # type: ignore[union-attr]

@@ -20,6 +20,7 @@ from lit_compress.callbacks.report import CompressionReport
 from lit_compress.errors import InvalidArgumentError, ScheduleError
 from lit_compress.evaluation.trainer_access import callbacks, callbacks_of_type, is_fast_dev_run
 from lit_compress.pruning import Schedule
+from lit_compress.pruning.schedule import Shape
 
 Int8 = Literal["auto", "after", "aware"]
 #: Share of the epochs after the dense training in which filters are removed.
@@ -189,7 +190,10 @@ class Compress(Callback):
         left = epochs - last - 1
         aware = epochs - max(1, round(AWARE * left))
         short = self.int8 == "auto" and left < FEW_EPOCHS
-        return Schedule(first, last), None if self.int8 == "after" or short else aware
+        # Small first steps: the network goes back to the last of them that kept the metric.
+        shape: Shape = "cubic" if self.max_drop is None else "linear"
+        schedule = Schedule(first, last, shape=shape)
+        return schedule, None if self.int8 == "after" or short else aware
 
 
 def _described(schedule: Schedule, aware: int | None, parts: list[Callback]) -> str:

@@ -30,6 +30,7 @@ from lit_compress.callbacks._report.variants import (
     empty_card,
     float_name,
     float_variant,
+    is_cut,
     unpruned_shapes,
 )
 from lit_compress.callbacks._run.supported import check_run
@@ -386,7 +387,7 @@ class PostTrainingQuantization(Callback, WritesInt8):
         with folder_swap(target) as folder:
             save_weights(copy, folder / WEIGHTS, before)
             monitor = self._measurable(trainer)
-            name = "pruned" if before is not None else float_name(trainer, copy)
+            name = "pruned" if is_cut(copy, before) else float_name(trainer, copy)
             plain = float_variant(
                 name, trainer, copy, network, monitor=monitor, file=folder / WEIGHTS
             )

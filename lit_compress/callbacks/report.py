@@ -282,8 +282,11 @@ class CompressionReport(Callback, BeforePruning, HasBaseline):
         variants = list(card.variants)
         dense = self._dense.copy(trainer, copy)
         if dense is not None:
-            variants.insert(0, self._dense.variant(trainer, dense, network, monitor))
-            runners["dense"] = run_eagerly(network.captured(dense), inputs)
+            # Without pruning both are dense: the baseline needs a name of its own.
+            other = "baseline" if name == "dense" else "dense"
+            found = self._dense.variant(trainer, dense, network, monitor)
+            variants.insert(0, replace(found, name=other))
+            runners[other] = run_eagerly(network.captured(dense), inputs)
         runners[name] = run_eagerly(network.captured(copy), inputs)
         engines.update(dict.fromkeys(runners, "pytorch"))
         bases: dict[str, str] = {}

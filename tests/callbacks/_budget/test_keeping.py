@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
-from lit_compress import Schedule
+from lit_compress import Schedule, restore
 from lit_compress.artifact import read_card
 from lit_compress.callbacks import (
     CompressionReport,
@@ -243,3 +243,24 @@ def test_the_baseline_of_the_report_counts(
 def test_arguments_out_of_their_range_are_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgumentError):
         FilterPruning(0.5, **arguments)
+
+
+def test_the_report_of_a_run_that_went_back_to_the_dense_network(
+    dense: ForeignModule, make_trainer: Any, tmp_path: Path
+) -> None:
+    """The card had a network called pruned, and the report looked for one called dense."""
+    torch.save({"state_dict": dense.state_dict()}, tmp_path / "dense.ckpt")
+    for baseline in (None, str(tmp_path / "dense.ckpt")):
+        module = copy.deepcopy(dense)
+        pruner = FilterPruning(
+            0.9, of="parameters", schedule=Schedule(shape="one_shot"), monitor="my_loss",
+            max_drop=0.0,
+        )  # fmt: skip
+        folder = tmp_path / f"a{baseline is None}"
+        writer = PostTrainingQuantization(dirpath=str(folder))
+        fit(make_trainer, module, pruner, writer, CompressionReport(baseline=baseline),
+            max_epochs=2)  # fmt: skip
+        names = [variant.name for variant in read_card(folder).variants]
+        assert names == [*(["baseline"] if baseline else []), "dense", "dense onnx", "int8"]
+        report = restore(str(folder), ForeignModule)
+        assert report.net[0].out_channels == 8
