@@ -133,7 +133,7 @@ def split(data_dir: str, dense: str, seed: int) -> dict[str, Any]:
     module = ShuffleNetV2(
         in_channels=1,
         init_from=dense,
-        optimizer=lambda p: torch.optim.SGD(p, 0.02, momentum=0.9, weight_decay=5e-4),
+        optimizer=lambda p: torch.optim.SGD(p, 0.005, momentum=0.9, weight_decay=5e-4),
         lr_scheduler=lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, EPOCHS),
     )
     with torch.no_grad():
