@@ -25,7 +25,7 @@ import yaml
 from table import RESULTS, TEST_IMAGES, last_checkpoint, test_accuracy, train
 
 #: Epochs of the dense network that is pruned, and of its compression.
-FIRST, MORE = 10, 10
+FIRST, MORE = 30, 30
 #: Where cards and counts are kept.
 KEPT = RESULTS / "accuracy_kept"
 SEEDS = (0, 1, 2)
