@@ -52,7 +52,7 @@ def ours(network: nn.Module, images: Tensor, batched: bool) -> Forward:
     """Return the forward with fake quantisation."""
     graph = Calibrated(network, [images], images, correct=False).trainable()
     live = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    return lambda x: graph(live, [x], training=True, batched=batched)[0]
+    return lambda x: graph(live, [x], network, batched=batched)[0]
 
 
 def torchao(network: nn.Module, images: Tensor) -> tuple[nn.Module, Forward]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Literal, get_args
+from weakref import ref
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
@@ -10,7 +11,8 @@ from typing_extensions import override
 
 from lit_compress.callbacks._budget.contract import Mode
 from lit_compress.callbacks._pruning.arguments import check_counts, one_of
-from lit_compress.callbacks._pruning.base import pruning_callbacks
+from lit_compress.callbacks._pruning.base import AddsPruning, pruning_callbacks
+from lit_compress.callbacks._quantization.span import Span
 from lit_compress.callbacks._run.supported import check_run
 from lit_compress.callbacks.filter_pruning import FilterPruning
 from lit_compress.callbacks.knowledge_distillation import KnowledgeDistillation
@@ -33,7 +35,7 @@ FEW_EPOCHS = 3
 OF_PRUNING = 0.75
 
 
-class Compress(Callback):
+class Compress(AddsPruning):
     """Compresses any classifier with the recommended recipe: one callback in place of five.
 
     It puts the callbacks of the recipe into the Trainer, directly behind itself:
@@ -108,6 +110,8 @@ class Compress(Callback):
         self.submodule = submodule
         #: The callbacks of the recipe, once a run has begun.
         self.parts: tuple[Callback, ...] = ()
+        self._planned: int | None = None
+        self._module: ref[LightningModule] | None = None
         self._pruner(Schedule())  # what is wrong with the arguments is said at once
         self._quantizer(None)
 
@@ -115,14 +119,34 @@ class Compress(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Put the callbacks of the recipe into the Trainer, where they are called next."""
         check_run(self, trainer, stage)
-        if self.parts and all(part in callbacks(trainer) for part in self.parts):
-            return
-        self._check(trainer)
-        self.parts = tuple(self._recipe(trainer))
         own = callbacks(trainer)
+        there = bool(self.parts) and all(part in own for part in self.parts)
+        plans = stage == "fit" and trainer.max_epochs != self._planned
+        if there and not plans:
+            return
+        if there:  # for a checkpoint alone, or for another number of epochs
+            own[:] = [one for one in own if one not in self.parts]
+        self._check(trainer)
+        again = self._module is not None and self._module() is pl_module
+        if self.parts and again and self._planned is not None:
+            self._plan_again(trainer, stage)  # the parts know what they have done to the module
+        else:
+            self.parts = tuple(self._recipe(trainer, stage))
+        self._planned = trainer.max_epochs if stage == "fit" else self._planned
+        self._module = ref(pl_module)
         place = next(at for at, one in enumerate(own) if one is self) + 1
         # Callback hooks run over this very list, so the setup of the parts follows.
         own[place:place] = list(self.parts)
+
+    def _plan_again(self, trainer: Trainer, stage: str) -> None:
+        if stage != "fit":
+            return
+        schedule, aware = self._schedule(trainer)
+        for part in self.parts:
+            if isinstance(part, FilterPruning):
+                part.schedule = schedule
+            if isinstance(part, QuantizationAwareTraining):
+                part.span = Span(first=aware)
 
     def _check(self, trainer: Trainer) -> None:
         if len(callbacks_of_type(trainer, Compress)) > 1:
@@ -133,9 +157,23 @@ class Compress(Callback):
                 f"Compress prunes by itself, and the Trainer has {others[0]} too: remove one of "
                 "them"
             )
+        for quantizer in callbacks_of_type(trainer, PostTrainingQuantization):
+            if self.dirpath is not None or (
+                self.max_drop is not None and quantizer.settings.max_drop is None
+            ):
+                name = "dirpath" if self.dirpath is not None else "max_drop"
+                raise InvalidArgumentError(
+                    f"Compress has {name}, and the {type(quantizer).__name__} of the Trainer is "
+                    "used in the place of its own: give it there, or remove that callback"
+                )
+        if self.baseline is not None and callbacks_of_type(trainer, CompressionReport):
+            raise InvalidArgumentError(
+                "Compress has baseline, and the CompressionReport of the Trainer is used in the "
+                "place of its own: give it there, or remove that callback"
+            )
 
-    def _recipe(self, trainer: Trainer) -> list[Callback]:
-        schedule, aware = self._schedule(trainer)
+    def _recipe(self, trainer: Trainer, stage: str) -> list[Callback]:
+        schedule, aware = self._schedule(trainer) if stage == "fit" else (Schedule(), None)
         parts: list[Callback] = [self._pruner(schedule)]
         if self.distill and not callbacks_of_type(trainer, KnowledgeDistillation):
             parts.append(KnowledgeDistillation(submodule=self.submodule))
@@ -143,7 +181,8 @@ class Compress(Callback):
             parts.append(self._quantizer(aware))
         if not callbacks_of_type(trainer, CompressionReport):
             parts.append(CompressionReport(self.monitor, baseline=self.baseline))
-        rank_zero_info(f"Compress: {_described(schedule, aware, parts)}")
+        if stage == "fit":
+            rank_zero_info(f"Compress: {_described(schedule, aware, parts)}")
         return parts
 
     def _pruner(self, schedule: Schedule) -> FilterPruning:

@@ -18,7 +18,11 @@ from lit_compress.callbacks._distillation.calls import NetworkCall, followed
 from lit_compress.callbacks._distillation.loss import CallLoss
 from lit_compress.callbacks._distillation.teacher import Teacher
 from lit_compress.callbacks._pruning.arguments import check_counts, one_of
-from lit_compress.callbacks._pruning.base import BeforePruning, pruning_callbacks
+from lit_compress.callbacks._pruning.base import (
+    AddsPruning,
+    BeforePruning,
+    pruning_callbacks,
+)
 from lit_compress.callbacks._pruning.channels import ChannelPruning
 from lit_compress.callbacks._run.steps import run_around, run_plainly
 from lit_compress.callbacks._run.supported import check_run
@@ -123,7 +127,7 @@ class KnowledgeDistillation(Callback, BeforePruning):
             self._teacher = Teacher.loaded(trainer, pl_module, self.teacher)
         elif isinstance(self.teacher, nn.Module):
             self._teacher = Teacher(deepcopy(self.teacher), is_copy=False)
-        elif not pruning_callbacks(trainer):
+        elif not pruning_callbacks(trainer) and not callbacks_of_type(trainer, AddsPruning):
             raise InvalidArgumentError(
                 "KnowledgeDistillation without a teacher learns from the network before it is "
                 "pruned, and nothing prunes here: give teacher, or add a pruning callback"

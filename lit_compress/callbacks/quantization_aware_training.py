@@ -76,12 +76,17 @@ class QuantizationAwareTraining(PostTrainingQuantization, FinalSince, FixesShape
         may_fail: bool = False,
         **settings: Any,
     ) -> None:
+        if settings.get("rounding", "nearest") != "nearest":
+            raise InvalidArgumentError(
+                "rounding: learned changes weights after the training, and these are trained with "
+                "their rounding: leave it out, or use PostTrainingQuantization"
+            )
         super().__init__(**settings)
         self.span = Span(first, freeze, first_step, freeze_step)
         self.may_fail = may_fail
         self._span = self.span
         self._fake: FakeForward | None = None
-        self._found_at, self._frozen = 0, False
+        self._found_at, self._frozen, self._epoch_begun = 0, False, -1
         self._trained_module: ref[LightningModule] | None = None
         #: Whether what validation calls is one graph, and not the part of it that does the same.
         self._whole = False
@@ -132,7 +137,7 @@ class QuantizationAwareTraining(PostTrainingQuantization, FinalSince, FixesShape
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
             self._ranges, self._fake = None, None
-            self._found_at, self._frozen = 0, False
+            self._found_at, self._frozen, self._epoch_begun = 0, False, -1
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -151,11 +156,16 @@ class QuantizationAwareTraining(PostTrainingQuantization, FinalSince, FixesShape
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._epoch_begun = trainer.current_epoch
         if self._span.has_begun(trainer) and not self._frozen:
             self._begin(trainer, pl_module)
 
     @override
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx == 0 and self._epoch_begun != trainer.current_epoch:
+            self.on_train_epoch_start(trainer, pl_module)  # see PruningCallback
         freezes = self._span.is_frozen(trainer) and not self._frozen
         if self._span.has_begun(trainer) and (not self.active or freezes):
             self._begin(trainer, pl_module)
@@ -195,6 +205,13 @@ class QuantizationAwareTraining(PostTrainingQuantization, FinalSince, FixesShape
     @override
     def is_trained_with_ranges(self, pl_module: LightningModule) -> bool:
         return self._trained_module is not None and self._trained_module() is pl_module
+
+    @override
+    def go_back(self, trainer: Trainer, pl_module: LightningModule, state: dict[str, Any]) -> None:
+        self.load_state_dict(state)
+        self._fake = None
+        if self._ranges is not None:
+            self._attach(trainer, pl_module, self._ranges)
 
     # --- training --------------------------------------------------------------------------------
 

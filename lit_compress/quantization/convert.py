@@ -180,16 +180,27 @@ class Calibrated:
         self._quantizer.fix_activation_ranges(least_scales(self._prepared, {}))
         self.ranges = ranges
 
-    def _prepare(self) -> GraphModule:
-        """Return a graph of its own, with norms folded and observers inserted."""
+    def _prepare(self, floats: Collection[str] = ()) -> GraphModule:
+        """Return a graph of its own, with norms folded and observers inserted.
+
+        Args:
+            floats: Names of the layers that get none.
+        """
         graph: GraphModule = self._program.module(check_guards=False)
         self._folded = tuple(fold_norms(graph))
-        prepared: GraphModule = prepare_pt2e(graph, self._quantizer)
+        self._quantizer.floats = frozenset(floats)
+        try:
+            prepared: GraphModule = prepare_pt2e(graph, self._quantizer)
+        finally:
+            self._quantizer.floats = frozenset()
         set_weights(prepared, self._weights)
         return prepared
 
-    def trainable(self) -> FakeQuantizedGraph:
+    def trainable(self, floats: Collection[str] = ()) -> FakeQuantizedGraph:
         """Return the graph of the file as a function of weights that can be trained.
+
+        Args:
+            floats: Names of the layers that stay in float. Default: none.
 
         Raises:
             ExportError: If a layer computes its weight from others.
@@ -202,7 +213,8 @@ class Calibrated:
                 "parametrization), which cannot be trained with fake quantisation: remove the "
                 "parametrization before the training, or use PostTrainingQuantization"
             )
-        return FakeQuantizedGraph(self._prepare(), self._folded, self.ranges.factors)
+        prepared = self._prepare(floats)
+        return FakeQuantizedGraph(prepared, self._folded, self.ranges.factors)
 
     def convert(self, floats: Collection[str] = ()) -> GraphModule:
         """Return the int8 graph. It contains no float weights of quantised layers.
@@ -210,11 +222,7 @@ class Calibrated:
         Args:
             floats: Names of the layers that stay in float. Default: none.
         """
-        self._quantizer.floats = frozenset(floats)
-        try:
-            prepared = self._prepare()
-        finally:
-            self._quantizer.floats = frozenset()
+        prepared = self._prepare(floats)
         owners = self._quantizer.owners
         set_biases(prepared, {n: b for n, b in self._biases.items() if owners[n] not in floats})
         with torch.no_grad():

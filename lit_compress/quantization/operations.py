@@ -221,7 +221,7 @@ def layer_names(nodes: Iterable[Node], inputs: Sequence[str]) -> dict[Node, str]
             name = next(remaining_inputs, node.name)
         else:
             name = node.name if node.op != "call_function" else _weight_name(node)
-        name = name or f"{_module_path(node)}/{operation_name(node)}".lstrip("/")
+        name = name or f"{module_path(node)}/{operation_name(node)}".lstrip("/")
         counts[name] = counts.get(name, 0) + 1
         names[node] = name if counts[name] == 1 else f"{name}:{counts[name]}"
     return names
@@ -237,7 +237,7 @@ def _weight_name(node: Node) -> str:
     return _unwrapped(re.sub(r"weight(_\d+)?$", "", target).rstrip("._") or target)
 
 
-def _module_path(node: Node) -> str:
+def module_path(node: Node) -> str:
     """Return the path of the module whose forward calls an operation; empty for the root."""
     stack = [entry[0] for entry in (node.meta.get("nn_module_stack") or {}).values()]
     return _unwrapped(stack[-1]) if stack and "_metadata_hook" not in stack[-1] else ""

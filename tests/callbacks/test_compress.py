@@ -174,3 +174,47 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
 def test_fast_dev_run_does_all_of_it_once(tmp_path: Path) -> None:
     fit(Wide(), tmp_path, Compress("my_acc", dirpath=str(tmp_path / "a")), fast_dev_run=True)
     assert not (tmp_path / "a").exists()
+
+
+def test_a_second_fit_goes_on_with_the_network_of_the_first(tmp_path: Path) -> None:
+    """A second Trainer pruned the pruned network again, and called it dense."""
+    module = Wide()
+    callback = Compress("my_acc", 0.5, dirpath=str(tmp_path / "a"), int8="after")
+    fit(module, tmp_path, callback, max_epochs=4)
+    sizes = [tuple(weight.shape) for weight in module.parameters()]
+    fit(module, tmp_path, callback, max_epochs=5)
+    assert [tuple(weight.shape) for weight in module.parameters()] == sizes
+    other = Wide()
+    fit(other, tmp_path, callback, max_epochs=4)
+    assert [tuple(weight.shape) for weight in other.parameters()] == sizes
+
+
+def test_validation_needs_no_plan(tmp_path: Path) -> None:
+    callback = Compress("my_acc", 0.5, dirpath=str(tmp_path / "a"))
+    trainer = Trainer(
+        accelerator="cpu", max_epochs=9, callbacks=[callback], logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )  # fmt: skip
+    module = Wide()
+    Trainer(accelerator="cpu", callbacks=[Compress("my_acc")], logger=False,
+            enable_progress_bar=False).validate(module, loader(16), verbose=False)  # fmt: skip
+    trainer.validate(module, loader(16), verbose=False)
+    trainer.fit(module, loader(64), loader(16))
+    kinds = [type(one) for one in trainer.callbacks]
+    assert kinds.count(FilterPruning) == 1
+    assert kinds.count(QuantizationAwareTraining) == 1
+    assert callback.parts[0].history  # type: ignore[attr-defined]
+
+
+def test_arguments_of_parts_that_are_there_already_are_refused(tmp_path: Path) -> None:
+    own = PostTrainingQuantization(monitor="my_acc")
+    for callback in (Compress("my_acc", dirpath="b"), Compress("my_acc", max_drop=0.1)):
+        with pytest.raises(InvalidArgumentError, match="give it there"):
+            fit(Wide(), tmp_path, callback, own)
+    with pytest.raises(InvalidArgumentError, match="give it there"):
+        fit(Wide(), tmp_path, Compress("my_acc", baseline="x"), CompressionReport())
+
+
+def test_distillation_may_stand_before_it(tmp_path: Path) -> None:
+    fit(Wide(), tmp_path, KnowledgeDistillation(), Compress("my_acc", 0.3), max_epochs=3)

@@ -392,3 +392,61 @@ def test_the_trial_leaves_the_run_alone(make_trainer: Any, tmp_path: Path) -> No
         weights.append(module.state_dict())
     for name, tensor in weights[0].items():
         assert torch.equal(tensor, weights[1][name]), name
+
+
+class Frozen(ForeignModule):
+    """A part whose norm is kept in eval mode, and one whose norm trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 12, 3),
+            nn.BatchNorm2d(12, momentum=None), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+            nn.Dropout(0.5), nn.Linear(12, 4),
+        )  # fmt: skip
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self.net[1].eval()
+        self.net[8].eval()
+
+
+def test_each_norm_and_dropout_has_the_mode_of_its_module(
+    make_trainer: Any, tmp_path: Path
+) -> None:
+    """One frozen norm froze all, and a dropout that was switched off dropped."""
+    runs = []
+    for aware in (False, True):
+        torch.manual_seed(0)
+        module = Frozen()
+        callback = QuantizationAwareTraining(first=0, freeze=3, dirpath=str(tmp_path / "a"))
+        fit(make_trainer, module, *([callback] if aware else []), max_epochs=3)
+        runs.append(module)
+    plain, trained = (run.net for run in runs)
+    assert torch.equal(trained[1].running_mean, torch.zeros(8))
+    assert not torch.equal(trained[4].running_var, torch.ones(12))
+    assert trained[4].num_batches_tracked == plain[4].num_batches_tracked == 48
+    callback._fake.batched = True  # type: ignore[union-attr]
+    module.train()
+    module.net[8].eval()
+    module.net[4].eval()
+    module.net[1].eval()
+    with torch.no_grad(), callback.fake_quantized(module):
+        assert torch.equal(module(IMAGES[:50]), module(IMAGES[:50]))
+
+
+def test_layers_that_are_skipped_train_in_float(
+    foreign: ForeignModule, make_trainer: Any, tmp_path: Path
+) -> None:
+    for skip in ("*", "first"):
+        callback = QuantizationAwareTraining(
+            first=1, skip=[skip], dirpath=str(tmp_path / skip.replace("*", "all"))
+        )
+        fit(make_trainer, foreign, callback, max_epochs=2)
+        found = trained_classes(callback, foreign)
+        file = tmp_path / skip.replace("*", "all") / "model.onnx"
+        assert (found == classes(file, optimized=False)).mean() >= 0.999
+
+
+def test_learned_rounding_is_for_after_the_training() -> None:
+    with pytest.raises(InvalidArgumentError, match="rounding: learned"):
+        QuantizationAwareTraining(rounding="learned")

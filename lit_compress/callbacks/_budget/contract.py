@@ -6,6 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -32,6 +33,14 @@ class HasBaseline(ABC):
 
 class StepsBack(Callback):
     """A callback whose state belongs to the weights, and goes back together with them."""
+
+    def kept_state(self) -> dict[str, Any]:
+        """Return the state to go back to."""
+        return self.state_dict()
+
+    def go_back(self, trainer: Trainer, pl_module: LightningModule, state: dict[str, Any]) -> None:
+        """Take on a state of :meth:`kept_state`; the module has the weights of then."""
+        self.load_state_dict(state)
 
 
 class FixesShapes(ABC):
@@ -149,36 +158,43 @@ class Contract:
             network = clone(trainer, module) if found is None else found
             metrics = validate(trainer, network, validation_loaders(trainer))
         check_monitor(self.monitor, metrics)
+        if not isfinite(metrics[self.monitor]):
+            raise InvalidArgumentError(
+                f"max_drop: {self.monitor} of the dense network is {metrics[self.monitor]}, so "
+                "nothing can be lost of it: begin with a trained network, or watch another key"
+            )
         return metrics[self.monitor], found is not None
 
     def keep(
-        self, trainer: Trainer, module: LightningModule, pruner: Mapping[str, Any], value: float
+        self, trainer: Trainer, module: LightningModule, pruner: StepsBack, value: float
     ) -> None:
         """Keep the network as it is.
 
         Args:
             trainer: The run.
             module: The user's module.
-            pruner: State of the pruning callback.
-            value: Its metric.
+            pruner: The pruning callback.
+            value: The metric.
         """
         self.kept = Kept(
             trainer.current_epoch,
             value,
             {name: _copied(value) for name, value in module.state_dict().items()},
-            copy.deepcopy(dict(pruner)),
-            {str(at): copy.deepcopy(one.state_dict()) for at, one in _others(trainer)},
+            copy.deepcopy(pruner.kept_state()),
+            {str(at): copy.deepcopy(one.kept_state()) for at, one in _others(trainer, pruner)},
         )
 
-    def restore_others(self, trainer: Trainer) -> None:
-        """Give the callbacks that go back with the network their states of then.
+    def restore_others(self, trainer: Trainer, module: LightningModule, pruner: StepsBack) -> None:
+        """Give the other callbacks that go back with the network their states of then.
 
         Args:
             trainer: The run.
+            module: The user's module.
+            pruner: The pruning callback.
         """
-        for at, one in _others(trainer):
+        for at, one in _others(trainer, pruner):
             if self.kept is not None and str(at) in self.kept.others:
-                one.load_state_dict(self.kept.others[str(at)])
+                one.go_back(trainer, module, self.kept.others[str(at)])
 
     def progress(self) -> dict[str, Any]:
         """Return what is kept, for the card; nothing before there is a baseline."""
@@ -201,8 +217,9 @@ class Contract:
             self.kept = None if found["kept"] is None else Kept(**found["kept"])
 
 
-def _others(trainer: Trainer) -> list[tuple[int, Any]]:
-    return [(at, one) for at, one in enumerate(callbacks(trainer)) if isinstance(one, StepsBack)]
+def _others(trainer: Trainer, but: StepsBack) -> list[tuple[int, StepsBack]]:
+    found = enumerate(callbacks(trainer))
+    return [(at, one) for at, one in found if isinstance(one, StepsBack) and one is not but]
 
 
 def _copied(value: Any) -> Any:

@@ -5,18 +5,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from typing_extensions import override
 
-from lit_compress.callbacks._budget.contract import Contract, FixesShapes
+from lit_compress.callbacks._budget.contract import Contract, FixesShapes, StepsBack
+from lit_compress.errors import InvalidArgumentError
 from lit_compress.evaluation.distributed import on_rank_zero, rewrap
 from lit_compress.evaluation.trainer_access import callbacks
 from lit_compress.pruning.channels.resize import resize_to
-from lit_compress.pruning.channels.unpruned import UnprunedShapes
+from lit_compress.pruning.channels.unpruned import UnprunedShapes, carried
 from lit_compress.pruning.schedule import Schedule
 
 
-class KeepsContract(Callback, ABC):
+class KeepsContract(StepsBack, ABC):
     """A pruning callback that may lose a part of a metric.
 
     Attributes:
@@ -42,8 +44,33 @@ class KeepsContract(Callback, ABC):
     def unpruned_shapes(self) -> UnprunedShapes | None:
         """Return the shapes before channels were removed, None if none were."""
 
+    @override
+    def kept_state(self) -> dict[str, Any]:
+        return self.own_state()
+
+    @override
+    def go_back(self, trainer: Trainer, pl_module: LightningModule, state: dict[str, Any]) -> None:
+        self.load_state_dict(state)
+        self.after_step_back(trainer, pl_module)
+
     def after_step_back(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Called after the run went back, with the state of then loaded."""
+
+    def check_contract(self, trainer: Trainer) -> None:
+        """Check that no other callback may bring the network back.
+
+        Args:
+            trainer: The run.
+
+        Raises:
+            InvalidArgumentError: If another pruning callback has ``max_drop`` too.
+        """
+        others = [one for one in callbacks(trainer) if isinstance(one, KeepsContract)]
+        if self.contract and any(one.contract for one in others if one is not self):
+            raise InvalidArgumentError(
+                "two pruning callbacks have max_drop, and the network can go back by one of them "
+                "only: leave it out of the others, which go back together with the network"
+            )
 
     def begin_contract(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure what may be lost a part of, just before the first pruning step.
@@ -56,7 +83,7 @@ class KeepsContract(Callback, ABC):
         contract.baseline, own = on_rank_zero(
             trainer, lambda: contract.measure_baseline(trainer, pl_module)
         )
-        contract.keep(trainer, pl_module, self.own_state(), contract.baseline)
+        contract.keep(trainer, pl_module, self, contract.baseline)
         what = "trained on its own" if own else "as it is before its first pruning step"
         rank_zero_info(
             f"{type(self).__name__}: {contract.monitor} of the dense network, {what}, is "
@@ -101,14 +128,14 @@ class KeepsContract(Callback, ABC):
             return
         value = "was not measured since its last step" if last is None else f"is {last:.4f}"
         reached, pruned = self.reached, bool(kept.pruner["history"])
-        if resize_to(pl_module, kept.weights, self.unpruned_shapes()):
+        own, whole = self.unpruned_shapes(), carried(pl_module)
+        if resize_to(pl_module, kept.weights, whole.before(own) if whole and own else own):
             for optimizer in trainer.optimizers:
                 optimizer.state.clear()  # of tensors with other shapes
             rewrap(trainer)
         pl_module.load_state_dict(kept.weights)
-        self.load_state_dict(kept.pruner)
-        self.after_step_back(trainer, pl_module)
-        self.contract.restore_others(trainer)
+        self.go_back(trainer, pl_module, kept.pruner)
+        self.contract.restore_others(trainer, pl_module, self)
         self.contract.last = kept.value
         then = f"after epoch {kept.epoch}" if pruned else "before it was pruned"
         rank_zero_warn(

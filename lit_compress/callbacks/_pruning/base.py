@@ -8,10 +8,11 @@ from math import nan
 from typing import Any
 from uuid import uuid4
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor
 from typing_extensions import override
 
 from lit_compress.callbacks._budget.contract import Contract
@@ -28,6 +29,10 @@ from lit_compress.pruning.schedule import Schedule
 
 #: Attribute of a module: the marks of the callbacks that have pruned it.
 MARKS = "_lit_compress_pruned_by"
+
+
+class AddsPruning(Callback):
+    """A callback that adds a pruning callback to the Trainer in its ``setup``."""
 
 
 class BeforePruning(ABC):
@@ -75,6 +80,8 @@ class PruningCallback(KeepsContract, ABC):
         self._weight_masks = WeightMasks()
         self._mark = uuid4().hex
         self._goes_on = False
+        self._metric_before: Tensor | None = None
+        self._epoch_begun = -1
         #: Epoch of the schedule whose step is taken; a step that waits is taken later.
         self._event = 0
         #: What the last pruning step passed over, since it was not trained yet.
@@ -176,7 +183,17 @@ class PruningCallback(KeepsContract, ABC):
             self.contract.find_mode(trainer, pl_module)
 
     @override
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        # Lightning leaves on_train_epoch_start out where a fit goes on from a checkpoint that was
+        # saved at the last batch of the epoch before.
+        if batch_idx == 0 and self._epoch_begun != trainer.current_epoch:
+            self.on_train_epoch_start(trainer, pl_module)
+
+    @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._epoch_begun = trainer.current_epoch
         self._event = trainer.current_epoch
         if self.contract:
             self._event = on_rank_zero(trainer, lambda: self.next_event(trainer))
@@ -197,15 +214,22 @@ class PruningCallback(KeepsContract, ABC):
             self._weight_masks.apply()
 
     @override
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.monitor is not None:
+            self._metric_before = trainer.callback_metrics.get(self.monitor)
+
+    @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # At the end of the epoch the module has not logged yet what it logs there.
         if self.monitor is not None and not trainer.sanity_checking:
             check_monitor(self.monitor, trainer.callback_metrics)
             value = float(trainer.callback_metrics[self.monitor])
             if self.contract and self.history:
-                self.contract.last = value
-                if self.contract.holds(value):
-                    self.contract.keep(trainer, pl_module, self.own_state(), value)
+                # Lightning keeps the value of an earlier epoch where this one logs none.
+                logged = trainer.callback_metrics[self.monitor] is not self._metric_before
+                self.contract.last = value if logged else None
+                if logged and self.contract.holds(value):
+                    self.contract.keep(trainer, pl_module, self, value)
             reached = value if self._done >= self._target else nan
             publish(trainer, f"pruned/{self.monitor}", reached)
 
@@ -336,6 +360,7 @@ class PruningCallback(KeepsContract, ABC):
             self._rewind.clear()  # no later step needs the copy, which makes checkpoints larger
 
     def _check_run(self, trainer: Trainer) -> None:
+        self.check_contract(trainer)
         name = type(self).__name__
         for callback in callbacks(trainer):
             if isinstance(callback, (WeightAveraging, StochasticWeightAveraging)):

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from lit_compress.attributes import replaced_attributes
 from lit_compress.callbacks._quantization.settings import Settings
@@ -18,6 +17,7 @@ from lit_compress.errors import ExportError
 from lit_compress.evaluation.export_target import ExportTarget
 from lit_compress.export.outputs import Outputs, as_tensors
 from lit_compress.export.signature import Batch, Signature, as_tuple, first_rows
+from lit_compress.quantization.skip import select_layers
 from lit_compress.quantization.training.graph import FakeQuantizedGraph
 from lit_compress.quantization.training.ranges import Ranges
 
@@ -97,7 +97,10 @@ class FakeForward:
             names=place.signature.names,
             ranges=ranges,
         )
-        self._graph: FakeQuantizedGraph = calibrated.trainable()
+        prefix = f"{place.inner}." if place.inner else ""
+        layers, weighted = calibrated.layers, calibrated.weighted
+        floats = select_layers(settings.skip, layers, weighted, prefix)
+        self._graph: FakeQuantizedGraph = calibrated.trainable(floats)
 
     @contextmanager
     def forwards(self, module: LightningModule) -> Iterator[None]:
@@ -110,17 +113,23 @@ class FakeForward:
         with replaced_attributes(part, forward=self._forward(module)):
             yield
 
-    def outputs(
-        self, module: LightningModule, inputs: Sequence[Tensor], training: bool = False
-    ) -> tuple[Tensor, ...]:
-        """Return the outputs of a module's network.
+    def outputs(self, module: LightningModule, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return the outputs of a module's network in eval mode.
 
         Args:
             module: The module, or a copy of it.
             inputs: The inputs of the network.
-            training: Whether dropout is on.
         """
-        return self._graph(self._live(module), inputs, training)
+        return self._graph(self._live(module), inputs)
+
+    def droppers(self, module: LightningModule) -> list[nn.Module]:
+        """Return the parts of a module's network whose dropout goes on in training.
+
+        Args:
+            module: The module, or a copy of it.
+        """
+        network = module.get_submodule(self.place.inner)
+        return [dropout.part(network) for dropout in self._graph.dropouts]
 
     def check_gradients(self, copy: LightningModule) -> None:
         """Check that the graph without rounding has the gradients of the network.
@@ -149,14 +158,13 @@ class FakeForward:
     def _forward(self, module: LightningModule) -> Callable[..., Any]:
         live, place = self._live(module), self.place
         part = module.get_submodule(place.inner)
-        # Norms that the user's module keeps in eval mode are not to follow the batches.
-        follow = all(norm.training for norm in part.modules() if isinstance(norm, _BatchNorm))
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             self.calls += 1
             inputs = place.signature.tensors(args, kwargs)
-            batched = part.training and follow and self.batched
-            found = self._graph(live, inputs, training=part.training, batched=batched)
+            network = part if part.training else None
+            batched = part.training and self.batched
+            found = self._graph(live, inputs, network, batched=batched)
             return place.outputs.structured(found)
 
         return forward

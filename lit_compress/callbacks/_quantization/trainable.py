@@ -7,7 +7,9 @@ from collections.abc import Callable
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.modules.dropout import _DropoutNd
 
 from lit_compress.callbacks._pruning.base import pruning_callbacks
 from lit_compress.callbacks._pruning.channels import ChannelPruning
@@ -84,18 +86,22 @@ def warn_of_rest(copy: LightningModule, fake: FakeForward) -> None:
         copy: A copy of the user's module.
         fake: Its forward as a graph.
     """
-    network = fake.place.target().captured(copy).train()
-    for part in network.modules():
-        if getattr(part, "running_mean", None) is not None:
-            part.eval()
+    part = copy.train().get_submodule(fake.place.inner)
+    droppers = fake.droppers(copy)
+    if not all(isinstance(one, _DropoutNd) for one in droppers):
+        copy.eval()
+        return  # a forward calls functional.dropout: what else is random cannot be told from it
+    quiet = {id(one) for one in droppers}
+    for child in part.modules():
+        if getattr(child, "running_mean", None) is not None or id(child) in quiet:
+            child.training = False
+    network = fake.place.target().captured(copy)
     inputs = as_tuple(fake.place.example)
-    random = _differs(lambda: as_tensors(network(*(one.clone() for one in inputs))))
-    if random and not _differs(lambda: fake.outputs(copy, inputs, training=True)):
-        names = [type(part).__name__ for part in network.modules() if _is_random(part)]
+    if _differs(lambda: as_tensors(network(*(one.clone() for one in inputs)))):
+        names = [type(one).__name__ for one in part.modules() if one.training and _is_random(one)]
         rank_zero_warn(
-            "the forward is random in training "
-            f"({', '.join(dict.fromkeys(names)) or type(copy).__name__}), and is not while it runs "
-            "with fake quantisation: the graph has dropout alone"
+            f"the forward is random in training ({', '.join(dict.fromkeys(names)) or 'by itself'}) "
+            "in a way that its graph is not while it runs with fake quantisation: this rests then"
         )
     copy.eval()
 
@@ -153,5 +159,5 @@ def _differs(run: Callable[[], tuple[Tensor, ...]]) -> bool:
     return not all(map(torch.equal, *found))
 
 
-def _is_random(part: nn.Module) -> bool:
+def _is_random(part: Module) -> bool:
     return "drop" in type(part).__name__.lower() or "stochastic" in type(part).__name__.lower()

@@ -20,7 +20,13 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
-from lit_compress.quantization.operations import NORMS, WEIGHTED, aten, is_parameter
+from lit_compress.quantization.operations import (
+    NORMS,
+    WEIGHTED,
+    aten,
+    is_parameter,
+    module_path,
+)
 
 TRANSPOSED = {aten.conv_transpose1d.default, aten.conv_transpose2d.input}
 #: Position of a transposed convolution's number of groups among its arguments.
@@ -42,6 +48,7 @@ class FoldedNorm:
         epsilon: What the norm adds to the variance.
         momentum: How fast the running statistics follow those of a batch.
         axis: Axis of the layer's weight that holds the output channels.
+        path: Name of the module that calls the norm.
     """
 
     weight: str
@@ -54,6 +61,7 @@ class FoldedNorm:
     epsilon: float
     momentum: float
     axis: int
+    path: str = ""
 
     def tensors(self, tensor: Callable[[str], Tensor]) -> tuple[Tensor, Tensor]:
         """Return weight and bias of the layer and its norm together; gradients pass through.
@@ -163,8 +171,9 @@ def _fold(graph: GraphModule, layer: Node, norm: Node) -> FoldedNorm:
     new_bias = f"{weight}_bias" if bias is None else bias
     momentum, epsilon = [float(value) for value in norm.args[6:8]]  # type: ignore[arg-type]
     axis = WEIGHTED[layer.target]
+    path = module_path(norm)
     folded = FoldedNorm(
-        weight, bias, new_bias, scale, shift, mean, variance, epsilon, momentum, axis
+        weight, bias, new_bias, scale, shift, mean, variance, epsilon, momentum, axis, path
     )
     values = folded.tensors(lambda tensor: attrgetter(tensor)(graph).detach())
     for target, value in zip((weight, new_bias), values, strict=True):

@@ -10,13 +10,12 @@ from typing import Any
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
-from lit_compress.quantization.operations import NORMS, WEIGHTED, aten
+from lit_compress.quantization.operations import NORMS, WEIGHTED, aten, module_path
 from lit_compress.quantization.rewrites.norms import FoldedNorm
 from lit_compress.quantization.training.rounding import round_activation
+from lit_compress.quantization.training.switches import Dropout, Norm, Switch
 from lit_compress.quantization.training.weights import FileWeights, Source
 
-#: Position of the argument of a norm that says whether it uses the statistics of the batch.
-TRAINING = 5
 #: Random operations that go on in training, and the modules that do the same.
 DROPOUTS: dict[Any, type[nn.Module]] = {
     aten.dropout.default: nn.Dropout,
@@ -41,7 +40,7 @@ class FakeQuantizedGraph:
         factors: What equalization multiplies weights with.
 
     Attributes:
-        dropouts: The number of dropouts that go on in training.
+        dropouts: What drops out in training.
     """
 
     def __init__(
@@ -50,7 +49,7 @@ class FakeQuantizedGraph:
         self._prepared = prepared
         self._sources = _sources(prepared)
         self._norms = {norm.weight: norm for norm in folded}
-        self.dropouts = 0
+        self.dropouts: list[Dropout] = []
         names = {source.name for source in self._sources.values()}
         constants = {name: _tensor(prepared, name) for name in names}
         self._weights = FileWeights(folded, factors, constants)
@@ -61,7 +60,7 @@ class FakeQuantizedGraph:
         self,
         trained: Mapping[str, Tensor],
         inputs: Sequence[Tensor],
-        training: bool = False,
+        network: nn.Module | None = None,
         rounded: bool = True,
         batched: bool = False,
     ) -> tuple[Tensor, ...]:
@@ -70,14 +69,17 @@ class FakeQuantizedGraph:
         Args:
             trained: By name, the parameters and buffers of the network.
             inputs: The inputs of the network.
-            training: Whether dropout is on.
+            network: The network, of which parts that are in training mode drop out and follow the
+                batches. Default: all are in eval mode.
             rounded: Whether anything is quantised. Without, the outputs are those of the network.
-            batched: Whether norms use the statistics of the batch, and their running statistics
-                follow them.
+            batched: Whether norms in training mode use the statistics of the batch, and their
+                running statistics follow them.
         """
         built = self._batched if batched else self._rounded if rounded else self._float
+        for switch in built.switches:
+            switch.follow(network)
         weights = self._weights.of(built.sources, trained, rounded)
-        found: tuple[Tensor, ...] = built.graph.train(training)(*weights, *inputs)
+        found: tuple[Tensor, ...] = built.graph(*weights, *inputs)
         return found
 
     def _built(self, rounded: bool = True, batched: bool = False) -> _Built:
@@ -89,7 +91,13 @@ class FakeQuantizedGraph:
         graph, modules = Graph(), nn.Module()
         taken = {source: graph.placeholder(f"weight_{at}") for at, source in enumerate(every)}
         new: dict[Node, Any] = {node: taken[source] for node, source in sources.items()}
-        self.dropouts = 0
+        switches: list[Switch] = []
+
+        def switched(switch: Switch, arguments: tuple[Any, ...]) -> Node:
+            modules.add_module(f"switch_{len(switches)}", switch)
+            switches.append(switch)
+            return graph.call_module(f"switch_{len(switches) - 1}", arguments)
+
         for node in self._prepared.graph.nodes:
             if node in self._sources or node.op == "get_attr":
                 continue
@@ -98,17 +106,20 @@ class FakeQuantizedGraph:
                 arguments = (value, *_range(self._prepared, node))
                 new[node] = graph.call_function(round_activation, arguments) if rounded else value
             elif node.target in DROPOUTS:
-                name = f"dropout_{self.dropouts}"
-                modules.add_module(name, DROPOUTS[node.target](node.args[1]))
-                new[node] = graph.call_module(name, (new[node.args[0]],))
-                self.dropouts += 1
+                dropout = Dropout(module_path(node), DROPOUTS[node.target](node.args[1]))
+                new[node] = switched(dropout, (new[node.args[0]],))
             elif node in normed:
-                new[node] = normed[node].copied(graph, node, new, taken)
+                layer = normed[node]
+                new[node] = switched(layer.norm, layer.inputs(graph, node, new, taken))
+            elif batched and node.target in NORMS:
+                image, scale, shift, mean, variance, _, momentum, epsilon, *_ = node.args
+                norm = Norm(module_path(node), momentum, epsilon)
+                nodes = (image, mean, variance, scale, shift)
+                new[node] = switched(norm, tuple(one and new[one] for one in nodes))
             else:
-                new[node] = copied = graph.node_copy(node, lambda source: new[source])
-                if batched and node.target in NORMS:
-                    copied.update_arg(TRAINING, True)
-        return _Built(GraphModule(modules, graph), every)
+                new[node] = graph.node_copy(node, lambda source: new[source])
+        self.dropouts = [one for one in switches if isinstance(one, Dropout)]
+        return _Built(GraphModule(modules, graph), every, tuple(switches))
 
     def _normed(self) -> dict[Node, _Normed]:
         """Return the layers that norms were folded into, with those."""
@@ -126,6 +137,7 @@ class _Built:
 
     graph: GraphModule
     sources: tuple[Source, ...]
+    switches: tuple[Switch, ...]
 
 
 class _Normed:
@@ -137,16 +149,16 @@ class _Normed:
     """
 
     def __init__(self, norm: FoldedNorm, weight: Source) -> None:
-        self._norm = norm
+        self.norm = Norm(norm.path, norm.momentum, norm.epsilon)
         self._weight = replace(weight, folded=False)
         names = (norm.bias, norm.mean, norm.variance, norm.scale, norm.shift)
         self._others = [None if name is None else Source(name, folded=False) for name in names]
         self.sources = [self._weight, *(one for one in self._others if one is not None)]
 
-    def copied(
+    def inputs(
         self, graph: Graph, layer: Node, new: Mapping[Node, Any], taken: Mapping[Source, Node]
-    ) -> Node:
-        """Add the layer and its norm to a graph, and return what the norm gives.
+    ) -> tuple[Any, ...]:
+        """Add the layer to a graph, and return what the norm takes.
 
         Args:
             graph: The graph.
@@ -157,8 +169,7 @@ class _Normed:
         bias, *others = [None if one is None else taken[one] for one in self._others]
         arguments = (new[layer.args[0]], taken[self._weight], bias, *layer.args[3:])  # type: ignore
         output = graph.call_function(layer.target, arguments, dict(layer.kwargs))  # type: ignore
-        settings = (True, self._norm.momentum, self._norm.epsilon)
-        return graph.call_function(nn.functional.batch_norm, (output, *others, *settings))
+        return (output, *others)
 
 
 def _is_read(node: Node, normed: Mapping[Node, Any]) -> bool:

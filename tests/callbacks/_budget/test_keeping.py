@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
-from lit_compress import Schedule, restore
+from lit_compress import Schedule, load, restore
 from lit_compress.artifact import read_card
 from lit_compress.callbacks import (
     CompressionReport,
@@ -264,3 +264,74 @@ def test_the_report_of_a_run_that_went_back_to_the_dense_network(
         assert names == [*(["baseline"] if baseline else []), "dense", "dense onnx", "int8"]
         report = restore(str(folder), ForeignModule)
         assert report.net[0].out_channels == 8
+
+
+class Sometimes(ForeignModule):
+    """Logs its metric in every third epoch."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        if self.trainer.sanity_checking or self.current_epoch % 3 == 0:
+            super().validation_step(batch, batch_idx)
+
+
+def test_a_metric_that_was_not_logged_is_not_measured(
+    dense: ForeignModule, make_trainer: Any
+) -> None:
+    """Lightning keeps the value of an earlier epoch, by which a broken network held."""
+    module = Sometimes()
+    module.load_state_dict(dense.state_dict())
+    module.lr = 0.005
+    pruner = MagnitudePruning(
+        0.98, schedule=Schedule(3, 4, shape="linear"), monitor="my_acc", max_drop=0.01
+    )
+    fit(make_trainer, module, pruner, max_epochs=6)
+    assert accuracy(module) >= accuracy(dense) - 0.02
+
+
+def test_a_baseline_that_is_not_a_number_is_refused(make_trainer: Any) -> None:
+    class Bad(ForeignModule):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.log("my_acc", torch.tensor(float("nan")))
+
+    pruner = FilterPruning(0.3, monitor="my_acc", max_drop=0.1, schedule=Schedule(0, 0))
+    with pytest.raises(InvalidArgumentError, match="dense network is nan"):
+        fit(make_trainer, Bad(), pruner)
+
+
+def test_two_limits_are_refused_and_two_pruners_go_back_together(
+    dense: ForeignModule, make_trainer: Any
+) -> None:
+    limit: dict[str, Any] = {"monitor": "my_acc", "max_drop": 0.01}
+    with pytest.raises(InvalidArgumentError, match="two pruning callbacks have max_drop"):
+        fit(
+            make_trainer,
+            copy.deepcopy(dense),
+            MagnitudePruning(0.3, include=["net.3"], **limit),
+            MagnitudePruning(0.3, include=["net.0"], **limit),
+        )
+    module = copy.deepcopy(dense)
+    pruners = [
+        MagnitudePruning(0.9, schedule=Schedule(0, 4, shape="linear"), include=["net.0"]),
+        MagnitudePruning(0.95, schedule=Schedule(0, 4, shape="linear"), exclude=["net.0"], **limit),
+    ]
+    fit(make_trainer, module, *pruners, Harm(at=3, until=99))
+    assert accuracy(module) >= accuracy(dense) - 0.01 - 1e-6
+    for pruner in pruners:
+        for name, mask in pruner.masks.items():
+            weight = module.get_parameter(name).detach()
+            assert torch.equal(weight[~mask], torch.zeros(int((~mask).sum())))
+    assert pruners[0].reached < 0.9  # it went back too
+
+
+def test_fake_quantisation_goes_back_with_the_network(
+    dense: ForeignModule, make_trainer: Any, tmp_path: Path
+) -> None:
+    """`fake_quantized` computed with the ranges of the network that was left behind."""
+    module = copy.deepcopy(dense)
+    pruner = MagnitudePruning(0.3, schedule=Schedule(0, 1), monitor="my_acc", max_drop=0.05)
+    quantizer = QuantizationAwareTraining(first=3, freeze=7, dirpath=str(tmp_path / "a"))
+    fit(make_trainer, module, pruner, quantizer, Harm(at=7, until=99))
+    inputs = stripes(500, 3).tensors[0]
+    with torch.no_grad(), quantizer.fake_quantized(module.eval()):
+        expected = module(inputs).argmax(1).numpy()
+    assert (load(tmp_path / "a")(inputs.numpy()).argmax(1) == expected).mean() >= 0.995

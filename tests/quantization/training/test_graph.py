@@ -95,7 +95,7 @@ def test_with_rounding_it_is_the_int8_graph_after_any_training(case: Any) -> Non
     optimizer = torch.optim.SGD(network.parameters(), 0.01, momentum=0.9)
     for _ in range(4):
         optimizer.zero_grad()
-        found = graph(live, [images], training=True)[0]
+        found = graph(live, [images], network.train())[0]
         nn.functional.cross_entropy(found, torch.arange(16) % 5).backward()
         optimizer.step()
     with torch.no_grad():
@@ -118,7 +118,7 @@ def test_norms_may_use_the_statistics_of_the_batch() -> None:
     live, shifted = tensors(network), images * 1.5 + 0.3
     graph = Calibrated(network, [images, shifted], images, correct=False).trainable()
     expected = other(shifted)
-    found = graph(live, [shifted], training=True, batched=True)[0]
+    found = graph(live, [shifted], network.train(), batched=True)[0]
     assert float(((found - expected).norm() / expected.norm()).detach()) < 0.15
     before = dict(trained(Residual(), images).named_buffers())
     for name, buffer in other.named_buffers():
@@ -139,10 +139,10 @@ def test_dropout_goes_on_in_training_alone() -> None:
     network = trained(Residual(), images)
     graph = Calibrated(network, [images], images, correct=False).trainable()
     live = tensors(network)
-    assert graph.dropouts == 1
+    assert [one.path for one in graph.dropouts] == ["drop"]
     assert torch.equal(graph(live, [images])[0], graph(live, [images])[0])
-    assert not torch.equal(*(graph(live, [images], training=True)[0] for _ in range(2)))
-    kept = graph._rounded.graph.get_submodule("dropout_0")
+    assert not torch.equal(*(graph(live, [images], network.train())[0] for _ in range(2)))
+    kept = graph._rounded.graph.get_submodule("switch_0.dropout")
     assert isinstance(kept, nn.Dropout)
     assert kept.p == 0.2
 
@@ -179,7 +179,7 @@ def test_eps_momentum_and_dropout_do_not_drift() -> None:
     graph = calibrated.trainable()
     expected = network(images)
     for training in (True, False, True, False):
-        graph(live, [images], training=training)[0].sum().backward()
+        graph(live, [images], network.train() if training else None)[0].sum().backward()
     assert settings_of(network) == before
     torch.testing.assert_close(graph(live, [images], rounded=False)[0], expected)
     assert drifts(copy.deepcopy(network), images), "torchao has mended it: the note can go"
