@@ -450,3 +450,34 @@ def test_layers_that_are_skipped_train_in_float(
 def test_learned_rounding_is_for_after_the_training() -> None:
     with pytest.raises(InvalidArgumentError, match="rounding: learned"):
         QuantizationAwareTraining(rounding="learned")
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory:UserWarning")
+@pytest.mark.filterwarnings("ignore:The dirpath has changed:UserWarning")
+def test_a_checkpoint_of_the_last_batch_of_an_epoch_goes_on_in_the_same_bits(
+    make_trainer: Any, tmp_path: Path
+) -> None:
+    """Lightning then leaves out the start of the next epoch: steps of a schedule were late."""
+
+    def run(folder: str, **more: Any) -> tuple[ForeignModule, list[Any]]:
+        torch.manual_seed(0)
+        module = ForeignModule()
+        keep = ModelCheckpoint(
+            tmp_path / folder, "{step}", every_n_train_steps=8, save_top_k=-1,
+            auto_insert_metric_name=False,
+        )  # fmt: skip
+        callback = QuantizationAwareTraining(
+            first=3, freeze=4, dirpath=str(tmp_path / f"{folder}a")
+        )
+        pruner = MagnitudePruning(0.5, schedule=Schedule(1, 2, shape="linear"))
+        stop = {"max_epochs": 5, "limit_train_batches": 8}
+        fit(make_trainer, module, pruner, callback, keep, **stop, **more)
+        return module, [int(step["epoch"]) for step in pruner.history]
+
+    whole, epochs = run("whole")
+    assert epochs == [1, 2]
+    for step in (8, 16, 24, 32):
+        resumed, found = run("again", ckpt_path=str(tmp_path / "whole" / f"{step}.ckpt"))
+        assert found == epochs
+        for name, tensor in whole.state_dict().items():
+            assert torch.equal(tensor, resumed.state_dict()[name]), (step, name)
