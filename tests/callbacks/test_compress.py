@@ -107,7 +107,7 @@ def test_a_resumed_run_ends_in_the_same_bits(tmp_path: Path) -> None:
         return module
 
     whole = run("whole", 9).state_dict()
-    for stopped in (4, 8):
+    for stopped in (7,):
         run(f"part{stopped}", stopped)
         last = str(tmp_path / f"part{stopped}" / "last.ckpt")
         resumed = run(f"part{stopped}", 9, ckpt_path=last).state_dict()

@@ -130,7 +130,7 @@ def test_a_resumed_run_ends_in_the_same_bits(make_trainer: Any, tmp_path: Path) 
         return module
 
     whole = run("whole", 7)
-    for stopped in (1, 3, 5):
+    for stopped in (3, 5):
         run(f"part{stopped}", stopped)
         last = str(tmp_path / f"part{stopped}" / "last.ckpt")
         resumed = run(f"part{stopped}", 7, ckpt_path=last)
@@ -476,7 +476,7 @@ def test_a_checkpoint_of_the_last_batch_of_an_epoch_goes_on_in_the_same_bits(
 
     whole, epochs = run("whole")
     assert epochs == [1, 2]
-    for step in (8, 16, 24, 32):
+    for step in (8, 24):
         resumed, found = run("again", ckpt_path=str(tmp_path / "whole" / f"{step}.ckpt"))
         assert found == epochs
         for name, tensor in whole.state_dict().items():
