@@ -134,6 +134,26 @@ class ForeignModule(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=self.lr, momentum=0.9, weight_decay=1e-2)
 
 
+class Reverse(torch.autograd.Function):
+    """Turns gradients round, as adversarial training does."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return -gradients[0]
+
+
+class Reversed(ForeignModule):
+    """Has a gradient of its own, which no graph has."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.net[3:](Reverse.apply(self.net[:3](x)))
+        return out
+
+
 class ManualModule(ForeignModule):
     """Manual optimization with two optimizers."""
 

@@ -30,7 +30,6 @@ from lit_compress.callbacks._report.variants import (
     empty_card,
     float_name,
     float_variant,
-    is_cut,
     unpruned_shapes,
 )
 from lit_compress.callbacks._run.supported import check_run
@@ -48,7 +47,7 @@ from lit_compress.evaluation.metric import check_monitor
 from lit_compress.evaluation.run_view.copies import clone
 from lit_compress.evaluation.trainer_access import callbacks_of_type, is_fast_dev_run
 from lit_compress.measure import file_bytes, int8_share, onnx_counts
-from lit_compress.pruning.channels.resize import UnprunedShapes
+from lit_compress.pruning.channels.unpruned import UnprunedShapes, is_smaller
 from lit_compress.quantization.calibrate import Calibration, Rounding
 from lit_compress.quantization.training.ranges import Ranges
 
@@ -387,7 +386,7 @@ class PostTrainingQuantization(Callback, WritesInt8):
         with folder_swap(target) as folder:
             save_weights(copy, folder / WEIGHTS, before)
             monitor = self._measurable(trainer)
-            name = "pruned" if is_cut(copy, before) else float_name(trainer, copy)
+            name = "pruned" if is_smaller(copy, before) else float_name(trainer, copy)
             plain = float_variant(
                 name, trainer, copy, network, monitor=monitor, file=folder / WEIGHTS
             )

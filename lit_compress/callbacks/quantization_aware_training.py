@@ -152,7 +152,8 @@ class QuantizationAwareTraining(PostTrainingQuantization, FinalSince, FixesShape
             outermost=True,
         )
         if self._ranges is not None:  # of a checkpoint
-            self._attach(trainer, pl_module, self._ranges)
+            place = on_rank_zero(trainer, lambda: self._place(trainer, pl_module))
+            self._attach(trainer, pl_module, self._ranges, place)
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -211,7 +212,8 @@ class QuantizationAwareTraining(PostTrainingQuantization, FinalSince, FixesShape
         self.load_state_dict(state)
         self._fake = None
         if self._ranges is not None:
-            self._attach(trainer, pl_module, self._ranges)
+            place = on_rank_zero(trainer, lambda: self._place(trainer, pl_module))
+            self._attach(trainer, pl_module, self._ranges, place)
 
     # --- training --------------------------------------------------------------------------------
 
@@ -230,27 +232,27 @@ class QuantizationAwareTraining(PostTrainingQuantization, FinalSince, FixesShape
                 "QuantizationAwareTraining: from here on the network computes as its int8 file "
                 f"will (epoch {trainer.current_epoch}, step {trainer.global_step})"
             )
-        self._ranges = on_rank_zero(trainer, lambda: self._found(trainer, pl_module))
+        self._ranges, place = on_rank_zero(trainer, lambda: self._found(trainer, pl_module))
         self._found_at = trainer.current_epoch
         self._frozen = self._span.is_frozen(trainer)
-        self._attach(trainer, pl_module, self._ranges)
+        self._attach(trainer, pl_module, self._ranges, place)
 
-    def _found(self, trainer: Trainer, pl_module: LightningModule) -> Ranges:
+    def _found(self, trainer: Trainer, pl_module: LightningModule) -> tuple[Ranges, Place]:
         with isolate_rng():
             copy = clone(trainer, pl_module)
             network = self._network(trainer, copy)
-            return _ranges(trainer, copy, network, self.settings)
+            return _ranges(trainer, copy, network, self.settings), Place.of(network)
 
-    def _attach(self, trainer: Trainer, pl_module: LightningModule, ranges: Ranges) -> None:
-        def placed() -> Place:
-            with isolate_rng():
-                copy = clone(trainer, pl_module)
-                one = replace(self.settings, calibration_batches=1)
-                return Place.of(self._network(trainer, copy, one))
+    def _place(self, trainer: Trainer, pl_module: LightningModule) -> Place:
+        """Find the network alone: its ranges are known."""
+        with isolate_rng():
+            one = replace(self.settings, calibration_batches=1)
+            return Place.of(self._network(trainer, clone(trainer, pl_module), one))
 
-        place = on_rank_zero(trainer, placed)
-        copy = clone(trainer, pl_module)
-        self._fake = FakeForward(copy, place, ranges, self.settings)
+    def _attach(
+        self, trainer: Trainer, pl_module: LightningModule, ranges: Ranges, place: Place
+    ) -> None:
+        self._fake = FakeForward(clone(trainer, pl_module), place, ranges, self.settings)
         self._trained_module = ref(pl_module)
         self._fake.batched = not self._frozen
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ForeignModule, loader
+from conftest import ForeignModule, Reversed, loader
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch import Tensor, nn
+from torch import nn
 
 import lit_compress
 from lit_compress.artifact import read_card
@@ -123,29 +123,11 @@ class _Stop(Callback):
         trainer.should_stop = trainer.should_stop or trainer.current_epoch + 1 >= self.epochs
 
 
-class Reverse(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return -gradients[0]
-
-
-class Own(ForeignModule):
-    """Has a gradient of its own, which no graph has."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.net[3:](Reverse.apply(self.net[:3](x)))
-        return out
-
-
 @pytest.mark.trial_conversion
 def test_a_network_that_no_graph_trains_is_quantised_afterwards(tmp_path: Path) -> None:
     callback = Compress("my_acc", 0.3, dirpath=str(tmp_path / "a"))
     with pytest.warns(UserWarning, match="quantised after the training, since"):
-        fit(Own(), tmp_path, callback, max_epochs=8)
+        fit(Reversed(), tmp_path, callback, max_epochs=8)
     assert read_card(tmp_path / "a").config["PostTrainingQuantization"]["trained"] is False
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import ForeignModule, ManualModule, loader, stripes
+from conftest import ForeignModule, ManualModule, Reversed, loader, stripes
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
@@ -273,26 +273,6 @@ def test_what_has_no_gradient_is_not_trained(make_trainer: Any, tmp_path: Path) 
     callback = QuantizationAwareTraining(first=1, dirpath=str(tmp_path / "a"))
     fit(make_trainer, module, callback, max_epochs=2)
     assert torch.equal(module.net[0].weight, before)
-
-
-class Reverse(torch.autograd.Function):
-    """Turns gradients round, as adversarial training does."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return -gradients[0]
-
-
-class Reversed(ForeignModule):
-    """Has a gradient of its own, which no graph has."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.net[3:](Reverse.apply(self.net[:3](x)))
-        return out
 
 
 class Auxiliary(nn.Sequential):

@@ -82,6 +82,7 @@ class Contract:
         baseline: The metric of the dense network; None until it is measured.
         last: The metric of the network since its last pruning step; None until it is measured.
         kept: The last network that held.
+        rises: Whether more of the metric is better.
 
     Raises:
         InvalidArgumentError: If an argument is out of its range, or there is no monitor.
@@ -110,7 +111,7 @@ class Contract:
         self.baseline: float | None = None
         self.last: float | None = None
         self.kept: Kept | None = None
-        self._rises = self.mode != "min"
+        self.rises = self.mode != "min"
 
     def __bool__(self) -> bool:
         return self.max_drop is not None
@@ -121,14 +122,14 @@ class Contract:
     def lost(self, value: float) -> float:
         """Return how much worse a metric is than that of the dense network; below 0 if better."""
         baseline = value if self.baseline is None else self.baseline
-        return (baseline - value) * (1 if self._rises else -1)
+        return (baseline - value) * (1 if self.rises else -1)
 
     def holds(self, value: float | None) -> bool:
         """Tell whether a network with this metric keeps the contract."""
         return value is not None and self.max_drop is not None and self.lost(value) <= self.max_drop
 
-    def find_mode(self, trainer: Trainer, module: LightningModule) -> None:
-        """Find out whether more of the metric is better.
+    def find_mode(self, trainer: Trainer, module: LightningModule) -> bool:
+        """Return whether more of the metric is better.
 
         Args:
             trainer: The run.
@@ -137,10 +138,11 @@ class Contract:
         Raises:
             InvalidArgumentError: If neither its name nor its object says it.
         """
-        if self.mode == "auto":
-            with isolate_rng():
-                loaders, copied = validation_loaders(trainer), clone(trainer, module)
-                self._rises = metric_rises(trainer, copied, loaders, self.monitor)
+        if self.mode != "auto":
+            return self.mode == "max"
+        with isolate_rng():
+            loaders, copied = validation_loaders(trainer), clone(trainer, module)
+            return metric_rises(trainer, copied, loaders, self.monitor)
 
     def measure_baseline(self, trainer: Trainer, module: LightningModule) -> tuple[float, bool]:
         """Measure the dense network: the one of a report's baseline, or this one.
@@ -205,7 +207,7 @@ class Contract:
     def state(self) -> dict[str, Any]:
         """Return plain values and tensors, for a checkpoint."""
         kept = None if self.kept is None else dict(vars(self.kept))
-        found = {"baseline": self.baseline, "rises": self._rises, "last": self.last, "kept": kept}
+        found = {"baseline": self.baseline, "rises": self.rises, "last": self.last, "kept": kept}
         return {"contract": found} if self else {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -213,7 +215,7 @@ class Contract:
         found = state.get("contract")
         if found is not None:
             self.baseline, self.last = found["baseline"], found["last"]
-            self._rises = bool(found["rises"])
+            self.rises = bool(found["rises"])
             self.kept = None if found["kept"] is None else Kept(**found["kept"])
 
 

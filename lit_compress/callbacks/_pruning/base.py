@@ -133,6 +133,7 @@ class PruningCallback(KeepsContract, ABC):
         check_run(self, trainer, stage)
         if stage != "fit":
             return
+        self._epoch_begun = -1
         if self._pruned_before(pl_module):
             self._goes_on = True
         else:
@@ -180,7 +181,8 @@ class PruningCallback(KeepsContract, ABC):
             monitor = self.monitor
             on_rank_zero(trainer, lambda: check_logged(trainer, pl_module, monitor))
         if self.contract:
-            self.contract.find_mode(trainer, pl_module)
+            contract = self.contract
+            contract.rises = on_rank_zero(trainer, lambda: contract.find_mode(trainer, pl_module))
 
     @override
     def on_train_batch_start(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from lightning.pytorch import LightningModule
@@ -85,6 +86,9 @@ class FakeForward:
 
         self.calls = 0
         self.batched = False
+        #: By module, the parts that own the tensors of its network.
+        self._owners: WeakKeyDictionary[nn.Module, list[tuple[str, nn.Module, str]]]
+        self._owners = WeakKeyDictionary()
         self.place = place
         captured = place.target().captured(copy).eval()
         names = {id(tensor): name for name, tensor in _tensors(copy)}
@@ -170,8 +174,14 @@ class FakeForward:
         return forward
 
     def _live(self, module: LightningModule) -> dict[str, Tensor]:
-        own = dict(_tensors(module))
-        return {name: own[of_module] for name, of_module in self._names.items()}
+        """Return the tensors that the network has now: a buffer may be another one in each step."""
+        if module not in self._owners:  # a walk through all modules, so once and not in each step
+            parts = ((name, path.rpartition(".")) for name, path in self._names.items())
+            self._owners[module] = [
+                (name, module.get_submodule(prefix), attribute)
+                for name, (prefix, _, attribute) in parts
+            ]
+        return {name: getattr(owner, attr) for name, owner, attr in self._owners[module]}
 
 
 def _gradients(copy: LightningModule, run: Callable[[], tuple[Tensor, ...]]) -> dict[str, Tensor]:

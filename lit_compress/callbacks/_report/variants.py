@@ -46,21 +46,6 @@ def float_name(trainer: Trainer, module: LightningModule) -> str:
     return "pruned" if zeros > 0.01 * sum(w.numel() for w in weights) else "dense"
 
 
-def is_cut(module: LightningModule, unpruned: UnprunedShapes | None) -> bool:
-    """Tell whether a module lacks channels that the unpruned network had.
-
-    Args:
-        module: The module.
-        unpruned: The shapes of the unpruned network; None if none is known.
-    """
-    tensors = dict(module.named_parameters())
-    shapes = {} if unpruned is None else unpruned.shapes
-    return any(
-        name in tensors and tuple(tensors[name].shape) != tuple(shape)
-        for name, shape in shapes.items()
-    )
-
-
 def empty_card(trainer: Trainer, config: dict[str, Any]) -> Card:
     """Return a card of this run, without variants.
 

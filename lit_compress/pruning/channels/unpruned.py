@@ -143,11 +143,17 @@ def drop_carried(module: nn.Module) -> None:
     vars(module).pop(_CARRIED, None)
 
 
-def is_smaller(module: nn.Module) -> bool:
-    """Tell whether a module lacks channels of the network that it was pruned from."""
-    record, tensors = carried(module), named_tensors(module)
+def is_smaller(module: nn.Module, unpruned: UnprunedShapes | None = None) -> bool:
+    """Tell whether a module lacks channels of the network that it was pruned from.
+
+    Args:
+        module: The module.
+        unpruned: The shapes of that network. Default: those that the module carries along.
+    """
+    record, tensors = unpruned or carried(module), named_tensors(module)
     return record is not None and any(
-        tuple(tensors[name].shape) != shape for name, shape in record.shapes.items()
+        name in tensors and tuple(tensors[name].shape) != shape
+        for name, shape in record.shapes.items()
     )
 
 

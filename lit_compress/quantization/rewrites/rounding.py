@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 
-from lit_compress.export.outputs import as_tensors
 from lit_compress.export.signature import Batch, as_tuple, first_rows
 from lit_compress.quantization.observers import fake_quantize
 from lit_compress.quantization.operations import aten, is_parameter
 from lit_compress.quantization.rewrites.biases import with_own_bias
-from lit_compress.quantization.training.rounding import round_activation
+from lit_compress.quantization.rewrites.judge import Judge, is_better
+from lit_compress.quantization.rewrites.layer_inputs import LayerInputs, argument, rows_of
 
 #: Layers whose inputs can be written as rows, each of which gives one number of each output.
 ROWS = {
@@ -35,16 +35,8 @@ ROWS = {
 }
 #: Most inputs of one output: a matrix of their products must be inverted.
 MOST_INPUTS = 5000
-#: Rows of a batch that are taken of one layer; the rest are left out at random.
-MOST_ROWS = 20_000
 #: Inputs on which the network is judged.
 JUDGED = 1024
-#: Standard errors by which the error of an input must fall on average: less may be chance.
-SURE = 3.0
-#: Share of the mean square of inputs that is added to each.
-DAMPING = 0.01
-#: Share of the mean square that sums in float64 may be wrong by, and the least that is added.
-ROUNDING, LEAST = 1e-8, 1e-30
 
 
 def learn_rounding(prepared: GraphModule, batches: Sequence[Batch]) -> dict[str, Tensor]:
@@ -68,7 +60,7 @@ def learn_rounding(prepared: GraphModule, batches: Sequence[Batch]) -> dict[str,
     with torch.no_grad():
         for batch in fitted:
             products.run(*batch)
-        judge = _Judge(prepared, first_rows(judging, JUDGED))
+        judge = Judge(prepared, first_rows(judging, JUDGED))
         current: dict[str, Tensor] = {}
         for node, layer in layers.items():
             current |= layer.tensors(layer.nearest, products.of[node])
@@ -77,7 +69,7 @@ def learn_rounding(prepared: GraphModule, batches: Sequence[Batch]) -> dict[str,
         for node, layer in layers.items():
             rounded = layer.rounded(products.of[node])
             tried = current | layer.tensors(rounded, products.of[node])
-            if _is_better(errors := judge.errors(tried), best):
+            if is_better(errors := judge.errors(tried), best):
                 current, best = tried, errors
                 found[layer.name] = rounded
     return found
@@ -119,7 +111,7 @@ class _Layer:
     input: Any
     bias: tuple[str, Tensor] | None
 
-    def rounded(self, seen: _Inputs) -> Tensor:
+    def rounded(self, seen: LayerInputs) -> Tensor:
         """Return the weight, rounded for some inputs.
 
         Args:
@@ -136,7 +128,7 @@ class _Layer:
             rows -= error[..., None] * factor[:, None, column]
         return found.reshape(self.weight.shape).to(self.weight.dtype)
 
-    def tensors(self, rounded: Tensor, seen: _Inputs) -> dict[str, Tensor]:
+    def tensors(self, rounded: Tensor, seen: LayerInputs) -> dict[str, Tensor]:
         """Return a rounded weight, and the bias that goes with it, by name."""
         if self.bias is None:
             return {self.name: rounded}
@@ -151,46 +143,6 @@ class _Layer:
         return weight.reshape(self.groups, -1, weight[0].numel()).double()
 
 
-class _Inputs:
-    """Sums over the inputs of a layer, of shape (group, input) and (group, input, input)."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._sums: Any = 0.0
-        self._exact: Any = 0.0
-        self._products: Any = 0.0
-
-    def add(self, quantized: Tensor, exact: Tensor) -> None:
-        """Add rows of inputs, as they are when quantised and as they are in float."""
-        self._count += quantized.shape[1]
-        self._sums = self._sums + quantized.double().sum(1)
-        self._exact = self._exact + exact.double().sum(1)
-        self._products = self._products + quantized.double().mT @ quantized.double()
-
-    @property
-    def means(self) -> tuple[Tensor, Tensor]:
-        """The means of the quantised inputs, and of those in float."""
-        return self._sums / self._count, self._exact / self._count
-
-    def inverse_factor(self, centred: bool) -> Tensor:
-        """Return the upper triangular factor of the inverse of the mean products of two inputs.
-
-        Args:
-            centred: Whether products are those of the differences from the means.
-        """
-        products, mean = self._products / self._count, self.means[0]
-        power = products.diagonal(dim1=1, dim2=2).mean(1)
-        if centred:
-            products = products - mean[..., None] * mean[:, None]
-        spread = products.diagonal(dim1=1, dim2=2).mean(1)
-        damping = (DAMPING * spread + ROUNDING * power).clamp(min=LEAST)
-        identity = torch.eye(products.shape[-1], dtype=torch.float64)
-        damped = products + damping[:, None, None] * identity
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-        found: Tensor = torch.linalg.cholesky(inverse, upper=True)
-        return found
-
-
 class _Products(Interpreter):
     """Runs that add up the products of each layer's inputs, as they are when quantised."""
 
@@ -198,7 +150,7 @@ class _Products(Interpreter):
         super().__init__(prepared)
         self.extra_traceback = False
         self._layers = layers
-        self.of = {node: _Inputs() for node in layers}
+        self.of = {node: LayerInputs() for node in layers}
 
     def run_node(self, n: Node) -> Any:
         """Run one node; an observer gives what it got."""
@@ -207,126 +159,9 @@ class _Products(Interpreter):
         if n in self._layers:
             layer = self._layers[n]
             (image, weight, *_), _ = self.fetch_args_kwargs_from_env(n)
-            quantized = _rows(n, fake_quantize(layer.input, image), weight, layer.groups)
-            self.of[n].add(quantized, _rows(n, image, weight, layer.groups))
+            quantized = rows_of(n, fake_quantize(layer.input, image), weight, layer.groups)
+            self.of[n].add(quantized, rows_of(n, image, weight, layer.groups))
         return super().run_node(n)
-
-
-class _Judge(Interpreter):
-    """Runs a quantised graph with other weights, and compares it with the float one.
-
-    Args:
-        prepared: Graph with calibrated observers.
-        inputs: What it is run on.
-    """
-
-    def __init__(self, prepared: GraphModule, inputs: tuple[Tensor, ...]) -> None:
-        super().__init__(prepared)
-        self.extra_traceback = False
-        self._inputs = inputs
-        self._tensors: Mapping[str, Tensor] | None = None
-        self._ranges: dict[Node, tuple[float, int]] = {}
-        self._nearest: dict[Node, Tensor] = {}
-        for node in prepared.graph.nodes:
-            if node.op == "call_module" and is_parameter(node.args[0]):
-                observer = prepared.get_submodule(str(node.target))
-                weight = attrgetter(str(node.args[0].target))(prepared)
-                self._nearest[node] = fake_quantize(observer, weight.detach())
-            elif node.op == "call_module":
-                activation: Any = prepared.get_submodule(str(node.target))
-                scale, zero = activation.calculate_qparams()
-                self._ranges[node] = float(scale), int(zero)
-        self._float = [tensor.double() for tensor in as_tensors(self.run(*inputs))]
-
-    def errors(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        """Return the error of the outputs for each input: the square, as a share of the outputs'.
-
-        Args:
-            tensors: By name, rounded weights and biases; other weights have the nearest numbers.
-        """
-        self._tensors = tensors
-        found = as_tensors(self.run(*self._inputs))
-        errors = []
-        for one, other in zip(self._float, found, strict=True):
-            change = (one - other).square()
-            rows = change.reshape(len(change), -1) if change.dim() else change.reshape(1, 1)
-            errors.append(rows.sum(1) / one.square().sum().clamp(min=LEAST))
-        same = len({len(rows) for rows in errors}) == 1
-        return torch.stack(errors).sum(0) if same else torch.cat(errors)
-
-    def run_node(self, n: Node) -> Any:
-        """Run one node; an observer quantises, but in the float run."""
-        tensors = self._tensors
-        if tensors is not None and n.op == "get_attr" and str(n.target) in tensors:
-            return tensors[str(n.target)]
-        if n.op != "call_module":
-            return super().run_node(n)
-        source: Any = n.args[0]
-        value = self.env[source]
-        if tensors is None or (n in self._nearest and str(source.target) in tensors):
-            return value
-        if n in self._nearest:
-            return self._nearest[n]
-        return round_activation(value, *self._ranges[n])
-
-
-def _is_better(errors: Tensor, than: Tensor) -> bool:
-    """Tell whether the errors of inputs are smaller: their sum, and each on average."""
-    if not bool(errors.sum() < than.sum()):
-        return False
-    change = torch.log(errors.clamp(min=LEAST) / than.clamp(min=LEAST))
-    if len(change) < 2:
-        return True
-    return bool(change.mean() < -SURE * change.std() / len(change) ** 0.5)
-
-
-def _rows(layer: Node, image: Tensor, weight: Tensor, groups: int) -> Tensor:
-    """Return the inputs of a layer in rows, of shape (group, row, input); at most ``MOST_ROWS``."""
-    if layer.target is aten.linear.default:
-        rows = image.reshape(1, -1, image.shape[-1])
-    else:
-        rows = _patches(layer, image, weight, groups)
-    if rows.shape[1] > MOST_ROWS:
-        generator = torch.Generator().manual_seed(0)
-        rows = rows[:, torch.randperm(rows.shape[1], generator=generator)[:MOST_ROWS]]
-    return rows
-
-
-def _patches(layer: Node, image: Tensor, weight: Tensor, groups: int) -> Tensor:
-    """Return the patches under a convolution's kernel, of shape (group, row, input)."""
-    kernel: Any = weight.shape[2:]
-    stride, padding, dilation = (
-        _each(argument(layer, position, default), len(kernel))
-        for position, default in ((3, 1), (4, 0), (5, 1))
-    )
-    if image.dim() == len(kernel) + 1:
-        image = image[None]
-    if len(kernel) == 1:
-        image, kernel = image[:, :, None], (1, *kernel)
-        stride, padding, dilation = [1, *stride], [0, *padding], [1, *dilation]
-    if layer.target in (aten.conv1d.padding, aten.conv2d.padding):
-        total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-        same = argument(layer, 4, "valid") == "same"
-        sides = [side for one in reversed(total) for side in (one // 2, one - one // 2)]
-        image, padding = nn.functional.pad(image, sides) if same else image, [0, 0]
-    patches = nn.functional.unfold(
-        image, tuple(kernel), tuple(dilation), tuple(padding), tuple(stride)
-    )
-    count, _, places = patches.shape
-    grouped = patches.reshape(count, groups, -1, places).permute(1, 0, 3, 2)
-    return grouped.reshape(groups, count * places, -1)
-
-
-def argument(layer: Node, position: int, default: Any) -> Any:
-    """Return an argument of a node by its position."""
-    return layer.args[position] if len(layer.args) > position else default
-
-
-def _each(value: Any, count: int) -> list[int]:
-    """Return a value for each dimension; a word stands for none."""
-    if isinstance(value, int):
-        return [value] * count
-    return [0] * count if isinstance(value, str) else list(value) * (count // len(value))
 
 
 def _layers(prepared: GraphModule) -> dict[Node, _Layer]:

@@ -167,8 +167,10 @@ class _Normed:
             taken: The nodes of the weights.
         """
         bias, *others = [None if one is None else taken[one] for one in self._others]
-        arguments = (new[layer.args[0]], taken[self._weight], bias, *layer.args[3:])  # type: ignore
-        output = graph.call_function(layer.target, arguments, dict(layer.kwargs))  # type: ignore
+        image: Any = layer.args[0]
+        operation: Any = layer.target
+        arguments = (new[image], taken[self._weight], bias, *layer.args[3:])
+        output = graph.call_function(operation, arguments, dict(layer.kwargs))
         return (output, *others)
 
 

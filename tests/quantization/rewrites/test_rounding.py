@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from lit_compress.artifact import sqnr_db
 from lit_compress.quantization import Calibrated
-from lit_compress.quantization.rewrites.rounding import _layers, _Products, _rows, learn_rounding
+from lit_compress.quantization.rewrites.layer_inputs import rows_of
+from lit_compress.quantization.rewrites.rounding import _layers, _Products, learn_rounding
 
 
 def correlated(count: int, size: int, seed: int = 0) -> Tensor:
@@ -43,7 +44,7 @@ def test_rows_times_weights_are_the_outputs(make: Any, shape: tuple[int, ...]) -
     layer, inputs = make(), torch.randn(shape)
     graph = prepared(layer, inputs)
     ((node, found),) = _layers(graph).items()
-    rows = _rows(node, inputs, layer.weight.detach(), found.groups)
+    rows = rows_of(node, inputs, layer.weight.detach(), found.groups)
     outputs = rows @ layer.weight.detach().reshape(found.groups, -1, rows.shape[-1]).mT
     expected = layer(inputs).detach()
     if layer.bias is not None:
