@@ -180,10 +180,17 @@ def draw() -> str:
                 label=None if label in labelled else label,
             )
             labelled.add(label)
-            if label == "dense":
-                place = (found.variant.bytes, 100 * found.accuracy)
-                text = {"textcoords": "offset points", "ha": "right"}
-                axes.annotate(title(found.row), place, (-6, 4), **text)
+            place = (found.variant.bytes, 100 * found.accuracy)
+            narrow = (
+                label == "narrow, int8"
+            )  # near the others of its size: its name is on the right
+            axes.annotate(
+                title(found.row) if label == "dense" else title(found.row).partition(",")[0],
+                place,
+                (6, -12) if narrow else (-6, 4),
+                textcoords="offset points",
+                ha="left" if narrow else "right",
+            )
         axes.set(xscale="log", xlabel="size of the file", ylabel="test accuracy, %")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(lambda value, _: size(round(value)))
