@@ -149,7 +149,9 @@ def run(trial: Trial, runs: Path, data_dir: str) -> None:
         print(trial.name, flush=True)
         teacher = dense(trial.network, trial.seed, FIRST, runs, data_dir)
         folder = compressed(trial, teacher, runs, data_dir)
-        accuracy = test_accuracy(folder, "--artifact", str(folder / "artifact"))
+        accuracy = test_accuracy(
+            folder, "--artifact", str(folder / "artifact"), "--ckpt_path", "null"
+        )
         keep(trial.name, folder, "int8", accuracy)
 
 

@@ -107,7 +107,7 @@ def keep(row: Row, stage: str, folder: Path) -> None:
     float_name = "pruned" if "pruned" in names else "dense"
     hits = {float_name: test_accuracy(folder, "--ckpt_path", str(checkpoint))}
     if "int8" in names:
-        hits["int8"] = test_accuracy(folder, "--artifact", str(artifact))
+        hits["int8"] = test_accuracy(folder, "--artifact", str(artifact), "--ckpt_path", "null")
     target.mkdir(parents=True, exist_ok=True)
     shutil.copy(artifact / "card.json", target)
     model = artifact / "model.onnx"

@@ -221,7 +221,8 @@ class Trainer(pl.Trainer):
             )
         if model is None or ckpt_path is not None:
             raise InvalidArgumentError(
-                "artifact replaces the network in a model: give the model, and no ckpt_path"
+                "artifact replaces the network in a model: give the model, and no ckpt_path (the "
+                "config of a resumed run names one: add --ckpt_path null)"
             )
         check_module(model)
         loaded = load(artifact, threads, runtime)
