@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from lightning.pytorch import LightningModule
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from lit_compress.checkpoints.hyperparameters import split
 from lit_compress.checkpoints.reading import read_plain
-from lit_compress.files import give_usual_permissions
+from lit_compress.files import write_whole
 from lit_compress.pruning.channels.resize import ORIGINAL, UnprunedShapes, resize_to
 
 #: File of the float weights in an artefact.
@@ -21,6 +20,8 @@ WEIGHTS = "model.safetensors"
 HYPERPARAMETERS = "lit_compress.hyperparameters"
 OBJECTS = "lit_compress.objects"
 ARGUMENT = "lit_compress.hparams_name"
+#: Bytes of the length of the header in a safetensors file.
+LENGTH = 8
 
 
 def save_weights(
@@ -28,26 +29,22 @@ def save_weights(
 ) -> None:
     """Write the weights of a module as a safetensors file, whole or not at all.
 
+    Equal weights with equal metadata give equal bytes.
+
     Args:
         module: The module. Its plain hyperparameters are stored in the metadata of the file, and
             the names of those that are objects.
         path: Path of the file.
         original: Shapes of the network before it was pruned, stored in the metadata too.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     state = {
         name: value.cpu().contiguous().clone()
         for name, value in module.state_dict().items()
         if isinstance(value, Tensor)
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    save_file(state, partial, _metadata(module, original))
-    give_usual_permissions(partial)
-    with open(partial, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    write_whole(path, _in_order(save(state, _metadata(module, original))))
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -74,6 +71,20 @@ def load_saved(module: LightningModule, path: Path) -> None:
         module, state, None if record is None else UnprunedShapes.from_dict(json.loads(record))
     )
     module.load_state_dict(state, strict=False)  # extra state is not in the file
+
+
+def _in_order(content: bytes) -> bytes:
+    """Return a safetensors file with its metadata in the order of the keys.
+
+    The library writes them in another order in each process. The file is the length of the header
+    (8 bytes), the header as JSON, padded to whole 8 bytes, and the tensors.
+    """
+    end = LENGTH + int.from_bytes(content[:LENGTH], "little")
+    header = json.loads(content[LENGTH:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % LENGTH)
+    return len(text).to_bytes(LENGTH, "little") + text + content[end:]
 
 
 def _metadata(module: LightningModule, original: UnprunedShapes | None) -> dict[str, str]:
