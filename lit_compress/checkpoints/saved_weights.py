@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from lightning.pytorch import LightningModule
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from lit_compress.checkpoints.hyperparameters import split
 from lit_compress.checkpoints.reading import read_plain
-from lit_compress.files import give_usual_permissions
+from lit_compress.files import whole_file
 from lit_compress.pruning.channels.resize import ORIGINAL, UnprunedShapes, resize_to
 
 #: File of the float weights in an artefact.
@@ -41,13 +40,8 @@ def save_weights(
         for name, value in module.state_dict().items()
         if isinstance(value, Tensor)
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    save_file(state, partial, _metadata(module, original))
-    give_usual_permissions(partial)
-    with open(partial, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        save_file(state, partial, _metadata(module, original))
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
