@@ -139,14 +139,15 @@ def test_what_a_killed_process_of_the_same_number_left_is_no_obstacle(
 def test_a_rename_that_fails_puts_the_old_back(
     artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    replace = os.replace
+    rename = os.rename
 
     def full(source: Path, target: Path) -> None:
         if str(source).endswith("part") and Path(target) == artifact:
             raise OSError(28, "No space left on device")
-        replace(source, target)
+        rename(source, target)
 
-    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(os, "rename", full)
+    monkeypatch.setattr("lit_compress.files.folders.exchange", lambda *_: False)
     with pytest.raises((OSError, ArtifactError), match="No space"):
         swap(artifact)
     assert_old(artifact)

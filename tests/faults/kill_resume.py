@@ -243,6 +243,7 @@ def main() -> int:
     while sum(len(trial.kills) for trial in trials) < words.kills:
         place = folder / f"run-{len(trials)}"
         trial = tried(len(trials), words.seed, place, whole, seconds)
+        seconds = min(seconds, *trial.whole_fits, seconds)
         trials.append(trial)
         with (folder / "trials.jsonl").open("a") as file:
             file.write(json.dumps(asdict(trial)) + "\n")
