@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
@@ -39,12 +40,24 @@ def save_weights(
     """
     from safetensors.torch import save
 
-    state = {
-        name: value.cpu().contiguous().clone()
-        for name, value in module.state_dict().items()
-        if isinstance(value, Tensor)
-    }
-    write_whole(path, _in_order(save(state, _metadata(module, original))))
+    write_whole(path, _in_order(save(_tensors(module), _metadata(module, original))))
+
+
+def holds_weights(path: Path, module: LightningModule) -> bool:
+    """Tell whether a file that :func:`save_weights` wrote has the weights of a module.
+
+    Args:
+        path: Path of the file.
+        module: The module.
+
+    Raises:
+        CheckpointError: If the file is damaged.
+    """
+    state, ours = read_safetensors(path)[0], _tensors(module)
+    return state.keys() == ours.keys() and all(
+        state[name].dtype == value.dtype and torch.equal(state[name], value)
+        for name, value in ours.items()
+    )
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -71,6 +84,14 @@ def load_saved(module: LightningModule, path: Path) -> None:
         module, state, None if record is None else UnprunedShapes.from_dict(json.loads(record))
     )
     module.load_state_dict(state, strict=False)  # extra state is not in the file
+
+
+def _tensors(module: LightningModule) -> dict[str, Tensor]:
+    return {
+        name: value.cpu().contiguous().clone()
+        for name, value in module.state_dict().items()
+        if isinstance(value, Tensor)
+    }
 
 
 def _in_order(content: bytes) -> bytes:

@@ -8,8 +8,8 @@ SIGKILL or SIGTERM, one to three times a run: at any moment of the process, impo
 when it writes a checkpoint or the artefact. After each kill the same command goes on (``--ckpt_path
 last``). At the end the weights, the state of the optimizer and of the callbacks, and each file of
 the artefact must have the same bytes as those of the whole run, and the card the same figures but
-for times. Prints ``n of n``; the exit code is 1 if a run differs, whose folder is then kept. It reads
-``/proc``, so it needs Linux.
+for times. Prints ``n of n``; the exit code is 1 if a run differs, whose folder is then kept. Linux
+only: it reads ``/proc``.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ HERE = Path(__file__).parent
 RUN = Path("runs", "run")
 #: Files of the artefact that hold no times; the card is compared by its figures.
 FILES = ("model.onnx", "model-fp32.onnx", "model.safetensors", "replay.npz")
-#: Keys of a card, at any depth, that are measured times, or hashes of files that are compared.
-TIMES = {"latency", "seconds", "environment", "files"}
+#: Keys of a card, at any depth, that are measured times, or hashes of what is compared here.
+TIMES = {"latency", "seconds", "environment", "files", "digest"}
 #: Most kills of one run, and seconds that a process may take.
 MOST, LIMIT = 3, 300.0
 #: Share of the kills that wait for a file to be written, and seconds after it.
