@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -25,6 +27,8 @@ RUNTIMES: tuple[Runtime, ...] = ("onnxruntime", "openvino")
 LARGEST = (1 << 31) - 1
 #: What to do with a file that is refused.
 REMEDY = "copy the artefact again, or write it again"
+#: The processes that have used OpenVINO; a forked process has those of its parents.
+_USED_OPENVINO: set[int] = set()
 
 NUMPY_TYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
@@ -119,7 +123,10 @@ def open_engine(
         run = _openvino_run(path, content, threads, len(outputs))
     else:
         run = _onnxruntime_run(session, [item.name for item in inputs])
-    return Engine(runtime, inputs, outputs, metadata, _or_error(run, path, runtime))
+    run = _with_forks(
+        _or_error(run, path, runtime), lambda: open_engine(path, runtime, threads, content).run
+    )
+    return Engine(runtime, inputs, outputs, metadata, run)
 
 
 def _onnxruntime_run(session: Any, names: Sequence[str]) -> Run:
@@ -128,6 +135,23 @@ def _onnxruntime_run(session: Any, names: Sequence[str]) -> Run:
         return found
 
     return run
+
+
+def _with_forks(run: Run, again: Callable[[], Run]) -> Run:
+    """Return a function that opens its file again in a process that was forked.
+
+    A fork copies no threads. What the threads of a runtime held at that moment stays locked in the
+    child, whose first call would wait for ever.
+    """
+    opened = {os.getpid(): run}  # that of the parent is kept: to close it would wait as well
+
+    def here(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        process = os.getpid()
+        if process not in opened:
+            opened[process] = again()
+        return opened[process](arrays)
+
+    return here
 
 
 def _or_error(run: Run, path: str | Path, runtime: Runtime) -> Run:
@@ -160,6 +184,13 @@ def _onnxruntime_session(path: str | Path, content: bytes, threads: int) -> Any:
 def _openvino_run(path: str | Path, content: bytes, threads: int, outputs: int) -> Run:
     import openvino
 
+    if _USED_OPENVINO - {os.getpid()}:
+        raise ArtifactError(
+            f"OpenVINO cannot run {path} in a process that was forked from one that used OpenVINO, "
+            "where it may wait for ever: start processes with spawn, or load it with the runtime "
+            "onnxruntime"
+        )
+    _USED_OPENVINO.add(os.getpid())
     # Without the precision hint, OpenVINO may use bf16 where the processor supports it, and the
     # outputs would differ from those that were measured.
     options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
@@ -170,10 +201,12 @@ def _openvino_run(path: str | Path, content: bytes, threads: int, outputs: int) 
         compiled = core.compile_model(core.read_model(BytesIO(content)), "CPU", options)
     except Exception as error:  # OpenVINO raises RuntimeError for all kinds of failures
         raise ArtifactError(f"OpenVINO cannot load {path}: {short(error)}") from error
-    request = compiled.create_infer_request()
+    own = threading.local()  # a request serves one call at a time, and refuses a second
 
     def run(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        found = request.infer(list(arrays))
+        if not hasattr(own, "request"):
+            own.request = compiled.create_infer_request()
+        found = own.request.infer(list(arrays))
         # A copy, since the request writes its next outputs into the same memory.
         return [np.array(found[index]) for index in range(outputs)]
 
