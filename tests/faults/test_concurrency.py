@@ -157,7 +157,7 @@ def test_openvino_is_refused_in_forked_processes(artifact: Path) -> None:
 
     def refused() -> bool:
         for call in (lambda: model(inputs), lambda: lit_compress.load(artifact, 1, "openvino")):
-            with pytest.raises(ArtifactError, match="forked.*spawn.*onnxruntime"):
+            with pytest.raises(ArtifactError, match=r"forked.*spawn.*onnxruntime"):
                 call()
         return True
 
