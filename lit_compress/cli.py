@@ -133,7 +133,23 @@ def _with_packaged_configs(words: list[str]) -> list[str]:
                 found[index] = f"{name}={_config(value)}"
             elif index + 1 < len(words):
                 found[index + 1] = _config(words[index + 1])
+    for word in found:
+        _check_config(word.rpartition("=")[2] if word.startswith("-") else word)
     return found
+
+
+def _check_config(word: str) -> None:
+    """Check a YAML file among the words: its aliases can stand for billions of values."""
+    from lit_compress.files.reading import read_limited, reading
+    from lit_compress.files.yaml_text import LARGEST, check_yaml
+
+    if not word.endswith((".yaml", ".yml")):
+        return
+    remedy = "write it anew, or give another config"
+    with reading(word, InvalidArgumentError, remedy):
+        if Path(word).is_file():
+            content = read_limited(Path(word), LARGEST, InvalidArgumentError, "a config")
+            check_yaml(content.decode("utf-8"))
 
 
 def _config(given: str) -> str:

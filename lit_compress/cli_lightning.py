@@ -24,6 +24,7 @@ from lit_compress import __version__
 from lit_compress.callbacks._pruning.pruned_checkpoints import PrunedCheckpoints
 from lit_compress.checkpoints.constructor import check_parsed
 from lit_compress.checkpoints.reading import check_whole
+from lit_compress.checkpoints.resuming import resuming
 from lit_compress.cli_monitor import watch
 from lit_compress.trainer import Trainer
 
@@ -87,10 +88,19 @@ def run(verb: str, words: list[str]) -> VerbCLI:
     # Strategies such as ddp start their other processes with sys.argv.
     saved, sys.argv = sys.argv, [sys.argv[0], *words]
     try:
-        with _without_noise():
+        with _without_noise(), resuming(_given(words, "--ckpt_path")):
             return _verb(verb, options)
     finally:
         sys.argv = saved
+
+
+def _given(words: list[str], option: str) -> str | None:
+    """Return the value of an option among the words; None if a config gives it."""
+    for index, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name == option:
+            return value if equals else next(iter(words[index + 1 :]), None)
+    return None
 
 
 def _verb(verb: str, options: dict[str, Any]) -> VerbCLI:
