@@ -24,8 +24,8 @@ from lit_compress import __version__
 from lit_compress.callbacks._pruning.pruned_checkpoints import PrunedCheckpoints
 from lit_compress.checkpoints.constructor import check_parsed
 from lit_compress.checkpoints.reading import check_whole
-from lit_compress.checkpoints.resuming import resuming
 from lit_compress.cli_monitor import watch
+from lit_compress.cli_resuming import resuming
 from lit_compress.trainer import Trainer
 
 #: Help of the option that names the metric for all callbacks.

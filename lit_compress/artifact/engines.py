@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lit_compress.artifact.onnx_check import check_onnx
 from lit_compress.errors import ArtifactError
+from lit_compress.files.onnx_check import check_onnx
 from lit_compress.files.reading import as_path, read_limited, reading, short
 
 Runtime = Literal["onnxruntime", "openvino"]
