@@ -32,6 +32,7 @@ from lit_compress.callbacks._report.variants import (
     float_variant,
     unpruned_shapes,
 )
+from lit_compress.callbacks._run.earlier import AddsToCard, is_complete
 from lit_compress.callbacks._run.supported import check_run
 from lit_compress.checkpoints.folder import artifact_dir, is_artifact, release, trained_weights
 from lit_compress.checkpoints.loading_line import artifact_line
@@ -317,7 +318,7 @@ class PostTrainingQuantization(Callback, WritesInt8):
         )
 
     def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self._trained and is_artifact(self._target):
+        if not self._trained and self._is_complete(trainer, pl_module):
             self.path = self._earlier
             rank_zero_info(f"nothing was trained: the artefact {self._target} stays as it is")
             return
@@ -336,6 +337,15 @@ class PostTrainingQuantization(Callback, WritesInt8):
             raise
         self.path, self.written = self._target, True
         rank_zero_info(f"int8 artefact written to {self.path}; {artifact_line(copy, self.path)}")
+
+    def _is_complete(self, trainer: Trainer, pl_module: LightningModule) -> bool:
+        """Tell whether the artefact is that of the weights which would be converted now."""
+        if not is_artifact(self._target):
+            return False
+        copy = clone(trainer, pl_module)
+        if self.weights == "best":
+            load_best(trainer, copy)
+        return is_complete(self._target, copy, callbacks_of_type(trainer, AddsToCard))
 
     def _convert(
         self, trainer: Trainer, copy: LightningModule, target: Path, before: UnprunedShapes | None

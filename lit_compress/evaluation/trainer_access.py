@@ -27,6 +27,7 @@ class _Undeclared(Protocol):
     fast_dev_run: bool | int
     overfit_batches: int | float
     profiler: Any
+    _accelerator_connector: Any
 
 
 def callbacks(trainer: Trainer) -> list[Callback]:
@@ -47,6 +48,11 @@ def callbacks_of_type(trainer: Trainer, kind: type[AnyCallback]) -> list[AnyCall
 def datamodule(trainer: Trainer) -> LightningDataModule | None:
     """Return the datamodule of the current run; None if the run was given loaders, or none yet."""
     return _undeclared(trainer).datamodule
+
+
+def cluster_environment(trainer: Trainer) -> Any:
+    """Return what started the processes of a run, such as Lightning's SLURMEnvironment."""
+    return _undeclared(trainer)._accelerator_connector.cluster_environment
 
 
 def set_datamodule(trainer: Trainer, data: LightningDataModule | None) -> None:
