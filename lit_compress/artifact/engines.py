@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lit_compress.errors import ArtifactError
+from lit_compress.packed.model import onnx_content
 
 Runtime = Literal["onnxruntime", "openvino"]
 #: Takes one array per input of a file, returns one per output.
@@ -79,7 +80,7 @@ def open_engine(path: str | Path, runtime: Runtime, threads: int) -> Engine:
     """Load an ONNX file into a runtime.
 
     Args:
-        path: The ONNX file.
+        path: The ONNX file, or a packed file of one.
         runtime: The runtime to use.
         threads: Number of threads that the runtime may use; 0 means one per core.
 
@@ -91,14 +92,14 @@ def open_engine(path: str | Path, runtime: Runtime, threads: int) -> Engine:
         raise ArtifactError(
             f"{runtime} is not installed: pip install {runtime}, or use another runtime"
         )
-    session = _onnxruntime_session(path, threads)
+    content = onnx_content(path)
+    session = _onnxruntime_session(path, content, threads)
     inputs = tuple(_input(description, path) for description in session.get_inputs())
     metadata = dict(session.get_modelmeta().custom_metadata_map)
     outputs = tuple(description.name for description in session.get_outputs())
     if runtime == "openvino":
-        return Engine(
-            runtime, inputs, outputs, metadata, _openvino_run(path, threads, len(outputs))
-        )
+        run = _openvino_run(path, content, threads, len(outputs))
+        return Engine(runtime, inputs, outputs, metadata, run)
     names = [item.name for item in inputs]
 
     def run_session(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -108,7 +109,7 @@ def open_engine(path: str | Path, runtime: Runtime, threads: int) -> Engine:
     return Engine(runtime, inputs, outputs, metadata, run_session)
 
 
-def _onnxruntime_session(path: str | Path, threads: int) -> Any:
+def _onnxruntime_session(path: str | Path, content: str | bytes, threads: int) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -116,13 +117,13 @@ def _onnxruntime_session(path: str | Path, threads: int) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions have no common base class
         first = str(error).splitlines()[0]
         raise ArtifactError(f"ONNX Runtime cannot load {path}: {first}") from error
 
 
-def _openvino_run(path: str | Path, threads: int, outputs: int) -> Run:
+def _openvino_run(path: str | Path, content: str | bytes, threads: int, outputs: int) -> Run:
     import openvino
 
     # Without the precision hint, OpenVINO may use bf16 where the processor supports it, and the
@@ -131,7 +132,8 @@ def _openvino_run(path: str | Path, threads: int, outputs: int) -> Run:
     if threads:
         options["INFERENCE_NUM_THREADS"] = str(threads)
     try:
-        compiled = openvino.Core().compile_model(str(path), "CPU", options)
+        core = openvino.Core()
+        compiled = core.compile_model(core.read_model(content), "CPU", options)
     except Exception as error:  # OpenVINO raises RuntimeError for all kinds of failures
         first = next((line for line in str(error).splitlines() if line.strip()), "")
         raise ArtifactError(f"OpenVINO cannot load {path}: {first}") from error
