@@ -12,6 +12,9 @@ from lit_compress.packed.levels import Channels, to_codes, to_weights
 from lit_compress.packed.model import pack_tensors
 from lit_compress.packed.onnx_tensors import find_tensors
 
+#: Weights of a channel, at least: fewer of them have no more than 16 values already, so that
+#: rounding saves almost nothing, and depthwise layers lose most by it.
+FEWEST = 16
 #: Dimension of the output channels in the weight that an operation reads as its second input.
 OUTPUTS = {"Conv": 0, "ConvTranspose": 1, "MatMul": 1, "Gemm": 1}
 
@@ -36,7 +39,8 @@ class Rounded:
 def round_onnx(data: bytes, source: str = "the ONNX file") -> Rounded:
     """Round the int8 weights of convolutions and linear layers to 16 levels a channel.
 
-    Zero stays zero, and the scales of the file stay. The outputs of the network change.
+    Zero stays zero, and the scales of the file stay. The outputs of the network change. Channels of
+    fewer than 16 weights, as those of depthwise convolutions, stay as they are.
 
     Args:
         data: Content of an int8 ONNX file, whose weights are read by DequantizeLinear.
@@ -49,7 +53,7 @@ def round_onnx(data: bytes, source: str = "the ONNX file") -> Rounded:
     tensors, codes, content, zeroed = [], {}, bytearray(data), 0
     for place, tensor in enumerate(find_tensors(data, source)):
         axis = axes.get(tensor.name)
-        if axis is not None and tensor.dtype == "int8" and 1 < len(tensor.shape) > axis:
+        if axis is not None and tensor.size >= FEWEST * tensor.shape[axis]:
             grid = Channels(tensor.shape[axis], prod(tensor.shape[axis + 1 :]))
             before = np.frombuffer(data, np.int8, tensor.size, tensor.start)
             codes[place] = to_codes(before, grid)
@@ -74,7 +78,10 @@ def _channel_axes(data: bytes) -> dict[str, int]:
     for node in graph.node:
         if node.op_type == "DequantizeLinear" and node.input[0] in initializers:
             reader = readers.get(node.output[0])
-            if reader is not None and reader.op_type in OUTPUTS and _symmetric(node, initializers):
+            weight = initializers[node.input[0]]
+            if reader is None or reader.op_type not in OUTPUTS or len(weight.dims) < 2:
+                continue
+            if weight.data_type == onnx.TensorProto.INT8 and _symmetric(node, initializers):
                 found[node.input[0]] = _axis(node, reader, initializers)
     return found
 

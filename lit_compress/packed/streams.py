@@ -11,6 +11,8 @@ from lit_compress.errors import ArtifactError
 RATIO = 1032
 #: Raw deflate with the largest window: the file has a checksum of its own.
 WINDOW = -15
+#: Bytes of a sample that tells whether bytes repeat.
+SAMPLE = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,18 @@ def store(data: bytes) -> Stream:
         >>> len(store(bytes(1000)).stored) < 20, store(b"ab").stored
         (True, b'ab')
     """
-    forms = [deflate(data, zlib.Z_HUFFMAN_ONLY), deflate(data)]
-    return Stream(len(data), min([data, *forms], key=len))
+    forms = [data, deflate(data, zlib.Z_HUFFMAN_ONLY)]
+    if _repeats(data):
+        forms.append(deflate(data))
+    return Stream(len(data), min(forms, key=len))
+
+
+def _repeats(data: bytes) -> bool:
+    """Tell whether matches make samples of the bytes shorter; they take long to search."""
+    if len(data) <= 4 * SAMPLE:
+        return True
+    samples = [data[len(data) * part // 4 :][:SAMPLE] for part in range(4)]
+    return any(len(deflate(part)) < len(deflate(part, zlib.Z_HUFFMAN_ONLY)) for part in samples)
 
 
 def deflate(data: bytes, strategy: int = zlib.Z_DEFAULT_STRATEGY) -> bytes:
