@@ -1,8 +1,8 @@
 """The command line ``lit-compress``: LightningCLI for any LightningModule and LightningDataModule.
 
 The options of each verb are the arguments of the Trainer's method of that name. The docstring of
-the method is the text of ``lit-compress VERB --help``. ``configs`` and ``report`` need no model and
-no data, so they are no methods of the Trainer.
+the method is the text of ``lit-compress VERB --help``. ``configs``, ``pack`` and ``report`` need no
+model and no data, so they are no methods of the Trainer.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ VERBS = {
     "predict": "Predict with a checkpoint.",
     "scan": "Find how much of each layer can be pruned, and write rules for pruning.",
     "quantize": "Turn a checkpoint into a checked int8 ONNX file.",
+    "pack": "Write an artefact again in less space, with packed zeros.",
     "report": "Write one HTML page about the runs in a folder.",
     "configs": "List the configs that come with the package.",
 }
@@ -116,6 +117,11 @@ def _dispatch(words: list[str]) -> int:
         from lit_compress.cli_report import report
 
         print(f"written to {report(words[1:])}")
+        return 0
+    if verb == "pack":
+        from lit_compress.cli_pack import pack_words
+
+        print("\n".join(pack_words(words[1:])))
         return 0
     from lit_compress.cli_lightning import run
 

@@ -14,6 +14,7 @@ import numpy as np
 from lit_compress.errors import ArtifactError
 from lit_compress.files.onnx_check import check_onnx
 from lit_compress.files.reading import as_path, read_limited, reading, short
+from lit_compress.packed.model import onnx_content
 
 Runtime = Literal["onnxruntime", "openvino"]
 #: Takes one array per input of a file, returns one per output.
@@ -89,7 +90,7 @@ def open_engine(
     """Load an ONNX file into a runtime.
 
     Args:
-        path: The ONNX file.
+        path: The ONNX file, or a packed file of one.
         runtime: The runtime to use.
         threads: Number of threads that the runtime may use; 0 means one per core.
         content: Content of the file, if it was read already.
@@ -106,6 +107,7 @@ def open_engine(
     if content is None:
         content = read_limited(as_path(path, ArtifactError), LARGEST, ArtifactError, "a model")
     with reading(path, ArtifactError, REMEDY):
+        content = onnx_content(content, str(path))
         check_onnx(content)
     session = _onnxruntime_session(path, content, threads)
     with reading(path, ArtifactError, REMEDY):
