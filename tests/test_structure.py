@@ -17,7 +17,8 @@ LAYERS = (
     "pruning quantization distillation export measure artifact report errors files attributes",
     "evaluation checkpoints progress",
     "callbacks sensitivity modules datamodules",
-    "trainer cli cli_errors cli_lightning cli_monitor cli_report __main__",
+    "doctor",
+    "trainer cli cli_doctor cli_errors cli_lightning cli_monitor cli_report __main__",
 )
 LEVELS = {part: level for level, parts in enumerate(LAYERS) for part in parts.split()}
 
