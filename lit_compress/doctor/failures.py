@@ -15,7 +15,9 @@ VERBS = (
     "run save set start take train unfreeze update use wait write"
 ).split()
 #: Where a message goes over from what is wrong to what to do.
-TURN = re.compile(rf"[:;,] (?=(?:or )?(?:{'|'.join(VERBS)})\b)")
+TURN = re.compile(rf"[:;] (?=(?:{'|'.join(VERBS)})\b)|\. (?=(?:{'|'.join(VERBS).title()})\b)")
+#: What to do about a message that says what there is to choose from.
+CORRECT = "correct this setting: a fit stops with the same error"
 #: Largest length of a message of other packages.
 LENGTH = 300
 #: Folders whose code is not the user's own.
@@ -57,7 +59,7 @@ def split(message: str) -> tuple[str, str]:
         message: The message.
 
     Returns:
-        Both; the whole message twice if it does not tell them apart.
+        Both. A message that lists what can be given, and no more, is what is wrong.
 
     Example:
         >>> split("the folder is a file: name another dirpath")
@@ -65,8 +67,9 @@ def split(message: str) -> tuple[str, str]:
     """
     found = TURN.search(message)
     if found is None:
-        return message, message
-    return message[: found.start()], message[found.end() :]
+        return message, CORRECT
+    remedy = message[found.end() :].rstrip(".")
+    return message[: found.start()], remedy[:1].lower() + remedy[1:]
 
 
 def _chain(raised: BaseException) -> list[BaseException]:

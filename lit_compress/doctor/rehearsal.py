@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.utilities.seed import isolate_rng
 from typing_extensions import override
@@ -113,7 +114,7 @@ class Rehearsal:
             The error that ended it early; None if there is none.
         """
         own = callbacks(self.trainer)
-        own[:] = [first, *own, last]
+        own[:] = [first, *(one for one in own if not isinstance(one, ProgressBar)), last]
         self.trainer.num_sanity_val_steps = 0
         with tempfile.TemporaryDirectory() as folder, isolate_rng(), quiet():
             self._write_to(Path(folder))
