@@ -9,7 +9,7 @@ from argparse import SUPPRESS
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning
 from lightning.pytorch import LightningDataModule, LightningModule
@@ -66,7 +66,7 @@ class VerbCLI(LightningCLI):
 
     def doctor(self, **options: Any) -> None:
         """Called by LightningCLI for the verb: keeps what was found, for the exit code."""
-        self.diagnosis = self.trainer.doctor(**options)
+        self.diagnosis = cast(Trainer, self.trainer).doctor(**options)
 
     @override
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:

@@ -201,6 +201,6 @@ def _outputs(module: LightningModule, batch: Any) -> Tensor | None:
     try:
         with torch.no_grad():
             outputs = module(inputs.cpu())
-    except Exception:  # noqa: BLE001 - its steps may call the network otherwise, and are asked too
+    except Exception:  # its steps may call the network otherwise, and are asked too
         return None
     return next((tensor for _, tensor in tensors_of(outputs)), None)

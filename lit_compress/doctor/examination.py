@@ -272,19 +272,19 @@ class _Examination:
 
     def _ask_at_the_end(self, trainer: Trainer, module: LightningModule) -> None:
         ask, needs = self.interview.ask, ["weights", "training step", "validation step"]
-        pruners = callbacks_of_type(trainer, ChannelPruning)
-        ask(
-            "channels",
-            lambda: layers.check_channels(trainer, module, pruners),
-            [*needs, *map(_name, pruners)],
-        )
+        pruners = [one for one in pruning_callbacks(trainer) if isinstance(one, ChannelPruning)]
+        channels = partial(layers.check_channels, trainer, module, pruners)
+        if not pruners:
+            channels = partial(layers.if_settled, module, channels)
+        ask("channels", channels, [*needs, *map(_name, pruners)])
         converters = callbacks_of_type(trainer, PostTrainingQuantization)
         if converters:
             needs = [*needs, *map(_name, converters)]
             ask("export", lambda: fine("a trial conversion wrote and ran int8 files"), needs)
             ask("int8 layers", lambda: layers.check_int8(converters), needs)
         else:
-            ask("export", lambda: layers.check_export(trainer, module), needs)
+            export = partial(layers.check_export, trainer, module)
+            ask("export", lambda: layers.if_settled(module, export), needs)
             ask("int8 layers", lambda: fine("nothing is converted to int8"))
         stop()
 

@@ -9,13 +9,53 @@ from lit_compress.doctor.finding import Answer, error
 from lit_compress.errors import LitCompressError
 
 #: Words that begin what to do, in the messages of this package.
-VERBS = (
-    "add allow average bring call check clean count drop empty exclude export fix give include "
-    "install keep leave let list load lower make move name pad prune raise reduce remove rename "
-    "run save set start take train unfreeze update use wait write"
-).split()
+VERBS = [
+    "add",
+    "allow",
+    "average",
+    "bring",
+    "call",
+    "check",
+    "clean",
+    "count",
+    "drop",
+    "empty",
+    "exclude",
+    "export",
+    "fix",
+    "give",
+    "include",
+    "install",
+    "keep",
+    "leave",
+    "let",
+    "list",
+    "load",
+    "lower",
+    "make",
+    "move",
+    "name",
+    "pad",
+    "prune",
+    "raise",
+    "reduce",
+    "remove",
+    "rename",
+    "run",
+    "save",
+    "set",
+    "start",
+    "take",
+    "train",
+    "unfreeze",
+    "update",
+    "use",
+    "wait",
+    "write",
+]
 #: Where a message goes over from what is wrong to what to do.
-TURN = re.compile(rf"[:;] (?=(?:{'|'.join(VERBS)})\b)|\. (?=(?:{'|'.join(VERBS).title()})\b)")
+_VERB = "|".join(VERBS)
+TURN = re.compile(rf"[:;] (?=(?:{_VERB})\b)|\. (?=(?:{_VERB.title()})\b)| \((?=(?:{_VERB})\b)")
 #: What to do about a message that says what there is to choose from.
 CORRECT = "correct this setting: a fit stops with the same error"
 #: Largest length of a message of other packages.
@@ -69,6 +109,8 @@ def split(message: str) -> tuple[str, str]:
     if found is None:
         return message, CORRECT
     remedy = message[found.end() :].rstrip(".")
+    if found[0] == " (":
+        remedy = remedy.removesuffix(")")
     return message[: found.start()], remedy[:1].lower() + remedy[1:]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from lightning.pytorch import LightningModule, Trainer
 
@@ -11,7 +11,10 @@ from lit_compress.artifact.variant import FloatWeight
 from lit_compress.callbacks._pruning.channels import ChannelPruning
 from lit_compress.callbacks._pruning.followers import find_followers
 from lit_compress.callbacks.post_training_quantization import PostTrainingQuantization
+from lit_compress.doctor.failures import split
 from lit_compress.doctor.finding import Answer, fine, listed, warning
+from lit_compress.doctor.weights import unsettled
+from lit_compress.errors import CalibrationError, ChannelError
 from lit_compress.evaluation.example_inputs import find_example_inputs
 from lit_compress.evaluation.export_target import find_export_target
 from lit_compress.evaluation.run_view.copies import clone
@@ -58,7 +61,7 @@ def check_channels(
     return fine(text)
 
 
-def check_export(trainer: Trainer, module: LightningModule) -> list[Answer]:
+def check_export(trainer: Trainer, module: LightningModule) -> Answer:
     """Capture the network as a graph, and say which of its weights could be int8.
 
     Args:
@@ -73,7 +76,25 @@ def check_export(trainer: Trainer, module: LightningModule) -> list[Answer]:
         target.captured(copy).eval(), target.inputs, target.inputs[0], names=target.signature.names
     )
     prefix = f"{target.inner}." if target.inner else ""
-    return [fine(f"the forward can be captured; {_share(calibrated.float_weights((), prefix))}")]
+    return fine(f"the forward can be captured; {_share(calibrated.float_weights((), prefix))}")
+
+
+def if_settled(module: LightningModule, check: Callable[[], Answer]) -> Answer:
+    """Ask a question that no callback of the run depends on.
+
+    Args:
+        module: The module.
+        check: Finds the answer. It may fail where values overflow, which means nothing as long as
+            batch norms have the statistics that they were made with.
+    """
+    try:
+        return check()
+    except (CalibrationError, ChannelError) as raised:
+        early = unsettled(module)
+        if not early:
+            raise
+        why = split(str(raised))[0]
+        return fine(f"not known yet ({why}): {listed(early)} have seen too few batches")
 
 
 def check_int8(converters: Sequence[PostTrainingQuantization]) -> list[Answer]:
@@ -116,7 +137,9 @@ def _by_reason(kept: dict[str, str]) -> str:
     parts = []
     for why, _ in Counter(causes.values()).most_common():
         names = [name for name, cause in causes.items() if cause == why]
-        parts.append(f"{names[0]} {kept[names[0]]}" if len(names) == 1 else f"{listed(names)}: {why}")
+        parts.append(
+            f"{names[0]} {kept[names[0]]}" if len(names) == 1 else f"{listed(names)}: {why}"
+        )
     return "; ".join(parts)
 
 

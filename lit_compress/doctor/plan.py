@@ -167,7 +167,9 @@ def _too_early(
 def _watched(trainer: Trainer) -> list[tuple[str, str, str | None]]:
     """Return who watches which metric, and in which mode."""
     found: list[tuple[str, str, str | None]] = []
-    for callback in callbacks_of_type(trainer, (ModelCheckpoint, EarlyStopping)):  # type: ignore[type-var]
+    for callback in callbacks(trainer):
+        if not isinstance(callback, (ModelCheckpoint, EarlyStopping)):
+            continue
         if isinstance(callback.monitor, str):
             found.append((type_name(callback), callback.monitor, callback.mode))
     for config in trainer.lr_scheduler_configs:

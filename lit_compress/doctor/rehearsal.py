@@ -19,7 +19,7 @@ from typing_extensions import override
 from lit_compress.checkpoints.folder import run_folder
 from lit_compress.evaluation.run_view.copies import clone_with, quiet
 from lit_compress.evaluation.run_view.silent import Nothing, SilentCallback, SilentLogger
-from lit_compress.evaluation.trainer_access import callbacks, profiler
+from lit_compress.evaluation.trainer_access import callbacks, profiler, set_root_dir
 
 Hook = Callable[[Trainer, LightningModule], None]
 
@@ -128,7 +128,7 @@ class Rehearsal:
 
     def _write_to(self, folder: Path) -> None:
         self._temporary = str(folder)
-        self.trainer._default_root_dir = str(folder)
+        set_root_dir(self.trainer, str(folder))
         for logger in self.trainer.loggers:
             logger.save_dir = str(folder)  # type: ignore[misc]  # of the view
         for callback in self.hooked:

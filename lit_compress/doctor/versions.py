@@ -50,8 +50,10 @@ def _check(name: str, bounds: str) -> list[Answer]:
     if _is_within(installed, bounds):
         return []
     return [
-        error(f"{name} is {installed}, and {bounds.strip()} is needed", f"update it: pip install "
-              f"'{name}{bounds.strip()}'")
+        error(
+            f"{name} is {installed}, and {bounds.strip()} is needed",
+            f"update it: pip install '{name}{bounds.strip()}'",
+        )
     ]
 
 

@@ -17,6 +17,8 @@ from lit_compress.pruning.layers import prunable_layers
 #: Values of a batch norm that are likely mistakes: above, an ``eps`` changes what it computes, and
 #: a ``momentum`` is that of a framework that counts it the other way round.
 LARGEST_EPS, LARGEST_MOMENTUM = 0.1, 0.5
+#: Share of the initial values in the statistics of a batch norm from which it is not settled.
+HALF = 0.5
 #: Modules whose output is zero where their input is negative.
 RECTIFIERS = (nn.ReLU, nn.ReLU6)
 
@@ -83,6 +85,32 @@ def check_norms(module: nn.Module, trained: bool) -> list[Answer]:
     return found or [fine(f"{len(norms)} batch norms")]
 
 
+def unsettled(module: nn.Module) -> list[str]:
+    """Return the batch norms whose statistics are mostly those that they were made with.
+
+    In eval mode the outputs of such a network say nothing yet, and may even overflow.
+
+    Args:
+        module: The module.
+
+    Example:
+        >>> import torch
+        >>> slow = nn.BatchNorm1d(2, momentum=0.001)
+        >>> _ = slow(torch.rand(4, 2))
+        >>> unsettled(nn.Sequential(slow))
+        ['0']
+    """
+    norms = ((n, one) for n, one in module.named_modules() if isinstance(one, _BatchNorm))
+    return [name for name, norm in norms if _left(norm) > HALF]
+
+
+def _left(norm: _BatchNorm) -> float:
+    """Return the share that the initial values have in the statistics of a batch norm."""
+    if norm.num_batches_tracked is None or norm.momentum is None:
+        return 0.0
+    return float((1 - norm.momentum) ** int(norm.num_batches_tracked))
+
+
 def check_tied(module: nn.Module, pruners: Sequence[PruningCallback]) -> Answer:
     """Look for weights that several layers share, which pruning changes for all of them."""
     names: dict[int, list[str]] = {}
@@ -146,7 +174,7 @@ def _silent(module: LightningModule, batch: Tensor) -> list[str]:
     try:
         with torch.no_grad():
             module(batch.cpu())
-    except Exception:  # noqa: BLE001 - another question asks whether the forward runs
+    except Exception:  # another question asks whether the forward runs
         return []
     finally:
         for handle in handles:
@@ -172,7 +200,7 @@ def _is_suspicious(norm: _BatchNorm, trained: bool, any_run: bool) -> bool:
     tracked = norm.num_batches_tracked is not None and bool(norm.num_batches_tracked > 0)
     if trained or tracked:
         return True
-    if norm.weight is None:
+    if not norm.affine:
         return any_run
     # Weights that differ from each other, or shifts: it was trained, and its statistics are lost.
     return bool((norm.weight != norm.weight[0]).any()) or bool((norm.bias != 0).any())

@@ -1,7 +1,7 @@
 """Typed access to attributes that Lightning sets on a Trainer from outside its class.
 
-``Trainer.callbacks`` is set by the callback connector, ``datamodule`` by the data connector, and
-``fast_dev_run`` and ``overfit_batches`` by ``lightning.pytorch.trainer.setup``. The class itself
+``Trainer.callbacks`` and the root folder are set by the callback connector, ``datamodule`` by the
+data connector, and ``fast_dev_run`` and ``overfit_batches`` by ``lightning.pytorch.trainer.setup``. The class itself
 declares none of them, so a type checker does not know them. This module is the only place that
 reads or sets them.
 """
@@ -27,6 +27,7 @@ class _Undeclared(Protocol):
     fast_dev_run: bool | int
     overfit_batches: int | float
     profiler: Any
+    _default_root_dir: str
 
 
 def callbacks(trainer: Trainer) -> list[Callback]:
@@ -67,6 +68,11 @@ def overfit_batches(trainer: Trainer) -> int | float:
 def profiler(trainer: Trainer) -> Any:
     """Return the trainer's profiler."""
     return _undeclared(trainer).profiler
+
+
+def set_root_dir(trainer: Trainer, folder: str) -> None:
+    """Set what ``trainer.default_root_dir`` returns."""
+    _undeclared(trainer)._default_root_dir = folder
 
 
 def fit_loader(trainer: Trainer) -> CombinedLoader | None:
