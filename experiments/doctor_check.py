@@ -153,11 +153,12 @@ def digits(side: int, count: int) -> tuple[Tensor, Tensor]:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep what is printed and warned of away, until the end of the block."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        yield
 
 
 def main() -> int:

@@ -4,64 +4,27 @@ from __future__ import annotations
 
 import re
 import traceback
+from pathlib import Path
 
 from lit_compress.doctor.finding import Answer, error
 from lit_compress.errors import LitCompressError
 
 #: Words that begin what to do, in the messages of this package.
-VERBS = [
-    "add",
-    "allow",
-    "average",
-    "bring",
-    "call",
-    "check",
-    "clean",
-    "count",
-    "drop",
-    "empty",
-    "exclude",
-    "export",
-    "fix",
-    "give",
-    "include",
-    "install",
-    "keep",
-    "leave",
-    "let",
-    "list",
-    "load",
-    "lower",
-    "make",
-    "move",
-    "name",
-    "pad",
-    "prune",
-    "raise",
-    "reduce",
-    "remove",
-    "rename",
-    "run",
-    "save",
-    "set",
-    "start",
-    "take",
-    "train",
-    "unfreeze",
-    "update",
-    "use",
-    "wait",
-    "write",
-]
+_VERBS = """
+    add allow average bring call check clean count drop empty exclude export fix give include
+    install keep leave let list load lower make move name pad prune raise reduce remove rename
+    run save set start take train unfreeze update use wait write
+"""
 #: Where a message goes over from what is wrong to what to do.
-_VERB = "|".join(VERBS)
+_VERB = "|".join(_VERBS.split())
 TURN = re.compile(rf"[:;] (?=(?:{_VERB})\b)|\. (?=(?:{_VERB.title()})\b)| \((?=(?:{_VERB})\b)")
 #: What to do about a message that says what there is to choose from.
 CORRECT = "correct this setting: a fit stops with the same error"
 #: Largest length of a message of other packages.
 LENGTH = 300
 #: Folders whose code is not the user's own.
-FOREIGN = ("site-packages", "dist-packages", "lit_compress", "<frozen", "<string>", "<eval")
+PACKAGE = str(Path(__file__).parents[1])
+FOREIGN = ("site-packages", "dist-packages", PACKAGE, "<")
 
 
 def answer_of(raised: BaseException, remedy: str = "") -> Answer:

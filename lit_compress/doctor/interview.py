@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 
-from lit_compress.doctor.failures import answer_of
+from lit_compress.doctor.failures import PACKAGE, answer_of, split
 from lit_compress.doctor.finding import Answer, Diagnosis, Finding, fine, joined, warning
 
 #: What a question returns: one answer, or those of several checks.
@@ -111,11 +111,9 @@ def with_own_warnings(check: Callable[[], object], otherwise: str) -> list[Answe
         check: The part.
         otherwise: What the answer says if there is no warning.
     """
-    from lit_compress.doctor.failures import split
-
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         check()
-    own = [w for w in caught if "lit_compress" in w.filename and w.category is UserWarning]
+    own = [w for w in caught if w.filename.startswith(PACKAGE) and w.category is UserWarning]
     found = [warning(*split(" ".join(str(w.message).split()))) for w in own]
     return found or [fine(otherwise)]

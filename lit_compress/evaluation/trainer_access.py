@@ -1,9 +1,9 @@
 """Typed access to attributes that Lightning sets on a Trainer from outside its class.
 
 ``Trainer.callbacks`` and the root folder are set by the callback connector, ``datamodule`` by the
-data connector, and ``fast_dev_run`` and ``overfit_batches`` by ``lightning.pytorch.trainer.setup``. The class itself
-declares none of them, so a type checker does not know them. This module is the only place that
-reads or sets them.
+data connector, and ``fast_dev_run`` and ``overfit_batches`` by ``lightning.pytorch.trainer.setup``.
+The class itself declares none of them, so a type checker does not know them. This module is the
+only place that reads or sets them.
 """
 
 from __future__ import annotations
