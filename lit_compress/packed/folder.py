@@ -108,6 +108,7 @@ def pack(
     names = _networks(source, card, weights)
     done = []
     with folder_swap(target) as folder:
+        found: tuple[float | None, float | None]
         for name in names:
             content = _onnx_bytes(source / _stored(card, name))
             if bits == 4 and name == MODEL:
@@ -164,8 +165,7 @@ def _others(card: Card) -> list[str]:
 
 
 def _onnx_bytes(path: Path) -> bytes:
-    content = onnx_content(path)
-    return path.read_bytes() if isinstance(content, str) else content
+    return onnx_content(path.read_bytes(), str(path))
 
 
 def _with_file(card: Card, name: str, file: PackedFile) -> Card:
