@@ -241,6 +241,6 @@ def _rounded_variant(
         metric=None,
         latency=None,
         fidelity=fidelity,
-        note=f"{rounded.weights} weights have 4 bits: {sqnr:.1f} dB SQNR for {count} stored inputs, "
-        f"{before:.1f} dB with 8 bits; the metric was not measured",
+        note=f"{rounded.weights} weights have 4 bits: {sqnr:.1f} dB SQNR for {count} stored "
+        f"inputs, {before:.1f} dB with 8 bits; the metric was not measured",
     )

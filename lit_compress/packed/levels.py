@@ -20,8 +20,9 @@ STEPS = np.arange(ONE, 19 * ONE, 8)
 
 @dataclass(frozen=True)
 class Channels:
-    """Where the output channels of a tensor lie: the channel of element ``i`` is
-    ``i // inner % count``.
+    """Where the output channels of a tensor lie.
+
+    The channel of element ``i`` is ``i // inner % count``.
 
     Attributes:
         count: Number of channels.
@@ -77,12 +78,15 @@ def to_weights(codes: np.ndarray, steps: np.ndarray, channels: Channels) -> np.n
     table = _expand(np.arange(LOWEST, HIGHEST + 1), steps.astype(np.int64)[:, None]).astype(np.int8)
     grid = codes.view(np.int8).reshape(-1, channels.count, channels.inner)
     index = np.arange(channels.count)[None, :, None]
-    return table[index, grid - np.int8(LOWEST)].reshape(-1)
+    found: np.ndarray = table[index, grid - np.int8(LOWEST)].reshape(-1)
+    return found
 
 
 def _codes(weights: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(weights * ONE / steps), LOWEST, HIGHEST).astype(np.int64)
+    found: np.ndarray = np.clip(np.rint(weights * ONE / steps), LOWEST, HIGHEST)
+    return found.astype(np.int64)
 
 
 def _expand(codes: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    return np.clip((codes * steps + ONE // 2) >> 8, -128, 127)
+    found: np.ndarray = np.clip((codes * steps + ONE // 2) >> 8, -128, 127)
+    return found
