@@ -154,7 +154,10 @@ def _onnxruntime_session(path: str | Path, content: bytes, threads: int) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only
     try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        # A second try with the same provider prints a warning, and fails in the same way.
+        return onnxruntime.InferenceSession(
+            content, options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
     except Exception as error:  # ONNX Runtime's exceptions have no common base class
         raise ArtifactError(f"ONNX Runtime cannot load {path}: {short(error)}") from error
 
