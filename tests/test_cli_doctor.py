@@ -52,7 +52,7 @@ def test_an_error_ends_with_one_and_is_in_the_json(
     ("words", "found"),
     [
         (["--trainer.callbacks+=FilterPruning", "--trainer.callbacks.target=3"], "target"),
-        (["--trainer.max_epoch=3"], "max_epoch"),
+        (["--trainer.min_epoch_s=3"], "min_epoch_s"),
         (["--ckpt_path=none.ckpt"], "none.ckpt"),
     ],
 )

@@ -156,7 +156,7 @@ class _Examination:
         ask("folder", lambda: machine.check_folder(folder, callbacks(trainer)))
         ask("disk space", lambda: machine.check_space(trainer, model, folder))
         ask("processor", lambda: machine.check_processor(trainer))
-        loaded = getattr(model.hparams, "init_from", None) is not None
+        loaded = getattr(self.rehearsal.module.hparams, "init_from", None) is not None
         self.trained = loaded or fit["ckpt_path"] is not None
         self._guard()
         first = Probe(fit_start=self._ask_of_weights, ready=self._ask_of_data)

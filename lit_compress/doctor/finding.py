@@ -12,7 +12,7 @@ from lit_compress.files import write_whole
 #: What an answer says. A question is ``skipped`` if one that it depends on has an error.
 Verdict = Literal["fine", "warning", "error", "skipped"]
 #: From the best to the worst; one answer of several problems has the worst of their verdicts.
-SEVERITY: tuple[Verdict, ...] = ("skipped", "fine", "warning", "error")
+SEVERITY: tuple[Verdict, ...] = ("fine", "skipped", "warning", "error")
 #: Names and numbers that a line shows; it counts the others.
 SHOWN = 4
 

@@ -25,7 +25,16 @@ from lit_compress.quantization.float_weights import CHOSEN
 from lit_compress.report.table import LOW_INT8_SHARE
 
 #: Why layers keep their channels in any network: no change of it would let them go.
-OF_ANY = ("is an output of the network", "passes through a layer norm", "passes through a group")
+OF_ANY = (
+    "is an output of the network",
+    "passes through a layer norm",
+    "passes through a group norm",
+    "is combined with a tensor of fixed size",
+    "can only be removed together",
+)
+#: Share of the layers that may keep channels for other reasons without a warning: in torchvision's
+#: Swin transformers it is 0.23.
+USUAL = 0.25
 #: Smallest share of the weights for which a layer without an int8 form is worth a warning.
 LEAST = 0.01
 
@@ -55,8 +64,8 @@ def check_channels(
     text = f"{channels} channels can be removed; {len(kept)} of {total} layers keep some or all"
     text += f": {_by_reason(kept)}" if kept else ""
     blocked = dict.fromkeys(unusual)
-    if pruners and blocked and 2 * len(blocked) > total:
-        found = f"most layers keep channels: {listed([r for r in reasons if _of(r, blocked)])}"
+    if pruners and blocked and len(blocked) > USUAL * total:
+        found = f"layers keep channels that pruning could remove: {listed([r for r in reasons if _of(r, blocked)])}"
         return warning(found, "change these lines of the forward, or exclude the layers")
     return fine(text)
 

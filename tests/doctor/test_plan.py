@@ -93,7 +93,7 @@ class Plateau(Net):
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.SGD(self.parameters(), 0.1)
-        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, "max")
         config = {"scheduler": scheduler, "monitor": "val_f1"}
         return {"optimizer": optimizer, "lr_scheduler": config}
 
