@@ -8,6 +8,7 @@
                            lightning.
 ``load_from_checkpoint``   Build a module from the checkpoint of a pruned network.
 ``distillation_loss``      Add the loss of a teacher, in a module that optimizes manually.
+``pack``                   Write an artefact again in less space, with packed zeros.
 ``restore``                Build the pruned float module of an artefact, to train it further.
 =========================  ======================================================================
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from lit_compress.artifact.read import load
     from lit_compress.callbacks.knowledge_distillation import distillation_loss
     from lit_compress.checkpoints.load import load_from_checkpoint, restore
+    from lit_compress.packed.folder import pack
     from lit_compress.pruning.channels.analysis import analyse
     from lit_compress.pruning.schedule import Schedule
     from lit_compress.trainer import scan
@@ -37,6 +39,7 @@ _HOME = {
     "distillation_loss": "lit_compress.callbacks.knowledge_distillation",
     "load": "lit_compress.artifact.read",
     "load_from_checkpoint": "lit_compress.checkpoints.load",
+    "pack": "lit_compress.packed.folder",
     "restore": "lit_compress.checkpoints.load",
     "scan": "lit_compress.trainer",
 }
@@ -48,6 +51,7 @@ __all__ = [
     "distillation_loss",
     "load",
     "load_from_checkpoint",
+    "pack",
     "restore",
     "scan",
 ]

@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lit_compress.artifact.onnx_check import check_onnx
 from lit_compress.errors import ArtifactError
+from lit_compress.files.onnx_check import check_onnx
 from lit_compress.files.reading import as_path, read_limited, reading, short
+from lit_compress.packed.model import onnx_content
 
 Runtime = Literal["onnxruntime", "openvino"]
 #: Takes one array per input of a file, returns one per output.
@@ -93,7 +94,7 @@ def open_engine(
     """Load an ONNX file into a runtime.
 
     Args:
-        path: The ONNX file.
+        path: The ONNX file, or a packed file of one.
         runtime: The runtime to use.
         threads: Number of threads that the runtime may use; 0 means one per core.
         content: Content of the file, if it was read already.
@@ -110,6 +111,7 @@ def open_engine(
     if content is None:
         content = read_limited(as_path(path, ArtifactError), LARGEST, ArtifactError, "a model")
     with reading(path, ArtifactError, REMEDY):
+        content = onnx_content(content, str(path))
         check_onnx(content)
     session = _onnxruntime_session(path, content, threads)
     with reading(path, ArtifactError, REMEDY):
@@ -176,7 +178,10 @@ def _onnxruntime_session(path: str | Path, content: bytes, threads: int) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only
     try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        # A second try with the same provider prints a warning, and fails in the same way.
+        return onnxruntime.InferenceSession(
+            content, options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
     except Exception as error:  # ONNX Runtime's exceptions have no common base class
         raise ArtifactError(f"ONNX Runtime cannot load {path}: {short(error)}") from error
 

@@ -23,6 +23,8 @@ T = TypeVar("T")
 MODEL = "model.onnx"
 #: The float network, if the artefact has it.
 FP32 = "model-fp32.onnx"
+#: End of the name of a packed network, which an artefact has in the place of an ONNX file.
+PACKED = ".packed"
 #: Largest size of a card in bytes; a larger file is not parsed.
 CARD_LIMIT = 16 << 20
 #: Number of untimed and timed calls with which the fastest runtime is found.
@@ -178,10 +180,22 @@ def _identity(path: Path) -> tuple[int, int, int] | None:
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
+def packed_name(name: str) -> str:
+    """Return the name of the packed file of an ONNX file.
+
+    Example:
+        >>> packed_name("model.onnx")
+        'model.packed'
+    """
+    return Path(name).with_suffix(PACKED).name
+
+
 def _file(path: str | Path, card: Card, weights: str) -> str:
     names = {"int8": MODEL, "fp32": FP32}
     if weights not in names:
         raise InvalidArgumentError(f"weights must be 'int8' or 'fp32', got {weights!r}")
+    if packed_name(names[weights]) in card.files and names[weights] not in card.files:
+        return packed_name(names[weights])
     if names[weights] not in card.files:
         wanted = "quantisation writes one, add the PostTrainingQuantization callback"
         if weights == "fp32":

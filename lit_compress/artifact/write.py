@@ -32,14 +32,8 @@ def check_target(path: str | Path) -> None:
         >>> with TemporaryDirectory() as folder:
         ...     check_target(Path(folder, "artifact"))
     """
+    check_replaceable(path)
     target = Path(path).resolve()
-    if target.exists() and not target.is_dir():
-        raise ArtifactError(f"the artefact folder {target} is a file: name another dirpath")
-    if target.is_dir() and any(target.iterdir()) and not (target / CARD).is_file():
-        raise ArtifactError(
-            f"the folder {target} is not empty and has no {CARD}, so it is not an artefact and "
-            "will not be replaced: name another dirpath, or empty the folder"
-        )
     probe = sibling(target, PART)
     try:
         probe.mkdir(parents=True)
@@ -49,6 +43,25 @@ def check_target(path: str | Path) -> None:
             f"the artefact folder {target} cannot be written ({error.strerror or error}): name "
             "another dirpath, or make it writable"
         ) from error
+
+
+def check_replaceable(path: str | Path) -> None:
+    """Check that nothing but an artefact is lost where one is written; nothing is created.
+
+    Args:
+        path: The artefact folder; it may not exist yet.
+
+    Raises:
+        ArtifactError: If it is a file, or contains files that are not an artefact.
+    """
+    target = Path(path).resolve()
+    if target.exists() and not target.is_dir():
+        raise ArtifactError(f"the artefact folder {target} is a file: name another dirpath")
+    if target.is_dir() and any(target.iterdir()) and not (target / CARD).is_file():
+        raise ArtifactError(
+            f"the folder {target} is not empty and has no {CARD}, so it is not an artefact and "
+            "will not be replaced: name another dirpath, or empty the folder"
+        )
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from typing_extensions import override
 from lit_compress.artifact import Variant, check_target, folder_swap, sha256, write_card
 from lit_compress.artifact.read import MODEL
 from lit_compress.artifact.replay import REPLAY
+from lit_compress.artifact.variant import FloatWeight
 from lit_compress.callbacks._budget.byte_budget import WritesInt8
 from lit_compress.callbacks._budget.contract import Mode
 from lit_compress.callbacks._quantization.allowed import left_of_budget
@@ -166,6 +167,8 @@ class PostTrainingQuantization(Callback, WritesInt8):
         self._told = False
         #: The ranges that the network was trained with; None if it was not.
         self._ranges: Ranges | None = None
+        #: The weights that stay float, as the trial before the training found them; None before.
+        self.tried: tuple[FloatWeight, ...] | None = None
         #: What the file does with its input before the network; None until there is a file.
         self.preprocess: nn.Module | None = None
 
@@ -309,6 +312,7 @@ class PostTrainingQuantization(Callback, WritesInt8):
         conversion = Conversion(trainer, copy, network, settings)
         with tempfile.TemporaryDirectory() as folder:
             conversion.try_out(Path(folder) / MODEL, FEW)
+            self.tried = conversion.float_weights
             conversion.write_replay(Path(folder) / REPLAY)
         measured = self._measurable(trainer)
         more = f", and to measure {measured} on all of the validation data" if measured else ""

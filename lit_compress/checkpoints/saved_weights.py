@@ -11,7 +11,10 @@ from torch import Tensor
 
 from lit_compress.checkpoints.hyperparameters import split
 from lit_compress.checkpoints.reading import read_plain
+from lit_compress.errors import CheckpointError
 from lit_compress.files import write_whole
+from lit_compress.files.json_text import parse_json
+from lit_compress.files.reading import reading
 from lit_compress.pruning.channels.resize import ORIGINAL, UnprunedShapes, resize_to
 
 #: File of the float weights in an artefact.
@@ -80,9 +83,9 @@ def load_saved(module: LightningModule, path: Path) -> None:
     """Load weights that :func:`save_weights` wrote; the module takes their shapes."""
     state, metadata = read_safetensors(path)
     record = metadata.get(ORIGINAL)
-    resize_to(
-        module, state, None if record is None else UnprunedShapes.from_dict(json.loads(record))
-    )
+    with reading(path, CheckpointError):
+        shapes = None if record is None else UnprunedShapes.from_dict(parse_json(record))
+    resize_to(module, state, shapes)
     module.load_state_dict(state, strict=False)  # extra state is not in the file
 
 

@@ -10,11 +10,12 @@ from typing import Any
 DEEPEST, DIGITS = 64, 20
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, infinite: bool = False) -> Any:
     """Return the value of a JSON text.
 
     Args:
         text: The text; bytes are UTF-8.
+        infinite: Whether NaN and Infinity are read, which Python writes although JSON lacks them.
 
     Raises:
         ValueError: If it is not JSON, has a key twice, a number that is not finite or too long,
@@ -33,7 +34,7 @@ def parse_json(text: str | bytes) -> Any:
         value = json.loads(
             decoded,
             object_pairs_hook=_object,
-            parse_constant=_constant,
+            parse_constant=None if infinite else _constant,
             parse_int=_whole,
             parse_float=_number,
         )

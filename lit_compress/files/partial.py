@@ -17,6 +17,8 @@ if sys.platform != "win32":
 PART, OLD = "part", "old"
 #: Longest name of a file, in bytes, on the usual file systems.
 LONGEST = 255
+#: How often a part is made again that another process removes before it is locked.
+TRIES = 10
 #: Numbers the parts of this process, whose threads may write the same file.
 _NUMBERS = itertools.count()
 
@@ -39,13 +41,19 @@ class Part:
     """
 
     def __init__(self, target: Path, folder: bool) -> None:
-        self.path = sibling(target, PART)
-        discard(self.path)
-        if folder:
-            self.path.mkdir()
-        else:
-            self.path.touch()
-        self._lock = _locked(self.path)
+        for _ in range(TRIES):
+            self.path = sibling(target, PART)
+            discard(self.path)
+            if folder:
+                self.path.mkdir()
+            else:
+                self.path.touch()
+            self._lock = _locked(self.path)
+            if self._lock is not None:
+                break
+            discard(self.path)  # another process took it for litter before it was locked
+        if self._lock is None:  # the file system has no locks
+            self.path.mkdir() if folder else self.path.touch()
 
     def relock(self) -> None:
         """Lock the file that now has the name: a writer may have replaced it by another."""
@@ -125,7 +133,9 @@ def _locked(path: Path) -> int | None:
         return None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        return None
-    return handle
+        if os.fstat(handle).st_ino == os.stat(path).st_ino:
+            return handle
+    except OSError:  # another process has the lock, or has removed the path
+        pass
+    os.close(handle)
+    return None

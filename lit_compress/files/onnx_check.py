@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from lit_compress.artifact.onnx_wire import numbers, parts, text
+from lit_compress.files.onnx_wire import numbers, parts, text
 
 #: Domains of operators that ONNX Runtime has: the standard, and its own.
 DOMAINS = ("", "ai.onnx", "com.microsoft")

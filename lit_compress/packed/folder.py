@@ -1,0 +1,246 @@
+"""Pack an artefact: the same folder with packed networks, which ``load`` takes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import numpy as np
+
+from lit_compress.artifact.card import Card
+from lit_compress.artifact.fidelity import agreement, sqnr_db
+from lit_compress.artifact.read import FP32, MODEL, check_files, packed_name, read_card
+from lit_compress.artifact.replay import REPLAY, read_replay
+from lit_compress.artifact.runtime import OnnxModel
+from lit_compress.artifact.variant import Fidelity, Variant
+from lit_compress.artifact.write import check_target, folder_swap, sha256, write_card
+from lit_compress.errors import AccuracyError, ArtifactError, InvalidArgumentError
+from lit_compress.packed.four_bits import Rounded, round_onnx
+from lit_compress.packed.layout import parse
+from lit_compress.packed.model import onnx_content, pack_onnx
+
+Weights = Literal["int8", "fp32", "all"]
+NETWORKS: dict[str, tuple[str, ...]] = {
+    "int8": (MODEL,),
+    "fp32": (FP32,),
+    "all": (MODEL, FP32),
+}
+#: The float weights, which a packed artefact does not have.
+FLOAT_WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class PackedFile:
+    """What packing made of a file.
+
+    Attributes:
+        name: Name of the packed file.
+        before: Bytes of the ONNX file.
+        after: Bytes of the packed file.
+        graph: Those of them that are no weights: header, index, and the graph of the network.
+        sqnr_db: With 4 bits, the SQNR of the outputs for the stored inputs against the float
+            network in dB; None if the network computes as before.
+        sqnr_before_db: That of the file before; None without 4 bits.
+    """
+
+    name: str
+    before: int
+    after: int
+    graph: int
+    sqnr_db: float | None = None
+    sqnr_before_db: float | None = None
+
+
+def pack(
+    artifact: str | Path,
+    target: str | Path,
+    bits: Literal[8, 4] = 8,
+    weights: Weights = "int8",
+    min_sqnr_db: float | None = None,
+) -> tuple[PackedFile, ...]:
+    """Write an artefact again with packed networks, in which zeros take almost no space.
+
+    :func:`lit_compress.load` takes the new folder as any artefact. With ``bits=8`` the networks
+    come back byte for byte. With ``bits=4`` the weights of the int8 network are rounded to 16
+    levels for each output channel, and **its outputs change**: the card then says by how much, and
+    has no metric, as none was measured.
+
+    Args:
+        artifact: The artefact folder.
+        target: The folder to write; an artefact in it is replaced. The float weights
+            (``model.safetensors``) are not copied.
+        bits: Bits of an int8 weight; of 4, the file is expanded to int8 when it is loaded.
+        weights: Which networks to keep: ``int8``, ``fp32`` or ``all``.
+        min_sqnr_db: Smallest SQNR that 4 bits may have on the stored inputs against the float
+            network, in dB; None for no limit.
+
+    Returns:
+        The sizes of each packed file.
+
+    Raises:
+        ArtifactError: If the folder is not an artefact, lacks the network, a file differs from its
+            SHA-256, or the target cannot be written.
+        AccuracyError: If the SQNR is below ``min_sqnr_db``. Nothing is written then.
+        InvalidArgumentError: If an argument has an impossible value.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> import lit_compress
+        >>> with TemporaryDirectory() as folder:
+        ...     (file,) = pack("examples/digits_int8", folder, bits=4)
+        ...     model = lit_compress.load(folder)
+        >>> file.name, file.before > 1.7 * file.after
+        ('model.packed', True)
+        >>> "4 bits" in model.card.variant("int8").note
+        True
+    """
+    _check_arguments(bits, weights, min_sqnr_db)
+    source = Path(artifact)
+    card = read_card(source)
+    check_files(source, card)
+    if source.resolve() == Path(target).resolve():
+        raise InvalidArgumentError(f"{target} is the artefact itself: name another folder")
+    check_target(target)
+    names = _networks(source, card, weights)
+    done = []
+    with folder_swap(target) as folder:
+        found: tuple[float | None, float | None]
+        for name in names:
+            content = _onnx_bytes(source / _stored(card, name))
+            if bits == 4 and name == MODEL:
+                rounded = round_onnx(content, str(source / name))
+                card, sqnr, before = _measured(card, rounded, source, min_sqnr_db)
+                packed, found = rounded.packed, (sqnr, before)
+            else:
+                packed, found = pack_onnx(content, str(source / name)), (None, None)
+            (folder / packed_name(name)).write_bytes(packed)
+            graph = parse(packed, name).head
+            file = PackedFile(packed_name(name), len(content), len(packed), graph, *found)
+            card = _with_file(card, name, file)
+            done.append(file)
+        others = _others(card)
+        for other in others:
+            shutil.copyfile(source / other, folder / other)
+        kept = [*(file.name for file in done), *others]
+        write_card(folder, replace(card, files={name: sha256(folder / name) for name in kept}))
+    return tuple(done)
+
+
+def _check_arguments(bits: int, weights: str, min_sqnr_db: float | None) -> None:
+    if bits not in (4, 8) or isinstance(bits, bool):
+        raise InvalidArgumentError(f"bits must be 8 or 4, got {bits!r}")
+    if weights not in NETWORKS:
+        raise InvalidArgumentError(f"weights must be one of {', '.join(NETWORKS)}, got {weights!r}")
+    if bits == 4 and weights == "fp32":
+        raise InvalidArgumentError("bits=4 rounds the int8 network: take weights='int8' or 'all'")
+    if min_sqnr_db is not None and bits != 4:
+        raise InvalidArgumentError("min_sqnr_db limits bits=4; 8 bits change no output")
+    if min_sqnr_db is not None and not np.isfinite(min_sqnr_db):
+        raise InvalidArgumentError(f"min_sqnr_db must be a finite number, got {min_sqnr_db!r}")
+
+
+def _networks(source: Path, card: Card, weights: str) -> list[str]:
+    """Return the ONNX names of the networks to pack; all of those that were asked for are there."""
+    wanted = NETWORKS[weights]
+    if missing := [name for name in wanted if _stored(card, name) not in card.files]:
+        raise ArtifactError(
+            f"{source} has no {missing[0]}: give weights= one of those that it has, "
+            f"{', '.join(card.files) or 'no file'}"
+        )
+    return list(wanted)
+
+
+def _stored(card: Card, name: str) -> str:
+    """Return the name under which an artefact has a network."""
+    return packed_name(name) if packed_name(name) in card.files else name
+
+
+def _others(card: Card) -> list[str]:
+    networks = {name for one in (MODEL, FP32) for name in (one, packed_name(one))}
+    return [name for name in card.files if name not in networks | {FLOAT_WEIGHTS}]
+
+
+def _onnx_bytes(path: Path) -> bytes:
+    return onnx_content(path.read_bytes(), str(path))
+
+
+def _with_file(card: Card, name: str, file: PackedFile) -> Card:
+    """Return the card with the packed file in the place of the ONNX file."""
+    names = (name, file.name)
+    variants = [
+        replace(v, file=file.name, bytes=file.after) if v.file in names else v
+        for v in card.variants
+    ]
+    return replace(card, variants=tuple(variants))
+
+
+def _measured(
+    card: Card, rounded: Rounded, source: Path, limit: float | None
+) -> tuple[Card, float, float]:
+    """Return the card with what the stored inputs say of the rounded network, and its SQNR."""
+    if REPLAY not in card.files:
+        raise ArtifactError(
+            f"{source} has no {REPLAY}, the stored inputs that measure what 4 bits cost: write the "
+            "artefact again, or pack it with bits=8"
+        )
+    inputs, expected = read_replay(source / REPLAY)
+    found = _outputs(rounded.onnx, inputs)
+    before = _outputs(_onnx_bytes(source / _stored(card, MODEL)), inputs)
+    if len(found) != len(expected):
+        raise ArtifactError(f"{source / REPLAY} has other outputs than the network: write it again")
+    sqnr = min(map(sqnr_db, expected, found))
+    sqnr_before = min(map(sqnr_db, expected, before))
+    if limit is not None and sqnr < limit:
+        raise AccuracyError(
+            f"with 4 bits per weight the outputs are at {sqnr:.1f} dB SQNR to the float network, "
+            f"below min_sqnr_db={limit:g} ({sqnr_before:.1f} dB with 8 bits): allow less, or pack "
+            "with bits=8"
+        )
+    changed = [
+        _rounded_variant(v, rounded, expected, found, sqnr, sqnr_before)
+        if v.file in (MODEL, packed_name(MODEL))
+        else v
+        for v in card.variants
+    ]
+    return replace(card, variants=tuple(changed)), sqnr, sqnr_before
+
+
+def _outputs(onnx: bytes, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / MODEL
+        path.write_bytes(onnx)
+        return OnnxModel(path).all_outputs(*inputs)
+
+
+def _rounded_variant(
+    variant: Variant,
+    rounded: Rounded,
+    expected: Sequence[np.ndarray],
+    found: Sequence[np.ndarray],
+    sqnr: float,
+    before: float,
+) -> Variant:
+    old, count = variant.fidelity, len(np.atleast_1d(expected[0]))
+    kind = None if old is None else old.agreement_on
+    share = agreement(expected[0], found[0]) if kind == "class" and len(found) == 1 else None
+    fidelity = Fidelity(
+        sqnr,
+        share,
+        count,
+        replay_db=sqnr,
+        agreement_on=kind if share is not None else None,
+        fake_quantized=old is not None and old.fake_quantized,
+    )
+    return replace(
+        variant,
+        nonzero=variant.nonzero - rounded.zeroed,
+        metric=None,
+        latency=None,
+        fidelity=fidelity,
+        note=f"{rounded.weights} weights have 4 bits: {sqnr:.1f} dB SQNR for {count} stored "
+        f"inputs, {before:.1f} dB with 8 bits; the metric was not measured",
+    )
