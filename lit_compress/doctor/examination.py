@@ -114,8 +114,8 @@ def diagnose(
         >>> trainer = L.Trainer(accelerator="cpu", max_epochs=1, logger=False)
         >>> found = diagnose(trainer, ImageClassifier(net, 1), datamodule=DigitsDataModule())
         >>> for one in found.errors:
-        ...     print(f"{one.question}: {one.found}")
-        labels: batch[1] of the training data holds label 9, and the network has 9 classes, 0 to 8
+        ...     print(f"{one.question}: {one.found}")  # doctest: +ELLIPSIS
+        labels: batch[1] of the training data holds label 9, and the network has 9 classes, 0 to 8...
     """
     check_module(model)
     if trainer.world_size > 1:
