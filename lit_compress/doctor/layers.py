@@ -134,7 +134,7 @@ def _graph(
     trainer: Trainer, module: LightningModule, pruner: ChannelPruning | None
 ) -> ChannelGraph:
     submodule = None if pruner is None else pruner.submodule
-    norm: Norm = getattr(pruner, "norm", "exact")
+    norm: Norm = "exact" if pruner is None else pruner.arguments().get("norm", "exact")
     example = find_example_inputs(trainer, module, submodule)
     followers = find_followers(trainer, module)
     return analyse(module, example.inputs, example.submodule, followers, norm)
