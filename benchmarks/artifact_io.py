@@ -35,7 +35,7 @@ TIME, BYTES = 1.5, {"fp32": 0.12, "int8": 0.035}
 def sparse_weights() -> dict[str, torch.Tensor]:
     """Return the weights of a network, of which 90 % are zero."""
     torch.manual_seed(0)
-    weights = alexnet(num_classes=10).state_dict()
+    weights: dict[str, torch.Tensor] = alexnet(num_classes=10).state_dict()
     for weight in (weight for weight in weights.values() if weight.dim() > 1):
         weight.normal_(0, 0.01)
         size = weight.abs().flatten()

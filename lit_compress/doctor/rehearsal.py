@@ -42,7 +42,7 @@ class _Stop(Exception):
     """Ends the rehearsal where the training would begin."""
 
 
-class Probe(Callback):
+class _Probe(Callback):
     """Calls functions where Lightning calls the hooks of the same names."""
 
     def __init__(
@@ -107,7 +107,7 @@ class Rehearsal:
         self.folder = run_folder(self.trainer)
         self._temporary = ""
 
-    def start(self, first: Probe, last: Probe, **fit: Any) -> Exception | None:
+    def start(self, first: _Probe, last: _Probe, **fit: Any) -> Exception | None:
         """Begin the fit.
 
         Args:
