@@ -123,10 +123,7 @@ ON_OBJECTS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: quiet_trainer().fit_loop.epoch_loop,
         "_batches_that_stepped",
     ),
-    "Trainer": (
-        lambda: quiet_trainer(),
-        "_accelerator_connector _logger_connector _loggers",
-    ),
+    "Trainer": (lambda: quiet_trainer(), "_logger_connector _loggers"),
     "EarlyStopping": (lambda: EarlyStopping("loss"), "_check_on_train_epoch_end"),
 }
 #: In files and graphs that others write: keys of the hyperparameters in a checkpoint of the

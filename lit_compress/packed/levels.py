@@ -58,7 +58,7 @@ def to_codes(weights: np.ndarray, channels: Channels) -> tuple[np.ndarray, np.nd
         >>> codes.tolist()
         [-6, 0, 3, 6, 7, -7, 0, 3]
         >>> to_weights(codes, steps, Channels(count=2, inner=4)).tolist()
-        [-14, 0, 7, 14, 127, -127, 0, 54]
+        [-14, 0, 7, 14, 127, -128, 0, 57]
     """
     owner = channels.of(weights.size)
     values = np.arange(-128, 128)
