@@ -21,7 +21,7 @@ WORDS = (1, 2, 4, 8)
 #: A gap of this value means: so many zeros, and no word after them.
 LONG = 255
 #: Words of a sample that chooses the encoding of many words, and the parts that it is taken from.
-SAMPLE, PARTS = 1 << 18, 16
+SAMPLE, PARTS = 1 << 16, 16
 
 
 @dataclass(frozen=True)
