@@ -6,8 +6,8 @@ import json
 import math
 from typing import Any
 
-#: Deepest nesting, and most digits of a whole number: enough for 64 bits.
-DEEPEST, DIGITS = 64, 20
+#: Deepest nesting, and most characters of a whole number: so many that it is a finite float.
+DEEPEST, DIGITS = 64, 300
 
 
 def parse_json(text: str | bytes, infinite: bool = False) -> Any:
@@ -68,7 +68,7 @@ def _whole(digits: str) -> int:
 def _number(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"{text[:DIGITS]} is too large for a number")
+        raise ValueError(f"{text[:20]} is too large for a number")
     return number
 
 

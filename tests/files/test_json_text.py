@@ -56,5 +56,12 @@ def test_what_python_accepts_beyond_json_is_refused(text: str | bytes, message: 
         parse_json(text)
 
 
+@pytest.mark.parametrize("number", [-(10**19), 2**200, -(10**298)])
+def test_whole_numbers_that_are_finite_floats_are_read(number: int) -> None:
+    """A card with a number of 20 digits and a sign could be made, and not be written."""
+    assert parse_json(str(number)) == number
+    assert math.isfinite(float(parse_json("9" * 300)))
+
+
 def test_nan_is_read_where_it_is_allowed() -> None:
     assert math.isnan(parse_json("NaN", infinite=True))
