@@ -97,7 +97,9 @@ def test_a_checkpoint_is_loaded(version: int) -> None:
         near(module(torch.from_numpy(wanted["images"])).numpy(), wanted["half"])
 
 
-@pytest.mark.filterwarnings("ignore:(Checkpoint directory|The dirpath has changed):UserWarning")
+@pytest.mark.filterwarnings(
+    "ignore:(Checkpoint directory|The dirpath has changed|the dense network is not):UserWarning"
+)
 def test_a_fit_goes_on_from_a_checkpoint(version: int, tmp_path: Path) -> None:
     """It was distilled, pruned, and trained with ranges: all of that is in the checkpoint."""
     module = fitted(tmp_path / "run", files_of(version) / "half.ckpt")
