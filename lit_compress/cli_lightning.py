@@ -22,10 +22,10 @@ import lit_compress.datamodules
 import lit_compress.modules  # noqa: F401
 from lit_compress import __version__
 from lit_compress.callbacks._pruning.pruned_checkpoints import PrunedCheckpoints
+from lit_compress.callbacks._run.resuming import resuming
 from lit_compress.checkpoints.constructor import check_parsed
 from lit_compress.checkpoints.reading import check_whole
 from lit_compress.cli_monitor import watch
-from lit_compress.cli_resuming import resuming
 from lit_compress.doctor import Diagnosis
 from lit_compress.trainer import Trainer
 

@@ -164,7 +164,7 @@ def test_packaged_configs_are_found_by_name(
     ("words", "message"),
     [
         (["fti"], "'fti' is not a verb of lit-compress: did you mean fit?"),
-        (["dance"], "the verbs are fit, validate"),
+        (["dance"], "the verbs are fit, doctor, validate"),
         (["--trainer.callbacks.target=1.5"], "target must be in [0, 1), the share to remove"),
         (["--trainer.callbacks.tarjet=.5"], "MagnitudePruning has no argument 'tarjet'; did you"),
         (["--trainer.callbacks.target=much"], "trainer.callbacks.target: expected float"),

@@ -25,7 +25,7 @@ from lit_compress.callbacks._run.supported import check_module
 from lit_compress.doctor import data, layers, machine, plan, steps, weights
 from lit_compress.doctor.finding import Answer, Diagnosis, Finding, fine
 from lit_compress.doctor.interview import Interview, with_own_warnings
-from lit_compress.doctor.rehearsal import Probe, Rehearsal, stop, unattached
+from lit_compress.doctor.rehearsal import Rehearsal, _Probe, stop, unattached
 from lit_compress.doctor.versions import check_versions
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.evaluation.loaders import training_loaders, validation_loaders
@@ -113,9 +113,8 @@ def diagnose(
         >>> net = nn.Sequential(nn.Conv2d(1, 8, 8, 8), nn.ReLU(), nn.Flatten(), nn.Linear(128, 9))
         >>> trainer = L.Trainer(accelerator="cpu", max_epochs=1, logger=False)
         >>> found = diagnose(trainer, ImageClassifier(net, 1), datamodule=DigitsDataModule())
-        >>> for one in found.errors:
-        ...     print(f"{one.question}: {one.found}")
-        labels: batch[1] of the training data holds label 9, and the network has 9 classes, 0 to 8
+        >>> [one.question for one in found.errors]  # ten digits, and nine outputs
+        ['labels']
     """
     check_module(model)
     if trainer.world_size > 1:
@@ -159,8 +158,8 @@ class _Examination:
         loaded = getattr(self.rehearsal.module.hparams, "init_from", None) is not None
         self.trained = loaded or fit["ckpt_path"] is not None
         self._guard()
-        first = Probe(fit_start=self._ask_of_weights, ready=self._ask_of_data)
-        last = Probe(ready=self._ask_at_the_end)
+        first = _Probe(fit_start=self._ask_of_weights, ready=self._ask_of_data)
+        last = _Probe(ready=self._ask_at_the_end)
         raised = self.rehearsal.start(first, last, **fit)
         if raised is not None:
             ask("set-up", partial(_raise, raised), remedy=SET_UP)
@@ -215,7 +214,7 @@ class _Examination:
                 for part in callbacks(trainer):  # a callback may have added others
                     if id(part) not in guarded and isinstance(part, Callback):
                         guarded.add(id(part))
-                        if _is_hooked(part) and not isinstance(part, Probe):
+                        if _is_hooked(part) and not isinstance(part, _Probe):
                             self._guard_one(part, guarded)
 
             vars(callback)[hook] = guard

@@ -60,12 +60,12 @@ def check_channels(
                 unusual.append(name)
     total = len(prunable_layers(module))
     channels = sum(len(graph.channels) for graph in graphs)
-    reasons = [f"{name} {why}" for name, why in kept.items()]
     text = f"{channels} channels can be removed; {len(kept)} of {total} layers keep some or all"
     text += f": {_by_reason(kept)}" if kept else ""
     blocked = dict.fromkeys(unusual)
     if pruners and blocked and len(blocked) > USUAL * total:
-        found = f"layers keep channels that pruning could remove: {listed([r for r in reasons if _of(r, blocked)])}"
+        named = listed([f"{name} {kept[name]}" for name in blocked])
+        found = f"layers keep channels for the sake of the code: {named}"
         return warning(found, "change these lines of the forward, or exclude the layers")
     return fine(text)
 
@@ -134,7 +134,7 @@ def _graph(
     trainer: Trainer, module: LightningModule, pruner: ChannelPruning | None
 ) -> ChannelGraph:
     submodule = None if pruner is None else pruner.submodule
-    norm: Norm = "exact" if pruner is None else getattr(pruner._selector, "norm", "exact")
+    norm: Norm = "exact" if pruner is None else pruner.arguments().get("norm", "exact")
     example = find_example_inputs(trainer, module, submodule)
     followers = find_followers(trainer, module)
     return analyse(module, example.inputs, example.submodule, followers, norm)
@@ -150,10 +150,6 @@ def _by_reason(kept: dict[str, str]) -> str:
             f"{names[0]} {kept[names[0]]}" if len(names) == 1 else f"{listed(names)}: {why}"
         )
     return "; ".join(parts)
-
-
-def _of(reason: str, names: dict[str, None]) -> bool:
-    return reason.partition(" ")[0] in names
 
 
 def _share(weights: Sequence[FloatWeight]) -> str:

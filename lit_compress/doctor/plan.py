@@ -16,6 +16,8 @@ from lit_compress.measure.metric_names import higher_is_better
 
 #: What the metrics begin with that the callbacks of this package log during the training.
 OURS = ("compress/", "size/", "sparsity/", "pruned/", "overfitting/", "drop/", "macs/")
+#: What Lightning adds to the name of a metric that is logged by the step and by the epoch.
+FORKS = ("step", "epoch")
 #: Hooks after a training step, in which a module may log what its steps do not.
 LATER = ("on_train_epoch_end", "on_train_batch_end", "on_train_epoch_start", "on_train_start")
 #: What callbacks of packages begin with whose logged metrics are known.
@@ -188,8 +190,10 @@ def _may_be_logged(
     trainer: Trainer, module: LightningModule, monitor: str, keys: Collection[str]
 ) -> bool:
     """Tell whether a metric is logged, or may be at a place that was not run."""
-    forked = {monitor.removesuffix("_epoch"), monitor.removesuffix("_step")}
-    if monitor in keys or forked & set(keys) or monitor.startswith(OURS):
+    if monitor in keys or monitor.startswith(OURS):
+        return True
+    name, _, kind = monitor.rpartition("_")
+    if kind in FORKS and name in keys:
         return True
     if any(is_overridden(hook, module, LightningModule) for hook in LATER):
         return True

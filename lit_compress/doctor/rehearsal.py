@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from lit_compress.checkpoints.folder import run_folder
 from lit_compress.evaluation.run_view.copies import clone_with, quiet
+from lit_compress.evaluation.run_view.proxy import own_attributes
 from lit_compress.evaluation.run_view.silent import Nothing, SilentCallback, SilentLogger
 from lit_compress.evaluation.trainer_access import callbacks, profiler, set_root_dir
 
@@ -33,11 +34,15 @@ class UnopenedLogger(SilentLogger):
         return Nothing()
 
 
+#: Attributes of loggers that name their folders.
+FOLDERS = ("save_dir", "root_dir", "log_dir")
+
+
 class _Stop(Exception):
     """Ends the rehearsal where the training would begin."""
 
 
-class Probe(Callback):
+class _Probe(Callback):
     """Calls functions where Lightning calls the hooks of the same names."""
 
     def __init__(
@@ -100,9 +105,9 @@ class Rehearsal:
         self.trainer: Trainer = copy.deepcopy(trainer, shared)
         self.hooked = [one for one in callbacks(self.trainer) if hooked(one)]
         self.folder = run_folder(self.trainer)
-        self._root, self._temporary = str(trainer.default_root_dir), ""
+        self._temporary = ""
 
-    def start(self, first: Probe, last: Probe, **fit: Any) -> Exception | None:
+    def start(self, first: _Probe, last: _Probe, **fit: Any) -> Exception | None:
         """Begin the fit.
 
         Args:
@@ -130,7 +135,7 @@ class Rehearsal:
         self._temporary = str(folder)
         set_root_dir(self.trainer, str(folder))
         for logger in self.trainer.loggers:
-            logger.save_dir = str(folder)  # type: ignore[misc]  # of the view
+            own_attributes(cast(UnopenedLogger, logger)).update(dict.fromkeys(FOLDERS, str(folder)))
         for callback in self.hooked:
             if isinstance(given := getattr(callback, "dirpath", None), str):
                 inside = Path(folder, "named", *Path(given).absolute().parts[1:])
@@ -145,7 +150,7 @@ class Rehearsal:
         if not self._temporary:
             return text
         text = text.replace(str(Path(self._temporary, "named", "x"))[:-1], os.sep)
-        return text.replace(self._temporary, self._root)
+        return text.replace(self._temporary, str(self.folder))
 
 
 @contextmanager

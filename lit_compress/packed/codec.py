@@ -20,6 +20,8 @@ ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
 WORDS = (1, 2, 4, 8)
 #: A gap of this value means: so many zeros, and no word after them.
 LONG = 255
+#: Words of a sample that chooses the encoding of many words, and the parts that it is taken from.
+SAMPLE, PARTS = 1 << 16, 16
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Block:
 
 
 def encode(words: np.ndarray) -> Block:
-    """Return words in the encoding that takes the fewest bytes.
+    """Return words in the encoding that takes the fewest bytes; of many words, for a sample.
 
     Args:
         words: One axis of unsigned integers, of 1, 2, 4 or 8 bytes.
@@ -53,14 +55,26 @@ def encode(words: np.ndarray) -> Block:
         >>> encode(sparse).encoding, encode(np.arange(256, dtype=np.uint8)).encoding
         ('gaps', 'dense')
     """
-    dense = Block("dense", _planes(words))
+    if words.size <= 2 * SAMPLE:
+        return _smallest(words, ENCODINGS)
+    parts = np.array_split(words, PARTS)
+    sample = np.concatenate([part[: SAMPLE // PARTS] for part in parts])
+    return _smallest(words, (_smallest(sample, ENCODINGS).encoding,))
+
+
+def _smallest(words: np.ndarray, encodings: Sequence[Encoding]) -> Block:
+    """Return the smallest of some encodings that may give so many bytes; dense always may."""
+    blocks = [_encoded(words, encoding) for encoding in encodings]
+    allowed = [block for block in blocks if plausible(block, words.nbytes)]
+    return min(allowed or [_encoded(words, "dense")], key=lambda block: block.stored)
+
+
+def _encoded(words: np.ndarray, encoding: Encoding) -> Block:
+    if encoding == "dense":
+        return Block("dense", _planes(words))
     present = words != 0
-    if present.all():
-        return dense
-    values = _planes(words[present])
-    bits, gaps = store(np.packbits(present).tobytes()), store(_gaps(present).tobytes())
-    blocks = [dense, Block("mask", (bits, *values)), Block("gaps", (gaps, *values))]
-    return min((b for b in blocks if plausible(b, words.nbytes)), key=lambda block: block.stored)
+    places = np.packbits(present) if encoding == "mask" else _gaps(present)
+    return Block(encoding, (store(places.tobytes()), *_planes(words[present])))
 
 
 def plausible(block: Block, size: int) -> bool:

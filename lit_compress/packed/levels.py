@@ -56,9 +56,9 @@ def to_codes(weights: np.ndarray, channels: Channels) -> tuple[np.ndarray, np.nd
         >>> weights = np.array([-14, 0, 7, 14, 127, -127, 0, 60], np.int8)
         >>> codes, steps = to_codes(weights, Channels(count=2, inner=4))
         >>> codes.tolist()
-        [-2, 0, 1, 2, 7, -7, 0, 3]
+        [-6, 0, 3, 6, 7, -7, 0, 3]
         >>> to_weights(codes, steps, Channels(count=2, inner=4)).tolist()
-        [-14, 0, 7, 14, 127, -127, 0, 54]
+        [-14, 0, 7, 14, 127, -128, 0, 57]
     """
     owner = channels.of(weights.size)
     values = np.arange(-128, 128)

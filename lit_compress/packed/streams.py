@@ -13,6 +13,8 @@ RATIO = 1032
 WINDOW = -15
 #: Bytes of a sample that tells whether bytes repeat.
 SAMPLE = 1 << 15
+#: Matches are searched if the sample becomes shorter than this share.
+WORTH = 0.98
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,11 @@ def store(data: bytes) -> Stream:
 
 
 def _repeats(data: bytes) -> bool:
-    """Tell whether matches make samples of the bytes shorter; they take long to search."""
+    """Tell whether matches make samples of long bytes shorter; to search all of them takes long."""
     if len(data) <= 4 * SAMPLE:
         return True
-    samples = [data[len(data) * part // 4 :][:SAMPLE] for part in range(4)]
-    return any(len(deflate(part)) < len(deflate(part, zlib.Z_HUFFMAN_ONLY)) for part in samples)
+    sample = b"".join(data[len(data) * part // 4 :][:SAMPLE] for part in range(4))
+    return len(deflate(sample)) < WORTH * len(deflate(sample, zlib.Z_HUFFMAN_ONLY))
 
 
 def deflate(data: bytes, strategy: int = zlib.Z_DEFAULT_STRATEGY) -> bytes:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from lit_compress.artifact import Card, check_target, folder_swap, read_card, sha256, write_card
+from lit_compress.artifact.write import check_replaceable
 from lit_compress.errors import ArtifactError
 
 OLD, NEW = Card("old", (), {}), Card("new", (), {})
@@ -252,3 +253,12 @@ def test_sha256(tmp_path: Path, size: int) -> None:
     path = tmp_path / "file"
     path.write_bytes(data)
     assert sha256(path) == sha256(str(path)) == hashlib.sha256(data).hexdigest()
+
+
+def test_what_would_be_lost_is_named_without_a_trace(tmp_path: Path) -> None:
+    check_replaceable(tmp_path / "new" / "artifact")
+    assert names(tmp_path) == []
+    (tmp_path / "notes.txt").write_text("mine")
+    for path, why in ((tmp_path, "is not empty"), (tmp_path / "notes.txt", "is a file")):
+        with pytest.raises(ArtifactError, match=why):
+            check_replaceable(path)

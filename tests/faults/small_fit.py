@@ -43,7 +43,7 @@ class SmallNet(LightningModule):
         return torch.optim.Adam(self.parameters(), lr=0.005)
 
 
-class OrderedDigits(DigitsDataModule):
+class SameOrder(DigitsDataModule):
     """Digits in the order of the file, not augmented: Lightning saves no random state."""
 
     def train_dataloader(self) -> DataLoader[Batch]:

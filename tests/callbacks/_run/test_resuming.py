@@ -7,7 +7,7 @@ import torch
 from conftest import ForeignModule
 from lightning.pytorch import Trainer
 
-from lit_compress.cli_resuming import resuming
+from lit_compress.callbacks._run.resuming import resuming
 from lit_compress.errors import CheckpointError
 
 
