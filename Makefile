@@ -1,6 +1,6 @@
 # make quickstart | test | lint | help; PYTHON, VENV and PIP_INDEX_URL (see pip's manual) can be set.
 .DEFAULT_GOAL := help
-.PHONY: fuzz help quickstart test fast lint minimum nightly slow slow-pruning slow-networks-1 slow-networks-2 slow-runs slow-pages mutants foreign zoo docs
+.PHONY: kills fuzz help quickstart test fast lint minimum nightly slow slow-pruning slow-networks-1 slow-networks-2 slow-runs slow-pages mutants foreign zoo docs
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -25,9 +25,10 @@ FAST := tests/artifact tests/datamodules tests/golden tests/measure tests/module
 	tests/test_files.py tests/test_attributes.py tests/test_progress.py tests/test_structure.py
 # Each part of the slow tests ends within 30 minutes.
 SLOW_PRUNING := tests/pruning
-SLOW_RUNS := tests/artifact tests/callbacks tests/test_cli.py tests/test_configs.py tests/test_end_to_end.py
+SLOW_RUNS := tests/artifact tests/callbacks tests/faults tests/test_cli.py tests/test_configs.py tests/test_end_to_end.py
 SLOW_PAGES := tests/report tests/test_docs.py tests/test_quantize_verb.py
 MUTANTS ?= 200
+KILLS ?= 20
 
 $(VENV)/.stamp: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -108,7 +109,10 @@ docs: $(DOCS)/.stamp  ## Build the documentation site in site/; a dead link is a
 fuzz:  ## Read 10,000 files that were changed at random (3 minutes).
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/fuzz/mutations.py --count 10000
 
-nightly: slow fuzz mutants foreign zoo  ## All that make test leaves out.
+kills: $(VENV)/.stamp  ## Kill a whole fit at random moments, go on, and compare what it leaves (7 minutes; Linux).
+	$(BIN)/python tests/faults/kill_resume.py --kills $(KILLS)
+
+nightly: slow kills fuzz mutants foreign zoo  ## All that make test leaves out.
 
 help:  ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20

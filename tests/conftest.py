@@ -31,7 +31,7 @@ settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
 
 #: Programs that tests start, which no doctest is looked for in.
-collect_ignore_glob = ["*_program.py", "*make_golden.py"]
+collect_ignore_glob = ["*_program.py", "*make_golden.py", "*make_version.py"]
 
 
 @pytest.fixture(scope="session", autouse=True)

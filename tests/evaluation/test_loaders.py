@@ -115,3 +115,35 @@ def test_a_copy_of_a_stream_leaves_its_place_alone() -> None:
     assert copied(iter(range(2))) is not None
     batches = [torch.zeros(2)]
     assert copied(batches) is batches
+
+
+class Resumable(DataLoader):
+    """Counts the batches that it gave, as loaders do that can go on in the middle of an epoch."""
+
+    taken = 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"taken": self.taken}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.taken = state["taken"]
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in super().__iter__():
+            self.taken += 1
+            yield batch
+
+
+def test_a_loader_that_can_resume_is_not_moved(make_trainer: Callable[..., Trainer]) -> None:
+    """A dry run took the place at which a resumed fit was to go on, and other batches followed."""
+    parts = {"last": {"drop_last": True}, "sampler": {"sampler": SubsetRandomSampler(range(20))}}
+    for options in ({}, *parts.values()):
+        train = Resumable(stripes(20, 0), batch_size=8, **options)
+        trainer = make_trainer(max_epochs=1)
+        trainer.fit(ForeignModule(), train)
+        before = train.state_dict()
+        (aside,) = training_loaders(trainer)
+        assert [len(labels) for _, labels in aside] == [len(labels) for _, labels in train][:3]
+        train.load_state_dict(before)
+        list(aside)
+        assert train.state_dict() == before
