@@ -3,11 +3,12 @@
     python experiments/packed_sizes.py [--networks alexnet] [--zeros 0.5 0.9]
 
 Twelve networks with random weights (normal; batch norms uniform), not trained, a share of each
-weight tensor zeroed by magnitude: as fp32 ONNX file, as int8 file of this package's quantiser, and as int8 file with 4 bits
-per weight. The bound is the order-0 entropy: of int8 weights (and of codes of 4 bits) by tensor, of
-float weights by tensor the entropy of their bytes, or of sign and exponent plus the 23 bits of the
-mantissa if that is less; of the vectors (biases, scales) of all tensors of a type together. It is computed from the tensors that the
-onnx package reads, without the code that packs.
+weight tensor zeroed by magnitude: as fp32 ONNX file, as int8 file of this package's quantiser, and
+as int8 file with 4 bits per weight. The bound is the order-0 entropy: of int8 weights (and of codes
+of 4 bits) by tensor, of float weights by tensor the entropy of their bytes, or of sign and exponent
+plus the 23 bits of the mantissa if that is less; of the vectors (biases, scales) of all tensors of
+a type together. It is computed from the tensors that the onnx package reads, without the code that
+packs.
 
 Fails if a packed file above 1 MB is more than 1.10 times its bound, graph included, or a smaller
 one without its graph more than 1.25 times.

@@ -133,7 +133,8 @@ def _openvino_run(path: str | Path, content: str | bytes, threads: int, outputs:
         options["INFERENCE_NUM_THREADS"] = str(threads)
     try:
         core = openvino.Core()
-        compiled = core.compile_model(core.read_model(content), "CPU", options)
+        model = content if isinstance(content, str) else core.read_model(content)
+        compiled = core.compile_model(model, "CPU", options)
     except Exception as error:  # OpenVINO raises RuntimeError for all kinds of failures
         first = next((line for line in str(error).splitlines() if line.strip()), "")
         raise ArtifactError(f"OpenVINO cannot load {path}: {first}") from error

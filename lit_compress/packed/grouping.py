@@ -59,9 +59,7 @@ def _members(tensors: Sequence[Tensor], small: int, codes: Codes) -> list[tuple[
     return [tuple(places) for places in groups.values()]
 
 
-def _encoded(
-    data: bytes, tensors: Sequence[Tensor], places: Sequence[int], codes: Codes
-) -> Block:
+def _encoded(data: bytes, tensors: Sequence[Tensor], places: Sequence[int], codes: Codes) -> Block:
     if places[0] in codes:
         values, steps = codes[places[0]]
         block = encode(values.view(np.uint8))

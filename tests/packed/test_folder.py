@@ -47,7 +47,10 @@ def test_8_bits_compute_the_same(tmp_path: Path) -> None:
     inputs, _ = read_replay(EXAMPLE / "replay.npz")
     np.testing.assert_array_equal(one(*inputs), other(*inputs))
     assert other.classes == one.classes
-    before, after = read_card(EXAMPLE).variant("int8"), read_card(tmp_path / "packed").variant("int8")
+    before, after = (
+        read_card(EXAMPLE).variant("int8"),
+        read_card(tmp_path / "packed").variant("int8"),
+    )
     assert after == replace(before, file="model.packed", bytes=file.after)
 
 

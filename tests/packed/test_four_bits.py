@@ -35,12 +35,16 @@ def test_a_network() -> None:
         assert one[0].size >= 16
         assert not other[one == 0].any()
         assert max(len(np.unique(row)) for row in other) <= 16
-        assert np.square(one - other.astype(float)).sum() < 0.02 * np.square(one.astype(float)).sum()
+        assert (
+            np.square(one - other.astype(float)).sum() < 0.02 * np.square(one.astype(float)).sum()
+        )
         zeroed += np.count_nonzero(one) - np.count_nonzero(other)
     assert zeroed == rounded.zeroed
 
 
-def linear(operation: str, shape: tuple[int, ...], scales: int, point: int = 0, **more: int) -> bytes:
+def linear(
+    operation: str, shape: tuple[int, ...], scales: int, point: int = 0, **more: int
+) -> bytes:
     random = np.random.default_rng(0)
     weight = random.integers(-127, 128, shape).astype(np.int8)
     scale = np.full(scales, 0.1, np.float32) if scales > 1 else np.array(0.1, np.float32)

@@ -39,7 +39,9 @@ def test_no_memory_is_taken_for_what_a_stream_cannot_give() -> None:
         inflate(bytes(10), 10**12, "file")
 
 
-@pytest.mark.parametrize("data", [b"", b"\xff\xff", deflate(bytes(99)) + b"x", deflate(bytes(99))[:-1]])
+@pytest.mark.parametrize(
+    "data", [b"", b"\xff\xff", deflate(bytes(99)) + b"x", deflate(bytes(99))[:-1]]
+)
 def test_a_damaged_stream(data: bytes) -> None:
     with pytest.raises(ArtifactError, match="file is damaged"):
         inflate(data, 99, "file")
