@@ -3,7 +3,7 @@
     python benchmarks/artifact_io.py [--rounds 15]
 
 The weights are those of torchvision's AlexNet with 10 classes (57 million), not trained, 90 % of
-each weight tensor zeroed by magnitude: as torchvision draws them, and drawn from a normal distribution.
+each weight tensor zeroed by magnitude: as torchvision draws them, and from a normal distribution.
 int8: symmetric, a scale for each output channel. The dense file is what torch.save writes of the
 same weights. Each round reads all files in turn; a figure is the median of the ratios within the
 rounds, with its bootstrap interval at 95 %. One thread; the files are in the cache of the file
