@@ -124,7 +124,7 @@ def golden_arrays() -> dict[str, np.ndarray]:
     random = np.frombuffer(mixed, np.uint8)
     return {
         "dense": (numbers[:300] * 7 % 100 + 1).astype(np.int32).reshape(3, 100),
-        "mask": np.where(random < 80, 0, random),
+        "mask": np.where(random < 128, 0, random * np.uint16(257)),
         "gaps": np.where(numbers * 37 % 1009 < 990, 0, numbers).astype(np.float32),
         "four": (numbers[:400].reshape(4, 100) % 15 - 7).astype(np.int8) * 2,
         "scalar": np.array(1.5),
