@@ -1,6 +1,6 @@
 # make quickstart | test | lint | help; PYTHON, VENV and PIP_INDEX_URL (see pip's manual) can be set.
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test fast lint minimum nightly slow slow-pruning slow-networks-1 slow-networks-2 slow-runs slow-pages mutants foreign zoo docs
+.PHONY: fuzz help quickstart test fast lint minimum nightly slow slow-pruning slow-networks-1 slow-networks-2 slow-runs slow-pages mutants foreign zoo docs
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -105,7 +105,10 @@ zoo: $(ZOO)/.stamp  ## Prune and quantise the networks of tests/zoo, and write d
 docs: $(DOCS)/.stamp  ## Build the documentation site in site/; a dead link is an error.
 	$(DOCS)/bin/mkdocs build --strict
 
-nightly: slow mutants foreign zoo  ## All that make test leaves out.
+fuzz:  ## Read 10,000 files that were changed at random (3 minutes).
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/fuzz/mutations.py --count 10000
+
+nightly: slow fuzz mutants foreign zoo  ## All that make test leaves out.
 
 help:  ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20

@@ -21,6 +21,7 @@ PACKAGED = Path(__file__).parent / "configs"
 #: The verbs, each with its line in the overview.
 VERBS = {
     "fit": "Train and compress: prune, quantise, report.",
+    "doctor": "Check a fit before it is started: one line for each question.",
     "validate": "Measure a checkpoint on the validation data.",
     "test": "Measure a checkpoint, or an artefact's int8 file, on the test data.",
     "predict": "Predict with a checkpoint.",
@@ -55,8 +56,8 @@ def main(args: Sequence[str] | None = None) -> int:
         args: The words after the program's name. Default: ``sys.argv[1:]``.
 
     Returns:
-        The exit code: 0 on success, 2 after an error, 130 after Ctrl-C. An error or Ctrl-C prints
-        one line to stderr.
+        The exit code: 0 on success, 1 if ``doctor`` finds an error in a run, 2 after an error, 130
+        after Ctrl-C. An error or Ctrl-C prints one line to stderr.
 
     Raises:
         Exception: The error itself instead of its line, if ``--debug`` is among the words.
@@ -123,6 +124,10 @@ def _dispatch(words: list[str]) -> int:
 
         print("\n".join(pack_words(words[1:])))
         return 0
+    if verb == "doctor":
+        from lit_compress.cli_doctor import doctor
+
+        return doctor(_with_packaged_configs(words))
     from lit_compress.cli_lightning import run
 
     run(verb, _with_packaged_configs(words))
@@ -139,7 +144,23 @@ def _with_packaged_configs(words: list[str]) -> list[str]:
                 found[index] = f"{name}={_config(value)}"
             elif index + 1 < len(words):
                 found[index + 1] = _config(words[index + 1])
+    for word in found:
+        _check_config(word.rpartition("=")[2] if word.startswith("-") else word)
     return found
+
+
+def _check_config(word: str) -> None:
+    """Check a YAML file among the words: its aliases can stand for billions of values."""
+    from lit_compress.files.reading import read_limited, reading
+    from lit_compress.files.yaml_text import LARGEST, check_yaml
+
+    if not word.endswith((".yaml", ".yml")):
+        return
+    remedy = "write it anew, or give another config"
+    with reading(word, InvalidArgumentError, remedy):
+        if Path(word).is_file():
+            content = read_limited(Path(word), LARGEST, InvalidArgumentError, "a config")
+            check_yaml(content.decode("utf-8"))
 
 
 def _config(given: str) -> str:

@@ -161,7 +161,7 @@ def _is_offered(found: type) -> bool:
     """Tell whether a user can give a class: not an abstract one, nor a private one of ours."""
     from lit_compress import callbacks
 
-    ours = found.__module__.startswith("lit_compress.callbacks")
+    ours = found.__module__.startswith(("lit_compress.callbacks", "lit_compress.doctor"))
     return not isabstract(found) and (not ours or found.__name__ in callbacks.__all__)
 
 

@@ -9,7 +9,7 @@ from argparse import SUPPRESS
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning
 from lightning.pytorch import LightningDataModule, LightningModule
@@ -22,9 +22,11 @@ import lit_compress.datamodules
 import lit_compress.modules  # noqa: F401
 from lit_compress import __version__
 from lit_compress.callbacks._pruning.pruned_checkpoints import PrunedCheckpoints
+from lit_compress.callbacks._run.resuming import resuming
 from lit_compress.checkpoints.constructor import check_parsed
 from lit_compress.checkpoints.reading import check_whole
 from lit_compress.cli_monitor import watch
+from lit_compress.doctor import Diagnosis
 from lit_compress.trainer import Trainer
 
 #: Help of the option that names the metric for all callbacks.
@@ -34,7 +36,9 @@ MONITOR = (
 )
 
 #: Arguments of a verb that the command line itself passes: they are not options.
-GIVEN = {"model", "dataloaders", "datamodule"}
+GIVEN = {"model", "dataloaders", "datamodule", "train_dataloaders", "val_dataloaders"}
+#: Verbs that read the config of a fit, and watch one metric.
+FITS = ("fit", "doctor")
 
 
 class VerbCLI(LightningCLI):
@@ -47,11 +51,13 @@ class VerbCLI(LightningCLI):
 
     def __init__(self, verb: str, **options: Any) -> None:
         self.verb = verb
+        #: What ``doctor`` found; None for other verbs.
+        self.diagnosis: Diagnosis | None = None
         super().__init__(LightningModule, LightningDataModule, **options)
 
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        if self.verb == "fit":
+        if self.verb in FITS:
             # No other verb has it, so it is in no config that is saved or printed.
             parser.add_argument("--monitor", type=str, default=SUPPRESS, help=MONITOR)
 
@@ -59,11 +65,15 @@ class VerbCLI(LightningCLI):
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # not static: the verb
         return {self.verb: LightningCLI.subcommands().get(self.verb, GIVEN)}
 
+    def doctor(self, **options: Any) -> None:
+        """Called by LightningCLI for the verb: keeps what was found, for the exit code."""
+        self.diagnosis = cast(Trainer, self.trainer).doctor(**options)
+
     @override
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         super().parse_arguments(parser, args)
         config = self.config[self.verb]
-        monitor = config.pop("monitor", None) if self.verb == "fit" else None
+        monitor = config.pop("monitor", None) if self.verb in FITS else None
         if monitor is not None:
             watch(config.trainer.callbacks or [], monitor)
         path = config.get("ckpt_path")
@@ -87,10 +97,19 @@ def run(verb: str, words: list[str]) -> VerbCLI:
     # Strategies such as ddp start their other processes with sys.argv.
     saved, sys.argv = sys.argv, [sys.argv[0], *words]
     try:
-        with _without_noise():
+        with _without_noise(), resuming(_given(words, "--ckpt_path")):
             return _verb(verb, options)
     finally:
         sys.argv = saved
+
+
+def _given(words: list[str], option: str) -> str | None:
+    """Return the value of an option among the words; None if a config gives it."""
+    for index, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name == option:
+            return value if equals else next(iter(words[index + 1 :]), None)
+    return None
 
 
 def _verb(verb: str, options: dict[str, Any]) -> VerbCLI:

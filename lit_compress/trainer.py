@@ -1,4 +1,4 @@
-"""Lightning's Trainer with the verbs ``scan``, ``quantize`` and ``test --artifact``."""
+"""Lightning's Trainer with the verbs ``scan``, ``quantize``, ``doctor`` and ``test --artifact``."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from lit_compress.callbacks._quantization.pixels import of_inputs
 from lit_compress.callbacks._run.supported import check_module
 from lit_compress.callbacks.post_training_quantization import PostTrainingQuantization
 from lit_compress.checkpoints.weights import load_weights, recorded_progress, recorded_ranges
+from lit_compress.doctor import Diagnosis
+from lit_compress.doctor.examination import diagnose
 from lit_compress.errors import InvalidArgumentError, ScanError
 from lit_compress.evaluation.artifact_forward import artifact_forward, raw_test_data
 from lit_compress.evaluation.data_protocols import HasPixels
@@ -33,7 +35,7 @@ from lit_compress.sensitivity.targets import Unit
 
 
 class Trainer(pl.Trainer):
-    """Lightning's Trainer with the additional verbs ``scan`` and ``quantize``.
+    """Lightning's Trainer with the additional verbs ``scan``, ``quantize`` and ``doctor``.
 
     ``test`` can measure the int8 file of an artefact, too. All arguments are those of Lightning's
     Trainer.
@@ -174,6 +176,50 @@ class Trainer(pl.Trainer):
         print(card_table(read_card(path)))
         print(f"written to {path}")
         return path
+
+    def doctor(
+        self,
+        model: LightningModule,
+        train_dataloaders: Any = None,
+        val_dataloaders: Any = None,
+        datamodule: LightningDataModule | None = None,
+        ckpt_path: str | None = None,
+        weights_only: bool | None = None,
+        json: str | None = None,
+    ) -> Diagnosis:
+        """Check a run before it is started: data, network, callbacks, export, plan and machine.
+
+        Goes through the start of the fit on copies, and prints a line for each question: fine, a
+        warning, or an error with what to do about it. Trains nothing and changes nothing. On the
+        command line the exit code is 1 if there is an error.
+
+        Args:
+            model: Any LightningModule.
+            train_dataloaders: Training loaders; not needed with a datamodule.
+            val_dataloaders: Validation loaders; not needed with a datamodule.
+            datamodule: Any LightningDataModule.
+            ckpt_path: Checkpoint that the fit would go on from.
+            weights_only: Whether to refuse a checkpoint with more than tensors and plain values.
+            json: File for the answers as JSON; ``-`` prints them in place of the lines. Default:
+                none.
+
+        Returns:
+            One answer for each question.
+
+        Raises:
+            InvalidArgumentError: If the Trainer has several processes.
+        """
+        found = diagnose(
+            self,
+            model,
+            train_dataloaders,
+            val_dataloaders,
+            datamodule,
+            ckpt_path=ckpt_path,
+            weights_only=weights_only,
+        )
+        found.show(json)
+        return found
 
     @override
     def test(

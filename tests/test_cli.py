@@ -164,7 +164,7 @@ def test_packaged_configs_are_found_by_name(
     ("words", "message"),
     [
         (["fti"], "'fti' is not a verb of lit-compress: did you mean fit?"),
-        (["dance"], "the verbs are fit, validate"),
+        (["dance"], "the verbs are fit, doctor, validate"),
         (["--trainer.callbacks.target=1.5"], "target must be in [0, 1), the share to remove"),
         (["--trainer.callbacks.tarjet=.5"], "MagnitudePruning has no argument 'tarjet'; did you"),
         (["--trainer.callbacks.target=much"], "trainer.callbacks.target: expected float"),
@@ -402,3 +402,24 @@ def test_an_option_behind_a_part_is_one_of_its_pruning_callback(
     config = yaml.safe_load(capsys.readouterr().out)
     (pruner,) = [c for c in config["trainer"]["callbacks"] if "FilterPruning" in c["class_path"]]
     assert pruner["init_args"]["target"] == 0.3
+
+
+def test_a_config_whose_aliases_stand_for_billions_of_values_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """700 bytes of YAML kept the command busy until it was killed."""
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x, x]"]
+    for one, two in zip("abcdefghi", "bcdefghij", strict=True):
+        lines.append(f"{two}: &{two} [{', '.join([f'*{one}'] * 10)}]")
+    (tmp_path / "bomb.yaml").write_text("\n".join(lines))
+    assert main(["fit", "--config", str(tmp_path / "bomb.yaml")]) == 2
+    assert "aliases stand for more than 100,000 values" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"\x00\x01\xff", b"a: &a [*a]", b"[" * 100])
+def test_a_file_that_is_no_config_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    (tmp_path / "odd.yaml").write_bytes(content)
+    assert main(["fit", f"--config={tmp_path / 'odd.yaml'}"]) == 2
+    assert "odd.yaml cannot be read" in capsys.readouterr().err

@@ -66,10 +66,13 @@ def test_cards_are_in_the_order_of_their_paths(runs: Path) -> None:
         ("[" * 100_000, "is not JSON"),
         ("{}", "does not follow"),
         (changed(format_version=99), "update lit-compress"),
-        (changed(history=[{"epoch": 1, "seconds": 10**400, "parameters": 1}]), "a number in it"),
+        (changed(history=[{"epoch": 1, "seconds": 10**400, "parameters": 1}]), "401 digits"),
         (changed(history=[{"epoch": 1, "seconds": 1, "parameters": 1, "metric": 0}])[:-1], "JSON"),
-        (changed(config={"a": 0}).replace('"a": 0', '"a": ' + "[" * 900 + "]" * 900), "nested too"),
-        (changed().replace("0.97212", "1e999"), "a number in it"),
+        (
+            changed(config={"a": 0}).replace('"a": 0', '"a": ' + "[" * 900 + "]" * 900),
+            "nested deeper",
+        ),
+        (changed().replace("0.97212", "1e999"), "too large for a number"),
     ],
 )
 def test_a_bad_card_is_named_and_skipped(runs: Path, text: str, reason: str) -> None:
@@ -89,7 +92,7 @@ def test_a_card_that_is_no_text_or_too_large(runs: Path, monkeypatch: pytest.Mon
     found, skipped = cli_report._read_cards(runs)
     assert len(found) == 1
     assert "is not UTF-8 text" in skipped[0].reason
-    assert "larger than 1 MiB" in skipped[1].reason
+    assert "larger than 1,048,576 bytes" in skipped[1].reason
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no named pipes")

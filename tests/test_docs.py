@@ -41,6 +41,7 @@ SLOW = {
     "artifact.md",
     "compression_report.md",
     "configs.md",
+    "doctor.md",
     "fit.md",
     "make_digits_int8.py",
     "own_cli.py",

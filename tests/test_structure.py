@@ -14,11 +14,12 @@ import pytest
 ROOT = Path(__file__).parent.parent / "lit_compress"
 #: The lowest layer first. A module imports from its own layer and from lower ones.
 LAYERS = (
-    "pruning quantization distillation export measure artifact packed report "
-    "errors files attributes",
+    "pruning quantization distillation export measure artifact packed report errors files "
+    "attributes",
     "evaluation checkpoints progress",
     "callbacks sensitivity modules datamodules",
-    "trainer cli cli_errors cli_lightning cli_monitor cli_pack cli_report __main__",
+    "doctor",
+    "trainer cli cli_doctor cli_errors cli_lightning cli_monitor cli_pack cli_report __main__",
 )
 LEVELS = {part: level for level, parts in enumerate(LAYERS) for part in parts.split()}
 

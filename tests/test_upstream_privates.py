@@ -14,7 +14,7 @@ from pkgutil import resolve_name
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities import CombinedLoader
@@ -124,6 +124,7 @@ ON_OBJECTS: dict[str, tuple[Callable[[], object], str]] = {
         "_batches_that_stepped",
     ),
     "Trainer": (lambda: quiet_trainer(), "_logger_connector _loggers"),
+    "EarlyStopping": (lambda: EarlyStopping("loss"), "_check_on_train_epoch_end"),
 }
 #: In files and graphs that others write: keys of the hyperparameters in a checkpoint of the
 #: command line and of Hydra, and a part of a module's path in an exported graph. Tests of their own

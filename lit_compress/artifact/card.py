@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
+from hashlib import sha256
 from importlib.resources import files
 from typing import Any
 
@@ -21,6 +23,8 @@ from lit_compress.artifact.variant import (
     variant_from_dict,
 )
 from lit_compress.errors import ArtifactError
+from lit_compress.files.json_text import parse_json
+from lit_compress.files.reading import short_repr
 
 __all__ = [
     "FORMAT_VERSION",
@@ -37,6 +41,8 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1
+#: Key of the SHA-256 of everything else on the card.
+DIGEST = "digest"
 
 
 @dataclass(frozen=True, repr=False)
@@ -100,18 +106,19 @@ class Card:
         raise ArtifactError(f"the card has no variant {name!r}; it has: {names}")
 
     def to_json(self) -> str:
-        """Return the card as JSON text, after validation against the schema.
+        """Return the card as JSON text with its digest, after validation against the schema.
 
         Raises:
             ArtifactError: If a field has a value that JSON or the schema does not allow, such as
                 NaN.
         """
         try:
-            text = json.dumps(asdict(self), indent=2, allow_nan=False)
+            text = json.dumps(asdict(self), allow_nan=False)
+            data = parse_json(text)
         except (TypeError, ValueError) as error:
             raise ArtifactError(f"the card cannot be written as JSON: {error}") from error
-        _validate(json.loads(text), "the card")
-        return text + "\n"
+        _validate(data, "the card")
+        return json.dumps({**data, DIGEST: digest_of(data)}, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str, source: str = "card.json") -> Card:
@@ -122,16 +129,17 @@ class Card:
             source: Name of its origin, for error messages.
 
         Raises:
-            ArtifactError: If the text is not JSON, does not follow the schema, or has a newer
-                ``format_version``.
+            ArtifactError: If the text is not JSON, does not follow the schema, was changed after
+                it was written, or has a newer ``format_version``.
         """
         try:
-            data = json.loads(text, parse_constant=_refuse_constant)
-        except (ValueError, RecursionError) as error:
+            data = parse_json(text)
+        except ValueError as error:
             raise ArtifactError(
                 f"{source} is not JSON ({error}): write the artefact again"
             ) from error
         _validate(data, source)
+        _check_digest(data, source)
         data["variants"] = tuple(variant_from_dict(item) for item in data["variants"])
         data["pruning"] = tuple(data.get("pruning", ()))
         data["history"] = tuple(map(Epoch.from_dict, data.get("history", ())))
@@ -152,9 +160,29 @@ def schema() -> dict[str, Any]:
     return loaded
 
 
-def _refuse_constant(name: str) -> None:
-    """Refuse NaN and infinity, which Python's parser accepts although JSON does not have them."""
-    raise ValueError(f"{name} is not a JSON number")
+def digest_of(data: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a card's content, without its own digest, in hexadecimal.
+
+    It is that of the content as JSON with sorted keys, no spaces and ASCII characters alone.
+
+    Args:
+        data: The content of ``card.json``.
+
+    Example:
+        >>> digest_of({"run": "digits"}) == digest_of({"digest": "", "run": "digits"})
+        True
+    """
+    rest = {key: value for key, value in data.items() if key != DIGEST}
+    return sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _check_digest(data: dict[str, Any], source: str) -> None:
+    digest = data.pop(DIGEST, None)  # cards of older versions have none
+    if digest is not None and digest != digest_of(data):
+        raise ArtifactError(
+            f"{source} was changed after it was written: its digest is of another content. Copy "
+            "the artefact again"
+        )
 
 
 def _line(variant: Variant) -> str:
@@ -169,8 +197,14 @@ def _line(variant: Variant) -> str:
 
 def _validate(data: Any, source: str) -> None:
     """Check a parsed card against the schema."""
-    version = data.get("format_version") if isinstance(data, dict) else None
-    if isinstance(version, int) and version > FORMAT_VERSION:
+    # A card without one does not follow the schema.
+    version = data.get("format_version", 1) if isinstance(data, dict) else 1
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise ArtifactError(
+            f"{source} is not a card: format_version must be a whole number, got "
+            f"{short_repr(version)}"
+        )
+    if version > FORMAT_VERSION:
         raise ArtifactError(
             f"{source} has format_version {version}, but this lit-compress reads up to "
             f"{FORMAT_VERSION}: update lit-compress"

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from time import perf_counter
-from typing import Literal
+from time import perf_counter, sleep
+from typing import Literal, TypeVar, cast
 
 from lit_compress.artifact.card import Card, Fidelity
-from lit_compress.artifact.engines import RUNTIMES, is_installed
+from lit_compress.artifact.engines import LARGEST, RUNTIMES, Runtime, is_installed
 from lit_compress.artifact.replay import REPLAY, check_replay, read_replay
 from lit_compress.artifact.runtime import OnnxModel
 from lit_compress.artifact.write import CARD, sha256
-from lit_compress.errors import ArtifactError, InvalidArgumentError
+from lit_compress.errors import ArtifactError, CheckpointError, InvalidArgumentError
+from lit_compress.files.reading import as_path, read_limited, reading, shown
+
+T = TypeVar("T")
 
 MODEL = "model.onnx"
 #: The float network, if the artefact has it.
@@ -23,6 +29,8 @@ PACKED = ".packed"
 CARD_LIMIT = 16 << 20
 #: Number of untimed and timed calls with which the fastest runtime is found.
 WARM_UP, ROUNDS = 5, 30
+#: How often an artefact that was replaced is read again, and the pause before it in seconds.
+TRIES, PAUSE = 5, 0.05
 
 
 def read_card(folder: str | Path) -> Card:
@@ -43,19 +51,18 @@ def read_card(folder: str | Path) -> Card:
         ...     read_card(folder).run
         'digits'
     """
-    path = Path(folder) / CARD
-    if not path.is_file():
-        raise ArtifactError(f"{folder} is not an artefact: it has no {CARD}")
-    if path.stat().st_size > CARD_LIMIT:
-        raise ArtifactError(
-            f"{path} is larger than {CARD_LIMIT >> 20} MiB, so it is not a card: write the "
-            "artefact again"
-        )
+    path = as_path(folder, ArtifactError) / CARD
+    with reading(path, ArtifactError):
+        missing = not path.is_file()
+    if missing:
+        raise ArtifactError(f"{shown(folder)} is not an artefact: it has no {CARD}")
+    content = read_limited(path, CARD_LIMIT, ArtifactError, "a card: write the artefact again")
     try:
-        text = path.read_text("utf-8")
+        text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ArtifactError(f"{path} is not UTF-8 text: write the artefact again") from error
-    return Card.from_json(text, str(path))
+    with reading(path, ArtifactError):
+        return Card.from_json(text, str(path))
 
 
 def load(
@@ -122,16 +129,55 @@ def load(
         ((3,), 'demo')
         >>> temporary.cleanup()
     """
-    card = read_card(path)
-    check_files(path, card)
-    file = Path(path) / _file(path, card, weights)
+    folder = as_path(path, ArtifactError)
+    return while_replaced(folder, lambda: _loaded(folder, threads, runtime, check, weights))
+
+
+def _loaded(folder: Path, threads: int, runtime: str, check: bool, weights: str) -> OnnxModel:
+    card = read_card(folder)
+    name = _file(folder, card, weights)
+    check_files(folder, card, but=(name, REPLAY))
+    file, content = folder / name, _content(folder, card, name)
+    replay = _content(folder, card, REPLAY) if REPLAY in card.files else None
     if runtime != "fastest":
-        model = OnnxModel(file, threads, card, runtime)
+        model = OnnxModel(file, threads, card, cast(Runtime, runtime), content)
     else:
-        model = _fastest(file, Path(path), threads, card)
+        model = _fastest(file, content, threads, card, replay)
     if check:
-        check_replay(model, _replay_file(Path(path), card), _recorded_fidelity(card, file.name))
+        _check_stored(folder, replay)
+        recorded = _recorded_fidelity(card, file.name)
+        check_replay(model, folder / REPLAY, recorded, replay)
     return model
+
+
+def while_replaced(path: Path, read: Callable[[], T]) -> T:
+    """Read an artefact, and once more if a writer replaced it meanwhile.
+
+    Args:
+        path: The artefact folder.
+        read: Reads it.
+
+    Raises:
+        ArtifactError: If the artefact is damaged, or is replaced all the time.
+    """
+    for _ in range(TRIES):
+        before = _identity(path)
+        try:
+            return read()
+        except (ArtifactError, CheckpointError):
+            sleep(PAUSE)
+            if _identity(path) == before:
+                raise
+    return read()
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    """Return what tells an artefact from the next one at its path; None if none is there."""
+    try:
+        found = os.stat(path / CARD)
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def packed_name(name: str) -> str:
@@ -158,36 +204,54 @@ def _file(path: str | Path, card: Card, weights: str) -> str:
     return names[weights]
 
 
-def check_files(folder: str | Path, card: Card) -> None:
+def check_files(folder: str | Path, card: Card, but: tuple[str, ...] = ()) -> None:
     """Check the files of an artefact against the SHA-256 values on its card.
 
     Args:
         folder: The artefact folder.
         card: Its card.
+        but: Names of files that are not checked.
 
     Raises:
         ArtifactError: If a file is missing or has another SHA-256.
     """
     for name, digest in card.files.items():
-        file = Path(folder) / name
-        if not file.is_file():
-            raise ArtifactError(
-                f"{folder} has no {name}, which its card lists: copy the artefact again"
-            )
-        if sha256(file) != digest:
-            raise ArtifactError(
-                f"{file} has another SHA-256 than its card lists: it was changed or truncated, "
-                "copy the artefact again"
-            )
+        if name not in but:
+            _check_there(Path(folder), name)
+            _check_digest(Path(folder) / name, sha256(Path(folder) / name), digest)
 
 
-def _replay_file(folder: Path, card: Card) -> Path:
-    if REPLAY not in card.files:
+def _content(folder: Path, card: Card, name: str) -> bytes:
+    """Return the content of a file, whose SHA-256 is that on the card."""
+    _check_there(folder, name)
+    content = read_limited(folder / name, LARGEST, ArtifactError, "what its name says")
+    _check_digest(folder / name, hashlib.sha256(content).hexdigest(), card.files[name])
+    return content
+
+
+def _check_there(folder: Path, name: str) -> None:
+    with reading(folder / name, ArtifactError):
+        missing = not (folder / name).is_file()
+    if missing:
+        raise ArtifactError(
+            f"{folder} has no {name}, which its card lists: copy the artefact again"
+        )
+
+
+def _check_digest(file: Path, found: str, wanted: str) -> None:
+    if found != wanted:
+        raise ArtifactError(
+            f"{file} has another SHA-256 than its card lists: it was changed or truncated, "
+            "copy the artefact again"
+        )
+
+
+def _check_stored(folder: Path, replay: bytes | None) -> None:
+    if replay is None:
         raise ArtifactError(
             f"{folder} has no {REPLAY}, the stored inputs to check this machine with: write the "
             "artefact again, or load it with check=False"
         )
-    return folder / REPLAY
 
 
 def _recorded_fidelity(card: Card, file: str) -> Fidelity:
@@ -200,12 +264,16 @@ def _recorded_fidelity(card: Card, file: str) -> Fidelity:
     )
 
 
-def _fastest(file: Path, folder: Path, threads: int, card: Card) -> OnnxModel:
+def _fastest(
+    file: Path, content: bytes, threads: int, card: Card, replay: bytes | None
+) -> OnnxModel:
     """Return the model in the installed runtime with the smallest median time for one input."""
-    models = [OnnxModel(file, threads, card, name) for name in RUNTIMES if is_installed(name)]
+    names = [name for name in RUNTIMES if is_installed(name)]
+    models = [OnnxModel(file, threads, card, name, content) for name in names]
     if len(models) == 1:
         return models[0]
-    inputs, _ = read_replay(_replay_file(folder, card))
+    _check_stored(file.parent, replay)
+    inputs, _ = read_replay(file.parent / REPLAY, replay)
     one = [
         array[:1] if expected.batched else array
         for expected, array in zip(models[0].inputs, inputs, strict=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -14,11 +13,15 @@ from lit_compress.artifact.engines import RUNTIMES
 from lit_compress.artifact.fidelity import sqnr_db
 from lit_compress.artifact.processor import lacks_vnni
 from lit_compress.artifact.runtime import OnnxModel
-from lit_compress.errors import ArtifactError
+from lit_compress.errors import ArtifactError, InvalidArgumentError
+from lit_compress.files.arrays import read_arrays
+from lit_compress.files.reading import read_limited, reading
 
 REPLAY = "replay.npz"
 #: Largest number of inputs that an artefact stores.
 COUNT = 32
+#: Largest size of all arrays together, in bytes.
+LARGEST = 1 << 30
 #: Bytes of the headers in the file of an input and an output, at most.
 HEADERS = 800
 #: Allowed loss of SQNR against the recorded value. Kernels differ in rounding, but by less than
@@ -76,11 +79,14 @@ def write_replay(
     np.savez_compressed(path, **arrays)
 
 
-def read_replay(path: str | Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def read_replay(
+    path: str | Path, content: bytes | None = None
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Read the inputs and the float outputs. Pickled objects in the file are refused.
 
     Args:
         path: File written by :func:`write_replay`.
+        content: Content of the file, if it was read already.
 
     Returns:
         The arrays of the inputs in order, and those of the outputs.
@@ -88,18 +94,21 @@ def read_replay(path: str | Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
     Raises:
         ArtifactError: If the file is missing or damaged, or contains pickled objects.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            count = sum(name.startswith(INPUT) for name in file.files)
-            several = sum(name.startswith(f"{OUTPUT}_") for name in file.files)
-            outputs = [f"{OUTPUT}_{index}" for index in range(several)] or [OUTPUT]
-            inputs = [file[f"{INPUT}{index}"] for index in range(count)]
-            return inputs, [file[name] for name in outputs]
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise ArtifactError(f"{path} cannot be read ({error}): write the artefact again") from error
+    if content is None:
+        content = read_limited(Path(path), LARGEST, ArtifactError, "a file of stored inputs")
+    with reading(path, ArtifactError, "write the artefact again"):
+        arrays = read_arrays(content, LARGEST, COUNT)
+        several = sum(name.startswith(f"{OUTPUT}_") for name in arrays)
+        inputs = [f"{INPUT}{index}" for index in range(len(arrays) - max(1, several))]
+        outputs = [f"{OUTPUT}_{index}" for index in range(several)] or [OUTPUT]
+        if sorted(arrays) != sorted(inputs + outputs):
+            raise ValueError(f"it has the arrays {', '.join(arrays)[:80]}")
+        return [arrays[name] for name in inputs], [arrays[name] for name in outputs]
 
 
-def check_replay(model: OnnxModel, path: str | Path, recorded: Fidelity) -> float:
+def check_replay(
+    model: OnnxModel, path: str | Path, recorded: Fidelity, content: bytes | None = None
+) -> float:
     """Run the stored inputs on this machine, and compare the SQNR with the recorded one.
 
     Args:
@@ -107,6 +116,7 @@ def check_replay(model: OnnxModel, path: str | Path, recorded: Fidelity) -> floa
         path: File written by :func:`write_replay`.
         recorded: Fidelity on the machine that wrote the artefact; ``replay_db`` is compared, or
             ``sqnr_db`` if it is None.
+        content: Content of the file, if it was read already.
 
     Returns:
         The SQNR on this machine in dB; of several outputs, the lowest.
@@ -115,11 +125,17 @@ def check_replay(model: OnnxModel, path: str | Path, recorded: Fidelity) -> floa
         ArtifactError: If the SQNR is more than 3 dB below the recorded one, or the file is damaged.
             The message says which outputs differ.
     """
-    inputs, expected = read_replay(path)
-    found = model.all_outputs(*inputs)
-    if len(found) != len(expected):
+    inputs, expected = read_replay(path, content)
+    try:
+        found = model.all_outputs(*inputs)
+    except InvalidArgumentError as error:
         raise ArtifactError(
-            f"{path} has {len(expected)} outputs, and the model has {len(found)}: write the "
+            f"{path} does not suit the model ({error}): write the artefact again"
+        ) from error
+    shapes, here = ([array.shape for array in arrays] for arrays in (expected, found))
+    if shapes != here:
+        raise ArtifactError(
+            f"{path} has outputs of shapes {shapes}, and the model's are {here}: write the "
             "artefact again"
         )
     by_output = [sqnr_db(one, other) for one, other in zip(expected, found, strict=True)]

@@ -30,6 +30,7 @@ class OnnxModel:
         threads: Number of threads of the runtime; 0 means one per core.
         card: Card of the artefact, if there is one.
         runtime: ``onnxruntime`` or ``openvino``.
+        content: Content of the file, if it was read already.
 
     Attributes:
         inputs: Inputs of the file, in order: name, shape, type.
@@ -69,12 +70,13 @@ class OnnxModel:
         threads: int = 1,
         card: Card | None = None,
         runtime: Runtime = "onnxruntime",
+        content: bytes | None = None,
     ) -> None:
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 0:
             raise InvalidArgumentError(f"threads must be a whole number from 0, got {threads!r}")
         if runtime not in RUNTIMES:
             raise InvalidArgumentError(f"runtime must be one of {RUNTIMES}, got {runtime!r}")
-        self._engine = open_engine(path, runtime, threads)
+        self._engine = open_engine(path, runtime, threads, content)
         self.inputs: tuple[Input, ...] = self._engine.inputs
         self.outputs: tuple[str, ...] = self._engine.outputs
         self.input_shape: tuple[int, ...] = self.inputs[0].shape

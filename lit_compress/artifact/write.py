@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from lit_compress.artifact.card import Card
 from lit_compress.errors import ArtifactError
+from lit_compress.files.folders import whole_folder
+from lit_compress.files.partial import PART, sibling
+from lit_compress.files.reading import sha256_of
+from lit_compress.files.whole import whole_file
 
 CARD = "card.json"
 
@@ -31,15 +32,9 @@ def check_target(path: str | Path) -> None:
         >>> with TemporaryDirectory() as folder:
         ...     check_target(Path(folder, "artifact"))
     """
+    check_replaceable(path)
     target = Path(path).resolve()
-    if target.exists() and not target.is_dir():
-        raise ArtifactError(f"the artefact folder {target} is a file: name another dirpath")
-    if target.is_dir() and any(target.iterdir()) and not (target / CARD).is_file():
-        raise ArtifactError(
-            f"the folder {target} is not empty and has no {CARD}, so it is not an artefact and "
-            "will not be replaced: name another dirpath, or empty the folder"
-        )
-    probe = _temporary_path(target, "probe")
+    probe = sibling(target, PART)
     try:
         probe.mkdir(parents=True)
         probe.rmdir()
@@ -48,6 +43,25 @@ def check_target(path: str | Path) -> None:
             f"the artefact folder {target} cannot be written ({error.strerror or error}): name "
             "another dirpath, or make it writable"
         ) from error
+
+
+def check_replaceable(path: str | Path) -> None:
+    """Check that nothing but an artefact is lost where one is written; nothing is created.
+
+    Args:
+        path: The artefact folder; it may not exist yet.
+
+    Raises:
+        ArtifactError: If it is a file, or contains files that are not an artefact.
+    """
+    target = Path(path).resolve()
+    if target.exists() and not target.is_dir():
+        raise ArtifactError(f"the artefact folder {target} is a file: name another dirpath")
+    if target.is_dir() and any(target.iterdir()) and not (target / CARD).is_file():
+        raise ArtifactError(
+            f"the folder {target} is not empty and has no {CARD}, so it is not an artefact and "
+            "will not be replaced: name another dirpath, or empty the folder"
+        )
 
 
 @contextmanager
@@ -72,29 +86,8 @@ def folder_swap(path: str | Path) -> Iterator[Path]:
         ['card.json']
     """
     check_target(path)
-    target = Path(path).resolve()
-    partial, previous = _temporary_path(target, "part"), _temporary_path(target, "old")
-    for stale in (partial, previous):  # from a killed process with the same process id
-        shutil.rmtree(stale, ignore_errors=True)
-    partial.mkdir()
-    try:
+    with whole_folder(Path(path).resolve()) as partial:
         yield partial
-        for file in partial.iterdir():
-            _sync(file)
-        _sync(partial)
-        if target.exists():
-            os.replace(target, previous)
-        try:
-            os.replace(partial, target)
-        except OSError:
-            if previous.exists():
-                os.replace(previous, target)
-            raise
-        _sync(target.parent)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        if target.exists():
-            shutil.rmtree(previous, ignore_errors=True)
 
 
 def write_card(folder: str | Path, card: Card) -> Path:
@@ -116,17 +109,13 @@ def write_card(folder: str | Path, card: Card) -> Path:
         ...     write_card(folder, Card("digits", variants=(), environment={})).name
         'card.json'
     """
-    path = Path(folder) / CARD
-    partial = _temporary_path(path, "part")
-    text = card.to_json()
+    path, text = Path(folder) / CARD, card.to_json()
+    if not path.parent.is_dir():
+        raise ArtifactError(f"{path} cannot be written: there is no folder {path.parent}")
     try:
-        partial.write_text(text, "utf-8")
-        _sync(partial)
-        os.replace(partial, path)
-        _sync(path.parent)
+        with whole_file(path) as partial:
+            partial.write_text(text, "utf-8")
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
         raise ArtifactError(
             f"{path} cannot be written ({error.strerror or error}): free disk space, or make the "
             "folder writable"
@@ -146,22 +135,4 @@ def sha256(path: str | Path) -> str:
         ...     sha256(file)[:12]
         'e3b0c44298fc'
     """
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _temporary_path(path: Path, role: str) -> Path:
-    """Return a hidden path in the same folder, unique to this process and role."""
-    return path.with_name(f".{path.name}.{os.getpid()}.{role}")
-
-
-def _sync(path: Path) -> None:
-    """Flush a file or folder to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    return sha256_of(Path(path), ArtifactError)

@@ -18,6 +18,7 @@ from typing_extensions import override
 from lit_compress.artifact import Variant, check_target, folder_swap, sha256, write_card
 from lit_compress.artifact.read import MODEL
 from lit_compress.artifact.replay import REPLAY
+from lit_compress.artifact.variant import FloatWeight
 from lit_compress.callbacks._budget.byte_budget import WritesInt8
 from lit_compress.callbacks._budget.contract import Mode
 from lit_compress.callbacks._quantization.allowed import left_of_budget
@@ -32,6 +33,7 @@ from lit_compress.callbacks._report.variants import (
     float_variant,
     unpruned_shapes,
 )
+from lit_compress.callbacks._run.earlier import AddsToCard, is_complete
 from lit_compress.callbacks._run.supported import check_run
 from lit_compress.checkpoints.folder import artifact_dir, is_artifact, release, trained_weights
 from lit_compress.checkpoints.loading_line import artifact_line
@@ -165,6 +167,8 @@ class PostTrainingQuantization(Callback, WritesInt8):
         self._told = False
         #: The ranges that the network was trained with; None if it was not.
         self._ranges: Ranges | None = None
+        #: The weights that stay float, as the trial before the training found them; None before.
+        self.tried: tuple[FloatWeight, ...] | None = None
         #: What the file does with its input before the network; None until there is a file.
         self.preprocess: nn.Module | None = None
 
@@ -308,6 +312,7 @@ class PostTrainingQuantization(Callback, WritesInt8):
         conversion = Conversion(trainer, copy, network, settings)
         with tempfile.TemporaryDirectory() as folder:
             conversion.try_out(Path(folder) / MODEL, FEW)
+            self.tried = conversion.float_weights
             conversion.write_replay(Path(folder) / REPLAY)
         measured = self._measurable(trainer)
         more = f", and to measure {measured} on all of the validation data" if measured else ""
@@ -317,7 +322,7 @@ class PostTrainingQuantization(Callback, WritesInt8):
         )
 
     def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self._trained and is_artifact(self._target):
+        if not self._trained and self._is_complete(trainer, pl_module):
             self.path = self._earlier
             rank_zero_info(f"nothing was trained: the artefact {self._target} stays as it is")
             return
@@ -336,6 +341,15 @@ class PostTrainingQuantization(Callback, WritesInt8):
             raise
         self.path, self.written = self._target, True
         rank_zero_info(f"int8 artefact written to {self.path}; {artifact_line(copy, self.path)}")
+
+    def _is_complete(self, trainer: Trainer, pl_module: LightningModule) -> bool:
+        """Tell whether the artefact is that of the weights which would be converted now."""
+        if not is_artifact(self._target):
+            return False
+        copy = clone(trainer, pl_module)
+        if self.weights == "best":
+            load_best(trainer, copy)
+        return is_complete(self._target, copy, callbacks_of_type(trainer, AddsToCard))
 
     def _convert(
         self, trainer: Trainer, copy: LightningModule, target: Path, before: UnprunedShapes | None

@@ -26,6 +26,7 @@ from lit_compress.callbacks._quantization.trainable import (
     never_called,
     warn_of_rest,
 )
+from lit_compress.callbacks._run.requeue import requeue_between_batches
 from lit_compress.callbacks._run.steps import run_around, run_plainly
 from lit_compress.callbacks.post_training_quantization import FEW, PostTrainingQuantization
 from lit_compress.errors import ExportError, InvalidArgumentError
@@ -136,6 +137,7 @@ class QuantizationAwareTraining(PostTrainingQuantization, FinalSince, FixesShape
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
+            requeue_between_batches(trainer)
             self._ranges, self._fake = None, None
             self._found_at, self._frozen, self._epoch_begun = 0, False, -1
 

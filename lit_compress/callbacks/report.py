@@ -8,7 +8,7 @@ from typing import Any
 from weakref import ref
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.seed import isolate_rng
 from typing_extensions import override
@@ -47,9 +47,10 @@ from lit_compress.callbacks._report.variants import (
     to_batch,
     unpruned_shapes,
 )
+from lit_compress.callbacks._run.earlier import AddsToCard, is_complete
 from lit_compress.callbacks._run.supported import check_run
 from lit_compress.callbacks.post_training_quantization import PostTrainingQuantization
-from lit_compress.checkpoints.folder import RunFiles, artifact_dir, is_artifact, release, run_files
+from lit_compress.checkpoints.folder import RunFiles, artifact_dir, release, run_files
 from lit_compress.checkpoints.saved_weights import WEIGHTS, save_weights
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.evaluation.export_target import ExportTarget, find_export_target
@@ -64,7 +65,7 @@ from lit_compress.progress import end_live_display
 from lit_compress.report import card_table
 
 
-class CompressionReport(Callback, BeforePruning, HasBaseline):
+class CompressionReport(AddsToCard, BeforePruning, HasBaseline):
     """Measures what compression changed: dense, pruned and int8 in one table.
 
     Accuracy, parameters, non-zeros, MACs, bytes on disk and latency, each measured at the end of
@@ -217,7 +218,7 @@ class CompressionReport(Callback, BeforePruning, HasBaseline):
         if stage != "fit" or not self._finished or is_fast_dev_run(trainer):
             return
         self._finished = False
-        if trainer.is_global_zero and self._is_new(trainer):
+        if trainer.is_global_zero and self._is_new(trainer, pl_module):
             end_live_display(trainer, pl_module)
             with isolate_rng():
                 self.card = self._report(trainer, pl_module)
@@ -228,10 +229,12 @@ class CompressionReport(Callback, BeforePruning, HasBaseline):
         trainer.strategy.barrier("lit_compress.report")
         release(trainer)
 
-    def _is_new(self, trainer: Trainer) -> bool:
+    def _is_new(self, trainer: Trainer, pl_module: LightningModule) -> bool:
         """Tell whether there is something to report: a fit that trains nothing changes no file."""
         quantizer = _quantizer(trainer)
-        if self._trained or (quantizer.written if quantizer else not is_artifact(self._target)):
+        if self._trained or (quantizer is not None and quantizer.written):
+            return True
+        if quantizer is None and not is_complete(self._target, pl_module, [self]):
             return True
         self.card = self._earlier
         rank_zero_info(f"nothing was trained: the card in {self._target} stays as it is")

@@ -52,6 +52,23 @@ def run_files(trainer: Trainer) -> RunFiles:
     return on_rank_zero(trainer, lambda: _found(trainer))
 
 
+def run_folder(trainer: Trainer) -> Path:
+    """Return the folder of a run, in which ModelCheckpoint makes its own; nothing is created.
+
+    Args:
+        trainer: The run.
+    """
+    logger = trainer.loggers[0] if trainer.loggers else None
+    if isinstance(logger, (TensorBoardLogger, CSVLogger)):
+        return Path(logger.log_dir)
+    return _shared_folder(trainer, logger)
+
+
+def _is_of_one_run(trainer: Trainer) -> bool:
+    """Tell whether the folder is new for each run."""
+    return bool(trainer.loggers) and isinstance(trainer.loggers[0], (TensorBoardLogger, CSVLogger))
+
+
 def artifact_dir(trainer: Trainer, dirpath: str | None) -> Path:
     """Return the artefact folder: the given one, or that of the run. Call it on every process.
 
@@ -88,10 +105,9 @@ def release(trainer: Trainer) -> None:
 
 
 def _found(trainer: Trainer) -> RunFiles:
-    logger = trainer.loggers[0] if trainer.loggers else None
-    if isinstance(logger, (TensorBoardLogger, CSVLogger)):
-        return _numbered(Path(logger.log_dir), 0)
-    folder = _shared_folder(trainer, logger)
+    folder = run_folder(trainer)
+    if _is_of_one_run(trainer):
+        return _numbered(folder, 0)
     if is_fast_dev_run(trainer):
         return _numbered(folder, 0)  # nothing is written
     taken = _TAKEN.get(trainer)

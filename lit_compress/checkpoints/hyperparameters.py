@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lit_compress.errors import CheckpointError
+from lit_compress.files.reading import reading
+from lit_compress.files.yaml_text import check_yaml
 
 #: Keys whose value is the import path of a class: those of jsonargparse, Lightning and Hydra.
 CLASS_PATHS = ("class_path", "_class_path", "_target_")
@@ -48,6 +50,10 @@ def check_class_paths(hyperparameters: object, parsed: bool) -> None:
     for key, text in _texts(hyperparameters, ""):
         named = key.rpartition(".")[2] in CLASS_PATHS
         texts = [text, *_configs(text)] if parsed else [text]
+        if parsed:
+            for each in texts:
+                with reading(f"the hyperparameter {key} of the file", CheckpointError):
+                    check_yaml(each)
         found = [name for each in texts for name in DOTTED.findall(each)] if parsed or named else []
         for name in found:
             if not _is_imported(name) and (named or _could_be_imported(name)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,8 +13,11 @@ from typing import Any, TypeVar
 import lightning
 import torch
 from lightning.pytorch import LightningModule
+from torch import Tensor
 
+from lit_compress.checkpoints.building import Bounded
 from lit_compress.checkpoints.constructor import check_given, check_names, without_objects
+from lit_compress.checkpoints.content import check_state
 from lit_compress.checkpoints.reading import read_checkpoint
 from lit_compress.checkpoints.saved_weights import (
     ARGUMENT,
@@ -24,10 +27,11 @@ from lit_compress.checkpoints.saved_weights import (
     read_safetensors,
 )
 from lit_compress.checkpoints.stand_ins import holds_objects
-from lit_compress.errors import ArtifactError, CheckpointError
+from lit_compress.errors import ArtifactError, CheckpointError, LitCompressError
+from lit_compress.files.json_text import parse_json
+from lit_compress.files.reading import as_path, reading, short
 from lit_compress.pruning.channels.resize import (
     ORIGINAL,
-    UnprunedShapes,
     check_full_size,
     resize_to,
     unpruned_shapes_of,
@@ -93,7 +97,7 @@ def load_from_checkpoint(
         check_names(cls, content, arguments)
         if holds_objects(path):
             file = _in_memory(without_objects(cls, content, arguments))
-    with _resizing(cls, unpruned_shapes_of(content)):
+    with _resizing(cls, content, path):
         module = cls.load_from_checkpoint(
             file, map_location=map_location, strict=strict, weights_only=weights_only, **arguments
         )
@@ -117,28 +121,46 @@ def restore(path: str | Path, cls: type[Module], **arguments: Any) -> Module:
         CheckpointError: If the weights are of another architecture, the file names code that is not
             imported, or a hyperparameter that is an object is not given.
     """
+    from lit_compress.artifact.read import while_replaced
+
+    folder = as_path(path, ArtifactError)
+    return while_replaced(folder, lambda: _restored(folder, cls, arguments))
+
+
+def _restored(path: Path, cls: type[Module], arguments: Mapping[str, Any]) -> Module:
     from lit_compress.artifact.read import check_files, read_card
 
     card = read_card(path)
     check_files(path, card)
     if WEIGHTS not in card.files:
         raise ArtifactError(f"{path} has no {WEIGHTS}: there are no float weights to restore")
-    state, metadata = read_safetensors(Path(path) / WEIGHTS)
+    state, metadata = read_safetensors(path / WEIGHTS)
+    check_state(path / WEIGHTS, state)
+    with reading(path / WEIGHTS, CheckpointError):
+        values = {key: _json(metadata.get(key, "{}")) for key in (HYPERPARAMETERS, OBJECTS)}
+        original = _json(metadata[ORIGINAL]) if ORIGINAL in metadata else None
     content: dict[str, Any] = {
         "state_dict": state,
         "pytorch-lightning_version": lightning.__version__,
-        cls.CHECKPOINT_HYPER_PARAMS_KEY: json.loads(metadata.get(HYPERPARAMETERS, "{}")),
+        cls.CHECKPOINT_HYPER_PARAMS_KEY: values[HYPERPARAMETERS],
         cls.CHECKPOINT_HYPER_PARAMS_NAME: metadata.get(ARGUMENT, "kwargs"),
     }
-    if ORIGINAL in metadata:
-        content["callbacks"] = {"": {"original": json.loads(metadata[ORIGINAL])}}
+    if original is not None:
+        content["callbacks"] = {"": {"original": original}}
     cls = _built(cls, content)
     check_names(cls, content, arguments)
-    check_given(cls, content, json.loads(metadata.get(OBJECTS, "{}")), arguments)
-    with _resizing(cls, unpruned_shapes_of(content)):
+    check_given(cls, content, values[OBJECTS], arguments)
+    with _resizing(cls, content, path):
         return cls.load_from_checkpoint(
             _in_memory(content), map_location="cpu", strict=None, weights_only=True, **arguments
         )
+
+
+def _json(text: str) -> dict[str, Any]:
+    value = parse_json(text, infinite=True)
+    if not isinstance(value, dict):
+        raise ValueError(f"its metadata hold {type(value).__name__}, and a dictionary is expected")
+    return value
 
 
 def _in_memory(content: Mapping[str, Any]) -> io.BytesIO:
@@ -175,11 +197,14 @@ def _built(cls: type[Module], content: Mapping[str, Any]) -> type[Module]:
 
 
 @contextmanager
-def _resizing(cls: type[LightningModule], original: UnprunedShapes | None) -> Iterator[None]:
+def _resizing(
+    cls: type[LightningModule], content: Mapping[str, Any], path: str | Path
+) -> Iterator[None]:
     """Let the modules of a class take the shapes of loaded weights, until the end of the block.
 
     Lightning builds the module and loads its weights in one call, without a hook in between.
     """
+    original = unpruned_shapes_of(content)
     own = cls.__dict__.get("load_state_dict")
     load = cls.load_state_dict
 
@@ -197,11 +222,19 @@ def _resizing(cls: type[LightningModule], original: UnprunedShapes | None) -> It
             handle.remove()
 
     cls.load_state_dict = resized  # type: ignore[method-assign, assignment]
+    sizes = [value.numel() for value in content["state_dict"].values() if isinstance(value, Tensor)]
+    sizes += [math.prod(shape) for shape in (original.shapes.values() if original else ())]
     try:
-        yield
-    except RuntimeError as error:
-        if "state_dict" not in str(error):
-            raise
+        with Bounded(sizes):
+            yield
+    except LitCompressError:
+        raise
+    except Exception as error:  # of the module's own code, for what the file gives it
+        if not isinstance(error, RuntimeError) or "state_dict" not in str(error):
+            raise CheckpointError(
+                f"{cls.__name__} cannot be built from {path} ({short(error)}): give the arguments "
+                "that it was trained with, or load another file"
+            ) from error
         lines = [line.strip() for line in str(error).splitlines()[1:3]]
         raise CheckpointError(
             f"the checkpoint's weights are not those of {cls.__name__}: {' '.join(lines)}"

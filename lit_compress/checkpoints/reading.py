@@ -10,10 +10,15 @@ from zipfile import is_zipfile
 
 import torch
 
+from lit_compress.checkpoints.content import check_content
 from lit_compress.checkpoints.stand_ins import load_with_stand_ins
 from lit_compress.errors import CheckpointError
+from lit_compress.files.reading import as_path, reading, short, shown
+from lit_compress.files.zips import check_zip
 
 T = TypeVar("T")
+#: Largest size of a checkpoint in bytes, and most entries of its zip file.
+LARGEST, ENTRIES = 1 << 44, 10_000_000
 Objects = Literal["refused", "stand-ins", "made"]
 
 
@@ -29,12 +34,12 @@ def read_checkpoint(path: str | Path, objects: Objects = "refused") -> dict[str,
         CheckpointError: If the file is missing or damaged, or contains more than plain values and
             tensors.
     """
-    if not Path(path).is_file():
-        raise CheckpointError(f"there is no checkpoint {Path(path).resolve()}")
+    with reading(path, CheckpointError):
+        missing = not as_path(path, CheckpointError).is_file()
+    if missing:
+        raise CheckpointError(f"there is no checkpoint {shown(Path(path).absolute())}")
     content = read_plain(path, lambda: load_file(path, objects))
-    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
-        raise CheckpointError(f"{path} is not a Lightning checkpoint: it has no state_dict")
-    return content
+    return check_content(path, content)
 
 
 def read_plain(path: str | Path, read: Callable[[], T]) -> T:
@@ -55,8 +60,11 @@ def read_plain(path: str | Path, read: Callable[[], T]) -> T:
             "load with weights_only=True are read"
         ) from error
     except Exception as error:  # a damaged file fails in zipfile, safetensors or torch
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise CheckpointError(f"{path} cannot be read: {first}") from error
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(
+            f"{path} cannot be read ({short(error)}): load another checkpoint"
+        ) from error
 
 
 def check_whole(path: str | Path | None) -> None:
@@ -74,6 +82,8 @@ def check_whole(path: str | Path | None) -> None:
         raise CheckpointError(f"there is no checkpoint {Path(path).resolve()}")
     if Path(path).is_file() and not is_zipfile(path):
         raise CheckpointError(f"{path} is not a checkpoint, or is not complete")
+    if Path(path).is_file():
+        read_plain(path, lambda: check_zip(str(path), LARGEST, ENTRIES))
 
 
 def load_file(path: str | Path, objects: Objects) -> Any:
@@ -83,6 +93,8 @@ def load_file(path: str | Path, objects: Objects) -> Any:
         path: Path of the file.
         objects: As in :func:`read_checkpoint`.
     """
+    if is_zipfile(path):
+        check_zip(str(path), LARGEST, ENTRIES)
     if objects == "made":
         # The only call that runs code of a file, and only after load_from_checkpoint(...,
         # weights_only=False): Lightning's own word for "I trust this file". Without it, a module

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
+import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from lit_compress.checkpoints.hyperparameters import split
 from lit_compress.checkpoints.reading import read_plain
-from lit_compress.files import give_usual_permissions
+from lit_compress.errors import CheckpointError
+from lit_compress.files import write_whole
+from lit_compress.files.json_text import parse_json
+from lit_compress.files.reading import reading
 from lit_compress.pruning.channels.resize import ORIGINAL, UnprunedShapes, resize_to
 
 #: File of the float weights in an artefact.
@@ -21,6 +24,8 @@ WEIGHTS = "model.safetensors"
 HYPERPARAMETERS = "lit_compress.hyperparameters"
 OBJECTS = "lit_compress.objects"
 ARGUMENT = "lit_compress.hparams_name"
+#: Bytes of the length of the header in a safetensors file.
+LENGTH = 8
 
 
 def save_weights(
@@ -28,26 +33,34 @@ def save_weights(
 ) -> None:
     """Write the weights of a module as a safetensors file, whole or not at all.
 
+    Equal weights with equal metadata give equal bytes.
+
     Args:
         module: The module. Its plain hyperparameters are stored in the metadata of the file, and
             the names of those that are objects.
         path: Path of the file.
         original: Shapes of the network before it was pruned, stored in the metadata too.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    state = {
-        name: value.cpu().contiguous().clone()
-        for name, value in module.state_dict().items()
-        if isinstance(value, Tensor)
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    save_file(state, partial, _metadata(module, original))
-    give_usual_permissions(partial)
-    with open(partial, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    write_whole(path, _in_order(save(_tensors(module), _metadata(module, original))))
+
+
+def holds_weights(path: Path, module: LightningModule) -> bool:
+    """Tell whether a file that :func:`save_weights` wrote has the weights of a module.
+
+    Args:
+        path: Path of the file.
+        module: The module.
+
+    Raises:
+        CheckpointError: If the file is damaged.
+    """
+    state, ours = read_safetensors(path)[0], _tensors(module)
+    return state.keys() == ours.keys() and all(
+        state[name].dtype == value.dtype and torch.equal(state[name], value)
+        for name, value in ours.items()
+    )
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -70,10 +83,32 @@ def load_saved(module: LightningModule, path: Path) -> None:
     """Load weights that :func:`save_weights` wrote; the module takes their shapes."""
     state, metadata = read_safetensors(path)
     record = metadata.get(ORIGINAL)
-    resize_to(
-        module, state, None if record is None else UnprunedShapes.from_dict(json.loads(record))
-    )
+    with reading(path, CheckpointError):
+        shapes = None if record is None else UnprunedShapes.from_dict(parse_json(record))
+    resize_to(module, state, shapes)
     module.load_state_dict(state, strict=False)  # extra state is not in the file
+
+
+def _tensors(module: LightningModule) -> dict[str, Tensor]:
+    return {
+        name: value.cpu().contiguous().clone()
+        for name, value in module.state_dict().items()
+        if isinstance(value, Tensor)
+    }
+
+
+def _in_order(content: bytes) -> bytes:
+    """Return a safetensors file with its metadata in the order of the keys.
+
+    The library writes them in another order in each process. The file is the length of the header
+    (8 bytes), the header as JSON, padded to whole 8 bytes, and the tensors.
+    """
+    end = LENGTH + int.from_bytes(content[:LENGTH], "little")
+    header = json.loads(content[LENGTH:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % LENGTH)
+    return len(text).to_bytes(LENGTH, "little") + text + content[end:]
 
 
 def _metadata(module: LightningModule, original: UnprunedShapes | None) -> dict[str, str]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from lit_compress.checkpoints.building import unchanged_on_error
+from lit_compress.checkpoints.content import check_state
 from lit_compress.checkpoints.reading import load_file, read_plain
 from lit_compress.checkpoints.saved_weights import read_safetensors
 from lit_compress.errors import CheckpointError, PlanError
+from lit_compress.files.json_text import parse_json
+from lit_compress.files.reading import reading
 from lit_compress.pruning.channels.resize import (
     ORIGINAL,
     UnprunedShapes,
@@ -18,6 +23,9 @@ from lit_compress.pruning.channels.resize import (
     resize_to,
     unpruned_shapes_of,
 )
+
+#: Types whose values can be NaN.
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def load_weights(
@@ -41,6 +49,7 @@ def load_weights(
             then does not change.
     """
     state, original = _read(Path(path), argument)
+    _check_finite(state, path, argument)
     own = module.state_dict()
     if not set(state) & set(own) and {f"model.{name}" for name in state} & set(own):
         state = {f"model.{name}": tensor for name, tensor in state.items()}
@@ -52,10 +61,11 @@ def load_weights(
             f"({_difference(own, state, missing, surplus, shapes)}): build the module with the "
             "arguments it was trained with"
         )
-    if shapes and original is not None:
-        check_full_size(module, original)
-        resize_to(module, state, original)
-    module.load_state_dict(state)
+    with unchanged_on_error(module), reading(path, CheckpointError):
+        if shapes and original is not None:
+            check_full_size(module, original)
+            resize_to(module, state, original)
+        module.load_state_dict(state)
     return original
 
 
@@ -129,6 +139,7 @@ def _read(path: Path, argument: str) -> tuple[dict[str, Tensor], UnprunedShapes 
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise CheckpointError(f"{argument}: {path} has no state_dict of tensors")
+    check_state(path, state)
     try:
         return state, unpruned_shapes_of(content)
     except PlanError as error:
@@ -138,7 +149,16 @@ def _read(path: Path, argument: str) -> tuple[dict[str, Tensor], UnprunedShapes 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], UnprunedShapes | None]:
     state, metadata = read_safetensors(path)
     record = metadata.get(ORIGINAL)
-    return state, None if record is None else UnprunedShapes.from_dict(json.loads(record))
+    return state, None if record is None else UnprunedShapes.from_dict(parse_json(record))
+
+
+def _check_finite(state: Mapping[str, Tensor], path: str | Path, argument: str) -> None:
+    for name, tensor in state.items():
+        if tensor.dtype in FLOATS and bool(tensor.isnan().any()):
+            raise CheckpointError(
+                f"{argument}: {name} of {path} holds NaN: that training had diverged, take an "
+                "earlier checkpoint"
+            )
 
 
 def _difference(

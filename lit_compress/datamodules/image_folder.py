@@ -11,6 +11,7 @@ import torch
 from lit_compress.datamodules.images import ImageDataModule, PixelDataset
 from lit_compress.datamodules.transforms import Augment, Preprocess
 from lit_compress.errors import CorruptDataError, DataNotFoundError, InvalidArgumentError
+from lit_compress.files.reading import reading
 
 
 class ImageFolderDataModule(ImageDataModule):
@@ -115,18 +116,20 @@ class ImageFolderDataModule(ImageDataModule):
             for path in sorted((folder / name).glob("*")):
                 if path.suffix.lower() not in IMG_EXTENSIONS:
                     continue
-                try:
-                    with Image.open(path) as file:
-                        square = ImageOps.fit(file.convert(mode), (self.image_size,) * 2)
-                except (OSError, ValueError, Image.DecompressionBombError) as error:
-                    raise CorruptDataError(
-                        f"{path} cannot be read as a picture ({error}): fix or delete it"
-                    ) from error
+                # A damaged picture fails as OSError, SyntaxError, struct.error or others.
+                with reading(path, CorruptDataError, "fix or delete it"), Image.open(path) as file:
+                    square = ImageOps.fit(file.convert(mode), (self.image_size,) * 2)
                 images.append(pil_to_tensor(square))
                 labels.append(label)
         if not images:
             raise DataNotFoundError(
                 f"{folder} has no pictures: put them in {split}/<class>/*.png "
                 f"({', '.join(IMG_EXTENSIONS)})"
+            )
+        empty = [name for label, name in enumerate(self.classes) if label not in set(labels)]
+        if empty and split == "train":  # a class that cannot be learnt
+            raise DataNotFoundError(
+                f"the class {empty[0]} has no pictures: put some into {folder / empty[0]} "
+                f"({', '.join(IMG_EXTENSIONS)}), or delete that folder"
             )
         return PixelDataset(torch.stack(images), torch.tensor(labels))

@@ -62,7 +62,7 @@ def training_loaders(trainer: Trainer) -> list[Any]:
         source = data.train_dataloader()  # type: ignore[union-attr]
     if source is None:
         return []
-    return [_undistributed(_joined(source, "max_size_cycle"))]
+    return [_aside(_joined(source, "max_size_cycle"))]
 
 
 def validation_loaders(trainer: Trainer) -> list[Any]:
@@ -83,9 +83,9 @@ def validation_loaders(trainer: Trainer) -> list[Any]:
     if source is None:
         return []
     if isinstance(source, CombinedLoader) and source._mode != "sequential":
-        return [_undistributed(_joined(source, source._mode))]
+        return [_aside(_joined(source, source._mode))]
     flat = source if isinstance(source, CombinedLoader) else CombinedLoader(source, "sequential")
-    return [_undistributed(loader) for loader in flat.flattened]
+    return [_aside(loader) for loader in flat.flattened]
 
 
 def data_set(loader: Any) -> Any:
@@ -158,7 +158,8 @@ def copied(loader: Any) -> Any:
     """Return a loader that a batch can be taken from without a loss to the run.
 
     Loaders with random access, and those that begin anew with each ``iter``, are returned as they
-    are. A stream is copied with its place in the data.
+    are. A stream, and a loader of the user's own that can resume, is copied with its place in the
+    data.
 
     Args:
         loader: Any loader.
@@ -173,7 +174,7 @@ def copied(loader: Any) -> Any:
     stream = loader.dataset if isinstance(loader, DataLoader) else loader
     if isinstance(loader, DataLoader) and not isinstance(stream, IterableDataset):
         return loader
-    if not isinstance(loader, DataLoader) and not isinstance(loader, Iterator):
+    if not isinstance(loader, (DataLoader, Iterator)) and not _can_resume(loader):
         return loader
     try:
         twin = copy.deepcopy(stream)
@@ -218,18 +219,42 @@ def _each(loader: Any) -> list[Any]:
     return loader.combined.flattened if isinstance(loader, Joined) else [loader]
 
 
-def _undistributed(loader: Any) -> Any:
+def _aside(loader: Any) -> Any:
+    """Return a loader of all data of another, which does not move it.
+
+    A loader that can resume counts the batches that it gave: those that are read aside, such as in
+    a dry run, would be left out of the run, or the place from a checkpoint would be lost.
+    """
     if isinstance(loader, Joined):
-        return loader.mapped(_undistributed)
-    if not isinstance(loader, DataLoader) or not isinstance(loader.sampler, DistributedSampler):
+        return loader.mapped(_aside)
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         return loader
+    if isinstance(loader.sampler, DistributedSampler):
+        return _plain(loader, batch_size=loader.batch_size)
+    if not any(map(_can_resume, _parts(loader))):
+        return loader
+    if type(loader.batch_sampler) is BatchSampler:
+        drop_last, sampler = loader.batch_sampler.drop_last, _unshared(loader.sampler)
+        return _plain(loader, batch_size=loader.batch_size, sampler=sampler, drop_last=drop_last)
+    if loader.batch_sampler is not None:
+        return _plain(loader, batch_sampler=_unshared(loader.batch_sampler))
+    return _plain(loader, batch_size=None, sampler=_unshared(loader.sampler))
+
+
+def _plain(loader: DataLoader[Any], **sampling: Any) -> DataLoader[Any]:
     return DataLoader(
-        loader.dataset,
-        batch_size=loader.batch_size,
-        num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
-        pin_memory=False,
+        loader.dataset, num_workers=loader.num_workers, collate_fn=loader.collate_fn, **sampling
     )
+
+
+def _can_resume(part: Any) -> bool:
+    """Tell whether Lightning saves the place of a loader or sampler in checkpoints."""
+    return hasattr(part, "state_dict") and hasattr(part, "load_state_dict")
+
+
+def _unshared(sampler: Any) -> Any:
+    """Return a sampler with a place of its own, if it has one."""
+    return copy.deepcopy(sampler) if _can_resume(sampler) else sampler
 
 
 def _parts(loader: Any) -> list[Any]:

@@ -1,9 +1,9 @@
 """Typed access to attributes that Lightning sets on a Trainer from outside its class.
 
-``Trainer.callbacks`` is set by the callback connector, ``datamodule`` by the data connector, and
-``fast_dev_run`` and ``overfit_batches`` by ``lightning.pytorch.trainer.setup``. The class itself
-declares none of them, so a type checker does not know them. This module is the only place that
-reads or sets them.
+``Trainer.callbacks`` and the root folder are set by the callback connector, ``datamodule`` by the
+data connector, and ``fast_dev_run`` and ``overfit_batches`` by ``lightning.pytorch.trainer.setup``.
+The class itself declares none of them, so a type checker does not know them. This module is the
+only place that reads or sets them.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ class _Undeclared(Protocol):
     fast_dev_run: bool | int
     overfit_batches: int | float
     profiler: Any
+    _accelerator_connector: Any
+    _default_root_dir: str
 
 
 def callbacks(trainer: Trainer) -> list[Callback]:
@@ -49,6 +51,11 @@ def datamodule(trainer: Trainer) -> LightningDataModule | None:
     return _undeclared(trainer).datamodule
 
 
+def cluster_environment(trainer: Trainer) -> Any:
+    """Return what started the processes of a run, such as Lightning's SLURMEnvironment."""
+    return _undeclared(trainer)._accelerator_connector.cluster_environment
+
+
 def set_datamodule(trainer: Trainer, data: LightningDataModule | None) -> None:
     """Set what ``trainer.datamodule`` returns, without loading data from it."""
     _undeclared(trainer).datamodule = data
@@ -67,6 +74,11 @@ def overfit_batches(trainer: Trainer) -> int | float:
 def profiler(trainer: Trainer) -> Any:
     """Return the trainer's profiler."""
     return _undeclared(trainer).profiler
+
+
+def set_root_dir(trainer: Trainer, folder: str) -> None:
+    """Set what ``trainer.default_root_dir`` returns."""
+    _undeclared(trainer)._default_root_dir = folder
 
 
 def fit_loader(trainer: Trainer) -> CombinedLoader | None:

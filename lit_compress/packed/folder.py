@@ -180,8 +180,7 @@ def _others(card: Card) -> list[str]:
 
 
 def _onnx_bytes(path: Path) -> bytes:
-    content = onnx_content(path)
-    return path.read_bytes() if isinstance(content, str) else content
+    return onnx_content(path.read_bytes(), str(path))
 
 
 def _with_file(card: Card, name: str, file: PackedFile) -> Card:

@@ -148,22 +148,17 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
     return to_arrays(Path(path).read_bytes(), str(path))
 
 
-def onnx_content(path: str | Path) -> str | bytes:
-    """Return what a runtime opens: the path of an ONNX file, or the bytes that a file packs.
+def onnx_content(data: bytes, source: str) -> bytes:
+    """Return the ONNX file in the content of a file, which may be packed.
 
     Args:
-        path: The file. If it begins with the mark of packed files, it is unpacked in memory.
+        data: Content of the file. If it begins with the mark of packed files, it is unpacked.
+        source: Its name, for error messages.
 
     Raises:
         ArtifactError: If a packed file is damaged.
     """
-    file = Path(path)
-    if not file.is_file():
-        return str(path)
-    with file.open("rb") as content:
-        if content.read(len(MAGIC)) != MAGIC:
-            return str(path)
-    return unpack(file.read_bytes(), str(path))
+    return unpack(data, source) if data.startswith(MAGIC) else data
 
 
 def _words(packed: Packed, source: str) -> Iterator[np.ndarray]:

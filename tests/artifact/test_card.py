@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from lit_compress.artifact import Card, Fidelity, Metric, Timing, TimingRatio, Variant
-from lit_compress.artifact.card import FORMAT_VERSION, schema
+from lit_compress.artifact.card import FORMAT_VERSION, digest_of, schema
 from lit_compress.errors import ArtifactError
 
 RATIO = TimingRatio("dense", 2.5, (2.25, 2.75), True)
@@ -188,7 +188,29 @@ def extended(data: Any) -> Any:
 def test_unknown_properties_are_passed_over() -> None:
     data = json.loads(CARD.to_json())
     data = {**data, "variants": extended(data["variants"]), "from_the_future": [None]}
-    assert Card.from_json(json.dumps(data)) == CARD
+    assert Card.from_json(json.dumps(data | {"digest": digest_of(data)})) == CARD
+
+
+def test_a_card_that_was_changed_is_refused() -> None:
+    """A figure could be changed in a card, and nobody saw it."""
+    text = CARD.to_json()
+    assert Card.from_json(json.dumps(json.loads(text), sort_keys=True)) == CARD
+    data = json.loads(text)
+    data["variants"][0]["parameters"] += 1
+    with pytest.raises(ArtifactError, match="was changed after it was written"):
+        Card.from_json(json.dumps(data))
+    del data["digest"]  # as cards of older versions are
+    assert Card.from_json(json.dumps(data)).variants[0].parameters == (
+        CARD.variants[0].parameters + 1
+    )
+
+
+@pytest.mark.parametrize("version", [2.0, 1.0, True, "1", None])
+def test_an_odd_version_is_refused(version: object) -> None:
+    """2.0 is a whole number to a JSON schema, and was read as version 1."""
+    data = json.loads(CARD.to_json()) | {"format_version": version}
+    with pytest.raises(ArtifactError, match="format_version must be a whole number"):
+        Card.from_json(json.dumps(data))
 
 
 @pytest.mark.parametrize(
@@ -219,7 +241,7 @@ def test_a_required_property_that_is_missing(path: tuple[Any, ...]) -> None:
 
 def test_pruning_may_be_missing() -> None:
     data = json.loads(CARD.to_json())
-    del data["pruning"]
+    del data["pruning"], data["digest"]
     assert Card.from_json(json.dumps(data)).pruning == ()
 
 

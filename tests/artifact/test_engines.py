@@ -1,5 +1,6 @@
 import sys
 from importlib.machinery import ModuleSpec
+from io import BytesIO
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -59,7 +60,7 @@ def test_several_inputs_in_order_by_name_or_in_a_mapping(tmp_path: Path) -> None
 
 def test_a_file_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"none")
-    with pytest.raises(ArtifactError, match="cannot load"):
+    with pytest.raises(ArtifactError, match="cannot be read"):
         open_engine(tmp_path / "m.onnx", "onnxruntime", 1)
 
 
@@ -70,7 +71,10 @@ class Openvino:
         self.options: dict[str, Any] = {}
         self.memory = np.zeros((2, 3), np.float32)
 
-    def compile_model(self, path: str, device: str, options: dict[str, Any]) -> Any:
+    def read_model(self, model: BytesIO) -> bytes:
+        return model.getvalue()
+
+    def compile_model(self, model: bytes, device: str, options: dict[str, Any]) -> Any:
         self.options = options
         return SimpleNamespace(create_infer_request=lambda: self)
 

@@ -185,7 +185,7 @@ def test_no_model(artifact: Path) -> None:
 def test_a_model_that_is_none(artifact: Path) -> None:
     (artifact / "model.onnx").write_bytes(b"not a model")
     write_artifact(artifact, "model.onnx")
-    with pytest.raises(ArtifactError, match=r"cannot load .*model\.onnx"):
+    with pytest.raises(ArtifactError, match=r"model\.onnx cannot be read"):
         load(artifact)
 
 
@@ -216,5 +216,5 @@ def test_a_damaged_card(artifact: Path, content: bytes, message: str) -> None:
 def test_a_card_that_is_too_large_is_not_read(artifact: Path) -> None:
     with open(artifact / "card.json", "r+b") as file:
         file.truncate(CARD_LIMIT + 1)
-    with pytest.raises(ArtifactError, match="larger than 16 MiB"):
+    with pytest.raises(ArtifactError, match="larger than 16,777,216 bytes"):
         read_card(artifact)

@@ -104,7 +104,7 @@ def test_files_that_cannot_be_loaded(tmp_path: Path) -> None:
     (tmp_path / "cut.onnx").write_bytes(data[: len(data) // 2])
     (tmp_path / "empty.onnx").write_bytes(b"")
     for name in ("missing", "cut", "empty"):
-        with pytest.raises(ArtifactError, match=f"ONNX Runtime cannot load .*{name}.onnx: .+"):
+        with pytest.raises(ArtifactError, match=f"{name}.onnx cannot be read"):
             OnnxModel(tmp_path / f"{name}.onnx")
 
 

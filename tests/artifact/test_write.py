@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from lit_compress.artifact import Card, check_target, folder_swap, read_card, sha256, write_card
+from lit_compress.artifact.write import check_replaceable
 from lit_compress.errors import ArtifactError
 
 OLD, NEW = Card("old", (), {}), Card("new", (), {})
@@ -139,14 +140,15 @@ def test_what_a_killed_process_of_the_same_number_left_is_no_obstacle(
 def test_a_rename_that_fails_puts_the_old_back(
     artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    replace = os.replace
+    rename = os.rename
 
     def full(source: Path, target: Path) -> None:
         if str(source).endswith("part") and Path(target) == artifact:
             raise OSError(28, "No space left on device")
-        replace(source, target)
+        rename(source, target)
 
-    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(os, "rename", full)
+    monkeypatch.setattr("lit_compress.files.folders.exchange", lambda *_: False)
     with pytest.raises((OSError, ArtifactError), match="No space"):
         swap(artifact)
     assert_old(artifact)
@@ -251,3 +253,12 @@ def test_sha256(tmp_path: Path, size: int) -> None:
     path = tmp_path / "file"
     path.write_bytes(data)
     assert sha256(path) == sha256(str(path)) == hashlib.sha256(data).hexdigest()
+
+
+def test_what_would_be_lost_is_named_without_a_trace(tmp_path: Path) -> None:
+    check_replaceable(tmp_path / "new" / "artifact")
+    assert names(tmp_path) == []
+    (tmp_path / "notes.txt").write_text("mine")
+    for path, why in ((tmp_path, "is not empty"), (tmp_path / "notes.txt", "is a file")):
+        with pytest.raises(ArtifactError, match=why):
+            check_replaceable(path)

@@ -22,7 +22,7 @@ import lit_compress
 from lit_compress import Schedule
 from lit_compress.artifact import read_card, sqnr_db
 from lit_compress.callbacks import CompressionReport, MagnitudePruning, PostTrainingQuantization
-from lit_compress.checkpoints.weights import load_weights
+from lit_compress.checkpoints.saved_weights import load_saved
 from lit_compress.datamodules import DigitsDataModule, Preprocess
 from lit_compress.datamodules.images import ImageDataModule, PixelDataset
 from lit_compress.errors import (
@@ -799,7 +799,7 @@ def test_the_weights_are_safe_if_the_conversion_fails_at_the_end(
     assert [found.name for found in tmp_path.iterdir()] == [path.name]
     module.net[3].weight.data[0] = 0
     again = NotFinite()
-    load_weights(again, path)
+    load_saved(again, path)
     assert again.net[3].weight.isnan().any()
     assert f"quantize(model, datamodule=..., ckpt_path={str(path)!r})" in str(raised.value)
 

@@ -15,6 +15,7 @@ from lit_compress.checkpoints.folder import (
     is_artifact,
     release,
     run_files,
+    run_folder,
     trained_weights,
 )
 from lit_compress.errors import ArtifactError
@@ -149,3 +150,14 @@ def test_a_resumed_run_finds_its_dense_network_and_no_other(
         changed = run(1, 4, str(tmp_path / "c1" / "last.ckpt"))
     assert changed.card
     assert [variant.name for variant in changed.card.variants] == ["pruned"]
+
+
+def test_the_folder_of_a_run_is_named_and_not_made(
+    make_trainer: MakeTrainer, tmp_path: Path
+) -> None:
+    logger = CSVLogger(tmp_path / "logs", "name")
+    assert run_folder(make_trainer(logger=logger)) == tmp_path / "logs" / "name" / "version_0"
+    own = OwnLogger("name", 3, tmp_path / "own")
+    assert run_folder(make_trainer(logger=own)) == tmp_path / "own" / "name" / "version_3"
+    assert run_folder(make_trainer()) == tmp_path
+    assert list(tmp_path.iterdir()) == []

@@ -169,7 +169,7 @@ def test_a_truncated_picture(tmp_path: Path, save: Saver, kind: str, keep: float
     path = tmp_path / "train" / "a" / f"1.{kind}"
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * keep)])
-    with pytest.raises(CorruptDataError, match=rf"{path} cannot be read as a picture .*fix or"):
+    with pytest.raises(CorruptDataError, match=rf"{path} cannot be read .*fix or"):
         module(tmp_path).setup("fit")
 
 
@@ -178,14 +178,14 @@ def test_a_picture_cut_in_its_header(tmp_path: Path, save: Saver, keep: int) -> 
     save("train/a/1.ppm", 20, 20)
     path = tmp_path / "train" / "a" / "1.ppm"
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(CorruptDataError, match="cannot be read as a picture"):
+    with pytest.raises(CorruptDataError, match="cannot be read"):
         module(tmp_path).setup("fit")
 
 
 def test_a_text_that_is_called_a_picture(tmp_path: Path, save: Saver) -> None:
     save("train/a/1.png")
     (tmp_path / "train" / "a" / "2.png").write_text("hello")
-    with pytest.raises(CorruptDataError, match=r"2\.png cannot be read as a picture"):
+    with pytest.raises(CorruptDataError, match=r"2\.png cannot be read"):
         module(tmp_path).setup("fit")
 
 
@@ -202,3 +202,12 @@ def test_a_text_that_is_called_a_picture(tmp_path: Path, save: Saver) -> None:
 def test_arguments_that_cannot_be(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidArgumentError, match=message):
         module(tmp_path, **options)
+
+
+def test_a_class_without_pictures_is_refused(tmp_path: Path) -> None:
+    """The network had a class that no picture is of, and nothing said so."""
+    for name in ("a", "b"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+    Image.new("L", (4, 4)).save(tmp_path / "train" / "a" / "0.png")
+    with pytest.raises(DataNotFoundError, match="the class b has no pictures"):
+        ImageFolderDataModule(str(tmp_path), image_size=4).setup("fit")

@@ -17,6 +17,7 @@ from lit_compress.evaluation.trainer_access import (
     is_fast_dev_run,
     overfit_batches,
     set_datamodule,
+    set_root_dir,
 )
 
 
@@ -117,3 +118,9 @@ def test_the_loaders_of_the_fit_exist_once_it_has_started(tmp_path: Path) -> Non
 
     assert before == []
     assert [found.dataset for found in fit_loaders(run)] == [loader.dataset]
+
+
+def test_the_root_folder_can_be_set(tmp_path: Path) -> None:
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    set_root_dir(trainer, str(tmp_path))
+    assert trainer.default_root_dir == str(tmp_path)

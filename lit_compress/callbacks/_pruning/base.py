@@ -19,6 +19,7 @@ from lit_compress.callbacks._budget.contract import Contract
 from lit_compress.callbacks._budget.keeping import KeepsContract
 from lit_compress.callbacks._pruning.rewind import Rewind
 from lit_compress.callbacks._pruning.weight_masks import WeightMasks
+from lit_compress.callbacks._run.requeue import requeue_between_batches
 from lit_compress.callbacks._run.supported import check_run
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.evaluation.distributed import on_rank_zero
@@ -133,6 +134,7 @@ class PruningCallback(KeepsContract, ABC):
         check_run(self, trainer, stage)
         if stage != "fit":
             return
+        requeue_between_batches(trainer)
         self._epoch_begun = -1
         if self._pruned_before(pl_module):
             self._goes_on = True

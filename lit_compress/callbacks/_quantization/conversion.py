@@ -144,6 +144,7 @@ class Conversion:
             batches: Number of validation batches to measure the metric on, if one is monitored.
         """
         self._export(path, self._skipped)
+        self.float_weights = self._calibrated.float_weights(self._skipped, self._prefix)
         model = OnnxModel(path)
         for batch in self._raw:
             model.all_outputs(*self.network.arrays(model, as_tuple(batch)))

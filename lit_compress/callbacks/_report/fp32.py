@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from lit_compress.artifact.replay import REPLAY, read_replay
 from lit_compress.evaluation.export_target import ExportTarget
 from lit_compress.export.outputs import as_tensors
 from lit_compress.export.signature import as_tuple, first_rows
+from lit_compress.files import whole_file
 
 
 def write_fp32(
@@ -46,8 +46,7 @@ def write_fp32(
     with torch.no_grad():
         expected = as_tensors(network_of_file(*(tensor.clone() for tensor in tensors)))
     metadata = onnx.load(folder / MODEL).metadata_props
-    partial = folder / f".{FP32}.{os.getpid()}.part"
-    try:
+    with whole_file(folder / FP32) as partial:
         write_onnx(
             network_of_file,
             tensors[0] if len(tensors) == 1 else tensors,
@@ -56,9 +55,6 @@ def write_fp32(
             names=names,
             outputs=network.outputs.names,
         )
-        os.replace(partial, folder / FP32)
-    finally:
-        partial.unlink(missing_ok=True)
     model = OnnxModel(folder / FP32)
     found = model.all_outputs(*(known[item.name] for item in model.inputs))
     worst = min(sqnr_db(one.numpy(), two) for one, two in zip(expected, found, strict=True))

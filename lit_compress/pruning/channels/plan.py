@@ -111,7 +111,7 @@ class Plan:
                 for c in content["cuts"]
             )
             return cls(cuts, {str(name): index(n) for name, n in content["norms"].items()})
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except Exception as error:  # of whatever kind: the content may be anything
             if isinstance(error, PlanError):
                 raise
             raise PlanError(
