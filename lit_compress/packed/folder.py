@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal
 
 import numpy as np
 
 from lit_compress.artifact.card import Card
-from lit_compress.artifact.fidelity import agreement, sqnr_db
 from lit_compress.artifact.read import FP32, MODEL, check_files, packed_name, read_card
-from lit_compress.artifact.replay import REPLAY, read_replay
-from lit_compress.artifact.runtime import OnnxModel
-from lit_compress.artifact.variant import Fidelity, Variant
+from lit_compress.artifact.replay import REPLAY
 from lit_compress.artifact.write import check_target, folder_swap, sha256, write_card
-from lit_compress.errors import AccuracyError, ArtifactError, InvalidArgumentError
-from lit_compress.packed.four_bits import Rounded, round_onnx
+from lit_compress.errors import ArtifactError, InvalidArgumentError
+from lit_compress.packed.four_bits import round_onnx
 from lit_compress.packed.layout import parse
+from lit_compress.packed.measured import check_cost, measure_cost, rounded_variant
 from lit_compress.packed.model import onnx_content, pack_onnx
 
 Weights = Literal["int8", "fp32", "all"]
@@ -108,18 +104,14 @@ def pack(
     names = _networks(source, card, weights)
     done = []
     with folder_swap(target) as folder:
-        found: tuple[float | None, float | None]
         for name in names:
-            content = _onnx_bytes(source / _stored(card, name))
             if bits == 4 and name == MODEL:
-                rounded = round_onnx(content, str(source / name))
-                card, sqnr, before = _measured(card, rounded, source, min_sqnr_db)
-                packed, found = rounded.packed, (sqnr, before)
+                packed, card, file = _in_four_bits(source, card, min_sqnr_db)
             else:
-                packed, found = pack_onnx(content, str(source / name)), (None, None)
-            (folder / packed_name(name)).write_bytes(packed)
-            graph = parse(packed, name).head
-            file = PackedFile(packed_name(name), len(content), len(packed), graph, *found)
+                content = _onnx_bytes(source / _stored(card, name))
+                packed = pack_onnx(content, str(source / name))
+                file = _sizes(name, content, packed)
+            (folder / file.name).write_bytes(packed)
             card = _with_file(card, name, file)
             done.append(file)
         others = _others(card)
@@ -128,6 +120,29 @@ def pack(
         kept = [*(file.name for file in done), *others]
         write_card(folder, replace(card, files={name: sha256(folder / name) for name in kept}))
     return tuple(done)
+
+
+def _in_four_bits(source: Path, card: Card, limit: float | None) -> tuple[bytes, Card, PackedFile]:
+    """Return the packed int8 network with 4 bits per weight, and the card that says so."""
+    if REPLAY not in card.files:
+        raise ArtifactError(
+            f"{source} has no {REPLAY}, the stored inputs that measure what 4 bits cost: write the "
+            "artefact again, or pack it with bits=8"
+        )
+    content = _onnx_bytes(source / _stored(card, MODEL))
+    rounded = round_onnx(content, str(source / MODEL))
+    cost = measure_cost(content, rounded.onnx, source / REPLAY)
+    check_cost(cost, limit)
+    names = (MODEL, packed_name(MODEL))
+    variants = [rounded_variant(v, rounded, cost) if v.file in names else v for v in card.variants]
+    file = _sizes(MODEL, content, rounded.packed)
+    file = replace(file, sqnr_db=cost.sqnr_db, sqnr_before_db=cost.before_db)
+    return rounded.packed, replace(card, variants=tuple(variants)), file
+
+
+def _sizes(name: str, content: bytes, packed: bytes) -> PackedFile:
+    graph = parse(packed, name).head
+    return PackedFile(packed_name(name), len(content), len(packed), graph)
 
 
 def _check_arguments(bits: int, weights: str, min_sqnr_db: float | None) -> None:
@@ -176,71 +191,3 @@ def _with_file(card: Card, name: str, file: PackedFile) -> Card:
         for v in card.variants
     ]
     return replace(card, variants=tuple(variants))
-
-
-def _measured(
-    card: Card, rounded: Rounded, source: Path, limit: float | None
-) -> tuple[Card, float, float]:
-    """Return the card with what the stored inputs say of the rounded network, and its SQNR."""
-    if REPLAY not in card.files:
-        raise ArtifactError(
-            f"{source} has no {REPLAY}, the stored inputs that measure what 4 bits cost: write the "
-            "artefact again, or pack it with bits=8"
-        )
-    inputs, expected = read_replay(source / REPLAY)
-    found = _outputs(rounded.onnx, inputs)
-    before = _outputs(_onnx_bytes(source / _stored(card, MODEL)), inputs)
-    if len(found) != len(expected):
-        raise ArtifactError(f"{source / REPLAY} has other outputs than the network: write it again")
-    sqnr = min(map(sqnr_db, expected, found))
-    sqnr_before = min(map(sqnr_db, expected, before))
-    if limit is not None and sqnr < limit:
-        raise AccuracyError(
-            f"with 4 bits per weight the outputs are at {sqnr:.1f} dB SQNR to the float network, "
-            f"below min_sqnr_db={limit:g} ({sqnr_before:.1f} dB with 8 bits): allow less, or pack "
-            "with bits=8"
-        )
-    changed = [
-        _rounded_variant(v, rounded, expected, found, sqnr, sqnr_before)
-        if v.file in (MODEL, packed_name(MODEL))
-        else v
-        for v in card.variants
-    ]
-    return replace(card, variants=tuple(changed)), sqnr, sqnr_before
-
-
-def _outputs(onnx: bytes, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / MODEL
-        path.write_bytes(onnx)
-        return OnnxModel(path).all_outputs(*inputs)
-
-
-def _rounded_variant(
-    variant: Variant,
-    rounded: Rounded,
-    expected: Sequence[np.ndarray],
-    found: Sequence[np.ndarray],
-    sqnr: float,
-    before: float,
-) -> Variant:
-    old, count = variant.fidelity, len(np.atleast_1d(expected[0]))
-    kind = None if old is None else old.agreement_on
-    share = agreement(expected[0], found[0]) if kind == "class" and len(found) == 1 else None
-    fidelity = Fidelity(
-        sqnr,
-        share,
-        count,
-        replay_db=sqnr,
-        agreement_on=kind if share is not None else None,
-        fake_quantized=old is not None and old.fake_quantized,
-    )
-    return replace(
-        variant,
-        nonzero=variant.nonzero - rounded.zeroed,
-        metric=None,
-        latency=None,
-        fidelity=fidelity,
-        note=f"{rounded.weights} weights have 4 bits: {sqnr:.1f} dB SQNR for {count} stored "
-        f"inputs, {before:.1f} dB with 8 bits; the metric was not measured",
-    )

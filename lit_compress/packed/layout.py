@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lit_compress.errors import ArtifactError
@@ -26,6 +25,8 @@ HEADER = struct.Struct("<8sIIIII32s")
 CHECKED = 16
 #: Largest unpacked file in bytes: protobuf, so ONNX, has the same limit.
 LIMIT = 2**31 - 1
+#: Largest index in bytes, room for more than 100,000 tensors; a larger one is not parsed.
+INDEX_LIMIT = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def parse(data: bytes, source: str) -> Packed:
     if zlib.crc32(view[CHECKED:]) != checksum:
         raise ArtifactError(f"{source} has another checksum than it states: copy it again")
     begin = HEADER.size + stored
-    if begin > len(data) or text > size:
+    if begin > len(data) or text > min(size, INDEX_LIMIT) or size > LIMIT:
         raise ArtifactError(f"{source} is damaged: its head is too long; write it again")
     head = inflate(view[HEADER.size : begin], size, source)
     try:
@@ -114,8 +115,3 @@ def _check_sizes(packed: Packed, source: str) -> None:
             raise ArtifactError(
                 f"{source} is damaged: {block.stored} bytes cannot give {size}; write it again"
             )
-
-
-def total_size(tensors: Sequence[Tensor], skeleton: int) -> int:
-    """Return the bytes of the unpacked file."""
-    return skeleton + sum(tensor.size for tensor in tensors)

@@ -45,6 +45,8 @@ class Channels:
 def to_codes(weights: np.ndarray, channels: Channels) -> tuple[np.ndarray, np.ndarray]:
     """Round int8 weights to 16 levels, with the step that has the smallest squared error.
 
+    Zero stays zero, and no weight becomes larger than the largest one of its channel.
+
     Args:
         weights: int8 weights, one axis.
         channels: Their output channels.
@@ -58,19 +60,21 @@ def to_codes(weights: np.ndarray, channels: Channels) -> tuple[np.ndarray, np.nd
         >>> codes.tolist()
         [-6, 0, 3, 6, 7, -7, 0, 3]
         >>> to_weights(codes, steps, Channels(count=2, inner=4)).tolist()
-        [-14, 0, 7, 14, 127, -128, 0, 57]
+        [-14, 0, 7, 14, 127, -127, 0, 55]
     """
     owner = channels.of(weights.size)
+    wide = weights.astype(np.int64)
     values = np.arange(-128, 128)
-    counts = np.bincount(
-        owner * 256 + (weights.astype(np.int64) + 128), minlength=channels.count * 256
-    )
+    counts = np.bincount(owner * 256 + wide + 128, minlength=channels.count * 256)
+    counts = counts.reshape(channels.count, 256)
     rounded = _expand(_codes(values[:, None], STEPS), STEPS)
-    errors = (
-        counts.reshape(channels.count, 256).astype(np.float64) @ (rounded - values[:, None]) ** 2
-    )
-    steps = STEPS[errors.argmin(1)].astype(np.uint16)
-    return _codes(weights.astype(np.int64), steps[owner].astype(np.int64)).astype(np.int8), steps
+    errors = counts.astype(np.float64) @ (rounded - values[:, None]) ** 2
+    # No weight may grow: files for processors without VNNI have small ones, so that sums fit.
+    largest = (np.abs(values) * (counts > 0)).max(1)
+    grown = np.abs(rounded[np.minimum(128 + largest, 255)]) > largest[:, None]
+    grown |= np.abs(rounded[128 - largest]) > largest[:, None]
+    steps = STEPS[np.where(grown, np.inf, errors).argmin(1)]
+    return _codes(wide, steps[owner]).astype(np.int8), steps.astype(np.uint16)
 
 
 def to_weights(codes: np.ndarray, steps: np.ndarray, channels: Channels) -> np.ndarray:
@@ -78,15 +82,15 @@ def to_weights(codes: np.ndarray, steps: np.ndarray, channels: Channels) -> np.n
     table = _expand(np.arange(LOWEST, HIGHEST + 1), steps.astype(np.int64)[:, None]).astype(np.int8)
     grid = codes.view(np.int8).reshape(-1, channels.count, channels.inner)
     index = np.arange(channels.count)[None, :, None]
-    found: np.ndarray = table[index, grid - np.int8(LOWEST)].reshape(-1)
-    return found
+    weights: np.ndarray = table[index, grid - np.int8(LOWEST)].reshape(-1)
+    return weights
 
 
 def _codes(weights: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    found: np.ndarray = np.clip(np.rint(weights * ONE / steps), LOWEST, HIGHEST)
-    return found.astype(np.int64)
+    codes: np.ndarray = np.clip(np.rint(weights * ONE / steps), LOWEST, HIGHEST).astype(np.int64)
+    return codes
 
 
 def _expand(codes: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    found: np.ndarray = np.clip((codes * steps + ONE // 2) >> 8, -128, 127)
-    return found
+    weights: np.ndarray = np.clip((codes * steps + ONE // 2) >> 8, -128, 127)
+    return weights

@@ -121,7 +121,7 @@ def unpack(data: bytes, source: str = "the packed file") -> bytes:
     place = 0
     for tensor, words in zip(packed.tensors, _words(packed, source), strict=True):
         skip = tensor.start - place
-        pieces += [left[:skip], words.data.cast("B") if words.size else b""]
+        pieces += [left[:skip], words.view(np.uint8).data]
         left, place = left[skip:], tensor.end
     return b"".join([*pieces, left])
 

@@ -26,33 +26,11 @@ LEADS = {
 #: Fields of a tensor. Of the fields with values, these hold them as little-endian bytes.
 DIMS, TYPE, NAME, LOCATION = 1, 2, 8, 14
 VALUES = {4: "float32", 9: None, 10: "float64"}
-#: numpy types by ONNX's number; bfloat16 is read as uint16, and float8 as uint8.
-TYPES = dict(
-    enumerate(
-        [
-            "float32",
-            "uint8",
-            "int8",
-            "uint16",
-            "int16",
-            "int32",
-            "int64",
-            "-",
-            "bool",
-            "float16",
-            "float64",
-            "uint32",
-            "uint64",
-            "complex64",
-            "complex128",
-            "uint16",
-            "uint8",
-            "uint8",
-            "uint8",
-            "uint8",
-        ],
-        start=1,
-    )
+#: numpy types by ONNX's number, from 1; bfloat16 is read as uint16, and float8 as uint8.
+TYPES = (
+    *("float32", "uint8", "int8", "uint16", "int16", "int32", "int64", "-", "bool", "float16"),
+    *("float64", "uint32", "uint64", "complex64", "complex128", "uint16"),
+    *("uint8", "uint8", "uint8", "uint8"),
 )
 #: Smaller tensors stay in the graph: an entry in the index takes more bytes than they do.
 SMALLEST = 48
@@ -116,13 +94,17 @@ def _tensor(data: memoryview, start: int, end: int, source: str) -> Iterator[Ten
                 f"{source} keeps the tensor {name!r} in another file: save it as one file first"
             )
         elif field in VALUES and wire == BYTES:
-            spans.append((first, last, VALUES[field] or TYPES.get(kind, "-")))
+            spans.append((first, last, VALUES[field] or _dtype(kind)))
     # A type behind its values, or values in parts: legal, and never seen. They stay in the graph.
     if len(spans) == 1 and kind:
         first, last, dtype = spans[0]
         if dtype == "-" or prod(shape) * np.dtype(dtype).itemsize != last - first:
             dtype, shape = "uint8", [last - first]
         yield Tensor(name, dtype, tuple(shape), first)
+
+
+def _dtype(kind: int) -> str:
+    return TYPES[kind - 1] if 0 < kind <= len(TYPES) else "-"
 
 
 def _fields(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:

@@ -157,6 +157,7 @@ def test_a_forged_file_that_is_right() -> None:
         {"tensors": [["w", "int8", [2], 0, 0]], "blocks": [["dense"]]},
         {"tensors": [["w", "int8", [2], 0, 0]], "blocks": [["dense", [2, 2]], ["dense"]]},
         {"tensors": [["w", "int8", [2], 0, 0]], "blocks": [["dense", [2, 2], [0, 0]]]},
+        {"tensors": [["w", "int8", [90], 0, 0]], "blocks": [["gaps", [1, 1], [1, 1]]]},
     ],
 )
 def test_a_forged_index(index: object) -> None:

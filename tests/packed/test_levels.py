@@ -22,6 +22,8 @@ def test_levels(data: st.DataObject, grid: tuple[int, int, int]) -> None:
     assert codes.min() >= -8
     assert codes.max() <= 7
     assert not found[weights == 0].any()
+    largest = np.abs(weights.astype(int)).max((0, 2))
+    assert (np.abs(found.astype(int)).max((0, 2)) <= largest).all()
     for channel in range(grid[1]):
         assert len(np.unique(found[:, channel])) <= 16
         # By hand, in plain numbers.

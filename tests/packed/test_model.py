@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from lit_compress.artifact import OnnxModel
 from lit_compress.errors import ArtifactError, InvalidArgumentError
 from lit_compress.packed import model
+from lit_compress.packed.layout import parse
 from lit_compress.packed.model import (
     onnx_content,
     pack_arrays,
@@ -111,3 +113,30 @@ def test_a_file_that_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model, "LIMIT", 100)
     with pytest.raises(ArtifactError, match="the arrays is larger than 2 GiB"):
         pack_arrays({"w": np.zeros(101, np.int8)})
+
+
+def golden_arrays() -> dict[str, np.ndarray]:
+    """Return the arrays of version_1.packed."""
+    numbers = np.arange(4000)
+    mixed = b"".join(sha256(bytes([number])).digest() for number in range(125))
+    random = np.frombuffer(mixed, np.uint8)
+    return {
+        "dense": (numbers[:300] * 7 % 100 + 1).astype(np.int32).reshape(3, 100),
+        "mask": np.where(random < 128, 0, random * np.uint16(257)),
+        "gaps": np.where(numbers * 37 % 1009 < 990, 0, numbers).astype(np.float32),
+        "four": (numbers[:400].reshape(4, 100) % 15 - 7).astype(np.int8) * 2,
+        "scalar": np.array(1.5),
+    }
+
+
+def test_a_file_of_version_1_is_read_for_ever() -> None:
+    """It was written by the first version that packed; the arrays are those of the function."""
+    data = (Path(__file__).parent / "version_1.packed").read_bytes()
+    content = unpack(data)
+    assert sha256(content).digest() == data[28:60]
+    assert content[:4] + content[-4:] == b"headtail"
+    found, expected = to_arrays(data), golden_arrays()
+    assert list(found) == list(expected)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array)
+    assert {block.encoding for block in parse(data, "file").blocks} == {"dense", "mask", "gaps"}
