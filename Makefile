@@ -106,7 +106,7 @@ zoo: $(ZOO)/.stamp  ## Prune and quantise the networks of tests/zoo, and write d
 docs: $(DOCS)/.stamp  ## Build the documentation site in site/; a dead link is an error.
 	$(DOCS)/bin/mkdocs build --strict
 
-fuzz:  ## Read 10,000 files that were changed at random (3 minutes).
+fuzz: $(VENV)/.stamp  ## Read 10,000 files that were changed at random (3 minutes).
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/fuzz/mutations.py --count 10000
 
 kills: $(VENV)/.stamp  ## Kill a whole fit at random moments, go on, and compare what it leaves (7 minutes; Linux).

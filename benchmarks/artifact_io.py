@@ -9,9 +9,9 @@ same weights. Each round reads all files in turn; a figure is the median of the 
 rounds, with its bootstrap interval at 95 %. One thread; the files are in the cache of the file
 system. The bound is the order-0 entropy of the int8 weights of each tensor.
 
-Fails if reading takes more than 1.5 times torch.load; or if the packed weights as torchvision draws
-them have more than 0.12 times (fp32) or 0.035 times (int8) the bytes of the dense file. The entropy
-of int8 weights from a normal distribution is already more than that.
+Fails if reading takes more than 1.5 times torch.load, or the packed weights have more than 0.12
+times (fp32) or 0.035 times (int8) the bytes of the dense file. The int8 weights from a normal
+distribution fail: their entropy is already more than that.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def measure(drawn: str, rounds: int) -> bool:
         ratios = np.array(times[kind]) / np.array(times["dense"])
         low, high = interval(ratios)
         middle = float(np.median(ratios))
-        over = middle > TIME or (drawn != "normal" and count > BYTES[kind] * size)
+        over = middle > TIME or count > BYTES[kind] * size
         failed |= over
         bound = f"{entropy_bytes(arrays[kind]) / size:.4f}x" if kind == "int8" else ""
         print(

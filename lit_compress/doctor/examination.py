@@ -84,7 +84,7 @@ def diagnose(
 ) -> Diagnosis:
     """Ask all that can be known about a fit before it is started.
 
-    The start of the fit is gone through on copies of the Trainer, its callbacks and the module.
+    The fit is started on copies of the Trainer, its callbacks and the module, up to the training.
     Nothing is trained; the module, the Trainer, its callbacks, the random state and the files of
     the run stay as they are. The datamodule is set up as for a fit, and data that it downloads in
     ``prepare_data`` are downloaded.
@@ -227,7 +227,7 @@ class _Examination:
             if cause != name:
                 self.interview.skip(name, cause)
             return
-        otherwise = "its start was gone through without an error"
+        otherwise = "it starts without an error"
         self.interview.ask(name, lambda: with_own_warnings(called, otherwise))
 
     # --- stages ----------------------------------------------------------------------------------

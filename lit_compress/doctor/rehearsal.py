@@ -72,7 +72,7 @@ def stop(*_: Any) -> None:
 
 
 class Rehearsal:
-    """Copies of a Trainer, its callbacks and a module, whose fit is begun and not gone through.
+    """Copies of a Trainer, its callbacks and a module, whose fit stops before the training.
 
     The copied Trainer writes below a temporary folder, its loggers make no files, and callbacks
     that are not among ``hooked`` are read and not called.

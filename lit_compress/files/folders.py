@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lit_compress.files.partial import OLD, Part, clear_litter, discard, sibling
+from lit_compress.files.partial import OLD, discard, new_part, sibling
 from lit_compress.files.whole import sync
 
 #: Linux's flag RENAME_EXCHANGE, with which renameat2 exchanges two paths, and macOS's for renamex.
@@ -40,22 +40,17 @@ def whole_folder(target: Path) -> Iterator[Path]:
         ...     [file.name for file in Path(parent, "cards").iterdir()]
         ['a.txt']
     """
-    clear_litter(target)
-    part = Part(target, folder=True)
-    try:
+    with new_part(target, folder=True) as part:
         yield part.path
         for file in part.path.iterdir():
             sync(file)
         sync(part.path)
         put_in_place(part.path, target)
         sync(target.parent)
-    finally:
-        discard(part.path)
-        part.unlock()
 
 
 def put_in_place(partial: Path, target: Path) -> None:
-    """Move a folder to a path; what stood there is then at the folder's old path, or gone.
+    """Move a folder to a path. What stood there is removed, or is then at the folder's old path.
 
     Args:
         partial: The new folder.

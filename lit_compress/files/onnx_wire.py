@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+#: Types of fields: a number of variable length, bytes with their length, and bytes of fixed length.
+VARINT, BYTES = 0, 2
+FIXED = {1: 8, 5: 4}
 #: A field: its number, and its value, a number or the bytes of a message, text or list.
 Field = tuple[int, "int | memoryview"]
 
@@ -25,24 +28,44 @@ def fields(message: memoryview) -> Iterator[Field]:
         >>> [(number, value) for number, value in fields(memoryview(bytes([8, 150, 1])))]
         [(1, 150)]
     """
-    position = 0
-    while position < len(message):
-        key, position = _varint(message, position)
-        number, kind = key >> 3, key & 7
-        if kind == 0:
-            value, position = _varint(message, position)
-            yield number, value
-            continue
-        if kind == 2:
-            size, position = _varint(message, position)
-        elif kind in (1, 5):
-            size = 8 if kind == 1 else 4
+    for number, wire, first, last in spans(message, 0, len(message)):
+        yield number, varint(message, first, last)[0] if wire == VARINT else message[first:last]
+
+
+def spans(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yield number, type, start and end of the content of each field of a message in a file.
+
+    Args:
+        data: The file.
+        start: Where the message begins.
+        end: Where it ends.
+
+    Raises:
+        ValueError: If the bytes are no message.
+    """
+    while start < end:
+        key, first = varint(data, start, end)
+        wire = key & 7
+        if wire == VARINT:
+            last = varint(data, first, end)[1]
+        elif wire == BYTES:
+            length, first = varint(data, first, end)
+            last = first + length
+        elif wire in FIXED:
+            last = first + FIXED[wire]
         else:
-            raise ValueError(f"a field has the unknown type {kind}")
-        if size > len(message) - position:
+            raise ValueError(f"a field has the unknown type {wire}")
+        if last > end:
             raise ValueError("it is truncated")
-        yield number, message[position : position + size]
-        position += size
+        yield key >> 3, wire, first, last
+        start = last
+
+
+def varints(data: memoryview, start: int, end: int) -> Iterator[int]:
+    """Yield numbers of variable length that follow each other."""
+    while start < end:
+        value, start = varint(data, start, end)
+        yield value
 
 
 def parts(message: memoryview, wanted: int) -> Iterator[memoryview]:
@@ -66,24 +89,23 @@ def numbers(message: memoryview, wanted: int) -> list[int]:
         if isinstance(value, int):
             found.append(_signed(value))
             continue
-        position = 0
-        while position < len(value):
-            one, position = _varint(value, position)
-            found.append(_signed(one))
+        found += map(_signed, varints(value, 0, len(value)))
     return found
 
 
-def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if position >= len(message):
-            raise ValueError("it is truncated")
-        byte = message[position]
-        position += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value & (1 << 64) - 1, position
-    raise ValueError("a number has too many bytes")
+def varint(data: memoryview, start: int, end: int) -> tuple[int, int]:
+    """Return a number of variable length, and where it ends.
+
+    Raises:
+        ValueError: If it does not end.
+    """
+    value = shift = 0
+    for place in range(start, min(start + 10, end)):
+        value |= (data[place] & 127) << shift
+        shift += 7
+        if data[place] < 128:
+            return value & (1 << 64) - 1, place + 1
+    raise ValueError("it is truncated, or a number has too many bytes")
 
 
 def _signed(value: int) -> int:

@@ -7,7 +7,8 @@ import os
 import re
 import shutil
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 if sys.platform != "win32":
@@ -65,6 +66,26 @@ class Part:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+@contextmanager
+def new_part(target: Path, folder: bool) -> Iterator[Part]:
+    """Yield a new part. Litter next to the target is removed before, and the part after.
+
+    Args:
+        target: The file or folder that it is to replace.
+        folder: Whether it is a folder.
+
+    Raises:
+        OSError: If it cannot be made.
+    """
+    clear_litter(target)
+    part = Part(target, folder)
+    try:
+        yield part
+    finally:  # also after Ctrl-C, no part may stay
+        discard(part.path)
+        part.unlock()
 
 
 def sibling(target: Path, role: str) -> Path:

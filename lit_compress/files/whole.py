@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lit_compress.files.partial import Part, clear_litter, discard
+from lit_compress.files.partial import new_part
 
 
 def write_whole(path: str | Path, content: str | bytes) -> Path:
@@ -49,9 +49,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    clear_litter(path)
-    part = Part(path, folder=False)
-    try:
+    with new_part(path, folder=False) as part:
         usual = part.path.stat().st_mode
         yield part.path
         part.relock()
@@ -60,9 +58,6 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         sync(part.path)
         os.replace(part.path, path)
         sync(path.parent)
-    finally:  # also after Ctrl-C, no partial file may stay
-        discard(part.path)
-        part.unlock()
 
 
 def sync(path: Path) -> None:

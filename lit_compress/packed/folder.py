@@ -10,10 +10,12 @@ from typing import Literal
 import numpy as np
 
 from lit_compress.artifact.card import Card
+from lit_compress.artifact.engines import LARGEST
 from lit_compress.artifact.read import FP32, MODEL, check_files, packed_name, read_card
 from lit_compress.artifact.replay import REPLAY
 from lit_compress.artifact.write import check_target, folder_swap, sha256, write_card
 from lit_compress.errors import ArtifactError, InvalidArgumentError
+from lit_compress.files.reading import read_limited
 from lit_compress.packed.four_bits import round_onnx
 from lit_compress.packed.layout import parse
 from lit_compress.packed.measured import check_cost, measure_cost, rounded_variant
@@ -180,7 +182,7 @@ def _others(card: Card) -> list[str]:
 
 
 def _onnx_bytes(path: Path) -> bytes:
-    return onnx_content(path.read_bytes(), str(path))
+    return onnx_content(read_limited(path, LARGEST, ArtifactError, "a network"), str(path))
 
 
 def _with_file(card: Card, name: str, file: PackedFile) -> Card:

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import json
 import struct
 import zlib
 from dataclasses import dataclass
 
 from lit_compress.errors import ArtifactError
+from lit_compress.files.json_text import parse_json
 from lit_compress.packed.codec import Block
 from lit_compress.packed.index import index_text, parse_index
 from lit_compress.packed.streams import RATIO, deflate, inflate
@@ -93,8 +93,8 @@ def parse(data: bytes, source: str) -> Packed:
         raise ArtifactError(f"{source} is damaged: its head is too long; write it again")
     head = inflate(view[HEADER.size : begin], size, source)
     try:
-        index = json.loads(head[:text])
-    except (ValueError, RecursionError) as error:
+        index = parse_json(head[:text])
+    except ValueError as error:
         raise ArtifactError(f"{source} has an index that is not JSON ({error})") from error
     tensors, owners, blocks = parse_index(index, view[begin:], source)
     packed = Packed(tensors, owners, blocks, head[text:], digest, begin)

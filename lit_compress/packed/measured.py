@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -49,7 +47,7 @@ def measure_cost(before: bytes, after: bytes, replay: Path) -> Cost:
         ArtifactError: If the stored inputs are damaged, or are those of another network.
     """
     inputs, expected = read_replay(replay)
-    outputs = [_outputs(content, inputs) for content in (before, after)]
+    outputs = [OnnxModel(MODEL, content=one).all_outputs(*inputs) for one in (before, after)]
     if len(outputs[0]) != len(expected):
         raise ArtifactError(f"{replay} has other outputs than the network: write it again")
     levels = [min(map(sqnr_db, expected, found)) for found in outputs]
@@ -107,10 +105,3 @@ def rounded_variant(variant: Variant, rounded: Rounded, cost: Cost) -> Variant:
     return replace(
         variant, nonzero=nonzero, metric=None, latency=None, fidelity=fidelity, note=note
     )
-
-
-def _outputs(onnx: bytes, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / MODEL
-        path.write_bytes(onnx)
-        return OnnxModel(path).all_outputs(*inputs)

@@ -1,7 +1,6 @@
 """Where the bytes of the tensors lie in an ONNX file, found without the onnx package.
 
-An ONNX file is one protobuf message (https://protobuf.dev/programming-guides/encoding/). The
-numbers of the fields are those of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto.
+The numbers of the fields are those of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from math import prod
 import numpy as np
 
 from lit_compress.errors import ArtifactError
+from lit_compress.files.onnx_wire import BYTES, spans, varint, varints
 from lit_compress.packed.tensor import Tensor
 
 #: Fields that lead to tensors, by message and number.
@@ -36,8 +36,6 @@ TYPES = (
 SMALLEST = 48
 #: Subgraphs are nested no deeper than this.
 DEEPEST = 100
-
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 
 def find_tensors(data: bytes, source: str) -> list[Tensor]:
@@ -74,30 +72,30 @@ def _tensors(
     if message == "tensor":
         yield from _tensor(data, start, end, source)
         return
-    for field, wire, first, last in _fields(data, start, end):
+    for field, wire, first, last in spans(data, start, end):
         if wire == BYTES and field in LEADS[message]:
             yield from _tensors(data, first, last, LEADS[message][field], source, depth + 1)
 
 
 def _tensor(data: memoryview, start: int, end: int, source: str) -> Iterator[Tensor]:
     shape: list[int] = []
-    kind, name, spans = 0, "", []
-    for field, wire, first, last in _fields(data, start, end):
+    kind, name, places = 0, "", []
+    for field, wire, first, last in spans(data, start, end):
         if field == DIMS:
-            shape += _varints(data, first, last)
+            shape += varints(data, first, last)
         elif field == TYPE:
-            kind = _varint(data, first, last)[0]
+            kind = varint(data, first, last)[0]
         elif field == NAME:
             name = str(data[first:last], "utf-8")
-        elif field == LOCATION and _varint(data, first, last)[0] == 1:
+        elif field == LOCATION and varint(data, first, last)[0] == 1:
             raise ArtifactError(
                 f"{source} keeps the tensor {name!r} in another file: save it as one file first"
             )
         elif field in VALUES and wire == BYTES:
-            spans.append((first, last, VALUES[field] or _dtype(kind)))
+            places.append((first, last, VALUES[field] or _dtype(kind)))
     # A type behind its values, or values in parts: legal, and never seen. They stay in the graph.
-    if len(spans) == 1 and kind:
-        first, last, dtype = spans[0]
+    if len(places) == 1 and kind:
+        first, last, dtype = places[0]
         if dtype == "-" or prod(shape) * np.dtype(dtype).itemsize != last - first:
             dtype, shape = "uint8", [last - first]
         yield Tensor(name, dtype, tuple(shape), first)
@@ -105,40 +103,3 @@ def _tensor(data: memoryview, start: int, end: int, source: str) -> Iterator[Ten
 
 def _dtype(kind: int) -> str:
     return TYPES[kind - 1] if 0 < kind <= len(TYPES) else "-"
-
-
-def _fields(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield number, wire type, start and end of the content of each field of a message."""
-    while start < end:
-        key, first = _varint(data, start, end)
-        wire = key & 7
-        if wire == VARINT:
-            last = _varint(data, first, end)[1]
-        elif wire == BYTES:
-            length, first = _varint(data, first, end)
-            last = first + length
-        elif wire in (FIXED64, FIXED32):
-            last = first + (8 if wire == FIXED64 else 4)
-        else:
-            raise ValueError(f"a field of type {wire}")
-        if last > end:
-            raise ValueError("a field ends behind its message")
-        yield key >> 3, wire, first, last
-        start = last
-
-
-def _varints(data: memoryview, start: int, end: int) -> Iterator[int]:
-    while start < end:
-        value, start = _varint(data, start, end)
-        yield value
-
-
-def _varint(data: memoryview, start: int, end: int) -> tuple[int, int]:
-    """Return a number of variable length, and where it ends."""
-    value = shift = 0
-    for place in range(start, min(start + 10, end)):
-        value |= (data[place] & 0x7F) << shift
-        shift += 7
-        if data[place] < 0x80:
-            return value, place + 1
-    raise ValueError("a number has no end")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import product
 from typing import Any
 
@@ -12,7 +11,6 @@ from torch import Tensor, nn
 
 from lit_compress.artifact import sqnr_db
 from lit_compress.quantization import Calibrated
-from lit_compress.quantization.rewrites.layer_inputs import rows_of
 from lit_compress.quantization.rewrites.rounding import _layers, _Products, learn_rounding
 
 
@@ -26,34 +24,6 @@ def correlated(count: int, size: int, seed: int = 0) -> Tensor:
 
 def prepared(network: nn.Module, inputs: Tensor, **options: Any) -> Any:
     return Calibrated(network, [inputs], inputs[:2], correct=False, **options)._prepared
-
-
-LAYERS: list[tuple[Callable[[], nn.Module], tuple[int, ...]]] = [
-    (lambda: nn.Linear(6, 4), (5, 6)),
-    (lambda: nn.Linear(6, 4, bias=False), (5, 3, 6)),
-    (lambda: nn.Conv2d(4, 6, 3, stride=2, padding=1, dilation=2), (5, 4, 9, 8)),
-    (lambda: nn.Conv2d(4, 6, (1, 3), groups=2, padding="same"), (5, 4, 5, 6)),
-    (lambda: nn.Conv2d(4, 4, 2, groups=4, padding="valid"), (5, 4, 5, 6)),
-    (lambda: nn.Conv1d(4, 6, 3, padding=2, stride=2), (5, 4, 9)),
-    (lambda: nn.Conv1d(4, 6, 5, padding="same", groups=2), (5, 4, 9)),
-]
-
-
-@pytest.mark.parametrize(("make", "shape"), LAYERS)
-def test_rows_times_weights_are_the_outputs(make: Any, shape: tuple[int, ...]) -> None:
-    layer, inputs = make(), torch.randn(shape)
-    graph = prepared(layer, inputs)
-    ((node, found),) = _layers(graph).items()
-    rows = rows_of(node, inputs, layer.weight.detach(), found.groups)
-    outputs = rows @ layer.weight.detach().reshape(found.groups, -1, rows.shape[-1]).mT
-    expected = layer(inputs).detach()
-    if layer.bias is not None:
-        shape_of_bias = [1, -1, *[1] * (expected.dim() - 2)]
-        bias = layer.bias.detach()
-        expected = expected - (bias if isinstance(layer, nn.Linear) else bias.view(shape_of_bias))
-    axis = expected.dim() - 1 if isinstance(layer, nn.Linear) else 1
-    expected = expected.movedim(axis, -1).flatten(0, -2)
-    torch.testing.assert_close(outputs.permute(1, 0, 2).flatten(1), expected)
 
 
 def test_it_is_as_good_as_trying_all_numbers() -> None:
