@@ -54,7 +54,17 @@ NAMES = [
 ]
 
 
-@pytest.fixture(params=NAMES, ids=["letters", "spaces", "signs", "long name", "long path"])
+IDS = ["letters", "spaces", "signs", "long name", "long path"]
+#: The nightly tests have the others: each is a whole fit.
+ALWAYS = ("letters", "long path")
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(name, id=called, marks=[] if called in ALWAYS else pytest.mark.slow)
+        for name, called in zip(NAMES, IDS, strict=True)
+    ]
+)
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     found = named(tmp_path, request.param)
     found.mkdir(parents=True)

@@ -105,9 +105,11 @@ def _search(size: Callable[[Fraction], int], budget: int) -> ByteBudget:
         return ByteBudget(Fraction(0), low[1], 1)
     guess = 1 - (AIM * budget / low[1]) ** 0.5  # layers lose along both sides
     best: ByteBudget | None = None
+    before: bool | None = None
     for tries in range(2, TRIES + 1):
         share = Fraction(guess).limit_denominator(1_000_000)
         found = size(share)
+        again, before = before is (found <= budget), found <= budget
         if found <= budget:
             best, high = ByteBudget(share, found, tries), (guess, found)
         else:
@@ -116,7 +118,7 @@ def _search(size: Callable[[Fraction], int], budget: int) -> ByteBudget:
             return best
         if best is None and guess >= MOST:
             break
-        guess = _between(low, high, AIM * budget) if tries < 4 or high[1] else MOST
+        guess = _between(low, high, AIM * budget, again) if tries < 4 or high[1] else MOST
     if best is None:
         raise InvalidArgumentError(
             f"target of {budget:,} bytes cannot be reached: the smallest file that was found has "
@@ -126,13 +128,15 @@ def _search(size: Callable[[Fraction], int], budget: int) -> ByteBudget:
     return best
 
 
-def _between(low: tuple[float, int], high: tuple[float, int], aim: float) -> float:
+def _between(low: tuple[float, int], high: tuple[float, int], aim: float, again: bool) -> float:
     """Return the share at which a power of what is left has a size, through two sizes.
 
     Args:
         low: A share at which the size is too large, and the size.
         high: A share at which it is small enough, and the size; 0 if none was found yet.
         aim: The size.
+        again: Whether the last two sizes were on the same side of the budget: the sizes are then no
+            power, and half-way is nearer than small steps from that side.
     """
     if not high[1]:
         further = low[0] + (MOST - low[0]) / 3
@@ -140,4 +144,5 @@ def _between(low: tuple[float, int], high: tuple[float, int], aim: float) -> flo
         return min(MOST, max(further, computed))
     left = [log(1 - share) for share, _ in (low, high)]
     place: float = (log(low[1]) - log(aim)) / (log(low[1]) - log(high[1]))
-    return min(MOST, 1 - exp(left[0] + (left[1] - left[0]) * min(max(place, 0.05), 0.95)))
+    place = 0.5 if again else min(max(place, 0.05), 0.95)
+    return min(MOST, 1 - exp(left[0] + (left[1] - left[0]) * place))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import ForeignModule, loader
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from lightning.pytorch import Trainer
 from torch import nn
@@ -116,11 +116,12 @@ def test_a_budget_without_a_file_or_below_the_smallest_is_refused(tmp_path: Path
         fit(Wide(), tmp_path, FilterPruning(1_000, of="bytes"), writing)
 
 
+@example(parameters=10_000, fraction=0.02, power=1.0, overhead=1760)  # ended at 94.99 %
 @given(
-    st.integers(10_000, 10_000_000),
-    st.floats(0.02, 0.98),
-    st.floats(0.3, 4.0),
-    st.integers(100, 9_000),
+    parameters=st.integers(10_000, 10_000_000),
+    fraction=st.floats(0.02, 0.98),
+    power=st.floats(0.3, 4.0),
+    overhead=st.integers(100, 9_000),
 )
 def test_the_search_ends_within_the_budget(
     parameters: int, fraction: float, power: float, overhead: int
