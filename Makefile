@@ -22,7 +22,7 @@ XDIST := -n $(WORKERS) --dist loadfile
 # Tests without long fits: about a minute.
 FAST := tests/artifact tests/datamodules tests/golden tests/measure tests/modules tests/packed tests/pruning tests/report \
 	tests/export tests/quantization/test_convert.py tests/test_cli_errors.py tests/test_errors.py \
-	tests/test_files.py tests/test_attributes.py tests/test_progress.py tests/test_structure.py
+	tests/files tests/test_attributes.py tests/test_progress.py tests/test_structure.py
 # Each part of the slow tests ends within 30 minutes.
 SLOW_PRUNING := tests/pruning
 SLOW_RUNS := tests/artifact tests/callbacks tests/faults tests/test_cli.py tests/test_configs.py tests/test_end_to_end.py

@@ -114,3 +114,13 @@ def test_every_slow_test_is_in_a_part_of_make_nightly() -> None:
     slow = [path for path in files if "mark.slow" in path.read_text("utf-8")]
     assert slow
     assert not [str(p) for p in slow if not any(p.is_relative_to(place) for place in places)]
+
+
+def test_every_path_of_the_makefile_exists() -> None:
+    """The fast tests collected nothing: a test file had become a folder."""
+    makefile = (ROOT.parent / "Makefile").read_text("utf-8")
+    paths = set(
+        re.findall(r"(?<![\w/.-])(?:tests|docs|\.ci|benchmarks|experiments)/[\w/.-]*\w", makefile)
+    )
+    assert len(paths) > 20
+    assert not [path for path in paths if not (ROOT.parent / path).exists()]
