@@ -1,12 +1,13 @@
 # make quickstart | test | lint | help; PYTHON, VENV and PIP_INDEX_URL (see pip's manual) can be set.
 .DEFAULT_GOAL := help
-.PHONY: kills fuzz help quickstart test fast lint minimum nightly slow slow-pruning slow-networks-1 slow-networks-2 slow-runs slow-pages mutants foreign zoo docs
+.PHONY: package versions kills fuzz help quickstart test fast lint minimum nightly slow slow-pruning slow-networks-1 slow-networks-2 slow-runs slow-pages mutants foreign zoo docs
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # Environment with the oldest versions that setup.cfg allows.
 MINIMUM ?= .venv-minimum
+CONSTRAINT ?= .ci/minimum.txt
 # Environment with the libraries whose modules are tried, see .ci/foreign.txt.
 FOREIGN ?= .venv-foreign
 # Environment with the libraries of the foreign networks, see .ci/zoo.txt.
@@ -35,9 +36,9 @@ $(VENV)/.stamp: setup.cfg pyproject.toml
 	$(BIN)/pip install --quiet $(PIP_INDEX) --editable '.[dev]'
 	touch $@
 
-$(MINIMUM)/.stamp: setup.cfg pyproject.toml .ci/minimum.txt
+$(MINIMUM)/.stamp: setup.cfg pyproject.toml $(CONSTRAINT)
 	$(PYTHON) -m venv $(MINIMUM)
-	$(MINIMUM)/bin/pip install --quiet $(PIP_INDEX) --constraint .ci/minimum.txt --editable '.[test,plots]'
+	$(MINIMUM)/bin/pip install --quiet $(PIP_INDEX) --constraint $(CONSTRAINT) --editable '.[test,plots]'
 	touch $@
 
 $(FOREIGN)/.stamp: setup.cfg pyproject.toml .ci/foreign.txt
@@ -67,9 +68,15 @@ fast: $(VENV)/.stamp  ## Run the tests that take no long fit, about a minute.
 	$(PARALLEL) $(BIN)/pytest $(XDIST) $(FAST)
 
 lint: $(VENV)/.stamp  ## Set up, then check style and types.
-	$(BIN)/ruff check lit_compress tests benchmarks experiments examples docs/_build
-	$(BIN)/ruff format --check lit_compress tests benchmarks experiments examples docs/_build
+	$(BIN)/ruff check lit_compress tests benchmarks experiments examples docs/_build .ci
+	$(BIN)/ruff format --check lit_compress tests benchmarks experiments examples docs/_build .ci
 	$(BIN)/mypy
+
+package:  ## Build the distributions, and use each in an environment of its own (3 minutes).
+	PYTHON=$(PYTHON) PIP_INDEX='$(PIP_INDEX)' .ci/package.sh
+
+versions: $(VENV)/.stamp  ## Run the fast tests with each Python and torch, and write docs/versions.md (an hour).
+	$(BIN)/python tests/versions/run.py
 
 minimum: $(MINIMUM)/.stamp  ## Run the fast tests with the oldest versions that setup.cfg allows.
 	$(PARALLEL) $(MINIMUM)/bin/python -m pytest $(XDIST) $(FAST)

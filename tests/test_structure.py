@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "lit_compress"
 #: The lowest layer first. A module imports from its own layer and from lower ones.
 LAYERS = (
-    "pruning quantization distillation export measure artifact packed report errors files "
+    "pruning quantization distillation export measure artifact packed report hub errors files "
     "attributes",
     "evaluation checkpoints progress",
     "callbacks sensitivity modules datamodules",
