@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from importlib.metadata import PackageNotFoundError, requires, version
 
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
 from lit_compress.doctor.finding import Answer, error, fine
 
 #: Versions that must not be used, and why.
@@ -25,66 +28,41 @@ def check_versions() -> list[Answer]:
         needed = requires(OWN) or []
     except PackageNotFoundError:
         return [fine(f"{OWN} runs from its source, so the bounds of versions are not known")]
-    for line in needed:
-        if "extra ==" in line:
-            continue
-        match = re.match(r"([A-Za-z0-9._-]+)(?:\[[^\]]*\])?\s*\(?([^;)]*)", line)
-        if match is not None:
-            found += _check(match[1], match[2])
+    for requirement in map(Requirement, needed):
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            found += _check(requirement.name, requirement.specifier)
     if found:
         return found
     return [fine(", ".join(f"{name} {version(name)}" for name in SHOWN))]
 
 
-def _check(name: str, bounds: str) -> list[Answer]:
+def _check(name: str, bounds: SpecifierSet) -> list[Answer]:
     try:
         installed = version(name)
     except PackageNotFoundError:
         return [error(f"{name} is not installed", f"run pip install '{name}{bounds}'")]
-    if why := REFUSED.get((name.lower(), _release(installed))):
+    if why := REFUSED.get((name.lower(), release(installed))):
         remedy = (
             f"remove it, change the passwords and keys that this machine has, and run "
             f"pip install '{name}{bounds}'"
         )
         return [error(f"{name} {installed} {why}", remedy)]
-    if _is_within(installed, bounds):
+    if bounds.contains(release(installed)):
         return []
     return [
         error(
-            f"{name} is {installed}, and {bounds.strip()} is needed",
-            f"update it: pip install '{name}{bounds.strip()}'",
+            f"{name} is {installed}, and {bounds} is needed",
+            f"update it: pip install '{name}{bounds}'",
         )
     ]
 
 
-def _is_within(installed: str, bounds: str) -> bool:
-    """Tell whether a version is within bounds such as ``!=2.6.2,>=2.6``."""
-    here = _numbers(installed)
-    for bound in filter(None, (part.strip() for part in bounds.split(","))):
-        match = re.match(r"(>=|<=|==|!=|<|>)\s*([\w.]+)", bound)
-        if match is None:
-            continue
-        limit = _numbers(match[2])
-        length = max(len(here), len(limit))
-        one, other = (part + (0,) * (length - len(part)) for part in (here, limit))
-        holds = {
-            ">=": one >= other,
-            "<=": one <= other,
-            "==": one == other,
-            "!=": one != other,
-            "<": one < other,
-            ">": one > other,
-        }
-        if not holds[match[1]]:
-            return False
-    return True
+def release(installed: str) -> str:
+    """Return the numbers of a version; what follows them (``+cpu``, ``rc1``) does not count.
 
-
-def _release(installed: str) -> str:
-    return ".".join(map(str, _numbers(installed)))
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    """Return the numbers of a release; what follows them (``+cpu``, ``rc1``) does not count."""
-    match = re.match(r"\d+(?:\.\d+)*", text)
-    return tuple(map(int, match[0].split("."))) if match else (0,)
+    Example:
+        >>> release("2.10.0rc1+cpu")
+        '2.10.0'
+    """
+    match = re.match(r"\d+(?:\.\d+)*", installed)
+    return match[0] if match else "0"

@@ -22,8 +22,9 @@ HERE = -100
 def whole_folder(target: Path) -> Iterator[Path]:
     """Yield an empty folder, which replaces another when the block succeeds.
 
-    Linux and macOS exchange the two in one step. Elsewhere the old folder is renamed first; if the
-    process is killed just then, the next writer puts it back.
+    Linux and macOS exchange the two in one step. Where the file system cannot, the old folder is
+    renamed first; if the process is killed just then, the next writer puts it back. On Windows it
+    stays under its hidden name.
 
     Args:
         target: The folder to replace; it may not exist. Its parent exists.
@@ -80,14 +81,13 @@ def exchange(one: Path, other: Path) -> bool:
     Returns:
         Whether the system could do it.
     """
-    if sys.platform == "win32":
-        return False
-    libc = ctypes.CDLL(None, use_errno=True)
-    first, second = os.fsencode(one), os.fsencode(other)
-    if hasattr(libc, "renameat2"):
-        return bool(libc.renameat2(HERE, first, HERE, second, EXCHANGE) == 0)
-    if hasattr(libc, "renamex_np"):
-        return bool(libc.renamex_np(first, second, SWAP) == 0)
+    if sys.platform != "win32":
+        libc = ctypes.CDLL(None, use_errno=True)
+        first, second = os.fsencode(one), os.fsencode(other)
+        if hasattr(libc, "renameat2"):
+            return bool(libc.renameat2(HERE, first, HERE, second, EXCHANGE) == 0)
+        if hasattr(libc, "renamex_np"):
+            return bool(libc.renamex_np(first, second, SWAP) == 0)
     return False
 
 

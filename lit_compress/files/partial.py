@@ -144,19 +144,24 @@ def _siblings(target: Path, role: str) -> list[Path]:
     return [target.with_name(name) for name in sorted(names) if pattern.fullmatch(name)]
 
 
-def _locked(path: Path) -> int | None:
-    """Return a file descriptor that locks a path; None if another has it, or there are no locks."""
-    if sys.platform == "win32":
-        return None  # the parts of a killed run stay
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except OSError:
+if sys.platform == "win32":
+
+    def _locked(path: Path) -> int | None:
+        """Return None: Windows cannot lock a folder, so the parts of a killed run stay."""
+
+else:
+
+    def _locked(path: Path) -> int | None:
+        """Return a file descriptor that locks a path; None if it cannot be locked now."""
+        try:
+            handle = os.open(path, os.O_RDONLY)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(handle).st_ino == os.stat(path).st_ino:
+                return handle
+        except OSError:  # another process has the lock, or has removed the path
+            pass
+        os.close(handle)
         return None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(handle).st_ino == os.stat(path).st_ino:
-            return handle
-    except OSError:  # another process has the lock, or has removed the path
-        pass
-    os.close(handle)
-    return None

@@ -36,6 +36,8 @@ TORCHES = {
     "2.13": "torch==2.13.*\ntorchvision==0.28.*\n",
     "newest": "",
 }
+#: The systems whose types are checked, by mypy's names.
+SYSTEMS = ("linux", "darwin", "win32")
 #: Says which versions an environment has.
 VERSIONS = """
 import importlib.metadata as m, json, platform
@@ -76,7 +78,7 @@ def checked(python: str) -> bool:
     commands: list[list[str]] = [
         # UP asks for the newest syntax, which older Pythons lack
         ["ruff", "check", "--ignore", "UP", "--target-version", f"py{version}", "lit_compress"],
-        ["mypy", "--python-version", python, "lit_compress"],
+        *(["mypy", "--python-version", python, "--platform", p, "lit_compress"] for p in SYSTEMS),
     ]
     tools = Path(sys.executable).parent
     return all(
