@@ -8,22 +8,30 @@ from typing import Literal
 
 import torch
 
-from lit_compress.datamodules.images import ImageDataModule, PixelDataset
+from lit_compress.datamodules.images import ImageDataModule, PixelDataset, check_image_size
 from lit_compress.datamodules.transforms import Augment, Preprocess
 from lit_compress.errors import CorruptDataError, DataNotFoundError, InvalidArgumentError
 from lit_compress.files.reading import reading
+
+#: Endings of the files that are read, those that torchvision's own ImageFolder reads.
+ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+#: What to do about a picture that cannot be read.
+REMEDY = "fix or delete it"
 
 
 class ImageFolderDataModule(ImageDataModule):
     """Your own pictures in ``data_dir/train/<class>/*.png``, and likewise ``val`` and ``test``.
 
-    The folder names in ``train`` are the class names. When a picture is read, it is scaled to cover
-    a square and cropped to its centre. All pictures are kept in memory. ``val`` is optional: if it
-    does not exist, some of the training pictures are held out. Only testing needs ``test``.
+    The folder names in ``train`` are the class names. All pictures must be squares of one size, or
+    ``image_size`` says to which size each is scaled and cropped. They are kept in memory. ``val``
+    is optional: if it does not exist, some of the training pictures are held out. Only testing
+    needs ``test``.
 
     Args:
         data_dir: Folder that contains ``train``, and optionally ``val`` and ``test``.
-        image_size: Side length of the squares, in pixels, at least 1.
+        image_size: Side length in pixels, at least 1, of the squares to make of the pictures: each
+            is scaled to cover the square, and cropped to its centre. None keeps the pictures as
+            they are, and refuses those of mixed sizes.
         in_channels: 3 reads the pictures in colour, 1 in grey.
         batch_size: Number of images in a batch, at least 1.
         val_fraction: Share of the training pictures to hold out for validation if there is no
@@ -48,7 +56,7 @@ class ImageFolderDataModule(ImageDataModule):
     def __init__(
         self,
         data_dir: str,
-        image_size: int = 64,
+        image_size: int | None = None,
         in_channels: Literal[1, 3] = 3,
         batch_size: int = 64,
         val_fraction: float = 0.2,
@@ -61,15 +69,13 @@ class ImageFolderDataModule(ImageDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__(batch_size, val_fraction, split, seed, num_workers)
-        if image_size < 1:
-            raise InvalidArgumentError(f"data.image_size must be at least 1, got {image_size}")
         if len(mean) not in (1, in_channels) or len(std) not in (1, in_channels):
             raise InvalidArgumentError(
                 f"data.mean and data.std need 1 or {in_channels} values, got {list(mean)} and "
                 f"{list(std)}"
             )
         self.data_dir = data_dir
-        self.image_size = image_size
+        self.image_size = check_image_size(image_size)
         self.in_channels = in_channels
         self.preprocess = Preprocess(mean, std)
         self.augment = Augment(flip, crop)
@@ -88,7 +94,8 @@ class ImageFolderDataModule(ImageDataModule):
 
         Raises:
             DataNotFoundError: If the folder does not exist or has no pictures.
-            CorruptDataError: If a picture cannot be read.
+            CorruptDataError: If a picture cannot be read, or without ``image_size`` has another
+                size than the first one in ``train``, or is no square.
         """
         return self._read("train" if train else "test")
 
@@ -105,31 +112,56 @@ class ImageFolderDataModule(ImageDataModule):
             )
         return folder
 
+    def _side(self) -> int:
+        """Return the width of the first picture in ``train``, in pixels."""
+        from PIL import Image
+
+        for path in _pictures(self._folder("train"), self.classes):
+            with reading(path, CorruptDataError, REMEDY), Image.open(path) as file:
+                return file.width
+        return 1  # there are none, which is said where they are read
+
     def _read(self, split: str) -> PixelDataset:
         from PIL import Image, ImageOps
-        from torchvision.datasets.folder import IMG_EXTENSIONS
         from torchvision.transforms.v2.functional import pil_to_tensor
 
         folder, mode = self._folder(split), "L" if self.in_channels == 1 else "RGB"
         images, labels = [], []
+        side = self.image_size or self._side()
         for label, name in enumerate(self.classes):
-            for path in sorted((folder / name).glob("*")):
-                if path.suffix.lower() not in IMG_EXTENSIONS:
-                    continue
+            for path in _pictures(folder, (name,)):
                 # A damaged picture fails as OSError, SyntaxError, struct.error or others.
-                with reading(path, CorruptDataError, "fix or delete it"), Image.open(path) as file:
-                    square = ImageOps.fit(file.convert(mode), (self.image_size,) * 2)
+                with reading(path, CorruptDataError, REMEDY), Image.open(path) as file:
+                    if self.image_size is None:
+                        _check_size(path, file.size, side)
+                    square = ImageOps.fit(file.convert(mode), (side, side))
                 images.append(pil_to_tensor(square))
                 labels.append(label)
         if not images:
             raise DataNotFoundError(
                 f"{folder} has no pictures: put them in {split}/<class>/*.png "
-                f"({', '.join(IMG_EXTENSIONS)})"
+                f"({', '.join(ENDINGS)})"
             )
         empty = [name for label, name in enumerate(self.classes) if label not in set(labels)]
         if empty and split == "train":  # a class that cannot be learnt
             raise DataNotFoundError(
                 f"the class {empty[0]} has no pictures: put some into {folder / empty[0]} "
-                f"({', '.join(IMG_EXTENSIONS)}), or delete that folder"
+                f"({', '.join(ENDINGS)}), or delete that folder"
             )
         return PixelDataset(torch.stack(images), torch.tensor(labels))
+
+
+def _pictures(folder: Path, classes: Sequence[str]) -> list[Path]:
+    """Return the pictures of some classes, by class and name."""
+    files = [path for name in classes for path in sorted((folder / name).glob("*"))]
+    return [path for path in files if path.suffix.lower() in ENDINGS]
+
+
+def _check_size(path: Path, size: tuple[int, int], side: int) -> None:
+    """Refuse a picture that is no square of the size of the others."""
+    if size != (side, side):
+        found = "no square" if size[0] != size[1] else f"not {side} x {side} as the first one"
+        raise CorruptDataError(
+            f"{path} has {size[0]} x {size[1]} pixels, {found}: give data.image_size, which scales "
+            "and crops each picture to a square, or make all of one size"
+        )

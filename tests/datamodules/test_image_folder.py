@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from lit_compress.datamodules import ImageFolderDataModule
+from lit_compress.datamodules.image_folder import ENDINGS
 from lit_compress.errors import CorruptDataError, DataNotFoundError, InvalidArgumentError
 
 Saver = Callable[..., np.ndarray]
@@ -61,6 +63,37 @@ def test_the_centre_of_a_picture_that_is_not_square(
     top, left = (height - 6) // 2, (width - 6) // 2
     expected = picture[None, :, top : top + 6, left : left + 6]
     assert np.array_equal(module(tmp_path).read(train=True).images, expected)
+
+
+def test_pictures_keep_their_size(tmp_path: Path, save: Saver) -> None:
+    pictures = [save(f"{split}/a/1.png", 7, 7) for split in ("train", "val", "test")]
+    data = ImageFolderDataModule(str(tmp_path))
+    data.setup("fit")
+    data.setup("test")
+    assert data.image_shape == (3, 7, 7)
+    found = [data.datasets[split].images[0] for split in ("train", "val", "test")]
+    assert np.array_equal(found, pictures)
+
+
+@pytest.mark.parametrize("place", ["train/b/2.png", "val/a/1.png", "test/a/1.png"])
+@pytest.mark.parametrize(
+    ("size", "words"), [((8, 8), "8 x 8 pixels, not 7 x 7"), ((7, 9), "9 x 7 pixels, no square")]
+)
+def test_mixed_sizes_are_refused(
+    tmp_path: Path, save: Saver, place: str, size: tuple[int, int], words: str
+) -> None:
+    """They were scaled to 64 pixels, whatever they showed."""
+    for path in ("train/a/1.png", "train/b/1.png"):
+        save(path, 7, 7)
+    save(place, *size)
+    stage = "test" if place.startswith("test") else "fit"
+    with pytest.raises(CorruptDataError, match=rf"{place} has {words}.*data\.image_size"):
+        ImageFolderDataModule(str(tmp_path)).setup(stage)
+    ImageFolderDataModule(str(tmp_path), image_size=7).setup(stage)
+
+
+def test_the_endings_are_those_of_torchvision() -> None:
+    assert ENDINGS == IMG_EXTENSIONS
 
 
 def test_a_larger_picture_is_scaled(tmp_path: Path) -> None:
@@ -192,7 +225,7 @@ def test_a_text_that_is_called_a_picture(tmp_path: Path, save: Saver) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"image_size": 0}, r"data\.image_size must be at least 1, got 0"),
+        ({"image_size": 0}, r"data\.image_size must be at least 1 pixel, got 0"),
         ({"mean": (0.1, 0.2)}, r"need 1 or 3 values, got \[0\.1, 0\.2\] and"),
         ({"std": (0.1, 0.2, 0.3), "in_channels": 1}, r"need 1 or 1 values"),
         ({"std": ()}, r"need 1 or 3 values, got \[0\.5\] and \[\]"),
