@@ -118,7 +118,7 @@ class ImageFolderDataModule(ImageDataModule):
 
         for path in _pictures(self._folder("train"), self.classes):
             with reading(path, CorruptDataError, REMEDY), Image.open(path) as file:
-                return file.width
+                return int(file.width)
         return 1  # there are none, which is said where they are read
 
     def _read(self, split: str) -> PixelDataset:
