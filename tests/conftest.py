@@ -34,6 +34,11 @@ settings.load_profile("suite")
 collect_ignore_glob = ["*_program.py", "*make_golden.py", "*make_version.py"]
 
 
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Name bytes by their argument: a zip holds the time, so its content is no name of a test."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="session", autouse=True)
 def exporter_functions_are_listed_once() -> Iterator[None]:
     """Keep the exporter's lists of functions: to make them is most of a small export."""

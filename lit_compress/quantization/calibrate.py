@@ -124,8 +124,8 @@ class _NonFiniteFinder(Interpreter):
             raise CalibrationError(
                 f"layer {self.owners.get(n.name, n.name)} gives NaN or infinity for calibration "
                 f"batch {self.batch}: the training has diverged (lower the learning rate, or take "
-                "an earlier checkpoint), or the running statistics of batch norms are not yet those "
-                "of the data (train longer, or raise their momentum)"
+                "an earlier checkpoint), or the running statistics of batch norms are not yet "
+                "those of the data (train longer, or raise their momentum)"
             )
         return value
 

@@ -66,10 +66,12 @@ class Row:
 
 
 def interpreter(python: str) -> str | None:
-    """Return a Python of a version: on the path, or one of pyenv's."""
-    roots = [Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"]
-    found = [str(p / "bin" / "python") for root in roots for p in root.glob(f"{python}.*")]
-    return next(filter(None, [*sorted(found), shutil.which(f"python{python}")]), None)
+    """Return a Python of a version: this one, one on the path, or one of pyenv's."""
+    if python == f"{sys.version_info[0]}.{sys.version_info[1]}":
+        return sys.executable
+    versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    found = [str(path / "bin" / "python") for path in sorted(versions.glob(f"{python}.*"))]
+    return next(filter(None, [*found, shutil.which(f"python{python}")]), None)
 
 
 def checked(python: str) -> bool:
