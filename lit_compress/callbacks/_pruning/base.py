@@ -20,6 +20,7 @@ from lit_compress.callbacks._budget.keeping import KeepsContract
 from lit_compress.callbacks._pruning.rewind import Rewind
 from lit_compress.callbacks._pruning.weight_masks import WeightMasks
 from lit_compress.callbacks._run.requeue import requeue_between_batches
+from lit_compress.callbacks._run.resuming import name_checkpoint, named
 from lit_compress.callbacks._run.supported import check_run
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.evaluation.distributed import on_rank_zero
@@ -135,6 +136,7 @@ class PruningCallback(KeepsContract, ABC):
         if stage != "fit":
             return
         requeue_between_batches(trainer)
+        name_checkpoint(trainer)
         self._epoch_begun = -1
         if self._pruned_before(pl_module):
             self._goes_on = True
@@ -352,7 +354,8 @@ class PruningCallback(KeepsContract, ABC):
                 self.begin_contract(trainer, pl_module)
         self.contract.last = None
         self.reached = self.prune(trainer, pl_module, due)
-        self._rewind.apply(pl_module, trainer.optimizers)
+        with named(trainer):
+            self._rewind.apply(pl_module, trainer.optimizers)
         self.after_pruning_step(trainer, pl_module)
         self._done = due
         self.history.append({"epoch": epoch, "due": float(due), "reached": self.reached})
