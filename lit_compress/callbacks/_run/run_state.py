@@ -9,7 +9,7 @@ import copy
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Trainer
@@ -44,10 +44,9 @@ def check_values(content: Any, place: str = "the checkpoint") -> None:
     """
     if isinstance(content, Tensor) and content.device.type == "meta":
         raise CheckpointError(f"{place} has no values, only a shape: take another checkpoint")
-    parts = content.items() if isinstance(content, Mapping) else ()
     if isinstance(content, (list, tuple)):
-        parts = enumerate(content)
-    for key, part in parts:
+        content = dict(enumerate(content))
+    for key, part in content.items() if isinstance(content, Mapping) else ():
         check_values(part, f"{key!r} in {place}"[:200])
 
 
@@ -133,8 +132,8 @@ def try_step(optimizer: torch.optim.Optimizer) -> None:
         for parameter in group["params"]:
             one = torch.zeros(1, dtype=parameter.dtype, device=parameter.device)
             one.grad = torch.zeros_like(one)
-            trial = type(optimizer)([one])
-            trial.param_groups[0].update(options)
+            trial = cast(Any, type(optimizer))([one])
+            trial.param_groups[0] = {**options, "params": [one]}
             state = optimizer.state.get(parameter, {})
             if state:
                 trial.state[one] = {name: _one(v, parameter, one) for name, v in state.items()}
