@@ -124,6 +124,11 @@ ON_OBJECTS: dict[str, tuple[Callable[[], object], str]] = {
         "_batches_that_stepped",
     ),
     "Trainer": (lambda: quiet_trainer(), "_logger_connector _loggers"),
+    "Trainer._checkpoint_connector": (
+        lambda: quiet_trainer()._checkpoint_connector,
+        "_loaded_checkpoint resume_end resume_start restore_callbacks restore_datamodule "
+        "restore_model restore_training_state",
+    ),
     "EarlyStopping": (lambda: EarlyStopping("loss"), "_check_on_train_epoch_end"),
 }
 #: In files and graphs that others write: keys of the hyperparameters in a checkpoint of the

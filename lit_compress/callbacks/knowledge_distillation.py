@@ -24,6 +24,7 @@ from lit_compress.callbacks._pruning.base import (
     pruning_callbacks,
 )
 from lit_compress.callbacks._pruning.channels import ChannelPruning
+from lit_compress.callbacks._run.resuming import name_checkpoint
 from lit_compress.callbacks._run.steps import run_around, run_plainly
 from lit_compress.callbacks._run.supported import check_run
 from lit_compress.distillation import Kind
@@ -120,6 +121,7 @@ class KnowledgeDistillation(Callback, BeforePruning):
         check_run(self, trainer, stage)
         if stage != "fit":
             return
+        name_checkpoint(trainer)
         self._start_anew()
         self._paths = network_paths(pl_module, self.submodule)
         self._check_features(pl_module)

@@ -18,6 +18,7 @@ from lit_compress.callbacks._pruning.arguments import check_patterns, one_of, pl
 from lit_compress.callbacks._pruning.base import PruningCallback
 from lit_compress.callbacks._pruning.untrained import check_trained_in_time, never_trained
 from lit_compress.callbacks._pruning.weight_masks import mask_cost
+from lit_compress.callbacks._run.resuming import named
 from lit_compress.errors import CheckpointError, InvalidArgumentError, PatternError
 from lit_compress.evaluation.trainer_access import callbacks_of_type
 from lit_compress.pruning import magnitude_masks, pack, prunable_weights, sparsity, unpack
@@ -123,7 +124,8 @@ class MagnitudePruning(PruningCallback):
         self._weights = self._prunable(trainer, pl_module)
         self._refuse_shared_weights(trainer)
         if self._packed:
-            self._masks, self._packed = self._restored(), {}
+            with named(trainer):
+                self._masks, self._packed = self._restored(), {}
         if self._masks:
             self._weight_masks.set(self._weights, self._masks)
 

@@ -22,6 +22,7 @@ from lit_compress.callbacks._overfitting.augmentation import Augmentation, reloa
 from lit_compress.callbacks._overfitting.eval_mode import EvalMode, still_random
 from lit_compress.callbacks._pruning.arguments import check_patterns
 from lit_compress.callbacks._pruning.base import BeforePruning, pruning_callbacks
+from lit_compress.callbacks._run.resuming import name_checkpoint
 from lit_compress.callbacks._run.supported import check_run
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.evaluation.distributed import on_rank_zero
@@ -113,6 +114,7 @@ class Overfitting(Callback, BeforePruning):
         check_run(self, trainer, stage)
         if stage != "fit":
             return
+        name_checkpoint(trainer)
         self._told = self._goes_on(trainer, pl_module)
         if not self._told:
             self.steps, self._active, self._reached = [], True, None

@@ -34,6 +34,7 @@ from lit_compress.callbacks._report.variants import (
     unpruned_shapes,
 )
 from lit_compress.callbacks._run.earlier import AddsToCard, is_complete
+from lit_compress.callbacks._run.resuming import name_checkpoint
 from lit_compress.callbacks._run.supported import check_run
 from lit_compress.checkpoints.folder import artifact_dir, is_artifact, release, trained_weights
 from lit_compress.checkpoints.loading_line import artifact_line
@@ -195,6 +196,7 @@ class PostTrainingQuantization(Callback, WritesInt8):
         check_run(self, trainer, stage)
         if stage != "fit":
             return
+        name_checkpoint(trainer)
         self._earlier, self.path = self.path, None
         self._checked_monitor = self._trained = self._told = self.written = False
         if self.weights == "best":

@@ -27,6 +27,7 @@ from lit_compress.callbacks._quantization.trainable import (
     warn_of_rest,
 )
 from lit_compress.callbacks._run.requeue import requeue_between_batches
+from lit_compress.callbacks._run.resuming import restoring
 from lit_compress.callbacks._run.steps import run_around, run_plainly
 from lit_compress.callbacks.post_training_quantization import FEW, PostTrainingQuantization
 from lit_compress.errors import ExportError, InvalidArgumentError
@@ -155,7 +156,8 @@ class QuantizationAwareTraining(PostTrainingQuantization, FinalSince, FixesShape
         )
         if self._ranges is not None:  # of a checkpoint
             place = on_rank_zero(trainer, lambda: self._place(trainer, pl_module))
-            self._attach(trainer, pl_module, self._ranges, place)
+            with restoring(trainer.ckpt_path):
+                self._attach(trainer, pl_module, self._ranges, place)
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -48,6 +48,7 @@ from lit_compress.callbacks._report.variants import (
     unpruned_shapes,
 )
 from lit_compress.callbacks._run.earlier import AddsToCard, is_complete
+from lit_compress.callbacks._run.resuming import name_checkpoint
 from lit_compress.callbacks._run.supported import check_run
 from lit_compress.callbacks.post_training_quantization import PostTrainingQuantization
 from lit_compress.checkpoints.folder import RunFiles, artifact_dir, release, run_files
@@ -143,6 +144,7 @@ class CompressionReport(AddsToCard, BeforePruning, HasBaseline):
         check_run(self, trainer, stage)
         if stage != "fit":
             return
+        name_checkpoint(trainer)
         self._earlier, self.card = self.card, None
         self._finished = self._trained = False
         if self._module is None or self._module() is not pl_module:

@@ -19,6 +19,7 @@ from lit_compress.callbacks._pruning.arguments import check_counts, one_of, plai
 from lit_compress.callbacks._pruning.channels import ChannelPruning
 from lit_compress.callbacks._pruning.rewind import reinitialize_linear
 from lit_compress.callbacks._pruning.untrained import check_trained_in_time, never_trained
+from lit_compress.callbacks._run.resuming import named
 from lit_compress.errors import CheckpointError, InvalidArgumentError, PlanError, RuleError
 from lit_compress.evaluation.trainer_access import is_fast_dev_run
 from lit_compress.measure.cost import Inputs
@@ -246,7 +247,8 @@ class RulePruning(ChannelPruning):
         self._selector = self._rules.selector
         self._total = self._total or _weights(pl_module)
         if self._packed:
-            self._kept, self._packed = self._restored(pl_module), {}
+            with named(trainer):
+                self._kept, self._packed = self._restored(pl_module), {}
         if not self._goal:
             self._goal = self._preview(pl_module).share
         still = [name for name in self._rules.all if name in self._untrained]

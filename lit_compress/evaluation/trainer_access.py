@@ -28,6 +28,7 @@ class _Undeclared(Protocol):
     overfit_batches: int | float
     profiler: Any
     _accelerator_connector: Any
+    _checkpoint_connector: Any
     _default_root_dir: str
 
 
@@ -54,6 +55,11 @@ def datamodule(trainer: Trainer) -> LightningDataModule | None:
 def cluster_environment(trainer: Trainer) -> Any:
     """Return what started the processes of a run, such as Lightning's SLURMEnvironment."""
     return _undeclared(trainer)._accelerator_connector.cluster_environment
+
+
+def checkpoint_connector(trainer: Trainer) -> Any:
+    """Return what gives the parts of a checkpoint to their owners when a run goes on from it."""
+    return _undeclared(trainer)._checkpoint_connector
 
 
 def set_datamodule(trainer: Trainer, data: LightningDataModule | None) -> None:

@@ -160,7 +160,7 @@ def unpack(packed: Tensor, shape: tuple[int, ...] | torch.Size) -> Tensor:
         shape: Shape of the mask.
 
     Raises:
-        InvalidArgumentError: If the number of bytes does not match the shape.
+        InvalidArgumentError: If it is no tensor, or the number of bytes does not match the shape.
 
     Example:
         >>> unpack(torch.tensor([176], dtype=torch.uint8), (2, 2))
@@ -168,6 +168,8 @@ def unpack(packed: Tensor, shape: tuple[int, ...] | torch.Size) -> Tensor:
                 [ True,  True]])
     """
     count = int(np.prod(shape))
+    if not isinstance(packed, Tensor):
+        raise InvalidArgumentError(f"a packed mask should be a tensor, and is {packed!r:.60}")
     if packed.dtype != torch.uint8 or packed.numel() != (count + 7) // 8:
         raise InvalidArgumentError(
             f"a packed mask of {packed.numel()} bytes does not fit a weight of shape "

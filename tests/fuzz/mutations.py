@@ -4,8 +4,13 @@
 
 Artefacts (card, model, stored inputs, weights; with the hashes made to fit), checkpoints and rule
 files are changed: bytes flipped, cut, repeated, numbers and keys replaced. Each is read as a user
-reads it. A file that is read although it was changed is counted apart. The script fails if an
+reads it; every twentieth is a checkpoint that a fit with callbacks goes on from, and its error must
+name the file. A file that is read although it was changed is counted apart. The script fails if an
 error is not one of the package's, or if a file takes longer than 10 seconds.
+
+    python tests/fuzz/mutations.py --count 500 --kind resume
+
+takes files of one kind only.
 """
 
 from __future__ import annotations
@@ -31,6 +36,8 @@ import onnx
 import torch
 from lightning.pytorch import Trainer
 from onnx import parser
+from resumed import FITS, Resumes, fit
+from resumed import change_checkpoint as change_state
 
 from lit_compress import load, load_from_checkpoint, restore
 from lit_compress.artifact import Card, Fidelity, Variant, sha256, write_card, write_replay
@@ -54,10 +61,12 @@ class Tally:
         read: Files that were read although they were changed.
         raw: By kind of file and error, those that ended in another error.
         slow: Files that took too long.
+        resumed: Fits that went on from a changed checkpoint, or were refused with its name.
     """
 
     typed: int = 0
     read: int = 0
+    resumed: int = 0
     raw: Counter[str] = field(default_factory=Counter)
     slow: list[str] = field(default_factory=list)
 
@@ -201,6 +210,8 @@ def mutate(name: str, data: bytes, rng: random.Random) -> bytes:
 
 #: The kinds of files.
 KINDS = ("card.json", "model.onnx", "replay.npz", "model.safetensors", "ckpt", "rules")
+#: How many of the files are checkpoints that a fit goes on from: a fit takes longer than a file.
+RESUMED = 0.05
 RULES = b'- {pattern: "model.features.*", ratio: 0.5}\n- {pattern: "model.*", skip: true}\n'
 
 
@@ -215,13 +226,27 @@ class Fuzzer:
         self.folder = folder
         self.artifact = make_artifact(folder / "good")
         self.checkpoint = make_checkpoint(folder / "last.ckpt").read_bytes()
+        self.resumes = Resumes(folder / "resumed")
         self.tally = Tally()
 
-    def one(self, number: int, seed: int) -> None:
-        """Change and read a file; its number and the seed tell which."""
+    def one(self, number: int, seed: int, kind: str | None = None) -> None:
+        """Change and read a file; its number and the seed tell which.
+
+        Args:
+            number: Number of the file.
+            seed: Random seed.
+            kind: Its kind. Default: drawn.
+        """
         rng = random.Random(f"{seed}-{number}")
-        kind = rng.choice(KINDS)
-        read = {"ckpt": self.read_checkpoint, "rules": self.read_rules}.get(kind)
+        drawn = "resume" if rng.random() < RESUMED else rng.choice(KINDS)
+        kind = kind or drawn
+        read = {
+            "ckpt": self.read_checkpoint,
+            "rules": self.read_rules,
+            "resume": self.resume,
+        }.get(kind)
+        if kind == "resume":
+            self.resumes.prepare()  # is no part of the time
         start = time.monotonic()
         try:
             read(rng) if read else self.read_artifact(kind, rng)
@@ -250,23 +275,41 @@ class Fuzzer:
         path.write_bytes(mutate("last.ckpt", self.checkpoint, rng))
         load_from_checkpoint(MobileNetV2, path)
 
+    def resume(self, rng: random.Random) -> None:
+        """Go on from a checkpoint; an error of the package must name it."""
+        name = rng.choice(list(FITS))
+        data, path = self.resumes.checkpoints[name], self.folder / "resumed.ckpt"
+        state = rng.random() < 0.85
+        path.write_bytes(
+            change_state(data, NUMBERS, rng) if state else rng.choice(BYTES)(data, rng)
+        )
+        try:
+            fit(name, self.folder / "run", path)
+        except LitCompressError as error:
+            if str(path) not in str(error):
+                raise ValueError(f"the file is not named: {name}: {error}") from error
+            self.tally.resumed += 1
+            raise
+        self.tally.resumed += 1
+
     def read_rules(self, rng: random.Random) -> None:
         path = self.folder / "rules.yaml"
         path.write_bytes(rng.choice(BYTES)(RULES, rng))
         read_rules(path)
 
 
-def fuzz(count: int, seed: int, folder: Path) -> Tally:
+def fuzz(count: int, seed: int, folder: Path, kind: str | None = None) -> Tally:
     """Change and read files.
 
     Args:
         count: Number of files.
         seed: Random seed.
         folder: An empty folder to work in.
+        kind: Kind of all files. Default: drawn for each.
     """
     fuzzer = Fuzzer(folder)
     for number in range(count):
-        fuzzer.one(number, seed)
+        fuzzer.one(number, seed, kind)
     return fuzzer.tally
 
 
@@ -275,14 +318,16 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--count", type=int, default=10_000)
     options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--kind", choices=(*KINDS, "resume"))
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        tally = fuzz(given.count, given.seed, Path(folder))
+        tally = fuzz(given.count, given.seed, Path(folder), given.kind)
     for error, times in tally.raw.most_common(20):
         print(f"{times} x {error}")
     fine = tally.typed + tally.read
     ends = f"ended in a typed error ({tally.typed}) or were read ({tally.read})"
     print(f"{fine} of {given.count} {ends}")
+    print(f"{tally.resumed} of them were checkpoints that a fit went on from or refused by name")
     print(f"{len(tally.slow)} took longer than {LONGEST:g} s")
     return int(bool(tally.raw or tally.slow))
 

@@ -82,6 +82,7 @@ class Contract:
         baseline: The metric of the dense network; None until it is measured.
         last: The metric of the network since its last pruning step; None until it is measured.
         kept: The last network that held.
+        is_restored: Whether that network comes from a checkpoint.
         rises: Whether more of the metric is better.
 
     Raises:
@@ -111,6 +112,7 @@ class Contract:
         self.baseline: float | None = None
         self.last: float | None = None
         self.kept: Kept | None = None
+        self.is_restored = False
         self.rises = self.mode != "min"
 
     def __bool__(self) -> bool:
@@ -178,6 +180,7 @@ class Contract:
             pruner: The pruning callback.
             value: The metric.
         """
+        self.is_restored = False
         self.kept = Kept(
             trainer.current_epoch,
             value,
@@ -211,12 +214,28 @@ class Contract:
         return {"contract": found} if self else {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take on what :meth:`state` returned."""
+        """Take on what :meth:`state` returned.
+
+        Raises:
+            ValueError: If a part of it is damaged.
+        """
         found = state.get("contract")
         if found is not None:
-            self.baseline, self.last = found["baseline"], found["last"]
+            self.baseline, self.last = _number(found["baseline"]), _number(found["last"])
             self.rises = bool(found["rises"])
-            self.kept = None if found["kept"] is None else Kept(**found["kept"])
+            self.kept = None if found["kept"] is None else _kept(**found["kept"])
+            self.is_restored = self.kept is not None
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _kept(epoch: Any, value: Any, weights: Any, pruner: Any, others: Any) -> Kept:
+    """Return a network that was kept, if its parts have the right kinds."""
+    if not all(isinstance(part, dict) for part in (weights, pruner, others)):
+        raise ValueError("the network that is kept has no weights or states")
+    return Kept(int(epoch), float(value), weights, pruner, others)
 
 
 def _others(trainer: Trainer, but: StepsBack) -> list[tuple[int, StepsBack]]:

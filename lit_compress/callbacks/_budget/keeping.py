@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -10,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
 from lit_compress.callbacks._budget.contract import Contract, FixesShapes, StepsBack
+from lit_compress.callbacks._run.resuming import restoring
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.evaluation.distributed import on_rank_zero, rewrap
 from lit_compress.evaluation.trainer_access import callbacks
@@ -100,7 +102,7 @@ class KeepsContract(StepsBack, ABC):
             trainer: The run.
         """
         events, done, epoch = self.schedule_now.events(), len(self.history), trainer.current_epoch
-        taken = events[done - 1] if done else events[0] - 1
+        taken = events[min(done, len(events)) - 1] if done else events[0] - 1
         if done >= len(events) or epoch < events[done]:
             return taken
         if not done:
@@ -127,15 +129,17 @@ class KeepsContract(StepsBack, ABC):
         if kept is None:
             return
         value = "was not measured since its last step" if last is None else f"is {last:.4f}"
-        reached, pruned = self.reached, bool(kept.pruner["history"])
+        reached, pruned = self.reached, bool(kept.pruner.get("history"))
         own, whole = self.unpruned_shapes(), carried(pl_module)
-        if resize_to(pl_module, kept.weights, whole.before(own) if whole and own else own):
-            for optimizer in trainer.optimizers:
-                optimizer.state.clear()  # of tensors with other shapes
-            rewrap(trainer)
-        pl_module.load_state_dict(kept.weights)
-        self.go_back(trainer, pl_module, kept.pruner)
-        self.contract.restore_others(trainer, pl_module, self)
+        before = whole.before(own) if whole and own else own
+        with restoring(trainer.ckpt_path) if self.contract.is_restored else nullcontext():
+            if resize_to(pl_module, kept.weights, before):
+                for optimizer in trainer.optimizers:
+                    optimizer.state.clear()  # of tensors with other shapes
+                rewrap(trainer)
+            pl_module.load_state_dict(kept.weights)
+            self.go_back(trainer, pl_module, kept.pruner)
+            self.contract.restore_others(trainer, pl_module, self)
         self.contract.last = kept.value
         then = f"after epoch {kept.epoch}" if pruned else "before it was pruned"
         rank_zero_warn(

@@ -20,8 +20,9 @@ from lit_compress.callbacks._budget.keeping import KeepsContract
 from lit_compress.callbacks._pruning.rewind import Rewind
 from lit_compress.callbacks._pruning.weight_masks import WeightMasks
 from lit_compress.callbacks._run.requeue import requeue_between_batches
+from lit_compress.callbacks._run.resuming import name_checkpoint, named
 from lit_compress.callbacks._run.supported import check_run
-from lit_compress.errors import InvalidArgumentError
+from lit_compress.errors import CheckpointError, InvalidArgumentError
 from lit_compress.evaluation.distributed import on_rank_zero
 from lit_compress.evaluation.metric import check_logged, check_monitor
 from lit_compress.evaluation.trainer_access import callbacks, is_fast_dev_run, publish
@@ -135,6 +136,7 @@ class PruningCallback(KeepsContract, ABC):
         if stage != "fit":
             return
         requeue_between_batches(trainer)
+        name_checkpoint(trainer)
         self._epoch_begun = -1
         if self._pruned_before(pl_module):
             self._goes_on = True
@@ -279,12 +281,17 @@ class PruningCallback(KeepsContract, ABC):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.reached = float(state_dict["reached"])
-        self.history = [dict(step) for step in state_dict["history"]]
-        self._done = Fraction(state_dict["done"])
+        self.reached, self._done = float(state_dict["reached"]), Fraction(state_dict["done"])
+        self.history = [_step(step) for step in state_dict["history"]]
+        ahead = int(state_dict.get("ahead", 0))
+        if not (0 <= self._done <= 1 and 0 <= self.reached <= 1 and ahead >= 0):
+            raise CheckpointError(
+                f"{type(self).__name__}: the shares in its state are not between 0 and 1, or it "
+                "is behind its schedule: take another checkpoint"
+            )
         self._rewind.restore(state_dict.get("rewind", {}))
         self.contract.restore(state_dict)
-        self.move_earlier(int(state_dict.get("ahead", 0)) - self._epochs_earlier)
+        self.move_earlier(ahead - self._epochs_earlier)
 
     # --- schedule and progress -------------------------------------------------------------------
 
@@ -352,7 +359,8 @@ class PruningCallback(KeepsContract, ABC):
                 self.begin_contract(trainer, pl_module)
         self.contract.last = None
         self.reached = self.prune(trainer, pl_module, due)
-        self._rewind.apply(pl_module, trainer.optimizers)
+        with named(trainer):
+            self._rewind.apply(pl_module, trainer.optimizers)
         self.after_pruning_step(trainer, pl_module)
         self._done = due
         self.history.append({"epoch": epoch, "due": float(due), "reached": self.reached})
@@ -412,6 +420,12 @@ class PruningCallback(KeepsContract, ABC):
             rank_zero_warn(
                 f"{type(self).__name__} reached {self.reached:.2f} of {self.goal:.2f}: {why}"
             )
+
+
+def _step(stored: dict[str, Any]) -> dict[str, float]:
+    """Return a step of the history of a checkpoint."""
+    due, reached = float(stored["due"]), float(stored["reached"])
+    return {"epoch": int(stored["epoch"]), "due": due, "reached": reached}
 
 
 def pruning_callbacks(trainer: Trainer) -> list[PruningCallback]:

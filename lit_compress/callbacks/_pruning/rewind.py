@@ -81,7 +81,8 @@ class Rewind:
             optimizers: Its optimizers; learning rates stay as they are.
 
         Raises:
-            CheckpointError: If the run was resumed from a checkpoint without a copy.
+            CheckpointError: If the run was resumed from a checkpoint without a copy, or with one
+                of other shapes.
         """
         if self.epoch is None:
             return
@@ -93,6 +94,12 @@ class Rewind:
                 "remove rewind"
             )
         for name, tensor in own.items():
+            if self._kept[name].shape != tensor.shape:
+                raise CheckpointError(
+                    f"rewind: the copy of {name} in the checkpoint is "
+                    f"{tuple(self._kept[name].shape)}, and the weight {tuple(tensor.shape)}: take "
+                    "another checkpoint"
+                )
             tensor.copy_(self._kept[name])
         for optimizer in optimizers:
             optimizer.state.clear()
@@ -102,8 +109,17 @@ class Rewind:
         return dict(self._kept)
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Restore the copy of a checkpoint."""
-        self._kept = dict(state)
+        """Restore the copy of a checkpoint.
+
+        Raises:
+            CheckpointError: If it does not hold tensors by name.
+        """
+        kept = dict(state)
+        if not all(isinstance(value, Tensor) for value in kept.values()):
+            raise CheckpointError(
+                "rewind: the copy of early weights in the checkpoint is damaged: take another one"
+            )
+        self._kept = kept
 
 
 @torch.no_grad()

@@ -107,8 +107,14 @@ class PruningState:
             tensors: Its parameters and buffers by name.
 
         Raises:
-            PlanError: If one has another shape, or is missing.
+            PlanError: If one has another shape, or is missing, or there is no such submodule.
         """
+        part = f"{self.submodule}." if self.submodule else ""
+        if not any(name.startswith(part) for name in tensors):
+            raise PlanError(
+                f"the record of pruned channels is of the part {self.submodule[:80]!r}, and there "
+                "is none: the checkpoint is damaged, or of another network"
+            )
         for name, shape in self.current_graph().shapes.items():
             here = tuple(tensors[name].shape) if name in tensors else None
             if here != shape:

@@ -36,9 +36,18 @@ class Ranges:
 
         Args:
             state: What it returned.
+
+        Raises:
+            ValueError: If a scale is not above 0, a zero point is none, or a factor is no tensor.
         """
         activations = {
             str(name): (float(scale), int(zero_point))
             for name, (scale, zero_point) in state["activations"].items()
         }
-        return cls(activations, dict(state["factors"]))
+        for name, (scale, zero_point) in activations.items():
+            if not (0 < scale < float("inf") and 0 <= zero_point <= 255):
+                raise ValueError(f"{name} has the scale {scale} and the zero point {zero_point}")
+        factors = dict(state["factors"])
+        if not all(isinstance(factor, Tensor) for factor in factors.values()):
+            raise ValueError("a factor is not a tensor")
+        return cls(activations, factors)
