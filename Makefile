@@ -119,7 +119,10 @@ fuzz: $(VENV)/.stamp  ## Read 10,000 files that were changed at random (3 minute
 kills: $(VENV)/.stamp  ## Kill a whole fit at random moments, go on, and compare what it leaves (7 minutes; Linux).
 	$(BIN)/python tests/faults/kill_resume.py --kills $(KILLS)
 
-nightly: slow kills fuzz mutants foreign zoo  ## All that make test leaves out.
+faults: $(VENV)/.stamp  ## Let each call of the system fail while files are replaced, or kill the process in it (2 minutes).
+	PYTHONPATH=tests $(BIN)/python -m faults.writing
+
+nightly: slow kills faults fuzz mutants foreign zoo  ## All that make test leaves out.
 
 help:  ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20

@@ -1,6 +1,6 @@
 """Replace what the package writes, while each call of the operating system fails or is the last.
 
-    python tests/faults/writing.py
+    PYTHONPATH=tests python -m faults.writing
 
 In turn, each open, write, flush, rename, change and removal raises an OSError, or the process is
 killed in it. After each fault the public reader finds all of the old content or all of the new; the
@@ -26,7 +26,9 @@ from typing import Any, get_args
 
 import numpy as np
 import onnx
+import pytest
 import torch
+from lightning.pytorch import Trainer
 from onnx import parser
 from torch import nn
 
@@ -34,14 +36,17 @@ from faults.system_calls import How, failing
 from lit_compress import load, pack
 from lit_compress.artifact import Card, Fidelity, Variant, sha256, write_card, write_replay
 from lit_compress.artifact.write import folder_swap
+from lit_compress.checkpoints.reading import read_checkpoint
 from lit_compress.checkpoints.saved_weights import read_safetensors, save_weights
 from lit_compress.cli_report import write_report
-from lit_compress.errors import LitCompressError
+from lit_compress.errors import CheckpointError, LitCompressError
 from lit_compress.modules import ImageClassifier
 from lit_compress.pruning.rules.files import read_rules, write_rules
 from lit_compress.pruning.rules.rule import Rule
 from lit_compress.sensitivity.table import Row, Table
 
+#: Stands for the content of a file that its reader refuses by name.
+REFUSED = "refused by its name"
 #: Seconds after which a process that should have been killed is given up.
 PATIENCE = 60
 NETWORK = """
@@ -135,29 +140,69 @@ def write_page(folder: Path, version: int) -> None:
     write_report(folder.parent / f"source-{version}", folder / "report.html")
 
 
+def write_checkpoint(folder: Path, version: int) -> None:
+    """Write a checkpoint by Lightning, with the folder for temporary files on its file system."""
+    _save(folder, version, _made(folder.parent / "temporary"))
+
+
+def write_across(folder: Path, version: int) -> None:
+    """Write a checkpoint by Lightning, with the folder for temporary files on another one."""
+    with tempfile.TemporaryDirectory(dir=OTHER_DISK) as temporary:
+        _save(folder, version, Path(temporary))
+
+
+def _save(folder: Path, version: int, temporary: Path) -> None:
+    trainer = Trainer(logger=False, enable_checkpointing=False, barebones=True)
+    trainer.strategy.connect(classifier(version))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(temporary))
+        trainer.save_checkpoint(folder / "last.ckpt")
+
+
+def read_last(folder: Path) -> Any:
+    """Return the weights of a checkpoint, or that it is refused by its name."""
+    path = folder / "last.ckpt"
+    try:
+        return _plain(read_checkpoint(path)["state_dict"])
+    except CheckpointError as error:
+        return REFUSED if str(path) in str(error) else str(error)
+
+
 def _plain(weights: dict[str, torch.Tensor]) -> dict[str, Any]:
     return {
         name: (tuple(value.shape), float(value.double().sum())) for name, value in weights.items()
     }
 
 
-#: What the package writes.
+#: A file system next to that of temporary files, as Linux has it.
+OTHER_DISK = Path("/dev/shm")  # noqa: S108 - files go into a new folder of it
+#: Lightning's writing where temporary files are on another file system; a part may be left.
+ACROSS = Writer("checkpoint across file systems", write_across, read_last)
+#: What is written, by the package and, as to the checkpoint, by Lightning.
 WRITERS = (
     Writer("artefact", write_artifact, read_artifact),
     Writer("packed artefact", write_packed, read_packed),
     Writer("dense weights", write_dense, read_dense),
     Writer("scan", write_scan, read_scan),
     Writer("rule file", write_rule_file, read_rule_file),
+    Writer("checkpoint", write_checkpoint, read_last),
     Writer("report", write_page, lambda folder: (folder / "report.html").read_text("utf-8")),
 )
 
 
 @dataclass
 class Found:
-    """How many faults there were, and the calls after which something was wrong."""
+    """How many faults there were.
+
+    Attributes:
+        faults: Their number.
+        wrong: The calls after which something was wrong.
+        parts: How often the file was a part, which its reader refuses by name.
+    """
 
     faults: int
     wrong: list[str]
+    parts: int = 0
 
 
 def tried(writer: Writer, how: How, folder: Path, stride: int = 1) -> Found:
@@ -181,7 +226,9 @@ def tried(writer: Writer, how: How, folder: Path, stride: int = 1) -> Found:
         if not failed:
             return found
         found.faults += 1
-        if writer.read(place) not in whole:
+        content = writer.read(place)
+        found.parts += content is REFUSED
+        if content not in whole and not (writer is ACROSS and content is REFUSED):
             found.wrong.append(f"{failed} (call {number}): neither the old nor the new")
         writer.write(place, 1)
         if _listed(place) != clean or writer.read(place) != whole[0]:
@@ -242,7 +289,19 @@ def main(writers: Sequence[Writer] = WRITERS) -> int:
                 print(f"  {line}")
             faults, wrong = faults + found.faults, wrong + len(found.wrong)
     print(f"{faults - wrong} of {faults} left the old or the new, and nothing else")
-    return int(wrong > 0)
+    return int(wrong > 0) or _across()
+
+
+def _across() -> int:
+    """Print what comes of a checkpoint whose temporary file is on another file system."""
+    for how in get_args(How) if OTHER_DISK.is_dir() else ():
+        with tempfile.TemporaryDirectory() as folder:
+            found = tried(ACROSS, how, Path(folder))
+        print(f"{ACROSS.name}, {how}: {found.parts} of {found.faults} left a part, all refused")
+        if found.wrong:
+            print("\n".join(found.wrong))
+            return 1
+    return 0
 
 
 if __name__ == "__main__":

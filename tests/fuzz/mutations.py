@@ -19,6 +19,7 @@ import argparse
 import hashlib
 import io
 import json
+import logging
 import random
 import shutil
 import sys
@@ -320,6 +321,7 @@ def main() -> int:
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--kind", choices=(*KINDS, "resume"))
     given = options.parse_args()
+    logging.disable()  # of the fits
     with tempfile.TemporaryDirectory() as folder:
         tally = fuzz(given.count, given.seed, Path(folder), given.kind)
     for error, times in tally.raw.most_common(20):

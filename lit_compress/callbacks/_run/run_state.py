@@ -6,6 +6,7 @@ torch and Lightning take most of them as they are, and a damaged one fails in a 
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -67,7 +68,7 @@ def checked_states(trainer: Trainer, content: Mapping[str, Any]) -> Iterator[Non
     saved = content.get("lr_schedulers", ())
     for config, state in zip(trainer.lr_scheduler_configs, saved, strict=False):
         if type(config.scheduler).__module__ == lr_scheduler.__name__:
-            check_like(config.scheduler.state_dict(), state, "lr_schedulers")
+            check_like(config.scheduler.state_dict(), state, "lr_schedulers", counts=False)
             _check_attributes(config.scheduler, state)
     yield
     for optimizer in trainer.optimizers:
@@ -78,13 +79,15 @@ def checked_states(trainer: Trainer, content: Mapping[str, Any]) -> Iterator[Non
             _try_schedule(config.scheduler)
 
 
-def check_like(new: Any, given: Any, place: str) -> None:
+def check_like(new: Any, given: Any, place: str, counts: bool = True) -> None:
     """Check that a value has the kind of another; values that are None may become anything.
 
     Args:
         new: The value in a new run.
         given: That of the checkpoint.
         place: What it is, for the message.
+        counts: Whether whole numbers are counts. If not, they may become any number, as a
+            learning rate of 1 does.
 
     Raises:
         CheckpointError: If it is of another kind, or a count is negative.
@@ -99,22 +102,22 @@ is 'x': take another checkpoint
     """
     if isinstance(new, bool):
         _expect(isinstance(given, bool), "true or false", given, place)
-    elif isinstance(new, int):
+    elif isinstance(new, int) and counts:
         # A count may be -1 in a run that has not begun: the scheduler's last_epoch.
         whole = isinstance(given, int) and not isinstance(given, bool)
         _expect(whole and given >= min(new, 0), "a whole number from 0", given, place)
-    elif isinstance(new, float):
+    elif isinstance(new, (int, float)):
         _expect(_is_number(given), "a number", given, place)
     elif isinstance(new, str):
         _expect(isinstance(given, str), "text", given, place)
     elif isinstance(new, Mapping):
         _expect(isinstance(given, Mapping), "a dictionary", given, place)
         for key in new.keys() & given.keys():
-            check_like(new[key], given[key], f"{key!r} in {place}")
+            check_like(new[key], given[key], f"{key!r} in {place}", counts)
     elif isinstance(new, (list, tuple)):
         _expect(isinstance(given, (list, tuple)), "a list", given, place)
         for at, part in enumerate(given if new else ()):
-            check_like(new[min(at, len(new) - 1)], part, f"{at} in {place}")
+            check_like(new[min(at, len(new) - 1)], part, f"{at} in {place}", counts)
 
 
 def try_step(optimizer: torch.optim.Optimizer) -> None:
@@ -153,6 +156,8 @@ def _one(value: Any, parameter: Tensor, one: Tensor) -> Any:
 
 def _try_schedule(scheduler: Any) -> None:
     """Take a step of a scheduler on a copy, with an optimizer of as many groups."""
+    if getattr(scheduler, "total_steps", math.inf) <= scheduler.last_epoch:
+        return  # OneCycleLR refuses a step after its last one, which a finished run never takes
     groups: list[dict[str, Any]] = [{"params": [torch.zeros(1)]} for _ in scheduler.base_lrs]
     trial = copy.copy(scheduler)
     trial.optimizer = torch.optim.SGD(groups)
