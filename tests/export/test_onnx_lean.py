@@ -74,7 +74,8 @@ def branching() -> onnx.ModelProto:
         [helper.make_tensor_value_info("output", TensorProto.FLOAT, [2])],
         [numpy_helper.from_array(np.ones(2, np.float32), name) for name in ("shift", "same")],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    opset = [helper.make_opsetid("", 18)]
+    return helper.make_model(graph, opset_imports=opset, ir_version=10)
 
 
 def test_branches_keep_what_they_read() -> None:

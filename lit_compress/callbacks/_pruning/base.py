@@ -358,8 +358,8 @@ class PruningCallback(KeepsContract, ABC):
             if self.contract:
                 self.begin_contract(trainer, pl_module)
         self.contract.last = None
-        self.reached = self.prune(trainer, pl_module, due)
         with named(trainer):
+            self.reached = self.prune(trainer, pl_module, due)
             self._rewind.apply(pl_module, trainer.optimizers)
         self.after_pruning_step(trainer, pl_module)
         self._done = due
