@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # The encoding of names in a zip. zipfile imports it at first use, which a process that has given up
 # its rights since it started may not be able to.
-import encodings.cp437
+import encodings.cp437  # noqa: F401
 from collections import Counter
 from typing import IO, Any
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
