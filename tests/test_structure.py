@@ -14,11 +14,11 @@ import pytest
 ROOT = Path(__file__).parent.parent / "lit_compress"
 #: The lowest layer first. A module imports from its own layer and from lower ones.
 LAYERS = (
-    "pruning quantization distillation export measure artifact packed report hub errors files "
-    "attributes",
+    "pruning quantization distillation export measure timing artifact packed report hub errors "
+    "files attributes",
     "evaluation checkpoints progress",
     "callbacks sensitivity modules datamodules",
-    "doctor",
+    "doctor benchmark",
     "trainer cli cli_doctor cli_errors cli_lightning cli_monitor cli_pack cli_report __main__",
 )
 LEVELS = {part: level for level, parts in enumerate(LAYERS) for part in parts.split()}

@@ -7,11 +7,12 @@
 """
 
 from lit_compress.measure.cost import Cost, LayerCost, cost
-from lit_compress.measure.environment import environment
 from lit_compress.measure.int8_share import int8_share
-from lit_compress.measure.latency import Latency, Speedup, compare
+from lit_compress.measure.latency import Latency, compare
 from lit_compress.measure.size import deflated_bytes, file_bytes, onnx_counts, state_bytes
-from lit_compress.measure.timing import module_runner
+from lit_compress.measure.torch_runner import module_runner
+from lit_compress.timing.environment import environment
+from lit_compress.timing.intervals import Speedup
 
 __all__ = [
     "Cost",

@@ -8,49 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from lit_compress.errors import InvalidArgumentError
-from lit_compress.measure.timing import (
-    Runner,
-    interleaved_times,
-    module_runner,
-    torch_threads,
-    warm_up,
-)
-
-__all__ = ["RESOLUTION", "Latency", "Runner", "Speedup", "compare", "module_runner"]
-
-#: Relative difference in time that the place in memory alone causes between identical networks.
-RESOLUTION = 0.005
-#: Number of bootstrap samples.
-DRAWS = 2000
-
-
-@dataclass(frozen=True)
-class Speedup:
-    """How many times faster a runner is than a baseline.
-
-    Attributes:
-        over: Name of the baseline.
-        ratio: Median over the rounds of baseline time / own time; above 1 is faster.
-        interval: Interval of that median as (low, high).
-        significant: Whether the interval excludes 1; only then is it a speed-up or a slow-down.
-
-    Example:
-        >>> print(Speedup("dense", ratio=2.5, interval=(2.4, 2.6), significant=True))
-        2.50x
-        >>> print(Speedup("dense", ratio=1.01, interval=(0.98, 1.04), significant=False))
-        no difference
-    """
-
-    over: str
-    ratio: float
-    interval: tuple[float, float]
-    significant: bool
-
-    def __str__(self) -> str:
-        if not self.significant:
-            return "no difference"
-        digits = 1 if self.ratio >= 10 else 2
-        return f"{self.ratio:.{digits}f}x"
+from lit_compress.measure.torch_runner import torch_threads
+from lit_compress.timing.in_turn import FEWEST, Runner, interleaved_times, warm_up
+from lit_compress.timing.intervals import Speedup, bootstrap, median_interval, speedup
 
 
 @dataclass(frozen=True)
@@ -131,17 +91,17 @@ def compare(
     with torch_threads(threads):
         calls = {name: warm_up(run, warmup, slice_seconds) for name, run in runners.items()}
         times = interleaved_times(runners, calls, rounds, random)
-    draws = random.integers(0, rounds, (DRAWS, rounds))
+    draws = bootstrap(random, rounds)
     return {
         name: Latency(
             seconds=float(np.median(times[name])),
-            interval=_interval(times[name], draws, confidence),
+            interval=median_interval(times[name], draws, confidence),
             batch=batch,
             threads=threads,
             rounds=rounds,
             confidence=confidence,
             speedups=tuple(
-                _speedup(over, times[over] / times[name], draws, confidence)
+                speedup(over, times[over] / times[name], draws, confidence)
                 for over in baselines.get(name, ())
             ),
         )
@@ -150,9 +110,9 @@ def compare(
 
 
 def _check_numbers(rounds: int, threads: int, batch: int, confidence: float) -> None:
-    if rounds < 10 or threads < 1 or batch < 1:
+    if rounds < FEWEST or threads < 1 or batch < 1:
         raise InvalidArgumentError(
-            "compare() needs rounds of at least 10, threads and batch of at least 1, got "
+            f"compare() needs rounds of at least {FEWEST}, threads and batch of at least 1, got "
             f"rounds={rounds}, threads={threads}, batch={batch}"
         )
     if not 0 < confidence < 1:
@@ -171,22 +131,3 @@ def _checked_baselines(
     if unknown:
         raise InvalidArgumentError(f"compare() has no runner named {sorted(unknown)}, only {names}")
     return baselines
-
-
-def _interval(values: np.ndarray, draws: np.ndarray, confidence: float) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of the median.
-
-    Args:
-        values: One value per round, of shape (rounds,).
-        draws: Indices of the rounds in each bootstrap sample, of shape (samples, rounds).
-        confidence: Confidence of the interval, in (0, 1).
-    """
-    medians = np.median(values[draws], axis=1)
-    low, high = np.quantile(medians, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
-
-
-def _speedup(over: str, ratios: np.ndarray, draws: np.ndarray, confidence: float) -> Speedup:
-    low, high = _interval(ratios, draws, confidence)
-    interval = (low / (1 + RESOLUTION), high * (1 + RESOLUTION))
-    return Speedup(over, float(np.median(ratios)), interval, not interval[0] <= 1 <= interval[1])

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.measure import Latency, Speedup, compare
 
-CLOCK = "lit_compress.measure.timing.perf_counter"
+CLOCK = "lit_compress.timing.in_turn.perf_counter"
 
 
 class Clock:

@@ -19,9 +19,9 @@ from lit_compress.evaluation.loaders import validation_loaders
 from lit_compress.evaluation.metric import measure_metric
 from lit_compress.export.signature import Batch, as_tuple, first_rows, is_batched
 from lit_compress.measure import Latency, compare, cost, environment, file_bytes
-from lit_compress.measure.latency import Runner
 from lit_compress.pruning.channels.unpruned import UnprunedShapes, carried, is_smaller
 from lit_compress.pruning.layers import PRUNABLE
+from lit_compress.timing.in_turn import Runner
 
 
 def unpruned_shapes(trainer: Trainer) -> UnprunedShapes | None:

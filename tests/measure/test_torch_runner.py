@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_compress.measure import compare, module_runner
-from lit_compress.measure.timing import torch_threads
+from lit_compress.measure.torch_runner import torch_threads
 
 
 def test_torch_threads_are_put_back_after_an_error() -> None:

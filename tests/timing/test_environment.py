@@ -13,7 +13,7 @@ import torch
 from lit_compress import __version__
 from lit_compress.measure import environment
 
-HOME = import_module("lit_compress.measure.environment")
+HOME = import_module("lit_compress.timing.environment")
 
 
 def test_versions_and_machine() -> None:

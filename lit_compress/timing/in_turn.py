@@ -1,59 +1,19 @@
-"""Call functions in turn and time them, so that every one sees the same state of the machine."""
+"""Call functions in turn and time them, so that every one sees the same state of the machine.
+
+It needs numpy alone: an artefact is timed where torch is not installed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from time import perf_counter
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-
-from lit_compress.measure.cost import evaluating
 
 #: A function without arguments that runs one batch.
 Runner = Callable[[], object]
-
-
-def module_runner(module: nn.Module, inputs: Tensor) -> Runner:
-    """Return a function that calls a module in eval mode and without gradients.
-
-    Args:
-        module: The module. Its training modes are restored after each call.
-        inputs: The batch that it is called with.
-
-    Example:
-        >>> import torch
-        >>> run = module_runner(torch.nn.Dropout(), torch.ones(2))
-        >>> run()
-        tensor([1., 1.])
-    """
-
-    def run() -> object:
-        with evaluating(module), torch.inference_mode():
-            return module(inputs)
-
-    # Switching modes takes as long as a small network, so skip it if the module is in eval mode.
-    if any(child.training for child in module.modules()):
-        return run
-
-    def run_in_eval() -> object:
-        with torch.inference_mode():
-            return module(inputs)
-
-    return run_in_eval
-
-
-@contextmanager
-def torch_threads(threads: int) -> Iterator[None]:
-    """Set PyTorch's number of threads, and restore it afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+#: Fewest rounds: of fewer, an interval of medians says nothing.
+FEWEST = 10
 
 
 def warm_up(run: Runner, seconds: float, slice_seconds: float) -> int:
@@ -100,6 +60,21 @@ def interleaved_times(
             name = names[position]
             times[name][index] = _seconds_per_call(runners[name], calls[name])
     return times
+
+
+def affordable_rounds(seconds_per_round: float, seconds: float, rounds: int) -> int:
+    """Return how many rounds a time allows: at most ``rounds``, and at least 10.
+
+    Args:
+        seconds_per_round: Time of one round in seconds.
+        seconds: Time for all rounds in seconds.
+        rounds: The wanted number of rounds.
+
+    Example:
+        >>> [affordable_rounds(each, seconds=10.0, rounds=60) for each in (0.01, 0.5, 8.0)]
+        [60, 20, 10]
+    """
+    return max(FEWEST, min(rounds, int(seconds / max(seconds_per_round, 1e-9))))
 
 
 def _seconds_per_call(run: Runner, count: int) -> float:
