@@ -1,8 +1,8 @@
 """The command line ``lit-compress``: LightningCLI for any LightningModule and LightningDataModule.
 
 The options of each verb are the arguments of the Trainer's method of that name. The docstring of
-the method is the text of ``lit-compress VERB --help``. ``configs``, ``pack`` and ``report`` need no
-model and no data, so they are no methods of the Trainer.
+the method is the text of ``lit-compress VERB --help``. ``configs``, ``pack``, ``report`` and
+``benchmark`` need no model and no data, so they are no methods of the Trainer.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from lit_compress import __version__
-from lit_compress.errors import InvalidArgumentError
+from lit_compress.errors import InvalidArgumentError, LitCompressError
 
 #: Folder of the configs that come with the package.
 PACKAGED = Path(__file__).parent / "configs"
@@ -27,6 +27,7 @@ VERBS = {
     "predict": "Predict with a checkpoint.",
     "scan": "Find how much of each layer can be pruned, and write rules for pruning.",
     "quantize": "Turn a checkpoint into a checked int8 ONNX file.",
+    "benchmark": "Time an artefact, ONNX file or checkpoint on this machine, or two in turn.",
     "pack": "Write an artefact again in less space, with packed zeros.",
     "report": "Write one HTML page about the runs in a folder.",
     "configs": "List the configs that come with the package.",
@@ -56,8 +57,9 @@ def main(args: Sequence[str] | None = None) -> int:
         args: The words after the program's name. Default: ``sys.argv[1:]``.
 
     Returns:
-        The exit code: 0 on success, 1 if ``doctor`` finds an error in a run, 2 after an error, 130
-        after Ctrl-C. An error or Ctrl-C prints one line to stderr.
+        The exit code: 0 on success, 1 if ``doctor`` finds an error in a run or ``benchmark`` a
+        network that is not as fast as asked for, 2 after an error, 130 after Ctrl-C. An error or
+        Ctrl-C prints one line to stderr.
 
     Raises:
         Exception: The error itself instead of its line, if ``--debug`` is among the words.
@@ -83,10 +85,17 @@ def main(args: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        from lit_compress.cli_errors import explain
-
-        print(f"error: {explain(error)}", file=sys.stderr)
+        print(f"error: {_one_line(error)}", file=sys.stderr)
         return 2
+
+
+def _one_line(error: Exception) -> str:
+    """Return an error as one line; one of this package needs no import of Lightning."""
+    if isinstance(error, LitCompressError):
+        return " ".join(str(error).split())
+    from lit_compress.cli_errors import explain
+
+    return explain(error)
 
 
 def _interrupted(words: Sequence[str]) -> int:
@@ -124,6 +133,10 @@ def _dispatch(words: list[str]) -> int:
 
         print("\n".join(pack_words(words[1:])))
         return 0
+    if verb == "benchmark":
+        from lit_compress.cli_benchmark import benchmark_words
+
+        return benchmark_words(words[1:])
     if verb == "doctor":
         from lit_compress.cli_doctor import doctor
 

@@ -135,7 +135,7 @@ def load(
 
 def _loaded(folder: Path, threads: int, runtime: str, check: bool, weights: str) -> OnnxModel:
     card = read_card(folder)
-    name = _file(folder, card, weights)
+    name = model_file(folder, card, weights)
     check_files(folder, card, but=(name, REPLAY))
     file, content = folder / name, _content(folder, card, name)
     replay = _content(folder, card, REPLAY) if REPLAY in card.files else None
@@ -190,7 +190,18 @@ def packed_name(name: str) -> str:
     return Path(name).with_suffix(PACKED).name
 
 
-def _file(path: str | Path, card: Card, weights: str) -> str:
+def model_file(path: str | Path, card: Card, weights: str = "int8") -> str:
+    """Return the name of the file of a network in an artefact, which may be packed.
+
+    Args:
+        path: The artefact folder, for messages.
+        card: Its card.
+        weights: ``int8`` or ``fp32``.
+
+    Raises:
+        ArtifactError: If the artefact has no such file.
+        InvalidArgumentError: If ``weights`` is something else.
+    """
     names = {"int8": MODEL, "fp32": FP32}
     if weights not in names:
         raise InvalidArgumentError(f"weights must be 'int8' or 'fp32', got {weights!r}")

@@ -1,4 +1,4 @@
-"""Walk through the bytes of an ONNX file without the onnx package, which loading does not need.
+"""Read and write the bytes of an ONNX file without the onnx package, which loading does not need.
 
 The format is that of protocol buffers: https://protobuf.dev/programming-guides/encoding
 The numbers of the fields are those of onnx.proto: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
@@ -110,3 +110,30 @@ def varint(data: memoryview, start: int, end: int) -> tuple[int, int]:
 
 def _signed(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
+
+
+def encoded(number: int, value: int | str | bytes) -> bytes:
+    r"""Return a field of a message as bytes.
+
+    Args:
+        number: Number of the field.
+        value: A whole number from 0, a text, or the bytes of a message or of a list.
+
+    Example:
+        >>> encoded(1, 150), encoded(2, "ab")
+        (b'\x08\x96\x01', b'\x12\x02ab')
+        >>> list(fields(memoryview(encoded(1, 150))))
+        [(1, 150)]
+    """
+    if isinstance(value, int):
+        return _varint(number << 3 | VARINT) + _varint(value)
+    content = value.encode() if isinstance(value, str) else value
+    return _varint(number << 3 | BYTES) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    found = bytearray()
+    while value > 127:
+        found.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*found, value])

@@ -1,0 +1,171 @@
+"""Time one network, or two in turn, and measure what belongs to it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+
+from lit_compress.benchmark.inputs import Shape
+from lit_compress.benchmark.limit import Limit
+from lit_compress.benchmark.memory import Job, UnmeasuredError, peak_memory
+from lit_compress.benchmark.options import Options
+from lit_compress.benchmark.result import Benchmark, Measured
+from lit_compress.benchmark.subject import Subject, check_alike, check_batch, open_subject
+from lit_compress.benchmark.timed import Row, time_rows
+from lit_compress.benchmark.work import UncountedError, Work
+from lit_compress.timing.environment import environment
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """The work of a network, or why it is not known."""
+
+    work: Work | None
+    reason: str = ""
+
+
+def run_benchmark(
+    path: str | Path,
+    other: str | Path | None = None,
+    options: Options | None = None,
+    shapes: Sequence[Shape] = (),
+    model: str | None = None,
+) -> Benchmark:
+    """Measure a network on this machine, or two networks in turn.
+
+    All is opened, and each batch run once, before anything is timed. Files need numpy and a runtime
+    alone; a checkpoint needs torch and Lightning, and runs eagerly in eval mode.
+
+    Args:
+        path: An artefact, an ONNX file, a packed file, or a checkpoint.
+        other: A second one to compare with: each row of the first says how many times faster it is.
+        options: How to measure. Default: batch 1, 1 thread, ONNX Runtime, 60 rounds.
+        shapes: Shapes of one example, one for all inputs or one for each, where a file leaves them
+            open, or a module has no ``example_input_array``.
+        model: Import path of the class of a checkpoint's module.
+
+    Returns:
+        A row for each network, runtime, batch and number of threads.
+
+    Raises:
+        LitCompressError: If a file cannot be read or run, or a batch is not taken.
+
+    Example:
+        >>> import onnx.parser
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> options = Options(batches=(1, 8), rounds=10, memory=False)
+        >>> with TemporaryDirectory() as folder:
+        ...     file = Path(folder, "model.onnx")
+        ...     onnx.save(onnx.parser.parse_model('''
+        ...         <ir_version: 10, opset_import: ["": 20]>
+        ...         net (float[batch, 3] x) => (float[batch, 3] y) { y = Relu(x) }
+        ...     '''), file)
+        ...     found = run_benchmark(file, options=options)
+        >>> [(row.batch, row.macs, row.inputs) for row in found.rows]
+        [(1, 0, 'random numbers'), (8, 0, 'random numbers')]
+    """
+    options = options or Options()
+    subjects = [open_subject(one, shapes, model) for one in (path, other) if one is not None]
+    if other is not None:
+        check_alike(*subjects)
+    groups = _groups(subjects, options)
+    for row in (row for rows in groups for row in rows):
+        check_batch(row.subject, row.batch)
+    for row in (row for rows in groups for row in rows):
+        with row.subject.with_threads(row.threads):
+            row.runner()()
+    counted = [_counted(subject) for subject in subjects]
+    found: list[Measured] = []
+    limits: dict[tuple[str, str, int], Limit] = {}
+    for rows in groups:
+        for row, timed in zip(rows, time_rows(rows, options), strict=True):
+            known = _with_share(timed, row, counted[row.place], limits)
+            job = Job(str((path, other)[row.place]), row.runtime, row.threads, row.batch)
+            job = replace(job, shapes=tuple(shapes), model=model)
+            found.append(_with_memory(known, job, options.memory))
+    return Benchmark(tuple(found), environment(), tuple(_notes(found, options)))
+
+
+def _groups(subjects: Sequence[Subject], options: Options) -> list[list[Row]]:
+    """Return the rows that are timed in turn: those of one batch and number of threads."""
+    runtimes = [subject.runtimes(options.runtimes) for subject in subjects]
+    batches = options.batches or (_only_batch(subjects),)
+    return [
+        [
+            Row(place, subject, name, threads, batch)
+            for place, subject in enumerate(subjects)
+            for name in runtimes[place]
+        ]
+        for threads, batch in product(options.threads, batches)
+    ]
+
+
+def _only_batch(subjects: Sequence[Subject]) -> int:
+    """Return the batch that a file has in its graph, or else 1."""
+    fixed = [slot.batch for subject in subjects for slot in subject.slots if slot.batch is not None]
+    return fixed[0] if fixed else 1
+
+
+def _counted(subject: Subject) -> _Counted:
+    try:
+        work = subject.work()
+    except UncountedError as error:
+        return _Counted(None, str(error))
+    return _Counted(work) if work.total else _Counted(work, "it multiplies no matrices")
+
+
+def _with_share(
+    found: Measured,
+    row: Row,
+    counted: _Counted,
+    limits: dict[tuple[str, str, int], Limit],
+) -> Measured:
+    """Return a row with its MACs, and its share of the limit, which is measured once."""
+    work = counted.work
+    if work is None:
+        return replace(found, absent={**found.absent, "macs": counted.reason})
+    found = replace(found, macs=work.total, int8_macs=work.int8)
+    if counted.reason:
+        return replace(found, absent={**found.absent, "share": counted.reason})
+    key = row.subject.name, row.runtime, row.threads
+    if key not in limits:
+        limits[key] = row.subject.limit(row.runtime, row.threads, work)
+    seconds = limits[key].seconds(work) * row.batch
+    return replace(found, limit_seconds=seconds, share=seconds / found.seconds)
+
+
+def _with_memory(found: Measured, job: Job, wanted: bool) -> Measured:
+    try:
+        if not wanted:
+            raise UnmeasuredError("it was not asked for")
+        return replace(found, peak_bytes=peak_memory(job))
+    except UnmeasuredError as error:
+        return replace(found, absent={**found.absent, "peak_bytes": str(error)})
+
+
+def _notes(rows: Sequence[Measured], options: Options) -> list[str]:
+    notes = [f"{row.file}: its inputs are {row.inputs}" for row in rows]
+    cores = os.cpu_count() or 1
+    if max(options.threads) > cores:
+        notes.append(
+            f"warning: {max(options.threads)} threads on {cores} cores: threads wait for each other"
+        )
+    fewest = min(row.rounds for row in rows)
+    notes.append(
+        f"time: medians of {fewest} rounds in turn"
+        + ("; 'same' where the 99 % interval contains 1" if any(r.speedups for r in rows) else "")
+    )
+    if any(row.share is not None for row in rows):
+        notes.append(
+            "of limit: the time that its multiply-accumulates take in large matrix products, measured "
+            "here in the same runtime with the same threads, divided by the median"
+        )
+    if any(row.peak_bytes is not None for row in rows):
+        notes.append(
+            "memory: peak of a process that loads and runs it, without that of its imports"
+        )
+    return list(dict.fromkeys(notes))

@@ -1,0 +1,130 @@
+"""What is timed: an artefact, an ONNX file, or a checkpoint, behind one interface."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from lit_compress.artifact.engines import Runtime
+from lit_compress.benchmark.inputs import Shape, Slot
+from lit_compress.benchmark.limit import Limit
+from lit_compress.benchmark.work import Work
+from lit_compress.errors import ArtifactError, InvalidArgumentError
+from lit_compress.files.reading import as_path, reading, shown
+from lit_compress.timing.in_turn import Runner
+
+#: Ends of the names of checkpoints, and what a checkpoint begins with: it is a zip.
+CHECKPOINTS, ZIP = (".ckpt", ".pt", ".pth"), b"PK\x03\x04"
+#: The runtime of a checkpoint.
+EAGER = "pytorch"
+
+
+class Subject(Protocol):
+    """A network that can be timed.
+
+    Attributes:
+        name: Its path, as the user gave it.
+        kind: ``artefact``, ``ONNX file`` or ``checkpoint``.
+        slots: Its inputs.
+    """
+
+    name: str
+    kind: str
+    slots: tuple[Slot, ...]
+
+    def runtimes(self, asked: Sequence[Runtime]) -> tuple[str, ...]:
+        """Return the runtimes that run it, of those that are asked for."""
+
+    def runner(self, runtime: str, threads: int, batch: int) -> Runner:
+        """Return a function that runs one batch."""
+
+    def inputs_text(self, batch: int) -> str:
+        """Return what the inputs of a batch are, in words."""
+
+    def work(self) -> Work:
+        """Return the MACs of one example, or raise UncountedError."""
+
+    def limit(self, runtime: str, threads: int, work: Work) -> Limit:
+        """Measure the limit of this machine for numbers of the kinds in the work."""
+
+    def with_threads(self, threads: int) -> AbstractContextManager[None]:
+        """Return a block in which its runners have a number of threads."""
+
+
+def open_subject(
+    path: str | Path,
+    shapes: Sequence[Shape] = (),
+    model: str | None = None,
+    check: bool = True,
+) -> Subject:
+    """Open what is at a path.
+
+    Args:
+        path: An artefact folder, an ONNX file, a packed file, or a checkpoint.
+        shapes: Shapes of one example, where the file leaves them open.
+        model: Import path of the class of a checkpoint's module.
+        check: Whether to run the stored inputs of an artefact first.
+
+    Raises:
+        LitCompressError: If it is none of these, or damaged.
+    """
+    place = as_path(path, ArtifactError)
+    with reading(place, ArtifactError):
+        folder, there = place.is_dir(), place.exists()
+    if not there:
+        raise InvalidArgumentError(
+            f"there is no file or folder {shown(place)}: give an artefact, an ONNX file or a "
+            "checkpoint"
+        )
+    if not folder and _is_checkpoint(place):
+        from lit_compress.benchmark.checkpoint import CheckpointSubject  # imports torch
+
+        return CheckpointSubject(place, shapes, model)
+    from lit_compress.benchmark.file import artefact_subject, file_subject
+
+    return artefact_subject(place, shapes, check) if folder else file_subject(place, shapes)
+
+
+def _is_checkpoint(path: Path) -> bool:
+    if path.suffix.lower() in CHECKPOINTS:
+        return True
+    with reading(path, ArtifactError), open(path, "rb") as file:
+        return file.read(len(ZIP)) == ZIP
+
+
+def check_batch(subject: Subject, batch: int) -> None:
+    """Refuse a batch that a network does not take.
+
+    Args:
+        subject: The network.
+        batch: Number of examples.
+
+    Raises:
+        InvalidArgumentError: If its file has another size for the first axis.
+    """
+    for slot in subject.slots:
+        if slot.batch is not None and slot.batch != batch:
+            raise InvalidArgumentError(
+                f"{subject.name} takes batches of {slot.batch} alone (input {slot.name}), and the "
+                f"batch is {batch}: give --batch {slot.batch}, or export it with a free first axis"
+            )
+
+
+def check_alike(one: Subject, other: Subject) -> None:
+    """Refuse two networks that take examples of different shapes.
+
+    Args:
+        one: A network.
+        other: Another one.
+
+    Raises:
+        InvalidArgumentError: If the shapes differ.
+    """
+    if [slot.shape for slot in one.slots] != [slot.shape for slot in other.slots]:
+        takes = [", ".join(map(str, subject.slots)) for subject in (one, other)]
+        raise InvalidArgumentError(
+            f"{one.name} takes {takes[0]}, and {other.name} takes {takes[1]}: only networks whose "
+            "examples have the same shape are compared"
+        )

@@ -1,0 +1,64 @@
+"""What was measured, as a table in plain text."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from lit_compress.benchmark.result import Measured
+
+#: Longest line of a note.
+WIDTH = 100
+
+
+def text(rows: Sequence[Measured], notes: Sequence[str]) -> str:
+    """Return the table, and the notes below it.
+
+    Args:
+        rows: What was measured.
+        notes: What a reader should know.
+    """
+    compared = any(row.speedups for row in rows)
+    head = ["file", "runtime", "batch", "threads", "median ms", "95 % interval", "examples/s"]
+    head += ["memory", "of limit"] + (["faster", "99 % interval"] if compared else [])
+    lines = [head, *(_cells(row, compared) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, ["-" * width for width in widths])
+    shown = [_line(line, widths).rstrip() for line in lines]
+    for note in dict.fromkeys([*_reasons(rows), *notes]):
+        shown += textwrap.wrap(note, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+    return "\n".join(shown)
+
+
+def _cells(row: Measured, compared: bool) -> list[str]:
+    low, high = (_figures(1000 * end) for end in row.interval)
+    cells = [row.file, row.runtime, str(row.batch), str(row.threads), _figures(1000 * row.seconds)]
+    cells += [f"{low} to {high}", _figures(row.examples_per_second)]
+    cells.append("-" if row.peak_bytes is None else f"{row.peak_bytes / 2**20:.1f} MiB")
+    cells.append("-" if row.share is None else f"{row.share:.1%}")
+    if compared:
+        each = [f"{s.ratio:.2f}x" if s.significant else "same" for s in row.speedups]
+        ends = [f"{s.interval[0]:.2f} to {s.interval[1]:.2f}" for s in row.speedups]
+        cells += [" / ".join(each) or "-", " / ".join(ends) or "-"]
+    return cells
+
+
+def _reasons(rows: Sequence[Measured]) -> list[str]:
+    """Return why figures are absent, once for each file and reason."""
+    names = {"macs": "of limit", "share": "of limit", "peak_bytes": "memory"}
+    return [
+        f"{row.file}: no figure for '{names.get(figure, figure)}': {reason}"
+        for row in rows
+        for figure, reason in row.absent.items()
+    ]
+
+
+def _figures(value: float) -> str:
+    """Return a number with at least three digits that count."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    first = [cell.ljust(width) for cell, width in zip(cells[:2], widths[:2], strict=True)]
+    rest = [cell.rjust(width) for cell, width in zip(cells[2:], widths[2:], strict=True)]
+    return "  ".join([*first, *rest])
