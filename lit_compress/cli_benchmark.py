@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from lit_compress.artifact.engines import RUNTIMES
 from lit_compress.benchmark import Benchmark, Options, run_benchmark
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.files import write_whole
+
+T = TypeVar("T")
 
 DESCRIPTION = """Measure a network on this machine: time, throughput, peak memory, and the share of
 what the machine does at most. With a second network, both are timed in turn.
@@ -44,8 +47,7 @@ def benchmark_words(words: Sequence[str]) -> int:
     given = _parser().parse_args(words)
     if given.at_least is not None and given.other is None:
         raise InvalidArgumentError("benchmark: --at-least compares A with B: give a second network")
-    if given.json not in (None, "-") and Path(given.json).is_dir():
-        raise InvalidArgumentError(f"benchmark: --json {given.json} is a folder: name a file")
+    _check_output(given.json)
     options = Options(
         batches=_once(given.batch),
         threads=_once(given.threads),
@@ -90,6 +92,16 @@ def _parser() -> _Parser:
     return parser
 
 
+def _check_output(file: str | None) -> None:
+    """Refuse a file that cannot be written, before anything is measured."""
+    if file in (None, "-"):
+        return
+    path = Path(file or "").absolute()
+    there = next(one for one in path.parents if one.exists())
+    if path.is_dir() or not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise InvalidArgumentError(f"benchmark: --json {file} cannot be written: name another file")
+
+
 def _show(found: Benchmark, file: str | None) -> None:
     if file == "-":
         print(found.to_json(), end="")
@@ -105,7 +117,7 @@ def _show(found: Benchmark, file: str | None) -> None:
         ) from error
 
 
-def _once(values: Sequence[object]) -> tuple[object, ...]:
+def _once(values: Sequence[T]) -> tuple[T, ...]:
     """Return the values without those that are given twice."""
     return tuple(dict.fromkeys(values))
 

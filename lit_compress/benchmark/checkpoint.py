@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from lit_compress import modules
 from lit_compress.artifact.engines import Runtime
 from lit_compress.benchmark.inputs import SEED, Shape, Slot
-from lit_compress.benchmark.limit import Limit, best_rate
+from lit_compress.benchmark.limit import Kind, best_rate
 from lit_compress.benchmark.subject import EAGER
 from lit_compress.benchmark.work import UncountedError, Work
 from lit_compress.checkpoints.load import load_from_checkpoint
@@ -112,13 +112,13 @@ class CheckpointSubject:
         except Exception as error:  # whatever the user's forward raises
             raise UncountedError(f"its MACs cannot be counted ({short(error)})") from error
 
-    def limit(self, runtime: str, threads: int, work: Work) -> Limit:
-        """Measure the limit of PyTorch on this machine, for float32.
+    def limit(self, runtime: str, threads: int, kind: Kind) -> float:
+        """Measure the most MACs a second of PyTorch on this machine, which are of float32.
 
         Args:
             runtime: The only one.
             threads: Number of threads.
-            work: The work.
+            kind: The numbers.
         """
 
         def product(size: int) -> Runner:
@@ -126,7 +126,7 @@ class CheckpointSubject:
             return lambda: one @ one
 
         with torch_threads(threads), torch.inference_mode():
-            return Limit(EAGER, threads, None, best_rate(product))
+            return best_rate(product)
 
     def with_threads(self, threads: int) -> AbstractContextManager[None]:
         """Return a block in which PyTorch has a number of threads.

@@ -14,9 +14,10 @@ from lit_compress.artifact.engines import LARGEST, RUNTIMES, Engine, Runtime, op
 from lit_compress.artifact.read import load, model_file, read_card
 from lit_compress.artifact.replay import REPLAY, read_replay
 from lit_compress.benchmark.inputs import Shape, random_arrays, slots_of, stored_arrays
-from lit_compress.benchmark.limit import Kind, Limit, runtime_limit
+from lit_compress.benchmark.limit import Kind, runtime_rate
 from lit_compress.benchmark.work import Work, count_work
 from lit_compress.errors import ArtifactError
+from lit_compress.files.onnx_check import check_onnx
 from lit_compress.files.onnx_graph import read_graph
 from lit_compress.files.reading import read_limited, reading
 from lit_compress.packed.model import onnx_content
@@ -107,16 +108,15 @@ class FileSubject:
         counted = count_work(self._content, self._arrays(batch)[0], batch)
         return counted if self._macs is None else counted.scaled(self._macs)
 
-    def limit(self, runtime: str, threads: int, work: Work) -> Limit:
-        """Measure the limit of this machine for the kinds of numbers in the work.
+    def limit(self, runtime: str, threads: int, kind: Kind) -> float:
+        """Measure the most MACs a second of this machine for a kind of numbers.
 
         Args:
             runtime: The runtime.
             threads: Number of its threads.
-            work: The work.
+            kind: The numbers.
         """
-        counts: dict[Kind, int] = {"int8": work.int8, "float32": work.float32}
-        return runtime_limit(cast(Runtime, runtime), threads, [k for k, n in counts.items() if n])
+        return runtime_rate(cast(Runtime, runtime), threads, kind)
 
     def with_threads(self, threads: int) -> AbstractContextManager[None]:
         """Return an empty block: the runtime got its threads when the file was opened.
@@ -181,4 +181,6 @@ def file_subject(path: Path, shapes: Sequence[Shape] = ()) -> FileSubject:
 def _content(path: Path) -> bytes:
     content = read_limited(path, LARGEST, ArtifactError, "a model")
     with reading(path, ArtifactError, "give an artefact, an ONNX file or a checkpoint"):
-        return onnx_content(content, str(path))
+        content = onnx_content(content, str(path))
+        check_onnx(content)
+    return content

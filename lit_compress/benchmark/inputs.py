@@ -59,7 +59,8 @@ def slots_of(inputs: Sequence[Input], given: Sequence[Shape], source: str) -> tu
             f"{len(given)} shapes are given: give one for all, or one for each"
         )
     batched = any(found.batched for found in inputs)
-    shapes = list(given) * len(inputs) if len(given) == 1 else given or [None] * len(inputs)
+    shapes: list[Shape | None] = [*given] * len(inputs) if len(given) < 2 else [*given]
+    shapes = shapes or [None] * len(inputs)
     return tuple(
         _slot(found, shape, batched, source) for found, shape in zip(inputs, shapes, strict=True)
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Literal
@@ -10,7 +10,6 @@ from typing import Literal
 import numpy as np
 
 from lit_compress.artifact.engines import Runtime, open_engine
-from lit_compress.benchmark.work import Work
 from lit_compress.files.onnx_graph import GRAPH, INITIALIZER, NODE, OUTPUT
 from lit_compress.files.onnx_wire import encoded
 from lit_compress.timing.in_turn import Runner
@@ -33,43 +32,43 @@ class Limit:
     Attributes:
         runtime: The runtime.
         threads: Number of threads.
-        int8: Multiply-accumulates a second of whole numbers of 8 bits; None if not measured.
-        float32: Those of float32; None if not measured.
+        kind: The numbers that are multiplied: ``int8`` or ``float32``.
+        macs_per_second: Multiply-accumulates a second in the fastest product of large matrices.
 
     Example:
-        >>> limit = Limit("onnxruntime", threads=1, int8=4e9, float32=1e9)
-        >>> limit.seconds(Work(int8=8_000_000, float32=1_000_000))
-        0.003
+        >>> print(Limit("onnxruntime", 1, "int8", 4.2e11))
+        int8, onnxruntime, 1 thread: 420 GMAC/s
     """
 
     runtime: str
     threads: int
-    int8: float | None
-    float32: float | None
+    kind: Kind
+    macs_per_second: float
 
-    def seconds(self, work: Work) -> float:
-        """Return the time in seconds that work takes at the limit.
-
-        Args:
-            work: The work, of numbers that were measured.
-        """
-        pairs = ((work.int8, self.int8), (work.float32, self.float32))
-        return sum(macs / rate for macs, rate in pairs if rate)
+    def __str__(self) -> str:
+        threads = f"{self.threads} thread" + ("s" if self.threads > 1 else "")
+        return f"{self.kind}, {self.runtime}, {threads}: {self.macs_per_second / 1e9:.3g} GMAC/s"
 
 
-def runtime_limit(runtime: Runtime, threads: int, kinds: Iterable[Kind]) -> Limit:
-    """Measure the limit of a runtime by the products of square matrices.
+def runtime_rate(runtime: Runtime, threads: int, kind: Kind) -> float:
+    """Return the most multiply-accumulates a second that a runtime does in a matrix product.
 
     Args:
         runtime: The runtime.
         threads: Number of its threads.
-        kinds: The numbers to measure.
+        kind: The numbers that are multiplied.
 
     Raises:
         ArtifactError: If the runtime is not installed.
     """
-    rates = {kind: _runtime_rate(runtime, threads, kind) for kind in kinds}
-    return Limit(runtime, threads, rates.get("int8"), rates.get("float32"))
+
+    def product(size: int) -> Runner:
+        engine = open_engine("a matrix product", runtime, threads, product_model(size, kind))
+        (expected,) = engine.inputs
+        ones = [np.ones(expected.shape, expected.dtype)]
+        return lambda: engine.run(ones)
+
+    return best_rate(product)
 
 
 def best_rate(product: Callable[[int], Runner]) -> float:
@@ -127,16 +126,6 @@ def product_model(size: int, kind: Kind) -> bytes:
         ]
     )
     return encoded(1, _IR) + encoded(8, encoded(2, _OPSET)) + encoded(GRAPH, graph)
-
-
-def _runtime_rate(runtime: Runtime, threads: int, kind: Kind) -> float:
-    def product(size: int) -> Runner:
-        engine = open_engine("a matrix product", runtime, threads, product_model(size, kind))
-        (expected,) = engine.inputs
-        ones = [np.ones(expected.shape, expected.dtype)]
-        return lambda: engine.run(ones)
-
-    return best_rate(product)
 
 
 def _fastest(run: Runner) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from lit_compress.benchmark.limit import Limit
 from lit_compress.timing.intervals import Speedup
 
 #: Version of the JSON.
@@ -72,6 +73,7 @@ class Benchmark:
 
     Attributes:
         rows: One for each network, runtime, batch and number of threads.
+        limits: What this machine does at most, for each runtime and number of threads.
         environment: The machine and the versions, see
             :func:`lit_compress.timing.environment.environment`.
         notes: What a reader should know of the measurement.
@@ -81,13 +83,14 @@ class Benchmark:
         ...     seconds=0.001, interval=(0.0009, 0.0011), examples_per_second=1000.0,
         ...     inputs="random numbers",
         ...     speedups=(Speedup("onnxruntime", 1.9, (1.8, 2.1), significant=True),))
-        >>> Benchmark((row,), environment={}).below(2.0)
+        >>> Benchmark((row,), limits=(), environment={}).below(2.0)
         ['a.onnx, onnxruntime, batch 1, 1 thread: at least 1.80x, which is 0.20 below 2x']
-        >>> Benchmark((row,), environment={}).below(1.5)
+        >>> Benchmark((row,), limits=(), environment={}).below(1.5)
         []
     """
 
     rows: tuple[Measured, ...]
+    limits: tuple[Limit, ...]
     environment: Mapping[str, str | int]
     notes: tuple[str, ...] = ()
 
@@ -101,7 +104,7 @@ class Benchmark:
         """
         return [
             f"{row.place}: at least {speedup.interval[0]:.2f}x, which is "
-            f"{least - speedup.interval[0]:.2g} below {least:g}x"
+            f"{least - speedup.interval[0]:.2f} below {least:g}x"
             for row in self.rows
             for speedup in row.speedups
             if speedup.interval[0] < least
@@ -112,6 +115,7 @@ class Benchmark:
         return {
             "format_version": FORMAT_VERSION,
             "rows": [{**asdict(row), "absent": dict(row.absent)} for row in self.rows],
+            "limits": [asdict(limit) for limit in self.limits],
             "notes": list(self.notes),
             "environment": dict(self.environment),
         }
@@ -124,4 +128,4 @@ class Benchmark:
         """Return a table with a line for each row, and the notes below it."""
         from lit_compress.benchmark.table import text
 
-        return text(self.rows, self.notes)
+        return text(self)

@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 
 from lit_compress.benchmark.inputs import Shape
-from lit_compress.benchmark.limit import Limit
+from lit_compress.benchmark.limit import Kind, Limit
 from lit_compress.benchmark.memory import Job, UnmeasuredError, peak_memory
 from lit_compress.benchmark.options import Options
 from lit_compress.benchmark.result import Benchmark, Measured
@@ -80,14 +80,15 @@ def run_benchmark(
             row.runner()()
     counted = [_counted(subject) for subject in subjects]
     found: list[Measured] = []
-    limits: dict[tuple[str, str, int], Limit] = {}
+    limits: dict[tuple[str, int, Kind], Limit] = {}
     for rows in groups:
         for row, timed in zip(rows, time_rows(rows, options), strict=True):
             known = _with_share(timed, row, counted[row.place], limits)
             job = Job(str((path, other)[row.place]), row.runtime, row.threads, row.batch)
             job = replace(job, shapes=tuple(shapes), model=model)
             found.append(_with_memory(known, job, options.memory))
-    return Benchmark(tuple(found), environment(), tuple(_notes(found, options)))
+    notes = tuple(_notes(found, options))
+    return Benchmark(tuple(found), tuple(limits.values()), environment(), notes)
 
 
 def _groups(subjects: Sequence[Subject], options: Options) -> list[list[Row]]:
@@ -119,22 +120,21 @@ def _counted(subject: Subject) -> _Counted:
 
 
 def _with_share(
-    found: Measured,
-    row: Row,
-    counted: _Counted,
-    limits: dict[tuple[str, str, int], Limit],
+    found: Measured, row: Row, counted: _Counted, limits: dict[tuple[str, int, Kind], Limit]
 ) -> Measured:
-    """Return a row with its MACs, and its share of the limit, which is measured once."""
+    """Return a row with its MACs, and its share of the limits, each of which is measured once."""
     work = counted.work
     if work is None:
         return replace(found, absent={**found.absent, "macs": counted.reason})
     found = replace(found, macs=work.total, int8_macs=work.int8)
     if counted.reason:
         return replace(found, absent={**found.absent, "share": counted.reason})
-    key = row.subject.name, row.runtime, row.threads
-    if key not in limits:
-        limits[key] = row.subject.limit(row.runtime, row.threads, work)
-    seconds = limits[key].seconds(work) * row.batch
+    seconds = 0.0
+    for kind, macs in work.by_kind.items():
+        key = row.runtime, row.threads, kind
+        if macs and key not in limits:
+            limits[key] = Limit(*key, row.subject.limit(*key))
+        seconds += row.batch * macs / limits[key].macs_per_second if macs else 0.0
     return replace(found, limit_seconds=seconds, share=seconds / found.seconds)
 
 
@@ -148,24 +148,34 @@ def _with_memory(found: Measured, job: Job, wanted: bool) -> Measured:
 
 
 def _notes(rows: Sequence[Measured], options: Options) -> list[str]:
-    notes = [f"{row.file}: its inputs are {row.inputs}" for row in rows]
+    """Return what a reader of the figures should know."""
+    notes = [f"inputs: {text} ({', '.join(files)})" for text, files in _inputs(rows).items()]
     cores = os.cpu_count() or 1
     if max(options.threads) > cores:
         notes.append(
             f"warning: {max(options.threads)} threads on {cores} cores: threads wait for each other"
         )
-    fewest = min(row.rounds for row in rows)
+    counts = [row.rounds for row in rows]
+    rounds = " to ".join(map(str, dict.fromkeys((min(counts), max(counts)))))
     notes.append(
-        f"time: medians of {fewest} rounds in turn"
+        f"time: medians of {rounds} rounds in turn"
         + ("; 'same' where the 99 % interval contains 1" if any(r.speedups for r in rows) else "")
     )
     if any(row.share is not None for row in rows):
         notes.append(
-            "of limit: the time that its multiply-accumulates take in large matrix products, measured "
-            "here in the same runtime with the same threads, divided by the median"
+            "of limit: the time of its multiply-accumulates at the limit, divided by the median"
         )
     if any(row.peak_bytes is not None for row in rows):
         notes.append(
-            "memory: peak of a process that loads and runs it, without that of its imports"
+            "memory: peak of a process that loads and runs it, minus that of its imports"
         )
-    return list(dict.fromkeys(notes))
+    return notes
+
+
+def _inputs(rows: Sequence[Measured]) -> dict[str, list[str]]:
+    """Return the files by what their inputs are."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        files = found.setdefault(row.inputs, [])
+        files += [] if row.file in files else [row.file]
+    return found

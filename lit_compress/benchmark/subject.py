@@ -9,7 +9,7 @@ from typing import Protocol
 
 from lit_compress.artifact.engines import Runtime
 from lit_compress.benchmark.inputs import Shape, Slot
-from lit_compress.benchmark.limit import Limit
+from lit_compress.benchmark.limit import Kind
 from lit_compress.benchmark.work import Work
 from lit_compress.errors import ArtifactError, InvalidArgumentError
 from lit_compress.files.reading import as_path, reading, shown
@@ -46,8 +46,8 @@ class Subject(Protocol):
     def work(self) -> Work:
         """Return the MACs of one example, or raise UncountedError."""
 
-    def limit(self, runtime: str, threads: int, work: Work) -> Limit:
-        """Measure the limit of this machine for numbers of the kinds in the work."""
+    def limit(self, runtime: str, threads: int, kind: Kind) -> float:
+        """Measure the most MACs a second of this machine for a kind of numbers."""
 
     def with_threads(self, threads: int) -> AbstractContextManager[None]:
         """Return a block in which its runners have a number of threads."""

@@ -5,19 +5,21 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from lit_compress.benchmark.result import Measured
+from lit_compress.benchmark.result import Benchmark, Measured
 
 #: Longest line of a note.
 WIDTH = 100
+#: By name of a figure that can be absent, its column.
+COLUMNS = {"macs": "of limit", "share": "of limit", "peak_bytes": "memory"}
 
 
-def text(rows: Sequence[Measured], notes: Sequence[str]) -> str:
+def text(found: Benchmark) -> str:
     """Return the table, and the notes below it.
 
     Args:
-        rows: What was measured.
-        notes: What a reader should know.
+        found: What was measured.
     """
+    rows = found.rows
     compared = any(row.speedups for row in rows)
     head = ["file", "runtime", "batch", "threads", "median ms", "95 % interval", "examples/s"]
     head += ["memory", "of limit"] + (["faster", "99 % interval"] if compared else [])
@@ -25,7 +27,8 @@ def text(rows: Sequence[Measured], notes: Sequence[str]) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     lines.insert(1, ["-" * width for width in widths])
     shown = [_line(line, widths).rstrip() for line in lines]
-    for note in dict.fromkeys([*_reasons(rows), *notes]):
+    limits = [f"limit of this machine, {limit}" for limit in found.limits]
+    for note in [*found.notes, *limits, *_reasons(rows)]:
         shown += textwrap.wrap(note, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
     return "\n".join(shown)
 
@@ -37,25 +40,24 @@ def _cells(row: Measured, compared: bool) -> list[str]:
     cells.append("-" if row.peak_bytes is None else f"{row.peak_bytes / 2**20:.1f} MiB")
     cells.append("-" if row.share is None else f"{row.share:.1%}")
     if compared:
-        each = [f"{s.ratio:.2f}x" if s.significant else "same" for s in row.speedups]
-        ends = [f"{s.interval[0]:.2f} to {s.interval[1]:.2f}" for s in row.speedups]
+        each = [f"{_figures(s.ratio)}x" if s.significant else "same" for s in row.speedups]
+        ends = [" to ".join(map(_figures, s.interval)) for s in row.speedups]
         cells += [" / ".join(each) or "-", " / ".join(ends) or "-"]
     return cells
 
 
 def _reasons(rows: Sequence[Measured]) -> list[str]:
-    """Return why figures are absent, once for each file and reason."""
-    names = {"macs": "of limit", "share": "of limit", "peak_bytes": "memory"}
-    return [
-        f"{row.file}: no figure for '{names.get(figure, figure)}': {reason}"
-        for row in rows
-        for figure, reason in row.absent.items()
-    ]
+    """Return why figures are absent, once for each reason."""
+    files: dict[tuple[str, str], dict[str, None]] = {}
+    for row in rows:
+        for figure, reason in row.absent.items():
+            files.setdefault((COLUMNS[figure], reason), {})[row.file] = None
+    return [f"no '{name}' of {', '.join(of)}: {why}" for (name, why), of in files.items()]
 
 
 def _figures(value: float) -> str:
     """Return a number with at least three digits that count."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

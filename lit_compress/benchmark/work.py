@@ -8,6 +8,7 @@ from math import prod
 
 import numpy as np
 
+from lit_compress.benchmark.limit import Kind
 from lit_compress.files.onnx_graph import Graph, Node, output_names, read_graph, with_outputs
 from lit_compress.files.reading import short
 
@@ -44,6 +45,11 @@ class Work:
     def total(self) -> int:
         """All MACs."""
         return self.int8 + self.float32
+
+    @property
+    def by_kind(self) -> dict[Kind, int]:
+        """The MACs by the numbers that are multiplied."""
+        return {"int8": self.int8, "float32": self.float32}
 
     def scaled(self, total: int) -> Work:
         """Return as many MACs in the same proportion.
