@@ -33,13 +33,15 @@ class FileSubject:
         content: Content of the ONNX file, unpacked.
         shapes: Shapes of one example, for sizes that the file leaves open.
         stored: Stored inputs, one array per input.
-        macs: MACs of one example on the card of the artefact, if it has them.
+        macs: MACs of one example on the card of the artefact, if it has them: for a file whose own
+            cannot be counted.
         check: Called with each runtime before it is used.
 
     Attributes:
         name: As above.
         kind: As above.
         slots: The inputs.
+        macs: As above.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class FileSubject:
             for slot in slots_of(inputs, shapes, name)
         )
         self._stored = stored
-        self._macs = macs
+        self.macs = macs
         self._check = check
 
     def runtimes(self, asked: Sequence[Runtime]) -> tuple[str, ...]:
@@ -99,14 +101,13 @@ class FileSubject:
         return self._arrays(batch)[1]
 
     def work(self) -> Work:
-        """Return the MACs of one example: those of the card, or else of the graph.
+        """Return the MACs of one example, counted in the graph.
 
         Raises:
             UncountedError: If the graph has operators that are not counted.
         """
         batch = next((slot.batch for slot in self.slots if slot.batch is not None), 1)
-        counted = count_work(self._content, self._arrays(batch)[0], batch)
-        return counted if self._macs is None else counted.scaled(self._macs)
+        return count_work(self._content, self._arrays(batch)[0], batch)
 
     def limit(self, runtime: str, threads: int, kind: Kind) -> float:
         """Measure the most MACs a second of this machine for a kind of numbers.

@@ -29,9 +29,9 @@ class Measured:
         interval: 95 % interval of that median as (low, high), in seconds.
         examples_per_second: ``batch / seconds``.
         inputs: What the inputs were, in words.
-        macs: Multiply-accumulates of one example, and which of them are of int8; None if they
-            cannot be counted.
-        int8_macs: Those of int8.
+        macs: Multiply-accumulates of one example; None if they
+            cannot be counted; then those on the card of an artefact, if it has them.
+        int8_macs: Those of int8; None if they cannot be counted.
         limit_seconds: Time that these take in a matrix product on this machine, in seconds, with
             the same runtime and threads.
         share: Share of the machine's limit, ``limit_seconds / seconds``.

@@ -21,9 +21,10 @@ from lit_compress.timing.environment import environment
 
 @dataclass(frozen=True)
 class _Counted:
-    """The work of a network, or why it is not known."""
+    """The work of a network, or the MACs that its card states, and why there is no share."""
 
     work: Work | None
+    macs: int | None
     reason: str = ""
 
 
@@ -92,16 +93,23 @@ def run_benchmark(
 
 
 def _groups(subjects: Sequence[Subject], options: Options) -> list[list[Row]]:
-    """Return the rows that are timed in turn: those of one batch and number of threads."""
+    """Return the rows that are timed in turn: those of one batch, number of threads, and runtime.
+
+    Threads of one runtime wait busily after a call, and would slow the next one down. So runtimes
+    are in turn only where they are compared: a checkpoint with a file.
+    """
     runtimes = [subject.runtimes(options.runtimes) for subject in subjects]
+    names = list(dict.fromkeys(name for found in runtimes for name in found))
+    apart = [{name} for name in names] if len(set(runtimes)) == 1 else [{*names}]
     batches = options.batches or (_only_batch(subjects),)
     return [
         [
             Row(place, subject, name, threads, batch)
             for place, subject in enumerate(subjects)
             for name in runtimes[place]
+            if name in together
         ]
-        for threads, batch in product(options.threads, batches)
+        for threads, batch, together in product(options.threads, batches, apart)
     ]
 
 
@@ -115,8 +123,8 @@ def _counted(subject: Subject) -> _Counted:
     try:
         work = subject.work()
     except UncountedError as error:
-        return _Counted(None, str(error))
-    return _Counted(work) if work.total else _Counted(work, "it multiplies no matrices")
+        return _Counted(None, subject.macs, str(error))
+    return _Counted(work, work.total, "" if work.total else "it multiplies no matrices")
 
 
 def _with_share(
@@ -124,10 +132,8 @@ def _with_share(
 ) -> Measured:
     """Return a row with its MACs, and its share of the limits, each of which is measured once."""
     work = counted.work
-    if work is None:
-        return replace(found, absent={**found.absent, "macs": counted.reason})
-    found = replace(found, macs=work.total, int8_macs=work.int8)
-    if counted.reason:
+    found = replace(found, macs=counted.macs, int8_macs=work.int8 if work else None)
+    if work is None or counted.reason:
         return replace(found, absent={**found.absent, "share": counted.reason})
     seconds = 0.0
     for kind, macs in work.by_kind.items():
@@ -166,9 +172,7 @@ def _notes(rows: Sequence[Measured], options: Options) -> list[str]:
             "of limit: the time of its multiply-accumulates at the limit, divided by the median"
         )
     if any(row.peak_bytes is not None for row in rows):
-        notes.append(
-            "memory: peak of a process that loads and runs it, minus that of its imports"
-        )
+        notes.append("memory: peak of a process that loads and runs it, minus that of its imports")
     return notes
 
 

@@ -28,11 +28,13 @@ class Subject(Protocol):
         name: Its path, as the user gave it.
         kind: ``artefact``, ``ONNX file`` or ``checkpoint``.
         slots: Its inputs.
+        macs: MACs of one example that its card states; None if there are none.
     """
 
     name: str
     kind: str
     slots: tuple[Slot, ...]
+    macs: int | None
 
     def runtimes(self, asked: Sequence[Runtime]) -> tuple[str, ...]:
         """Return the runtimes that run it, of those that are asked for."""

@@ -10,7 +10,7 @@ from lit_compress.benchmark.result import Benchmark, Measured
 #: Longest line of a note.
 WIDTH = 100
 #: By name of a figure that can be absent, its column.
-COLUMNS = {"macs": "of limit", "share": "of limit", "peak_bytes": "memory"}
+COLUMNS = {"share": "of limit", "peak_bytes": "memory"}
 
 
 def text(found: Benchmark) -> str:

@@ -51,15 +51,6 @@ class Work:
         """The MACs by the numbers that are multiplied."""
         return {"int8": self.int8, "float32": self.float32}
 
-    def scaled(self, total: int) -> Work:
-        """Return as many MACs in the same proportion.
-
-        Args:
-            total: The MACs of the result.
-        """
-        int8 = round(total * self.int8 / self.total) if self.total else 0
-        return Work(int8, total - int8)
-
 
 class UncountedError(ValueError):
     """The MACs of a file cannot be counted; the message says why."""
