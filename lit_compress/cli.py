@@ -134,7 +134,7 @@ def _dispatch(words: list[str]) -> int:
         print("\n".join(pack_words(words[1:])))
         return 0
     if verb == "benchmark":
-        from lit_compress.cli_benchmark import benchmark_words
+        from lit_compress.benchmark.command import benchmark_words
 
         return benchmark_words(words[1:])
     if verb == "doctor":

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import lit_compress
-from lit_compress.benchmark.inputs import Shape
+from lit_compress.benchmark.subjects.inputs import Shape
 from lit_compress.errors import LitCompressError
 
 #: Seconds after which a process is stopped.

@@ -8,7 +8,8 @@ from importlib import import_module
 from pathlib import Path
 
 from lit_compress.benchmark.memory import CALLS, Job
-from lit_compress.benchmark.subject import EAGER, open_subject
+from lit_compress.benchmark.subjects.opening import open_subject
+from lit_compress.benchmark.subjects.subject import EAGER
 
 #: What Linux says of a process.
 STATUS = Path("/proc/self/status")
@@ -66,13 +67,11 @@ def _run(job: Job) -> None:
 def _import(job: Job) -> None:
     """Import what the job needs, and no more."""
     if job.runtime == EAGER:
-        from lit_compress.benchmark import checkpoint
+        from lit_compress.benchmark.subjects import checkpoint
 
         if job.model is not None:
             checkpoint.imported(job.model)
         return
-    from lit_compress.benchmark import file  # noqa: F401
-
     import_module("onnxruntime")  # it reads the inputs of the file for every runtime
     import_module(job.runtime)
 

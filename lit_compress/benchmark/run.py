@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
-from lit_compress.benchmark.inputs import Shape
 from lit_compress.benchmark.limit import Kind, Limit
+from lit_compress.benchmark.measured import Measured
 from lit_compress.benchmark.memory import Job, UnmeasuredError, peak_memory
 from lit_compress.benchmark.options import Options
-from lit_compress.benchmark.result import Benchmark, Measured
-from lit_compress.benchmark.subject import Subject, check_alike, check_batch, open_subject
+from lit_compress.benchmark.result import Benchmark
+from lit_compress.benchmark.subjects.inputs import Shape
+from lit_compress.benchmark.subjects.opening import open_subject
+from lit_compress.benchmark.subjects.subject import Subject, check_alike, check_batch
 from lit_compress.benchmark.timed import Row, time_rows
 from lit_compress.benchmark.work import UncountedError, Work
 from lit_compress.timing.environment import environment

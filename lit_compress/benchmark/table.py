@@ -5,7 +5,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from lit_compress.benchmark.result import Benchmark, Measured
+from lit_compress.benchmark.limit import Limit
+from lit_compress.benchmark.measured import Measured
 
 #: Longest line of a note.
 WIDTH = 100
@@ -13,13 +14,14 @@ WIDTH = 100
 COLUMNS = {"share": "of limit", "peak_bytes": "memory"}
 
 
-def text(found: Benchmark) -> str:
+def text(rows: Sequence[Measured], limits: Sequence[Limit], notes: Sequence[str]) -> str:
     """Return the table, and the notes below it.
 
     Args:
-        found: What was measured.
+        rows: What was measured.
+        limits: What the machine does at most.
+        notes: What a reader should know.
     """
-    rows = found.rows
     compared = any(row.speedups for row in rows)
     head = ["file", "runtime", "batch", "threads", "median ms", "95 % interval", "examples/s"]
     head += ["memory", "of limit"] + (["faster", "99 % interval"] if compared else [])
@@ -27,8 +29,8 @@ def text(found: Benchmark) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     lines.insert(1, ["-" * width for width in widths])
     shown = [_line(line, widths).rstrip() for line in lines]
-    limits = [f"limit of this machine, {limit}" for limit in found.limits]
-    for note in [*found.notes, *limits, *_reasons(rows)]:
+    machine = [f"limit of this machine, {limit}" for limit in limits]
+    for note in [*notes, *machine, *_reasons(rows)]:
         shown += textwrap.wrap(note, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
     return "\n".join(shown)
 

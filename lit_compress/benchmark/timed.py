@@ -9,9 +9,9 @@ from time import perf_counter
 
 import numpy as np
 
+from lit_compress.benchmark.measured import Measured
 from lit_compress.benchmark.options import Options
-from lit_compress.benchmark.result import Measured
-from lit_compress.benchmark.subject import Subject
+from lit_compress.benchmark.subjects.subject import Subject
 from lit_compress.timing.in_turn import Runner, affordable_rounds, interleaved_times, warm_up
 from lit_compress.timing.intervals import Speedup, bootstrap, median_interval, speedup
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lit_compress.artifact.engines import NUMPY_TYPES, Input
-from lit_compress.benchmark.inputs import Slot, random_arrays, slots_of, stored_arrays
+from lit_compress.benchmark.subjects.inputs import Slot, random_arrays, slots_of, stored_arrays
 from lit_compress.errors import InvalidArgumentError
 
 F4 = np.dtype(np.float32)

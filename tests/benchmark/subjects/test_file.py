@@ -12,10 +12,10 @@ import pytest
 from benchmark.conftest import model
 from lit_compress import pack
 from lit_compress.artifact import read_card
-from lit_compress.benchmark.file import FileSubject, artefact_subject, file_subject
+from lit_compress.benchmark.subjects.file import FileSubject, artefact_subject, file_subject
 from lit_compress.errors import ArtifactError
 
-EXAMPLE = Path(__file__).parents[2] / "examples/digits_int8"
+EXAMPLE = Path(__file__).parents[3] / "examples/digits_int8"
 
 
 def test_an_artefact_runs_its_stored_inputs() -> None:

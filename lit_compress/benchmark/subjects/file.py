@@ -13,8 +13,8 @@ import numpy as np
 from lit_compress.artifact.engines import LARGEST, RUNTIMES, Engine, Runtime, open_engine
 from lit_compress.artifact.read import load, model_file, read_card
 from lit_compress.artifact.replay import REPLAY, read_replay
-from lit_compress.benchmark.inputs import Shape, random_arrays, slots_of, stored_arrays
 from lit_compress.benchmark.limit import Kind, runtime_rate
+from lit_compress.benchmark.subjects.inputs import Shape, random_arrays, slots_of, stored_arrays
 from lit_compress.benchmark.work import Work, count_work
 from lit_compress.errors import ArtifactError
 from lit_compress.files.onnx_check import check_onnx

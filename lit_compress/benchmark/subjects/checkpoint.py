@@ -16,9 +16,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from lit_compress import modules
 from lit_compress.artifact.engines import Runtime
-from lit_compress.benchmark.inputs import SEED, Shape, Slot
 from lit_compress.benchmark.limit import Kind, best_rate
-from lit_compress.benchmark.subject import EAGER
+from lit_compress.benchmark.subjects.inputs import SEED, Shape, Slot
+from lit_compress.benchmark.subjects.subject import EAGER
 from lit_compress.benchmark.work import UncountedError, Work
 from lit_compress.checkpoints.load import load_from_checkpoint
 from lit_compress.checkpoints.reading import read_checkpoint
