@@ -21,7 +21,7 @@ PARALLEL := OMP_NUM_THREADS=1 TQDM_DISABLE=1
 WORKERS ?= auto
 XDIST := -n $(WORKERS) --dist loadfile
 # Tests without long fits: about a minute.
-FAST := tests/artifact tests/datamodules tests/golden tests/measure tests/modules tests/packed tests/pruning tests/report \
+FAST := tests/artifact tests/benchmark tests/timing tests/datamodules tests/golden tests/measure tests/modules tests/packed tests/pruning tests/report \
 	tests/export tests/quantization/test_convert.py tests/test_cli_errors.py tests/test_errors.py \
 	tests/files tests/test_attributes.py tests/test_progress.py tests/test_structure.py
 # Each part of the slow tests ends within 30 minutes.

@@ -20,6 +20,9 @@ from lit_compress.benchmark.timed import Row, time_rows
 from lit_compress.benchmark.work import UncountedError, Work
 from lit_compress.timing.environment import environment
 
+#: Load of the machine that is not worth a warning.
+SPARE = 0.5
+
 
 @dataclass(frozen=True)
 class _Counted:
@@ -72,6 +75,7 @@ def run_benchmark(
         [(1, 0, 'random numbers'), (8, 0, 'random numbers')]
     """
     options = options or Options()
+    warnings = _warnings(options)
     subjects = [open_subject(one, shapes, model) for one in (path, other) if one is not None]
     if other is not None:
         check_alike(*subjects)
@@ -90,7 +94,7 @@ def run_benchmark(
             job = Job(str((path, other)[row.place]), row.runtime, row.threads, row.batch)
             job = replace(job, shapes=tuple(shapes), model=model)
             found.append(_with_memory(known, job, options.memory))
-    notes = tuple(_notes(found, options))
+    notes = (*_notes(found), *warnings)
     return Benchmark(tuple(found), tuple(limits.values()), environment(), notes)
 
 
@@ -155,14 +159,9 @@ def _with_memory(found: Measured, job: Job, wanted: bool) -> Measured:
         return replace(found, absent={**found.absent, "peak_bytes": str(error)})
 
 
-def _notes(rows: Sequence[Measured], options: Options) -> list[str]:
-    """Return what a reader of the figures should know."""
+def _notes(rows: Sequence[Measured]) -> list[str]:
+    """Return how to read the figures."""
     notes = [f"inputs: {text} ({', '.join(files)})" for text, files in _inputs(rows).items()]
-    cores = os.cpu_count() or 1
-    if max(options.threads) > cores:
-        notes.append(
-            f"warning: {max(options.threads)} threads on {cores} cores: threads wait for each other"
-        )
     counts = [row.rounds for row in rows]
     rounds = " to ".join(map(str, dict.fromkeys((min(counts), max(counts)))))
     notes.append(
@@ -176,6 +175,21 @@ def _notes(rows: Sequence[Measured], options: Options) -> list[str]:
     if any(row.peak_bytes is not None for row in rows):
         notes.append("memory: peak of a process that loads and runs it, minus that of its imports")
     return notes
+
+
+def _warnings(options: Options) -> list[str]:
+    """Return what disturbs the measurement that is about to begin."""
+    threads, cores = max(options.threads), os.cpu_count() or 1
+    if threads > cores:
+        return [f"warning: {threads} threads on {cores} cores: threads wait for each other"]
+    # Windows has no load average.
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load + threads > cores + SPARE:
+        return [
+            f"warning: the load of this machine was {load:.1f} before, on {cores} cores: other "
+            "processes take time from the measurement"
+        ]
+    return []
 
 
 def _inputs(rows: Sequence[Measured]) -> dict[str, list[str]]:

@@ -1,5 +1,6 @@
 """An artefact is loaded where torch was never installed."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -37,3 +38,8 @@ def test_numpy_and_onnxruntime_are_all_it_takes(tmp_path: Path) -> None:
         [python, "-c", CODE, artefact], check=True, capture_output=True, text=True, cwd=tmp_path
     )
     assert found.stdout == "3 []\n"
+    words = [python, "-m", "lit_compress", "benchmark", artefact, "--rounds", "10", "--json", "-"]
+    done = subprocess.run(words, check=True, capture_output=True, text=True, cwd=tmp_path)
+    (row,) = json.loads(done.stdout)["rows"]
+    assert row["macs"] > 0 < row["peak_bytes"]
+    assert not row["absent"]
