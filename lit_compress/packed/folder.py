@@ -10,7 +10,6 @@ from typing import Literal
 import numpy as np
 
 from lit_compress.artifact.card import Card
-from lit_compress.artifact.engines import LARGEST
 from lit_compress.artifact.read import FP32, MODEL, check_files, packed_name, read_card
 from lit_compress.artifact.replay import REPLAY
 from lit_compress.artifact.write import check_target, folder_swap, sha256, write_card
@@ -20,6 +19,7 @@ from lit_compress.packed.four_bits import round_onnx
 from lit_compress.packed.layout import parse
 from lit_compress.packed.measured import check_cost, measure_cost, rounded_variant
 from lit_compress.packed.model import onnx_content, pack_onnx
+from lit_compress.runtimes.onnx import LARGEST
 
 Weights = Literal["int8", "fp32", "all"]
 NETWORKS: dict[str, tuple[str, ...]] = {

@@ -10,8 +10,8 @@ import pytest
 from onnx import TensorProto, helper, save
 
 from lit_compress.artifact import OnnxModel
-from lit_compress.artifact.engines import RUNTIMES, is_installed, open_engine
 from lit_compress.errors import ArtifactError, InvalidArgumentError
+from lit_compress.runtimes.onnx import RUNTIMES, is_installed, open_engine
 
 
 def write_sum(path: Path) -> Path:
