@@ -17,7 +17,7 @@ from lit_compress.artifact.write import CARD, sha256
 from lit_compress.errors import ArtifactError, CheckpointError, InvalidArgumentError
 from lit_compress.files.reading import as_path, read_limited, reading, shown
 from lit_compress.runtimes.interface import Runtime
-from lit_compress.runtimes.onnx import LARGEST
+from lit_compress.runtimes.onnx import LARGEST, RUNTIMES
 from lit_compress.runtimes.open_format import RUNTIMES as FORMAT_RUNTIMES
 from lit_compress.runtimes.open_format import open_format
 
@@ -28,6 +28,8 @@ MODEL = "model.onnx"
 FP32 = "model-fp32.onnx"
 #: End of the name of a packed network, which an artefact has in the place of an ONNX file.
 PACKED = ".packed"
+#: The runtime that means the fastest one.
+FASTEST = "fastest"
 #: Largest size of a card in bytes; a larger file is not parsed.
 CARD_LIMIT = 16 << 20
 #: How often an artefact that was replaced is read again, and the pause before it in seconds.
@@ -142,9 +144,12 @@ def load(
 def _loaded(
     folder: Path, threads: int, runtime: str, check: bool, weights: str, batch: int
 ) -> OnnxModel:
+    if runtime not in (*RUNTIMES, *FORMAT_RUNTIMES, FASTEST):
+        known = ", ".join((*RUNTIMES, *FORMAT_RUNTIMES, FASTEST))
+        raise InvalidArgumentError(f"runtime must be one of {known}, got {runtime!r}")
     card = read_card(folder)
     replay = _content(folder, card, REPLAY) if REPLAY in card.files else None
-    if runtime == "fastest":
+    if runtime == FASTEST:
         _check_stored(folder, replay)
         check_files(folder, card)
         inputs, _ = read_replay(folder / REPLAY, replay)

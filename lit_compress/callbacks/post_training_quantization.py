@@ -21,6 +21,7 @@ from lit_compress.artifact.replay import REPLAY
 from lit_compress.artifact.variant import FloatWeight
 from lit_compress.callbacks._budget.byte_budget import WritesInt8
 from lit_compress.callbacks._budget.contract import Mode
+from lit_compress.callbacks._pruning.arguments import one_of
 from lit_compress.callbacks._quantization.allowed import left_of_budget
 from lit_compress.callbacks._quantization.best_weights import check_best, load_best
 from lit_compress.callbacks._quantization.conversion import Conversion
@@ -145,8 +146,7 @@ class PostTrainingQuantization(Callback, WritesInt8):
         formats: Sequence[Format] = ("onnx",),
         batch_sizes: Sequence[int] = (1,),
     ) -> None:
-        if weights not in ("last", "best"):
-            raise InvalidArgumentError(f"weights must be one of ('last', 'best'), got {weights!r}")
+        one_of("weights", weights, ("last", "best"))
         self.settings = Settings(
             monitor=monitor,
             mode=mode,
@@ -168,17 +168,14 @@ class PostTrainingQuantization(Callback, WritesInt8):
             formats=tuple(formats),
             batch_sizes=tuple(batch_sizes),
         )
-        self.weights = weights
-        self.dirpath = dirpath
+        self.weights, self.dirpath = weights, dirpath
         #: The artefact folder; None until it is written.
         self.path: Path | None = None
         #: Whether the last fit wrote the artefact; a fit that trains nothing keeps the old one.
         self.written = False
         self._earlier: Path | None = None
-        self._converted = weights
-        self._target = Path()
-        self._checked_monitor = self._trained = False
-        self._told = False
+        self._converted, self._target = weights, Path()
+        self._checked_monitor = self._trained = self._told = False
         #: The ranges that the network was trained with; None if it was not.
         self._ranges: Ranges | None = None
         #: The weights that stay float, as the trial before the training found them; None before.

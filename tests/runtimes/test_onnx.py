@@ -76,7 +76,7 @@ class Openvino:
 
     def compile_model(self, model: bytes, device: str, options: dict[str, Any]) -> Any:
         self.options = options
-        return SimpleNamespace(create_infer_request=lambda: self)
+        return SimpleNamespace(create_infer_request=lambda: self, outputs=[None])
 
     def infer(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
         self.memory[:] = sum(arrays)
