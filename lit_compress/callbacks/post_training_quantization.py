@@ -284,10 +284,11 @@ class PostTrainingQuantization(Callback, WritesInt8):
         """
         if not self.is_trained_with_ranges(pl_module) or ranges is not None:
             self._ranges = None if ranges is None else Ranges.of_state(ranges)
-        configured, self.settings = self.settings, replace(self.settings, **(settings or {}))
+        given = replace(self.settings, **(settings or {}))
+        check_installed(given.formats)
         target = artifact_dir(trainer, dirpath or self.dirpath)
         check_target(target)
-        self._converted = "last"
+        configured, self.settings, self._converted = self.settings, given, "last"
         try:
             if self.monitor is not None:
                 check_monitor(self.monitor, trainer.callback_metrics)

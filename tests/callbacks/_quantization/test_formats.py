@@ -12,6 +12,7 @@ from conftest import ForeignModule, loader
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
+import lit_compress.trainer
 from lit_compress import load
 from lit_compress.artifact import OnnxModel, read_card
 from lit_compress.callbacks import PostTrainingQuantization
@@ -136,3 +137,13 @@ def test_each_real_format(
     for file in read_card(tmp_path / "artifact").variant("int8").formats:
         assert file.agreement is not None
         assert file.agreement >= 0.95
+
+
+def test_quantize_names_a_package_that_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lit_compress.formats.exporters.find_spec", lambda package: None)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = lit_compress.trainer.Trainer(accelerator="cpu", default_root_dir=tmp_path, **quiet)
+    with pytest.raises(InvalidArgumentError, match=r"pip install 'lit-compress\[litert\]'"):
+        trainer.quantize(ForeignModule(), loader(64, 1), formats=["onnx", "litert"])
