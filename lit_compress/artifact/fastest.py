@@ -18,7 +18,6 @@ import numpy as np
 from lit_compress.artifact.card import Card
 from lit_compress.artifact.processor import processor_name
 from lit_compress.artifact.runtime import OnnxModel
-from lit_compress.errors import InvalidArgumentError
 from lit_compress.files.whole import write_whole
 from lit_compress.runtimes import onnx, open_format
 from lit_compress.runtimes.format_file import FormatFile
@@ -61,20 +60,21 @@ def format_files(card: Card, runtime: str) -> tuple[FormatFile, ...]:
     )
 
 
-def choices(card: Card) -> tuple[Choice, ...]:
+def choices(card: Card, weights: str = "int8") -> tuple[Choice, ...]:
     """Return what can be run here: each file of an artefact in each runtime that reads it.
 
     Args:
         card: The card of the artefact.
+        weights: ``fp32`` for the float network alone.
     """
     networks = [
-        weights
-        for weights, stem in (("int8", "model"), ("fp32", "model-fp32"))
-        if {f"{stem}.onnx", f"{stem}.packed"} & set(card.files)
+        name
+        for name, stem in (("int8", "model"), ("fp32", "model-fp32"))
+        if {f"{stem}.onnx", f"{stem}.packed"} & set(card.files) and name in ("fp32", weights)
     ]
     found = [
-        Choice(runtime, weights)
-        for weights in networks
+        Choice(runtime, name)
+        for name in networks
         for runtime in onnx.RUNTIMES
         if onnx.is_installed(runtime)
     ]
@@ -83,13 +83,16 @@ def choices(card: Card) -> tuple[Choice, ...]:
         *(
             Choice(runtime)
             for runtime in open_format.RUNTIMES
-            if open_format.is_installed(runtime) and format_files(card, runtime)
+            if weights == "int8"
+            and open_format.is_installed(runtime)
+            and format_files(card, runtime)
         ),
     )
 
 
 def fastest_choice(
     card: Card,
+    found: Sequence[Choice],
     inputs: Sequence[np.ndarray],
     threads: int,
     batch: int,
@@ -103,6 +106,7 @@ def fastest_choice(
 
     Args:
         card: The card of the artefact.
+        found: What can be run here, two choices or more.
         inputs: Stored inputs, as the files take them.
         threads: Number of threads.
         batch: Batch size.
@@ -110,13 +114,7 @@ def fastest_choice(
 
     Raises:
         ArtifactError: If a file cannot be opened.
-        InvalidArgumentError: If the batch size is below 1.
     """
-    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
-        raise InvalidArgumentError(f"batch must be a whole number from 1, got {batch!r}")
-    found = choices(card)
-    if len(found) == 1:
-        return found[0]
     key = _key(card, threads, batch, found)
     known = _remembered()
     for choice in found:

@@ -10,7 +10,7 @@ from time import sleep
 from typing import Literal, TypeVar, cast
 
 from lit_compress.artifact.card import Card, Fidelity
-from lit_compress.artifact.fastest import Choice, fastest_choice, format_files
+from lit_compress.artifact.fastest import Choice, choices, fastest_choice, format_files
 from lit_compress.artifact.replay import REPLAY, check_replay, read_replay
 from lit_compress.artifact.runtime import OnnxModel
 from lit_compress.artifact.write import CARD, sha256
@@ -88,7 +88,8 @@ def load(
             artefact. ``fastest`` times every file of the artefact, the float network too, in every
             installed runtime that reads it, for ``batch`` and ``threads``, and returns the fastest.
             The choice is remembered for this artefact, machine and versions, see
-            :func:`~lit_compress.artifact.fastest.fastest_choice`.
+            :func:`~lit_compress.artifact.fastest.fastest_choice`. With ``weights="fp32"`` only the
+            float network is timed.
         check: Whether to run the stored inputs, and to refuse the model if the outputs on this
             machine are more than 3 dB further from the float network's than recorded.
         weights: ``fp32`` loads the float network, which an artefact has if the run had
@@ -150,12 +151,7 @@ def _loaded(
     card = read_card(folder)
     replay = _content(folder, card, REPLAY) if REPLAY in card.files else None
     if runtime == FASTEST:
-        _check_stored(folder, replay)
-        check_files(folder, card)
-        inputs, _ = read_replay(folder / REPLAY, replay)
-        found = fastest_choice(
-            card, inputs, threads, batch, lambda one: open_choice(folder, card, one, threads)
-        )
+        found = _fastest(folder, card, threads, weights, batch, replay)
     else:
         found = Choice(cast(Runtime, runtime), weights)
     model, recorded, read = open_choice(folder, card, found, threads)
@@ -164,6 +160,22 @@ def _loaded(
         _check_stored(folder, replay)
         check_replay(model, folder / REPLAY, recorded(), replay)
     return model
+
+
+def _fastest(
+    folder: Path, card: Card, threads: int, weights: str, batch: int, replay: bytes | None
+) -> Choice:
+    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+        raise InvalidArgumentError(f"batch must be a whole number from 1, got {batch!r}")
+    found = choices(card, weights)
+    if len(found) < 2:
+        return found[0] if found else Choice("onnxruntime", weights)  # it says what is missing
+    _check_stored(folder, replay)
+    check_files(folder, card)
+    inputs, _ = read_replay(folder / REPLAY, replay)
+    return fastest_choice(
+        card, found, inputs, threads, batch, lambda one: open_choice(folder, card, one, threads)
+    )
 
 
 def open_choice(

@@ -73,6 +73,12 @@ def test_every_file_in_every_runtime_is_a_choice(monkeypatch: pytest.MonkeyPatch
     )
 
 
+def test_the_float_network_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx, "is_installed", lambda name: True)
+    found = choices(card(float="model-fp32.onnx"), "fp32")
+    assert found == (Choice("onnxruntime", "fp32"), Choice("openvino", "fp32"))
+
+
 class Slow:
     """A model that waits, and counts its calls and their batch sizes."""
 
@@ -102,6 +108,7 @@ def test_the_fastest_is_found_and_remembered(
     for batch in (3, 3, 1):  # the second time it is remembered
         found = fastest_choice(
             card(float="model-fp32.onnx"),
+            choices(card(float="model-fp32.onnx")),
             [INPUTS],
             1,
             batch,
