@@ -4,10 +4,12 @@
 
     python benchmarks/int8_latency.py [--networks mobilenet_v2] [--batches 1 32] [--threads 1 2]
 
-Needs the ``peers`` extra. Each contender runs in a process of its own, which sleeps while the
-others run. Each round times all contenders in turn, in a new random order. Figures are ratios
-within a round: the median, and its bootstrap interval at 95 %. Weights are random, as they do not
-change the time.
+Needs the ``peers`` extra; ExecuTorch and LiteRT are among the contenders where the extras
+``executorch`` and ``litert`` are installed. Each contender runs in a process of its own, which
+sleeps while the others run. Each round times all contenders in turn, in a new random order. Figures
+are ratios within a round: the median, and its bootstrap interval at 95 %. ``fastest`` is the
+fastest of our files against the fastest of the others. Weights are random, as they do not change
+the time.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import argparse
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -24,6 +26,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import other_runtimes
 
 from lit_compress.artifact import OnnxModel, sqnr_db
 
@@ -32,7 +35,7 @@ if TYPE_CHECKING:  # the processes of the runtimes must not import torch
 
 #: The paper's networks, with the side length in pixels of its images.
 SIZES = {"mobilenet_v2": 32, "shufflenet_v2": 32, "alexnet": 224}
-CONTENDERS = (
+CONTENDERS: tuple[str, ...] = (
     "eager fp32",
     "compiled fp32",
     "onnxruntime fp32",
@@ -41,7 +44,10 @@ CONTENDERS = (
     "openvino fp32",
     "openvino nncf",
     "openvino ours",
+    *(f"{runtime} {kind}" for runtime in other_runtimes.installed() for kind in ("own", "ours")),
 )
+#: What other tools make of the network.
+PEERS = tuple(name for name in CONTENDERS if not name.endswith(" ours"))
 #: The pairs to compare: the time of the second one is divided by that of the first.
 CLAIMS = (
     ("onnxruntime ours", "eager fp32"),
@@ -51,6 +57,8 @@ CLAIMS = (
     ("openvino ours", "eager fp32"),
     ("openvino ours", "openvino fp32"),
     ("openvino ours", "openvino nncf"),
+    *((f"{name} ours", f"{name} own") for name in other_runtimes.installed()),
+    *((f"{name} ours", "onnxruntime ours") for name in other_runtimes.installed()),
 )
 #: Seconds that a contender is timed for in each round.
 SLICE = 0.01
@@ -79,7 +87,7 @@ def build(name: str) -> nn.Module:
     return network.eval()
 
 
-def prepare(name: str, folder: Path) -> None:
+def prepare(name: str, folder: Path, batches: Sequence[int]) -> None:
     """Write the files that the contenders run, and print their quality and size."""
     import torch
 
@@ -89,7 +97,10 @@ def prepare(name: str, folder: Path) -> None:
     network, side = build(name), SIZES[name]
     images = torch.randn(64, 1, side, side, generator=torch.Generator().manual_seed(0))
     write_onnx(network, images, folder / "fp32.onnx")
-    write_onnx(quantize(network, images.chunk(4), images), images, folder / "ours.onnx")
+    graph = quantize(network, images.chunk(4), images)
+    write_onnx(graph, images, folder / "ours.onnx")
+    for batch in batches:
+        other_runtimes.prepare(network, images, graph, folder, batch)
     _quantize_static(folder, images)
     _nncf(folder, images)
     weights = sum(t.numel() * t.element_size() for t in network.state_dict().values())
@@ -185,6 +196,8 @@ def _runner(
     if runtime == "openvino":
         file = {"fp32": "fp32.onnx", "ours": "ours.onnx"}.get(kind, "nncf.xml")
         return _openvino(folder / file, images, threads)
+    if runtime in other_runtimes.PACKAGES:
+        return other_runtimes.runner(runtime, kind, folder, images, threads)
     return _torch(name, images, threads, runtime == "compiled")
 
 
@@ -255,6 +268,21 @@ def report(times: dict[str, np.ndarray]) -> None:
         )
 
 
+def report_fastest(times: dict[str, np.ndarray]) -> None:
+    """Print the time of the fastest of our files over that of the fastest of all others."""
+    medians = {name: float(np.median(times[name])) for name in CONTENDERS}
+    ours = min((name for name in CONTENDERS if name not in PEERS), key=medians.__getitem__)
+    peer = min(PEERS, key=medians.__getitem__)
+    ratios, random = times[ours] / times[peer], np.random.default_rng(0)
+    draws = ratios[random.integers(0, len(ratios), (2000, len(ratios)))]
+    low, high = np.quantile(np.median(draws, axis=1), [0.025, 0.975])
+    print(
+        f"  fastest: {ours}, {1000 * medians[ours]:.3f} ms, {np.median(ratios):.2f}x of the time "
+        f"of {peer}, the best of the others [{low:.2f}, {high:.2f}]",
+        flush=True,
+    )
+
+
 def main() -> None:
     """Print a table for each network, batch size and number of threads."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -268,11 +296,13 @@ def main() -> None:
     for name in options.networks:
         with tempfile.TemporaryDirectory() as folder:
             print(f"{name}, {SIZES[name]} px", flush=True)
-            prepare(name, Path(folder))
+            prepare(name, Path(folder), options.batches)
             for threads in options.threads:
                 for batch in options.batches:
                     print(f" batch {batch}, {threads} thread(s)", flush=True)
-                    report(timed(name, Path(folder), batch, threads, options.rounds))
+                    times = timed(name, Path(folder), batch, threads, options.rounds)
+                    report(times)
+                    report_fastest(times)
 
 
 if __name__ == "__main__":

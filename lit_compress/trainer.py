@@ -28,6 +28,7 @@ from lit_compress.evaluation.trainer_access import callbacks_of_type
 from lit_compress.pruning.channels.resize import UnprunedShapes
 from lit_compress.pruning.importance import ImportanceName
 from lit_compress.report import card_table
+from lit_compress.runtimes import Format
 from lit_compress.sensitivity.options import LEVELS, Mode, ScanOptions
 from lit_compress.sensitivity.sample import NO_DATA
 from lit_compress.sensitivity.scan import Scan, scan_network
@@ -129,6 +130,8 @@ class Trainer(pl.Trainer):
         max_drop: float | None = None,
         opset: int | None = None,
         dirpath: str | None = None,
+        formats: Sequence[Format] | None = None,
+        batch_sizes: Sequence[int] | None = None,
     ) -> Path:
         """Convert a trained network into a checked int8 ONNX file, without training.
 
@@ -148,6 +151,9 @@ class Trainer(pl.Trainer):
                 or any drop.
             opset: Version of the ONNX operations in the file, 18 to 23. Default: the callback's.
             dirpath: The artefact folder. Default: ``artifact`` in the run's folder.
+            formats: ``onnx``, and the other formats of the file: ``executorch``, ``litert``,
+                ``openvino``. Default: the callback's.
+            batch_sizes: Batch sizes of the files of ExecuTorch and LiteRT. Default: the callback's.
 
         Returns:
             The artefact folder.
@@ -161,14 +167,19 @@ class Trainer(pl.Trainer):
         check_module(model)
         found = callbacks_of_type(self, PostTrainingQuantization)
         configured = found[0] if found else PostTrainingQuantization()
-        given = {"monitor": monitor, "max_drop": max_drop, "opset": opset}
+        given: dict[str, Any] = {"monitor": monitor, "max_drop": max_drop, "opset": opset}
+        given |= {"formats": formats, "batch_sizes": batch_sizes}
         before = self._set_up(model, dataloaders, datamodule, ckpt_path)
         pruning = (
             tuple(one.progress() for one in pruning_callbacks(self) if one.history)
             if ckpt_path is None
             else recorded_progress(ckpt_path)
         )
-        settings = {name: value for name, value in given.items() if value is not None}
+        settings = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in given.items()
+            if value is not None
+        }
         ranges = None if ckpt_path is None else recorded_ranges(ckpt_path)
         if ranges is not None:
             rank_zero_info("the file gets the ranges that the checkpoint was trained with")
@@ -231,7 +242,9 @@ class Trainer(pl.Trainer):
         datamodule: LightningDataModule | None = None,
         weights_only: bool | None = None,
         artifact: str | None = None,
-        runtime: Literal["onnxruntime", "openvino", "fastest"] = "onnxruntime",
+        runtime: Literal[
+            "onnxruntime", "openvino", "executorch", "litert", "fastest"
+        ] = "onnxruntime",
         threads: int = 1,
     ) -> list[Mapping[str, float]]:
         """Measure a network on the test data, or the int8 file of an artefact in its place.
@@ -245,8 +258,8 @@ class Trainer(pl.Trainer):
             weights_only: Whether to refuse a checkpoint with more than tensors and plain values.
             artifact: Artefact folder; its ``model.onnx`` computes instead of the network. Default:
                 the network itself is measured.
-            runtime: Runtime of the file; ``fastest`` times the installed ones and takes the
-                fastest.
+            runtime: Runtime of the file; ``executorch`` and ``litert`` need a file of theirs;
+                ``fastest`` times all that can be run here and takes the fastest.
             threads: Number of threads of the runtime; 0 takes one for each core.
 
         Returns:

@@ -24,3 +24,13 @@ def lacks_vnni() -> bool:
         return False
     flags = [line for line in CPUINFO.read_text().splitlines() if line.startswith("flags")]
     return bool(flags) and not any("vnni" in line for line in flags)
+
+
+def processor_name() -> str:
+    """Return the name of the processor, or ``unknown``."""
+    try:
+        lines = CPUINFO.read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or "unknown"

@@ -6,17 +6,20 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
-from time import perf_counter, sleep
+from time import sleep
 from typing import Literal, TypeVar, cast
 
 from lit_compress.artifact.card import Card, Fidelity
-from lit_compress.artifact.engines import LARGEST, RUNTIMES, Runtime, is_installed
+from lit_compress.artifact.fastest import Choice, choices, fastest_choice, format_files
 from lit_compress.artifact.replay import REPLAY, check_replay, read_replay
 from lit_compress.artifact.runtime import OnnxModel
 from lit_compress.artifact.write import CARD, sha256
 from lit_compress.errors import ArtifactError, CheckpointError, InvalidArgumentError
 from lit_compress.files.reading import as_path, read_limited, reading, shown
+from lit_compress.runtimes.interface import Runtime
+from lit_compress.runtimes.onnx import LARGEST, RUNTIMES
+from lit_compress.runtimes.open_format import RUNTIMES as FORMAT_RUNTIMES
+from lit_compress.runtimes.open_format import open_format
 
 T = TypeVar("T")
 
@@ -25,10 +28,10 @@ MODEL = "model.onnx"
 FP32 = "model-fp32.onnx"
 #: End of the name of a packed network, which an artefact has in the place of an ONNX file.
 PACKED = ".packed"
+#: The runtime that means the fastest one.
+FASTEST = "fastest"
 #: Largest size of a card in bytes; a larger file is not parsed.
 CARD_LIMIT = 16 << 20
-#: Number of untimed and timed calls with which the fastest runtime is found.
-WARM_UP, ROUNDS = 5, 30
 #: How often an artefact that was replaced is read again, and the pause before it in seconds.
 TRIES, PAUSE = 5, 0.05
 
@@ -68,9 +71,10 @@ def read_card(folder: str | Path) -> Card:
 def load(
     path: str | Path,
     threads: int = 1,
-    runtime: Literal["onnxruntime", "openvino", "fastest"] = "onnxruntime",
+    runtime: Literal["onnxruntime", "openvino", "executorch", "litert", "fastest"] = "onnxruntime",
     check: bool = True,
     weights: Literal["int8", "fp32"] = "int8",
+    batch: int = 1,
 ) -> OnnxModel:
     """Load the int8 model of an artefact. Neither torch nor lightning is imported.
 
@@ -80,12 +84,17 @@ def load(
     Args:
         path: The artefact folder.
         threads: Number of threads of the runtime; 0 means one per core.
-        runtime: The runtime. ``fastest`` times all installed runtimes with one stored input at a
-            time, and returns the fastest one.
+        runtime: The runtime. ``executorch`` and ``litert`` need a file of that format in the
+            artefact. ``fastest`` times every file of the artefact, the float network too, in every
+            installed runtime that reads it, for ``batch`` and ``threads``, and returns the fastest.
+            The choice is remembered for this artefact, machine and versions, see
+            :func:`~lit_compress.artifact.fastest.fastest_choice`. With ``weights="fp32"`` only the
+            float network is timed.
         check: Whether to run the stored inputs, and to refuse the model if the outputs on this
             machine are more than 3 dB further from the float network's than recorded.
         weights: ``fp32`` loads the float network, which an artefact has if the run had
             CompressionReport: on some processors it is the faster one for narrow layers.
+        batch: Batch size for which the fastest runtime is found, from 1.
 
     Returns:
         The model, a callable that takes a batch as numpy array and returns the outputs. Its
@@ -130,24 +139,91 @@ def load(
         >>> temporary.cleanup()
     """
     folder = as_path(path, ArtifactError)
-    return while_replaced(folder, lambda: _loaded(folder, threads, runtime, check, weights))
+    return while_replaced(folder, lambda: _loaded(folder, threads, runtime, check, weights, batch))
 
 
-def _loaded(folder: Path, threads: int, runtime: str, check: bool, weights: str) -> OnnxModel:
+def _loaded(
+    folder: Path, threads: int, runtime: str, check: bool, weights: str, batch: int
+) -> OnnxModel:
+    if runtime not in (*RUNTIMES, *FORMAT_RUNTIMES, FASTEST):
+        known = ", ".join((*RUNTIMES, *FORMAT_RUNTIMES, FASTEST))
+        raise InvalidArgumentError(f"runtime must be one of {known}, got {runtime!r}")
     card = read_card(folder)
-    name = model_file(folder, card, weights)
-    check_files(folder, card, but=(name, REPLAY))
-    file, content = folder / name, _content(folder, card, name)
     replay = _content(folder, card, REPLAY) if REPLAY in card.files else None
-    if runtime != "fastest":
-        model = OnnxModel(file, threads, card, cast(Runtime, runtime), content)
+    if runtime == FASTEST:
+        found = _fastest(folder, card, threads, weights, batch, replay)
     else:
-        model = _fastest(file, content, threads, card, replay)
+        found = Choice(cast(Runtime, runtime), weights)
+    model, recorded, read = open_choice(folder, card, found, threads)
+    check_files(folder, card, but=(*read, REPLAY))
     if check:
         _check_stored(folder, replay)
-        recorded = _recorded_fidelity(card, file.name)
-        check_replay(model, folder / REPLAY, recorded, replay)
+        check_replay(model, folder / REPLAY, recorded(), replay)
     return model
+
+
+def _fastest(
+    folder: Path, card: Card, threads: int, weights: str, batch: int, replay: bytes | None
+) -> Choice:
+    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+        raise InvalidArgumentError(f"batch must be a whole number from 1, got {batch!r}")
+    found = choices(card, weights)
+    if len(found) < 2:
+        return found[0] if found else Choice("onnxruntime", weights)  # it says what is missing
+    _check_stored(folder, replay)
+    check_files(folder, card)
+    inputs, _ = read_replay(folder / REPLAY, replay)
+    return fastest_choice(
+        card, found, inputs, threads, batch, lambda one: open_choice(folder, card, one, threads)
+    )
+
+
+def open_choice(
+    folder: Path, card: Card, choice: Choice, threads: int
+) -> tuple[OnnxModel, Callable[[], Fidelity], tuple[str, ...]]:
+    """Open the file of an artefact that a choice names.
+
+    Args:
+        folder: The artefact folder.
+        card: Its card.
+        choice: The runtime, and which network.
+        threads: Number of threads.
+
+    Returns:
+        The model, a function that returns what the card says of its outputs, and the names of the
+        files that were read and checked.
+
+    Raises:
+        ArtifactError: As :func:`load`.
+        InvalidArgumentError: As :func:`load`.
+    """
+    if choice.runtime in FORMAT_RUNTIMES:
+        return _of_format(folder, card, choice.runtime, threads)
+    name = model_file(folder, card, choice.weights)
+    content = _content(folder, card, name)
+    model = OnnxModel(folder / name, threads, card, choice.runtime, content)
+    return model, lambda: _recorded_fidelity(card, name), (name,)
+
+
+def _of_format(
+    folder: Path, card: Card, runtime: Runtime, threads: int
+) -> tuple[OnnxModel, Callable[[], Fidelity], tuple[str, ...]]:
+    files = format_files(card, runtime)
+    if not files:
+        raise ArtifactError(
+            f"{folder} has no file for {runtime}: write one, with formats: [onnx, {runtime}] of "
+            "PostTrainingQuantization"
+        )
+    names = tuple(name for found in files for name in found.files)
+    if missing := [name for name in names if name not in card.files]:
+        raise ArtifactError(f"the card of {folder} lists no {missing[0]}: write the artefact again")
+    contents = [
+        (found, tuple(_content(folder, card, name) for name in found.files)) for found in files
+    ]
+    engine = open_format(folder, runtime, contents, threads)
+    first = files[0]
+    fidelity = Fidelity(first.sqnr_db or 0.0, first.agreement, 0, replay_db=first.replay_db)
+    return OnnxModel(folder / names[0], threads, card, engine=engine), lambda: fidelity, names
 
 
 def while_replaced(path: Path, read: Callable[[], T]) -> T:
@@ -273,27 +349,3 @@ def _recorded_fidelity(card: Card, file: str) -> Fidelity:
         f"the card has no fidelity for {file}, the value to compare this machine with: write the "
         "artefact again, or load it with check=False"
     )
-
-
-def _fastest(
-    file: Path, content: bytes, threads: int, card: Card, replay: bytes | None
-) -> OnnxModel:
-    """Return the model in the installed runtime with the smallest median time for one input."""
-    names = [name for name in RUNTIMES if is_installed(name)]
-    models = [OnnxModel(file, threads, card, name, content) for name in names]
-    if len(models) == 1:
-        return models[0]
-    _check_stored(file.parent, replay)
-    inputs, _ = read_replay(file.parent / REPLAY, replay)
-    one = [
-        array[:1] if expected.batched else array
-        for expected, array in zip(models[0].inputs, inputs, strict=True)
-    ]
-    times: dict[str, list[float]] = {model.runtime: [] for model in models}
-    for round_ in range(WARM_UP + ROUNDS):
-        for model in models:
-            start = perf_counter()
-            model(*one)
-            if round_ >= WARM_UP:
-                times[model.runtime].append(perf_counter() - start)
-    return min(models, key=lambda model: median(times[model.runtime]))

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lit_compress.artifact.engines import RUNTIMES, Input, Runtime, open_engine
 from lit_compress.errors import InvalidArgumentError
+from lit_compress.runtimes.interface import Engine, Input, Runtime
+from lit_compress.runtimes.onnx import RUNTIMES, open_engine
 
 if TYPE_CHECKING:
     from lit_compress.artifact.card import Card
@@ -31,6 +32,7 @@ class OnnxModel:
         card: Card of the artefact, if there is one.
         runtime: ``onnxruntime`` or ``openvino``.
         content: Content of the file, if it was read already.
+        engine: The file in a runtime, if it was opened already. It is taken as it is.
 
     Attributes:
         inputs: Inputs of the file, in order: name, shape, type.
@@ -71,19 +73,20 @@ class OnnxModel:
         card: Card | None = None,
         runtime: Runtime = "onnxruntime",
         content: bytes | None = None,
+        engine: Engine | None = None,
     ) -> None:
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 0:
             raise InvalidArgumentError(f"threads must be a whole number from 0, got {threads!r}")
-        if runtime not in RUNTIMES:
+        if engine is None and runtime not in RUNTIMES:
             raise InvalidArgumentError(f"runtime must be one of {RUNTIMES}, got {runtime!r}")
-        self._engine = open_engine(path, runtime, threads, content)
+        self._engine = engine or open_engine(path, runtime, threads, content)
         self.inputs: tuple[Input, ...] = self._engine.inputs
         self.outputs: tuple[str, ...] = self._engine.outputs
         self.input_shape: tuple[int, ...] = self.inputs[0].shape
         self.input_dtype = self.inputs[0].dtype
         names = self._engine.metadata.get(CLASSES, "")
         self.classes: tuple[str, ...] = tuple(names.split("\n")) if names else ()
-        self.runtime: Runtime = runtime
+        self.runtime: Runtime = self._engine.runtime
         self.card = card
 
     def __repr__(self) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lit_compress.runtimes import FormatFile, Port
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -229,6 +231,7 @@ class Variant:
         int8_share: Share of the weights that are int8, in [0, 1]; only for converted variants.
             Weights are the stored tensors of two and more dimensions.
         float_weights: The weights that are not int8, largest first.
+        formats: The same network in other formats than ONNX.
 
     Example:
         >>> dense = Variant("dense", parameters=1000, nonzero=1000)
@@ -249,6 +252,7 @@ class Variant:
     note: str | None = None
     int8_share: float | None = None
     float_weights: tuple[FloatWeight, ...] = ()
+    formats: tuple[FormatFile, ...] = ()
 
 
 def variant_from_dict(data: Mapping[str, Any]) -> Variant:
@@ -267,6 +271,7 @@ def variant_from_dict(data: Mapping[str, Any]) -> Variant:
     fields["float_weights"] = tuple(
         FloatWeight(**known_fields(FloatWeight, item)) for item in fields.get("float_weights", ())
     )
+    fields["formats"] = tuple(map(_format_file, fields.get("formats", ())))
     return Variant(**fields)
 
 
@@ -299,6 +304,15 @@ def _fidelity(data: Mapping[str, Any]) -> Fidelity:
         OutputFidelity(**known_fields(OutputFidelity, item)) for item in data.get("outputs", ())
     )
     return Fidelity(**{**known_fields(Fidelity, data), "layers": layers, "outputs": outputs})
+
+
+def _format_file(data: Mapping[str, Any]) -> FormatFile:
+    fields = known_fields(FormatFile, data)
+    for name in ("inputs", "outputs"):
+        ports = (known_fields(Port, port) for port in fields[name])
+        fields[name] = tuple(Port(**{**port, "shape": tuple(port["shape"])}) for port in ports)
+    files, notes = tuple(fields["files"]), tuple(fields.get("notes", ()))
+    return FormatFile(**{**fields, "files": files, "notes": notes})
 
 
 def _pair(value: Any) -> tuple[float, float] | None:

@@ -11,8 +11,8 @@ from math import isfinite
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from lit_compress.artifact.engines import RUNTIMES
 from lit_compress.benchmark import Benchmark, Options, run_benchmark
+from lit_compress.benchmark.options import ALL_RUNTIMES
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.files import write_whole
 
@@ -76,7 +76,7 @@ def _parser() -> _Parser:
     add = parser.add_argument
     add("--batch", type=int, nargs="+", default=[], metavar="N", help="examples in a call (1)")
     add("--threads", type=int, nargs="+", default=[1], metavar="N", help="threads (1)")
-    add("--runtime", nargs="+", default=["onnxruntime"], choices=RUNTIMES, help="of ONNX files")
+    add("--runtime", nargs="+", default=["onnxruntime"], choices=ALL_RUNTIMES, help="of files")
     add("--rounds", type=int, default=60, metavar="N", help="rounds in turn (%(default)s)")
     add("--seconds", type=_seconds, default=10.0, metavar="S", help="limit of a measurement (10)")
     add(

@@ -9,9 +9,10 @@ from typing import Literal
 
 import numpy as np
 
-from lit_compress.artifact.engines import Runtime, open_engine
 from lit_compress.files.onnx_graph import GRAPH, INITIALIZER, NODE, OUTPUT
 from lit_compress.files.onnx_wire import encoded
+from lit_compress.runtimes.interface import Runtime
+from lit_compress.runtimes.onnx import open_engine
 from lit_compress.timing.in_turn import Runner
 
 Kind = Literal["int8", "float32"]

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lit_compress.artifact.engines import RUNTIMES, Runtime, is_installed
 from lit_compress.errors import ArtifactError, InvalidArgumentError
+from lit_compress.runtimes import onnx, open_format
+from lit_compress.runtimes.interface import Runtime
 from lit_compress.timing.in_turn import FEWEST
+
+#: The runtimes of files. The last two read those that an artefact may have for them.
+ALL_RUNTIMES: tuple[Runtime, ...] = (*onnx.RUNTIMES, *open_format.RUNTIMES)
+#: Names of packages that are not that of the runtime.
+PACKAGES = {"litert": "ai-edge-litert"}
 
 
 @dataclass(frozen=True)
@@ -16,7 +22,8 @@ class Options:
     Attributes:
         batches: Numbers of examples in a call; empty for the only one that the files take, or 1.
         threads: Numbers of threads.
-        runtimes: Runtimes of ONNX files.
+        runtimes: Runtimes of files: ``onnxruntime`` and ``openvino``; ``executorch`` and ``litert``
+            for artefacts that have files for them.
         rounds: Number of rounds, at least 10.
         seconds: Time limit of the rounds of one measurement, in seconds.
         memory: Whether to measure the peak memory.
@@ -47,9 +54,12 @@ class Options:
                 f"seconds={self.seconds:g}"
             )
         for runtime in self.runtimes:
-            if runtime not in RUNTIMES:
-                raise InvalidArgumentError(f"runtime must be one of {RUNTIMES}, got {runtime!r}")
-            if not is_installed(runtime):
+            if runtime not in ALL_RUNTIMES:
+                known = ", ".join(ALL_RUNTIMES)
+                raise InvalidArgumentError(f"runtime must be one of {known}, got {runtime!r}")
+            home = onnx if runtime in onnx.RUNTIMES else open_format
+            if not home.is_installed(runtime):
+                package = PACKAGES.get(runtime, runtime)
                 raise ArtifactError(
-                    f"{runtime} is not installed: pip install {runtime}, or use another runtime"
+                    f"{runtime} is not installed: pip install {package}, or use another runtime"
                 )

@@ -144,8 +144,11 @@ def _with_share(
     seconds = 0.0
     for kind, macs in work.by_kind.items():
         key = row.runtime, row.threads, kind
-        if macs and key not in limits:
-            limits[key] = Limit(*key, row.subject.limit(*key))
+        try:
+            if macs and key not in limits:
+                limits[key] = Limit(*key, row.subject.limit(*key))
+        except UncountedError as error:
+            return replace(found, absent={**found.absent, "share": str(error)})
         seconds += row.batch * macs / limits[key].macs_per_second if macs else 0.0
     return replace(found, limit_seconds=seconds, share=seconds / found.seconds)
 

@@ -21,10 +21,12 @@ from lit_compress.artifact.replay import REPLAY
 from lit_compress.artifact.variant import FloatWeight
 from lit_compress.callbacks._budget.byte_budget import WritesInt8
 from lit_compress.callbacks._budget.contract import Mode
+from lit_compress.callbacks._pruning.arguments import one_of
 from lit_compress.callbacks._quantization.allowed import left_of_budget
 from lit_compress.callbacks._quantization.best_weights import check_best, load_best
 from lit_compress.callbacks._quantization.conversion import Conversion
 from lit_compress.callbacks._quantization.fake_forward import FakeForward, Place
+from lit_compress.callbacks._quantization.formats import write_formats
 from lit_compress.callbacks._quantization.quality import say_float_weights
 from lit_compress.callbacks._quantization.settings import Settings
 from lit_compress.callbacks._report.variants import (
@@ -49,10 +51,12 @@ from lit_compress.evaluation.loaders import validation_loaders
 from lit_compress.evaluation.metric import check_monitor
 from lit_compress.evaluation.run_view.copies import clone
 from lit_compress.evaluation.trainer_access import callbacks_of_type, is_fast_dev_run
+from lit_compress.formats import check_installed
 from lit_compress.measure import file_bytes, int8_share, onnx_counts
 from lit_compress.pruning.channels.unpruned import UnprunedShapes, is_smaller
 from lit_compress.quantization.calibrate import Calibration, Rounding
 from lit_compress.quantization.training.ranges import Ranges
+from lit_compress.runtimes import Format
 
 #: Batches that are enough to see that the conversion works.
 FEW = 2
@@ -104,6 +108,12 @@ class PostTrainingQuantization(Callback, WritesInt8):
         std: Standard deviation of each channel, likewise.
         classes: Names of the classes, in the order of the labels, for the file. Default: those that
             the datamodule offers as ``classes``.
+        formats: Formats of the network besides ``onnx``: ``executorch`` (a ``.pte`` file with
+            XNNPACK kernels), ``litert`` (a ``.tflite`` file), ``openvino`` (an ``.xml`` and a
+            ``.bin`` file). All have the scales and zero points of the ONNX file. Each needs an
+            extra of the same name: ``pip install 'lit-compress[litert]'``.
+        batch_sizes: Batch sizes for which there is a file of ExecuTorch and LiteRT, which take one
+            each: ``model-b1.pte``.
 
     Example:
         >>> from lit_compress.callbacks import PostTrainingQuantization
@@ -133,9 +143,10 @@ class PostTrainingQuantization(Callback, WritesInt8):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         classes: Sequence[str] = (),
+        formats: Sequence[Format] = ("onnx",),
+        batch_sizes: Sequence[int] = (1,),
     ) -> None:
-        if weights not in ("last", "best"):
-            raise InvalidArgumentError(f"weights must be one of ('last', 'best'), got {weights!r}")
+        one_of("weights", weights, ("last", "best"))
         self.settings = Settings(
             monitor=monitor,
             mode=mode,
@@ -154,18 +165,17 @@ class PostTrainingQuantization(Callback, WritesInt8):
             mean=None if mean is None else tuple(mean),
             std=None if std is None else tuple(std),
             classes=tuple(classes),
+            formats=tuple(formats),
+            batch_sizes=tuple(batch_sizes),
         )
-        self.weights = weights
-        self.dirpath = dirpath
+        self.weights, self.dirpath = weights, dirpath
         #: The artefact folder; None until it is written.
         self.path: Path | None = None
         #: Whether the last fit wrote the artefact; a fit that trains nothing keeps the old one.
         self.written = False
         self._earlier: Path | None = None
-        self._converted = weights
-        self._target = Path()
-        self._checked_monitor = self._trained = False
-        self._told = False
+        self._converted, self._target = weights, Path()
+        self._checked_monitor = self._trained = self._told = False
         #: The ranges that the network was trained with; None if it was not.
         self._ranges: Ranges | None = None
         #: The weights that stay float, as the trial before the training found them; None before.
@@ -197,6 +207,7 @@ class PostTrainingQuantization(Callback, WritesInt8):
         if stage != "fit":
             return
         name_checkpoint(trainer)
+        check_installed(self.settings.formats)
         self._earlier, self.path = self.path, None
         self._checked_monitor = self._trained = self._told = self.written = False
         if self.weights == "best":
@@ -273,10 +284,11 @@ class PostTrainingQuantization(Callback, WritesInt8):
         """
         if not self.is_trained_with_ranges(pl_module) or ranges is not None:
             self._ranges = None if ranges is None else Ranges.of_state(ranges)
-        configured, self.settings = self.settings, replace(self.settings, **(settings or {}))
+        given = replace(self.settings, **(settings or {}))
+        check_installed(given.formats)
         target = artifact_dir(trainer, dirpath or self.dirpath)
         check_target(target)
-        self._converted = "last"
+        configured, self.settings, self._converted = self.settings, given, "last"
         try:
             if self.monitor is not None:
                 check_monitor(self.monitor, trainer.callback_metrics)
@@ -314,6 +326,7 @@ class PostTrainingQuantization(Callback, WritesInt8):
         conversion = Conversion(trainer, copy, network, settings)
         with tempfile.TemporaryDirectory() as folder:
             conversion.try_out(Path(folder) / MODEL, FEW)
+            write_formats(conversion, Path(folder) / MODEL, settings, trial=True)
             self.tried = conversion.float_weights
             conversion.write_replay(Path(folder) / REPLAY)
         measured = self._measurable(trainer)
@@ -423,6 +436,7 @@ class PostTrainingQuantization(Callback, WritesInt8):
                 epoch=epoch,
                 int8_share=int8_share(folder / MODEL),
                 float_weights=conversion.float_weights,
+                formats=write_formats(conversion, folder / MODEL, self.settings),
             )
             say_float_weights(int8)
             inputs = list(network.signature.names)
@@ -438,7 +452,9 @@ class PostTrainingQuantization(Callback, WritesInt8):
             card = empty_card(trainer, {"PostTrainingQuantization": arguments})
             if pruning is not None:
                 card = replace(card, pruning=tuple(pruning))
-            hashes = {file: sha256(folder / file) for file in (MODEL, WEIGHTS, REPLAY)}
+            others = [name for file in int8.formats for name in file.files]
+            files = (MODEL, WEIGHTS, REPLAY, *others)
+            hashes = {file: sha256(folder / file) for file in files}
             write_card(folder, replace(card, variants=(plain, int8), files=hashes))
 
     def _measurable(self, trainer: Trainer) -> str | None:

@@ -10,7 +10,6 @@ from typing import Literal
 import numpy as np
 
 from lit_compress.artifact.card import Card
-from lit_compress.artifact.engines import LARGEST
 from lit_compress.artifact.read import FP32, MODEL, check_files, packed_name, read_card
 from lit_compress.artifact.replay import REPLAY
 from lit_compress.artifact.write import check_target, folder_swap, sha256, write_card
@@ -20,6 +19,7 @@ from lit_compress.packed.four_bits import round_onnx
 from lit_compress.packed.layout import parse
 from lit_compress.packed.measured import check_cost, measure_cost, rounded_variant
 from lit_compress.packed.model import onnx_content, pack_onnx
+from lit_compress.runtimes.onnx import LARGEST
 
 Weights = Literal["int8", "fp32", "all"]
 NETWORKS: dict[str, tuple[str, ...]] = {
@@ -70,7 +70,7 @@ def pack(
     Args:
         artifact: The artefact folder.
         target: The folder to write; an artefact in it is replaced. The float weights
-            (``model.safetensors``) are not copied.
+            (``model.safetensors``) and files of other formats than ONNX are not copied.
         bits: Bits of an int8 weight; of 4, the file is expanded to int8 when it is loaded.
         weights: Which networks to keep: ``int8``, ``fp32`` or ``all``.
         min_sqnr_db: Smallest SQNR that 4 bits may have on the stored inputs against the float
@@ -119,6 +119,7 @@ def pack(
         others = _others(card)
         for other in others:
             shutil.copyfile(source / other, folder / other)
+        card = replace(card, variants=tuple(replace(v, formats=()) for v in card.variants))
         kept = [*(file.name for file in done), *others]
         write_card(folder, replace(card, files={name: sha256(folder / name) for name in kept}))
     return tuple(done)
@@ -178,7 +179,8 @@ def _stored(card: Card, name: str) -> str:
 
 def _others(card: Card) -> list[str]:
     networks = {name for one in (MODEL, FP32) for name in (one, packed_name(one))}
-    return [name for name in card.files if name not in networks | {FLOAT_WEIGHTS}]
+    formats = {name for variant in card.variants for f in variant.formats for name in f.files}
+    return [name for name in card.files if name not in networks | formats | {FLOAT_WEIGHTS}]
 
 
 def _onnx_bytes(path: Path) -> bytes:

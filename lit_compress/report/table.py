@@ -6,6 +6,7 @@ from textwrap import wrap
 
 from lit_compress.artifact.card import Card
 from lit_compress.artifact.variant import Metric, Timing, TimingRatio, Variant
+from lit_compress.runtimes import FormatFile
 
 UNITS = ("B", "kB", "MB", "GB")
 #: Below this share of int8 weights, the first line says which weights are float, and why.
@@ -44,8 +45,37 @@ def card_table(card: Card) -> str:
     lines = [_line(row, widths) for row in rows]
     lines.insert(1, "  ".join("-" * width for width in widths))
     first = [text for variant in card.variants if (text := float_weights_text(variant))]
-    notes = [*measurement_notes(card), *faster_files(card), *unreached_targets(card)]
+    notes = [
+        *measurement_notes(card),
+        *faster_files(card),
+        *other_formats(card),
+        *unreached_targets(card),
+    ]
     return "\n".join([*first, *lines, *_wrapped(notes)])
+
+
+def other_formats(card: Card) -> list[str]:
+    """Return a line for each file of another format than ONNX.
+
+    Args:
+        card: The card.
+
+    Example:
+        >>> from lit_compress.runtimes import FormatFile
+        >>> file = FormatFile("litert", ("model-b1.tflite",), 9800, (), (), batch=1, sqnr_db=41.25)
+        >>> other_formats(Card("digits", (Variant("int8", 1, 1, formats=(file,)),), {}))
+        ['litert, batch 1: model-b1.tflite, 9.80 kB, SQNR 41.2 dB']
+    """
+    return [_format_line(file) for variant in card.variants for file in variant.formats]
+
+
+def _format_line(file: FormatFile) -> str:
+    parts = [", ".join(file.files), human_bytes(file.bytes)]
+    if file.sqnr_db is not None:
+        parts.append(f"SQNR {file.sqnr_db:.1f} dB")
+    if file.metric is not None:
+        parts.append(f"metric {file.metric:.4f}")
+    return "; ".join([f"{file.name}: {', '.join(parts)}", *file.notes])
 
 
 def _columns(card: Card) -> list[list[str]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+
+from lit_compress.artifact.processor import processor_name
 
 PACKAGES = ("lit-compress", "torch", "lightning", "torchao", "onnx", "onnxruntime", "numpy")
 
@@ -25,7 +26,7 @@ def environment() -> dict[str, str | int]:
     facts: dict[str, str | int] = {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count() or 1,
     }
     for package in PACKAGES:
@@ -34,12 +35,3 @@ def environment() -> dict[str, str | int]:
         except PackageNotFoundError:
             continue
     return facts
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or "unknown"
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown"

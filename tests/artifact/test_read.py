@@ -17,7 +17,6 @@ from lit_compress.artifact import (
     Card,
     Fidelity,
     Variant,
-    engines,
     load,
     read_card,
     sha256,
@@ -26,6 +25,7 @@ from lit_compress.artifact import (
 )
 from lit_compress.artifact.read import CARD_LIMIT
 from lit_compress.errors import ArtifactError, InvalidArgumentError
+from lit_compress.runtimes import onnx
 
 WEIGHT = np.arange(12, dtype=np.float32).reshape(3, 4) - 5
 FILES = ("model.onnx", "float.safetensors", "replay.npz")
@@ -149,7 +149,7 @@ def test_other_runtimes(artifact: Path, runtime: Any) -> None:
 
 
 def test_a_runtime_that_is_not_installed(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "find_spec", lambda name: None if name == "openvino" else name)
+    monkeypatch.setattr(onnx, "find_spec", lambda name: None if name == "openvino" else name)
     with pytest.raises(ArtifactError, match="openvino is not installed: pip install openvino"):
         load(artifact, runtime="openvino")
     assert load(artifact, runtime="fastest").runtime == "onnxruntime"

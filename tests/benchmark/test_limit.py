@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lit_compress.artifact.engines import open_engine
 from lit_compress.benchmark import limit
 from lit_compress.benchmark.limit import Kind, Limit, best_rate, product_model, runtime_rate
 from lit_compress.benchmark.work import Work, count_work
 from lit_compress.files.onnx_wire import encoded, fields
+from lit_compress.runtimes.onnx import open_engine
 from lit_compress.timing.in_turn import Runner
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lit_compress.benchmark import Options, options
+from lit_compress.benchmark import Options
 from lit_compress.errors import LitCompressError
 
 
@@ -29,6 +29,10 @@ def test_what_cannot_be(given: dict[str, Any], message: str) -> None:
 
 
 def test_a_runtime_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(options, "is_installed", lambda name: name == "onnxruntime")
+    for home in ("onnx", "open_format"):
+        path = f"lit_compress.runtimes.{home}.is_installed"
+        monkeypatch.setattr(path, lambda name: name == "onnxruntime")
     with pytest.raises(LitCompressError, match="openvino is not installed: pip install openvino"):
         Options(runtimes=("onnxruntime", "openvino"))
+    with pytest.raises(LitCompressError, match="litert is not installed: pip install ai-edge-"):
+        Options(runtimes=("litert",))

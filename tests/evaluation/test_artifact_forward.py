@@ -6,9 +6,9 @@ import torch
 from conftest import ForeignModule
 
 from lit_compress.artifact import Card
-from lit_compress.artifact.engines import Input
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.evaluation.artifact_forward import artifact_forward
+from lit_compress.runtimes.interface import Input
 
 
 class Constant:

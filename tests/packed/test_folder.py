@@ -19,6 +19,7 @@ from lit_compress.artifact import read_card, sha256, sqnr_db, write_card
 from lit_compress.artifact.replay import read_replay
 from lit_compress.errors import AccuracyError, ArtifactError, InvalidArgumentError
 from lit_compress.packed.model import pack_onnx, unpack
+from lit_compress.runtimes import FormatFile, Port
 
 EXAMPLE = Path(__file__).parents[2] / "examples/digits_int8"
 
@@ -183,3 +184,20 @@ def test_openvino_runs_it(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     pack(EXAMPLE, tmp_path / "packed")
     assert load(tmp_path / "packed", runtime="openvino").runtime == "openvino"
+
+
+def test_files_of_other_formats_are_not_kept(tmp_path: Path) -> None:
+    """They would stay those of 8 bits where the network has 4."""
+    artifact = tmp_path / "artifact"
+    shutil.copytree(EXAMPLE, artifact)
+    card = read_card(artifact)
+    (artifact / "model-b1.pte").write_bytes(b"a file")
+    port = Port("x", (1,), "float32", True)
+    file = FormatFile("executorch", ("model-b1.pte",), 6, (port,), (port,), 1)
+    variants = tuple(replace(v, formats=(file,)) for v in card.variants)
+    files = {**card.files, "model-b1.pte": sha256(artifact / "model-b1.pte")}
+    write_card(artifact, replace(card, variants=variants, files=files))
+    pack(artifact, tmp_path / "packed", bits=4)
+    packed = read_card(tmp_path / "packed")
+    assert "model-b1.pte" not in packed.files
+    assert not any(variant.formats for variant in packed.variants)

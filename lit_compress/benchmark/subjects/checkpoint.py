@@ -15,7 +15,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves, tree_map
 
 from lit_compress import modules
-from lit_compress.artifact.engines import Runtime
 from lit_compress.benchmark.limit import Kind, best_rate
 from lit_compress.benchmark.subjects.inputs import SEED, Shape, Slot
 from lit_compress.benchmark.subjects.subject import EAGER
@@ -26,6 +25,7 @@ from lit_compress.errors import CheckpointError, InvalidArgumentError
 from lit_compress.files.reading import short
 from lit_compress.measure.cost import Inputs, batch_size, cost, forward_arguments
 from lit_compress.measure.torch_runner import torch_threads
+from lit_compress.runtimes.interface import Runtime
 from lit_compress.timing.in_turn import Runner
 
 

@@ -10,17 +10,19 @@ from typing import cast
 
 import numpy as np
 
-from lit_compress.artifact.engines import LARGEST, RUNTIMES, Engine, Runtime, open_engine
-from lit_compress.artifact.read import load, model_file, read_card
+from lit_compress.artifact.fastest import Choice
+from lit_compress.artifact.read import check_files, load, model_file, open_choice, read_card
 from lit_compress.artifact.replay import REPLAY, read_replay
 from lit_compress.benchmark.limit import Kind, runtime_rate
 from lit_compress.benchmark.subjects.inputs import Shape, random_arrays, slots_of, stored_arrays
-from lit_compress.benchmark.work import Work, count_work
+from lit_compress.benchmark.work import UncountedError, Work, count_work
 from lit_compress.errors import ArtifactError
 from lit_compress.files.onnx_check import check_onnx
 from lit_compress.files.onnx_graph import read_graph
 from lit_compress.files.reading import read_limited, reading
 from lit_compress.packed.model import onnx_content
+from lit_compress.runtimes.interface import Run, Runtime
+from lit_compress.runtimes.onnx import LARGEST, RUNTIMES, open_engine
 from lit_compress.timing.in_turn import Runner
 
 
@@ -35,7 +37,8 @@ class FileSubject:
         stored: Stored inputs, one array per input.
         macs: MACs of one example on the card of the artefact, if it has them: for a file whose own
             cannot be counted.
-        check: Called with each runtime before it is used.
+        opened: Takes a runtime and a number of threads, and returns what runs the network: for an
+            artefact, which has a file of its own for some runtimes. Default: the ONNX file is run.
 
     Attributes:
         name: As above.
@@ -52,13 +55,14 @@ class FileSubject:
         shapes: Sequence[Shape] = (),
         stored: Sequence[np.ndarray] = (),
         macs: int | None = None,
-        check: Callable[[Runtime], object] = bool,
+        opened: Callable[[Runtime, int], Run] | None = None,
     ) -> None:
         self.name = name
         self.kind = kind
         self._content = content
-        self._engines: dict[tuple[str, int], Engine] = {}
-        inputs = self._engine("onnxruntime", 1).inputs
+        self._runs: dict[tuple[str, int], Run] = {}
+        self._opened = opened or self._of_onnx
+        inputs = open_engine(name, "onnxruntime", 1, content).inputs
         graph = read_graph(content)
         self.slots = tuple(
             replace(slot, rows=graph.rows_read_by(slot.name))
@@ -66,10 +70,9 @@ class FileSubject:
         )
         self._stored = stored
         self.macs = macs
-        self._check = check
 
     def runtimes(self, asked: Sequence[Runtime]) -> tuple[str, ...]:
-        """Return the runtimes that are asked for, after a check that each can run the file.
+        """Return the runtimes that are asked for, after the network was opened in each.
 
         Args:
             asked: The runtimes.
@@ -78,7 +81,7 @@ class FileSubject:
             ArtifactError: If one is not installed, or computes other outputs than recorded.
         """
         for runtime in asked:
-            self._check(runtime)
+            self._run(runtime, 1)
         return tuple(asked)
 
     def runner(self, runtime: str, threads: int, batch: int) -> Runner:
@@ -89,8 +92,8 @@ class FileSubject:
             threads: Number of its threads.
             batch: Number of examples.
         """
-        engine, arrays = self._engine(runtime, threads), self._arrays(batch)[0]
-        return lambda: engine.run(arrays)
+        run, arrays = self._run(runtime, threads), self._arrays(batch)[0]
+        return lambda: run(arrays)
 
     def inputs_text(self, batch: int) -> str:
         """Return what the inputs of a batch are, in words.
@@ -116,8 +119,13 @@ class FileSubject:
             runtime: The runtime.
             threads: Number of its threads.
             kind: The numbers.
+
+        Raises:
+            UncountedError: If the runtime reads no ONNX file, which the product is in.
         """
-        return runtime_rate(cast(Runtime, runtime), threads, kind)
+        if runtime not in RUNTIMES:
+            raise UncountedError(f"no limit is measured in {runtime}, which reads no ONNX file")
+        return runtime_rate(runtime, threads, kind)
 
     def with_threads(self, threads: int) -> AbstractContextManager[None]:
         """Return an empty block: the runtime got its threads when the file was opened.
@@ -127,11 +135,13 @@ class FileSubject:
         """
         return nullcontext()
 
-    def _engine(self, runtime: str, threads: int) -> Engine:
-        if (runtime, threads) not in self._engines:
-            opened = open_engine(self.name, cast(Runtime, runtime), threads, self._content)
-            self._engines[runtime, threads] = opened
-        return self._engines[runtime, threads]
+    def _run(self, runtime: str, threads: int) -> Run:
+        if (runtime, threads) not in self._runs:
+            self._runs[runtime, threads] = self._opened(cast(Runtime, runtime), threads)
+        return self._runs[runtime, threads]
+
+    def _of_onnx(self, runtime: Runtime, threads: int) -> Run:
+        return open_engine(self.name, runtime, threads, self._content).run
 
     def _arrays(self, batch: int) -> tuple[list[np.ndarray], str]:
         stored = stored_arrays(self.slots, self._stored, batch)
@@ -155,11 +165,19 @@ def artefact_subject(folder: Path, shapes: Sequence[Shape] = (), check: bool = T
     file = folder / model_file(folder, card)
     stores = REPLAY in card.files
 
-    def checked(runtime: Runtime) -> None:
+    def opened(runtime: Runtime, threads: int) -> Run:
+        if runtime in RUNTIMES:
+            return open_engine(file, runtime, threads, content).run
+        model = open_choice(folder, card, Choice(runtime), threads)[0]
+        return lambda arrays: model.all_outputs(*arrays)
+
+    def checked(runtime: Runtime, threads: int) -> Run:
         if check:
             load(folder, runtime=runtime, check=stores)
+        return opened(runtime, threads)
 
-    checked(RUNTIMES[0])
+    if check:
+        check_files(folder, card)
     stored = read_replay(folder / REPLAY)[0] if stores else []
     macs = next((v.macs for v in reversed(card.variants) if v.file == file.name and v.macs), None)
     content = _content(file)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from lit_compress.artifact.engines import Input
 from lit_compress.errors import InvalidArgumentError
+from lit_compress.runtimes.interface import Input
 
 #: Random seed of the numbers.
 SEED = 0

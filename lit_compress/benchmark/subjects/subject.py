@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from lit_compress.artifact.engines import Runtime
 from lit_compress.benchmark.limit import Kind
 from lit_compress.benchmark.subjects.inputs import Slot
 from lit_compress.benchmark.work import Work
 from lit_compress.errors import InvalidArgumentError
+from lit_compress.runtimes.interface import Runtime
 from lit_compress.timing.in_turn import Runner
 
 #: The runtime of a checkpoint.
@@ -45,7 +45,7 @@ class Subject(Protocol):
         """Return the MACs of one example, or raise UncountedError."""
 
     def limit(self, runtime: str, threads: int, kind: Kind) -> float:
-        """Measure the most MACs a second of this machine for a kind of numbers."""
+        """Measure the most MACs a second for a kind of numbers, or raise UncountedError."""
 
     def with_threads(self, threads: int) -> AbstractContextManager[None]:
         """Return a block in which its runners have a number of threads."""

@@ -37,7 +37,7 @@ from lit_compress.evaluation.loaders import data_set, training_loaders, validati
 from lit_compress.evaluation.metric import measure_metric
 from lit_compress.evaluation.trainer_access import datamodule
 from lit_compress.export.outputs import as_tensors
-from lit_compress.export.signature import as_tuple, first_rows
+from lit_compress.export.signature import Batch, as_tuple, first_rows, is_batched
 from lit_compress.progress import track
 from lit_compress.quantization.search import SearchResult, candidates, fewest_floats
 from lit_compress.quantization.skip import select_layers
@@ -102,6 +102,9 @@ class Conversion:
         self._check_classes()
         #: The weights that are not int8 in the file that was written.
         self.float_weights: tuple[FloatWeight, ...] = ()
+        #: The network of the file that was written last, with what goes before it.
+        self.graph: nn.Module = self._captured
+        self._file = Path()
 
     @cached_property
     def _noise(self) -> Any:
@@ -132,7 +135,7 @@ class Conversion:
         """
         if allowed is None or reference is None:
             self._export(path, self._skipped)
-            metric = None if reference is None else self._metric(path)
+            metric = None if reference is None else self.measured(OnnxModel(path))
             return metric, self._fidelity(path, self._skipped, 0)
         return self._search(path, reference, allowed)
 
@@ -149,7 +152,7 @@ class Conversion:
         for batch in self._raw:
             model.all_outputs(*self.network.arrays(model, as_tuple(batch)))
         if self.settings.monitor is not None and validation_loaders(self.trainer):
-            self._metric(path, batches)
+            self.measured(model, batches)
 
     def write_replay(self, path: Path) -> None:
         """Write the first inputs of the file, with the outputs of the float network."""
@@ -167,7 +170,7 @@ class Conversion:
 
         def drop(count: int) -> float:
             self._export(_numbered(path, count), sets[count])
-            metrics[count] = metric = self._metric(_numbered(path, count))
+            metrics[count] = metric = self.measured(OnnxModel(_numbered(path, count)))
             lost = float("inf") if metric is None else _lost(reference, metric, rises)
             rank_zero_info(
                 f"{self.settings.monitor} {_change(lost)} with {len(sets[count])} of "
@@ -202,11 +205,12 @@ class Conversion:
         graph: nn.Module = self._calibrated.convert(floats)
         if self._preprocess is not None:
             graph = WithPreprocessing(self._preprocess, graph)
+        self.graph = graph
         write_onnx(
             graph,
             self._raw[0],
             path,
-            metadata=self._metadata(),
+            metadata=self.metadata(),
             names=self.network.signature.names,
             opset=self.settings.opset,
             outputs=self.network.outputs.names,
@@ -224,7 +228,8 @@ class Conversion:
                 "labels"
             )
 
-    def _metadata(self) -> dict[str, str]:
+    def metadata(self) -> dict[str, str]:
+        """Return the text values that files of the network have."""
         metadata = {SIZE: " ".join(str(size) for size in as_tuple(self._raw[0])[0].shape[1:])}
         if classes := self._class_names():
             metadata[CLASSES] = "\n".join(classes)
@@ -249,11 +254,18 @@ class Conversion:
         with torch.no_grad():
             return tuple(self._outputs(as_tuple(self.network.inputs[0]))[0].shape)
 
-    def _metric(self, path: Path, batches: int | None = None) -> Metric | None:
+    def measured(self, model: OnnxModel, batches: int | None = None) -> Metric | None:
+        """Return the monitored metric of a file; None if none is monitored.
+
+        Args:
+            model: The file, in a runtime.
+            batches: Number of batches of validation. Default: all.
+        """
+        if self.settings.monitor is None:
+            return None
         loaders = validation_loaders(self.trainer)
         if self._pixels.loader is not None:
             loaders = [self._pixels.loader]
-        model = OnnxModel(path)
 
         def run(*args: Any, **kwargs: Any) -> Any:
             tensors = self._pixels.of(self.network.tensors(args, kwargs))
@@ -261,22 +273,33 @@ class Conversion:
             return self.network.outputs.structured([torch.from_numpy(array) for array in found])
 
         called = self.network.called(self.copy)
-        monitor = self.settings.monitor or ""
+        monitor = self.settings.monitor
         return measure_metric(
             self.trainer, self.copy, loaders, monitor, target=called, runner=run, limit=batches
         )
 
     def _fidelity(self, path: Path, floats: frozenset[str], evaluations: int) -> Fidelity:
-        model, arrays = OnnxModel(path), self.network.arrays
-        batches = [model.all_outputs(*arrays(model, batch)) for batch in self._raw]
-        rows = self._stored(path)
-        kept = map(np.atleast_1d, model.all_outputs(*arrays(model, rows)))
+        self._file = path
         layers = tuple(
             LayerFidelity(self._prefix + r.name, r.weight_db, r.activation_db, r.name in floats)
             for r in self._noise
         )
+        quality = self.compared(OnnxModel(path))
+        warn_if_far(quality, self._noise, self._prefix)
+        self.float_weights = self._calibrated.float_weights(floats, self._prefix)
+        return replace(quality, layers=layers, evaluations=evaluations)
+
+    def compared(self, model: OnnxModel) -> Fidelity:
+        """Return how close the outputs of a file are to those of the float network.
+
+        Args:
+            model: The file, in a runtime. The ONNX file must be written.
+        """
+        batches = [model.all_outputs(*self.arrays(model, batch)) for batch in self._raw]
+        rows = self._stored(self._file)
+        kept = map(np.atleast_1d, model.all_outputs(*self.arrays(model, rows)))
         expected, count = self._expected, len(as_tuple(self.network.inputs[0])[0])
-        compared = list(
+        outputs = list(
             map(
                 ComparedOutput,
                 self.network.outputs.names,
@@ -288,11 +311,27 @@ class Conversion:
             )
         )
         examples = sum(len(as_tuple(batch)[0]) for batch in self.network.inputs)
-        quality = compare_outputs(compared, examples)
-        quality = replace(quality, fake_quantized=self._trained is not None)
-        warn_if_far(quality, self._noise, self._prefix)
-        self.float_weights = self._calibrated.float_weights(floats, self._prefix)
-        return replace(quality, layers=layers, evaluations=evaluations)
+        quality = compare_outputs(outputs, examples)
+        return replace(quality, fake_quantized=self._trained is not None)
+
+    def arrays(self, model: OnnxModel, batch: Batch) -> list[np.ndarray]:
+        """Return a batch as the inputs of a file."""
+        return self.network.arrays(model, batch)
+
+    def raw_rows(self, count: int) -> tuple[Tensor, ...]:
+        """Return inputs as files take them, of a batch size; inputs are repeated if there are few.
+
+        Args:
+            count: The batch size.
+        """
+        rows = first_rows([as_tuple(batch) for batch in self._raw], count)
+        length = len(as_tuple(self._raw[0])[0])
+        return tuple(
+            torch.cat([tensor] * (count // max(1, len(tensor)) + 1))[:count]
+            if is_batched(whole, length)
+            else tensor
+            for tensor, whole in zip(rows, as_tuple(self._raw[0]), strict=True)
+        )
 
     def _answers(self, expected: list[np.ndarray]) -> list[Answers | None]:
         return answers_of(self.trainer, expected, self.network.inputs)

@@ -14,6 +14,7 @@ from lit_compress.evaluation.loaders import validation_loaders
 from lit_compress.evaluation.metric import metric_rises
 from lit_compress.export.signature import Batch
 from lit_compress.quantization.calibrate import Calibration, Rounding, WeightRange
+from lit_compress.runtimes import FORMATS, Format
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "mode": ("auto", "max", "min"),
@@ -49,6 +50,8 @@ class Settings:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     classes: tuple[str, ...] = ()
+    formats: tuple[Format, ...] = ("onnx",)
+    batch_sizes: tuple[int, ...] = (1,)
 
     def __post_init__(self) -> None:
         """Refuse values outside their range."""
@@ -74,6 +77,7 @@ class Settings:
             )
 
         _check_normalization(self)
+        _check_formats(self)
 
     def network(self, trainer: Trainer, copy: LightningModule) -> ExportTarget:
         """Return where the network is, with the inputs that a file of it is compared on."""
@@ -111,6 +115,25 @@ class Settings:
         if self.mode != "auto":
             return self.mode == "max"
         return metric_rises(trainer, copy, validation_loaders(trainer), self.monitor or "")
+
+
+def _check_formats(settings: Settings) -> None:
+    formats, sizes = settings.formats, settings.batch_sizes
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown:
+        raise InvalidArgumentError(f"formats may have {', '.join(FORMATS)}, got {unknown[0]!r}")
+    if "onnx" not in formats:
+        raise InvalidArgumentError(
+            f"formats must have onnx, which the other files are compared with, got {list(formats)}"
+        )
+    if not sizes or any(type(size) is not int or size < 1 for size in sizes):
+        raise InvalidArgumentError(
+            f"batch_sizes must be whole numbers from 1, got {list(sizes)}: ExecuTorch and LiteRT "
+            "have a file for each"
+        )
+    for name, values in (("formats", formats), ("batch_sizes", sizes)):
+        if len(set(values)) < len(values):
+            raise InvalidArgumentError(f"{name} has a value twice: {list(values)}")
 
 
 def _check_normalization(settings: Settings) -> None:

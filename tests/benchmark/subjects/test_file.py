@@ -14,6 +14,7 @@ from lit_compress import pack
 from lit_compress.artifact import read_card
 from lit_compress.benchmark.subjects.file import FileSubject, artefact_subject, file_subject
 from lit_compress.errors import ArtifactError
+from lit_compress.runtimes.onnx import open_engine
 
 EXAMPLE = Path(__file__).parents[3] / "examples/digits_int8"
 
@@ -28,7 +29,7 @@ def test_an_artefact_runs_its_stored_inputs() -> None:
     with np.load(EXAMPLE / "replay.npz") as stored:
         images = stored["input_0"]
     (found,) = subject.runner("onnxruntime", 1, 4)()  # type: ignore[misc]
-    (again,) = file_subject(EXAMPLE / "model.onnx")._engine("onnxruntime", 1).run([images[:4]])
+    (again,) = open_engine(EXAMPLE / "model.onnx", "onnxruntime", 1).run([images[:4]])
     np.testing.assert_array_equal(found, again)
 
 

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lit_compress.artifact.engines import NUMPY_TYPES, Input
 from lit_compress.benchmark.subjects.inputs import Slot, random_arrays, slots_of, stored_arrays
 from lit_compress.errors import InvalidArgumentError
+from lit_compress.runtimes.interface import Input
+from lit_compress.runtimes.onnx import NUMPY_TYPES
 
 F4 = np.dtype(np.float32)
 

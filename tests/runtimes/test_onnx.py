@@ -10,8 +10,8 @@ import pytest
 from onnx import TensorProto, helper, save
 
 from lit_compress.artifact import OnnxModel
-from lit_compress.artifact.engines import RUNTIMES, is_installed, open_engine
 from lit_compress.errors import ArtifactError, InvalidArgumentError
+from lit_compress.runtimes.onnx import RUNTIMES, is_installed, open_engine
 
 
 def write_sum(path: Path) -> Path:
@@ -76,7 +76,7 @@ class Openvino:
 
     def compile_model(self, model: bytes, device: str, options: dict[str, Any]) -> Any:
         self.options = options
-        return SimpleNamespace(create_infer_request=lambda: self)
+        return SimpleNamespace(create_infer_request=lambda: self, outputs=[None])
 
     def infer(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
         self.memory[:] = sum(arrays)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from importlib.util import find_spec
-from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -17,19 +13,15 @@ from lit_compress.errors import ArtifactError
 from lit_compress.files.onnx_check import check_onnx
 from lit_compress.files.reading import as_path, read_limited, reading, short
 from lit_compress.packed.model import onnx_content
+from lit_compress.runtimes.calls import REMEDY, or_error, with_forks
+from lit_compress.runtimes.interface import Engine, Input, Run, Runtime
+from lit_compress.runtimes.openvino import openvino_run
 
-Runtime = Literal["onnxruntime", "openvino"]
-#: Takes one array per input of a file, returns one per output.
-Run = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
-
+#: The runtimes that read an ONNX file.
 RUNTIMES: tuple[Runtime, ...] = ("onnxruntime", "openvino")
 
 #: Largest size of a model in bytes: that of protocol buffers.
 LARGEST = (1 << 31) - 1
-#: What to do with a file that is refused.
-REMEDY = "copy the artefact again, or write it again"
-#: The processes that have used OpenVINO; a forked process has those of its parents.
-_USED_OPENVINO: set[int] = set()
 
 NUMPY_TYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
@@ -45,42 +37,6 @@ NUMPY_TYPES: dict[str, type[np.generic]] = {
     "tensor(int32)": np.int32,
     "tensor(int64)": np.int64,
 }
-
-
-@dataclass(frozen=True)
-class Input:
-    """One input of an ONNX file.
-
-    Attributes:
-        name: Name of the input in the file.
-        shape: Shape of the input without the batch axis.
-        dtype: numpy type of the input.
-        batched: Whether the first axis of the input is the batch.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    batched: bool
-
-
-@dataclass(frozen=True)
-class Engine:
-    """An ONNX file that is loaded into a runtime.
-
-    Attributes:
-        runtime: Name of the runtime.
-        inputs: Inputs of the file, in order.
-        outputs: Names of its outputs, in order.
-        metadata: Metadata of the file: text values by key.
-        run: Function that takes one array per input and returns one per output.
-    """
-
-    runtime: Runtime
-    inputs: tuple[Input, ...]
-    outputs: tuple[str, ...]
-    metadata: dict[str, str]
-    run: Run
 
 
 def is_installed(runtime: Runtime) -> bool:
@@ -104,6 +60,8 @@ def open_engine(
             something that this package never writes, such as control flow, or the type of an input
             or output is not supported.
     """
+    if runtime not in RUNTIMES:
+        raise ArtifactError(f"{runtime} reads no ONNX file: use {' or '.join(RUNTIMES)}")
     if not is_installed(runtime):
         raise ArtifactError(
             f"{runtime} is not installed: pip install {runtime}, or use another runtime"
@@ -122,11 +80,11 @@ def open_engine(
         missing = "output" if inputs else "input"
         raise ArtifactError(f"{path} has no {missing}, so it is no network: {REMEDY}")
     if runtime == "openvino":
-        run = _openvino_run(path, content, threads, len(outputs))
+        run = openvino_run(path, (content,), threads)
     else:
         run = _onnxruntime_run(session, [item.name for item in inputs])
-    run = _with_forks(
-        _or_error(run, path, runtime), lambda: open_engine(path, runtime, threads, content).run
+    run = with_forks(
+        or_error(run, path, runtime), lambda: open_engine(path, runtime, threads, content).run
     )
     return Engine(runtime, inputs, outputs, metadata, run)
 
@@ -137,37 +95,6 @@ def _onnxruntime_run(session: Any, names: Sequence[str]) -> Run:
         return found
 
     return run
-
-
-def _with_forks(run: Run, again: Callable[[], Run]) -> Run:
-    """Return a function that opens its file again in a process that was forked.
-
-    A fork copies no threads. What the threads of a runtime held at that moment stays locked in the
-    child, whose first call would wait for ever.
-    """
-    opened = {os.getpid(): run}  # that of the parent is kept: to close it would wait as well
-
-    def here(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        process = os.getpid()
-        if process not in opened:
-            opened[process] = again()
-        return opened[process](arrays)
-
-    return here
-
-
-def _or_error(run: Run, path: str | Path, runtime: Runtime) -> Run:
-    """Return a function that names the file when a runtime cannot compute its outputs."""
-
-    def safely(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        try:
-            return run(arrays)
-        except Exception as error:  # each runtime has exceptions of its own
-            raise ArtifactError(
-                f"{runtime} cannot compute the outputs of {path} ({short(error)}): {REMEDY}"
-            ) from error
-
-    return safely
 
 
 def _onnxruntime_session(path: str | Path, content: bytes, threads: int) -> Any:
@@ -186,38 +113,6 @@ def _onnxruntime_session(path: str | Path, content: bytes, threads: int) -> Any:
         )
     except Exception as error:  # ONNX Runtime's exceptions have no common base class
         raise ArtifactError(f"ONNX Runtime cannot load {path}: {short(error)}") from error
-
-
-def _openvino_run(path: str | Path, content: bytes, threads: int, outputs: int) -> Run:
-    import openvino
-
-    if _USED_OPENVINO - {os.getpid()}:
-        raise ArtifactError(
-            f"OpenVINO cannot run {path} in a process that was forked from one that used OpenVINO, "
-            "where it may wait for ever: start processes with spawn, or load it with the runtime "
-            "onnxruntime"
-        )
-    _USED_OPENVINO.add(os.getpid())
-    # Without the precision hint, OpenVINO may use bf16 where the processor supports it, and the
-    # outputs would differ from those that were measured.
-    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-    if threads:
-        options["INFERENCE_NUM_THREADS"] = str(threads)
-    try:
-        core = openvino.Core()
-        compiled = core.compile_model(core.read_model(BytesIO(content)), "CPU", options)
-    except Exception as error:  # OpenVINO raises RuntimeError for all kinds of failures
-        raise ArtifactError(f"OpenVINO cannot load {path}: {short(error)}") from error
-    own = threading.local()  # a request serves one call at a time, and refuses a second
-
-    def run(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        if not hasattr(own, "request"):
-            own.request = compiled.create_infer_request()
-        found = own.request.infer(list(arrays))
-        # A copy, since the request writes its next outputs into the same memory.
-        return [np.array(found[index]) for index in range(outputs)]
-
-    return run
 
 
 def _output(description: Any, path: str | Path) -> str:
