@@ -14,6 +14,18 @@ from lit_compress.benchmark.subjects.subject import EAGER
 #: What Linux says of a process.
 STATUS = Path("/proc/self/status")
 
+#: By runtime, the modules that opening a file imports.
+MODULES = {
+    "onnxruntime": ("onnxruntime",),
+    "openvino": ("openvino",),
+    "executorch": (
+        "executorch.kernels.quantized",
+        "executorch.extension.pybindings.portable_lib",
+        "executorch.runtime",
+    ),
+    "litert": ("ai_edge_litert.interpreter",),
+}
+
 
 def main() -> int:
     """Run the job that stands on the standard input, and print the peak memory in bytes.
@@ -73,7 +85,8 @@ def _import(job: Job) -> None:
             checkpoint.imported(job.model)
         return
     import_module("onnxruntime")  # it reads the inputs of the file for every runtime
-    import_module(job.runtime)
+    for name in MODULES[job.runtime]:
+        import_module(name)
 
 
 if __name__ == "__main__":

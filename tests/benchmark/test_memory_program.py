@@ -13,6 +13,7 @@ import pytest
 from lit_compress.benchmark import memory_program
 from lit_compress.benchmark.memory import Job
 from lit_compress.benchmark.memory_program import main, peak_bytes
+from lit_compress.benchmark.options import ALL_RUNTIMES
 
 # jsonargparse 4.49 and later, of calls that Lightning 2.6 makes
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -37,6 +38,11 @@ def test_a_checkpoint(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
         given(monkeypatch, Job(str(path), "pytorch", 1, batch))
         assert main() == 0
         assert int(capsys.readouterr().out) > 1 << 20
+
+
+def test_each_runtime_has_its_imports() -> None:
+    """ExecuTorch's 700 MiB of imported torch were counted as those of a network."""
+    assert set(memory_program.MODULES) == set(ALL_RUNTIMES)
 
 
 def test_linux_says_the_peak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from benchmark.conftest import model
 from lit_compress import pack
 from lit_compress.artifact import read_card
 from lit_compress.benchmark.subjects.file import FileSubject, artefact_subject, file_subject
+from lit_compress.benchmark.work import UncountedError
 from lit_compress.errors import ArtifactError
 from lit_compress.runtimes.onnx import open_engine
 
@@ -75,3 +76,15 @@ def test_an_artefact_without_int8_file(tmp_path: Path) -> None:
     (tmp_path / "card.json").write_text(json.dumps(card))
     with pytest.raises(ArtifactError, match=r"has no model\.onnx"):
         artefact_subject(tmp_path)
+
+
+def test_an_artefact_without_a_file_for_a_runtime() -> None:
+    with pytest.raises(ArtifactError, match="has no file for executorch: write one"):
+        artefact_subject(EXAMPLE).runtimes(["executorch"])
+    with pytest.raises(ArtifactError, match="executorch reads no ONNX file"):
+        file_subject(EXAMPLE / "model.onnx").runtimes(["executorch"])
+
+
+def test_no_limit_is_measured_in_a_runtime_that_reads_no_onnx() -> None:
+    with pytest.raises(UncountedError, match="no limit is measured in litert"):
+        artefact_subject(EXAMPLE).limit("litert", 1, "int8")
