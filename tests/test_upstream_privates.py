@@ -48,6 +48,7 @@ IMPORTED = (
     "torch:_foreach_mul_",
     "torch:ops.aten._cudnn_rnn",
     "torch:ops.aten._native_batch_norm_legit_no_training",
+    "torch:ops.aten._scaled_dot_product_flash_attention_for_cpu",
     "torch.nn.modules.batchnorm:_BatchNorm",
     "torch.nn.modules.batchnorm:_NormBase",
     "torch.nn.modules.conv:_ConvNd",
@@ -135,6 +136,8 @@ ON_OBJECTS: dict[str, tuple[Callable[[], object], str]] = {
 #: command line and of Hydra, and a part of a module's path in an exported graph. Tests of their own
 #: fail if they change: those of tests/checkpoints, and test_operations.py in tests/quantization.
 IN_DATA = {"_class_path", "_instantiator", "_metadata_hook", "_target_"}
+#: Of packages that only an extra installs; tests/runtimes/test_executorch.py looks for them.
+OF_EXTRAS = {"_threadpool_get_thread_count", "_unsafe_reset_threadpool"}
 #: Parts of our own keys, and of names of operations.
 NOT_ATTRIBUTES = {
     "_acc",
@@ -151,7 +154,7 @@ NOT_ATTRIBUTES = {
 }
 
 LISTED = {part for name in IMPORTED for part in name.replace(":", ".").split(".")}
-LISTED |= {name for _, names in ON_OBJECTS.values() for name in names.split()} | IN_DATA
+LISTED |= {name for _, names in ON_OBJECTS.values() for name in names.split()} | IN_DATA | OF_EXTRAS
 
 
 def private(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from lit_compress.formats.quiet import quiet
 from lit_compress.runtimes import Format
 
 SUFFIX = ".pte"
+#: How ExecuTorch prints an operation of a graph.
+OPERATION = re.compile(r"<EdgeOpOverload: aten\.(\w+)")
 
 
 class ExecuTorchExporter:
@@ -61,11 +64,8 @@ class ExecuTorchExporter:
 
 def _outside(lowered: Any) -> Iterator[str]:
     """Yield a note of the operations that XNNPACK does not take."""
-    others = Counter(
-        str(getattr(node.target, "_name", node.target)).split(".")[0].removeprefix("aten::")
-        for node in lowered.exported_program().graph.nodes
-        if node.op == "call_function" and "aten" in str(getattr(node.target, "_name", ""))
-    )
+    targets = [str(node.target) for node in lowered.exported_program().graph.nodes]
+    others = Counter(found[1] for target in targets if (found := OPERATION.match(target)))
     if others:
         listed = ", ".join(f"{count} {name}" for name, count in others.most_common())
         yield f"outside of XNNPACK: {listed}"
