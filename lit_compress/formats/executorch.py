@@ -18,7 +18,7 @@ from lit_compress.runtimes import Format
 
 SUFFIX = ".pte"
 #: How ExecuTorch prints an operation of a graph.
-OPERATION = re.compile(r"<EdgeOpOverload: aten\.(\w+)")
+OPERATION = re.compile(r"\baten\.(\w+)\.")
 
 
 class ExecuTorchExporter:
@@ -64,8 +64,9 @@ class ExecuTorchExporter:
 
 def _outside(lowered: Any) -> Iterator[str]:
     """Yield a note of the operations that XNNPACK does not take."""
-    targets = [str(node.target) for node in lowered.exported_program().graph.nodes]
-    others = Counter(found[1] for target in targets if (found := OPERATION.match(target)))
+    nodes = lowered.exported_program().graph.nodes
+    targets = [str(node.target) for node in nodes if node.op == "call_function"]
+    others = Counter(found[1] for target in targets if (found := OPERATION.search(target)))
     if others:
         listed = ", ".join(f"{count} {name}" for name, count in others.most_common())
         yield f"outside of XNNPACK: {listed}"
