@@ -193,7 +193,7 @@ def fitting(folder: Path, rng: random.Random) -> None:
         if rng.random() < 0.9:
             rest["digest"] = hashlib.sha256(text.encode()).hexdigest()
         (folder / "card.json").write_text(json.dumps(rest))
-    except (ValueError, KeyError, TypeError, AttributeError, OSError):
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError):
         return  # the card is damaged: it is read as it is
 
 
