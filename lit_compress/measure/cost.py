@@ -74,8 +74,8 @@ def cost(module: nn.Module, example: Inputs) -> Cost:
     """Count the parameters, non-zeros and MACs of a module; MACs are those of one example.
 
     MACs are half the operations that :class:`torch.utils.flop_counter.FlopCounterMode` counts:
-    convolutions, matrix products, attention and recurrent layers. Biases, norms and activations are
-    not counted.
+    convolutions, matrix products and recurrent layers. Biases, norms and activations are not
+    counted.
 
     Args:
         module: Any module. Its training modes are restored afterwards.
@@ -92,7 +92,7 @@ def cost(module: nn.Module, example: Inputs) -> Cost:
         >>> total.layers[0]
         LayerCost(name='0', kind='Conv2d', parameters=224, nonzero=224, macs=7776)
     """
-    counter = FlopCounterMode(display=False, custom_mapping=_unknown())
+    counter = FlopCounterMode(display=False, custom_mapping=_recurrent())
     one, rows = one_example(module, example)
     args, kwargs = forward_arguments(one)
     with _ready(module), counter:
@@ -158,8 +158,8 @@ def _runs(module: nn.Module, inputs: Inputs) -> bool:
     return True
 
 
-def _unknown() -> dict[Any, Any]:
-    """Return operations that FlopCounterMode does not know: recurrent layers, fused attention."""
+def _recurrent() -> dict[Any, Any]:
+    """Return the operations of recurrent layers, which FlopCounterMode does not know."""
 
     def one_layer(inputs: Sequence[int], *weights: Sequence[int], **_: Any) -> int:
         return 2 * prod(inputs[:-1]) * sum(map(prod, weights[:2]))
@@ -169,13 +169,7 @@ def _unknown() -> dict[Any, Any]:
     ) -> int:
         return 2 * prod(inputs[:-1]) * sum(prod(shape) for shape in weights if len(shape) == 2)
 
-    def attention(
-        query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any
-    ) -> int:
-        return 2 * prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
-
     return {
-        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention,
         torch.ops.aten.mkldnn_rnn_layer: one_layer,
         torch.ops.aten._cudnn_rnn: all_layers,
     }

@@ -175,38 +175,6 @@ def test_transformer_layers_are_counted() -> None:
     assert counted.macs >= 5 * (16 * 48 + 16 * 16 + 2 * 16 * 32)
 
 
-class Attention(nn.Module):
-    """Attention of so many heads, of which several may read the same keys."""
-
-    def __init__(self, shared: bool, causal: bool) -> None:
-        super().__init__()
-        self.options = {"enable_gqa": shared, "is_causal": causal}
-
-    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return nn.functional.scaled_dot_product_attention(query, key, value, **self.options)
-
-
-@given(
-    heads=st.integers(1, 4),
-    rows=st.integers(1, 6),
-    keys=st.integers(1, 6),
-    width=st.integers(1, 8),
-    causal=st.booleans(),
-)
-def test_fused_attention_is_counted(
-    heads: int, rows: int, keys: int, width: int, causal: bool
-) -> None:
-    """On the CPU it is one operation, whose products were not counted."""
-    kept = 1 if heads == 3 else heads
-    inputs = (
-        torch.zeros(2, heads, rows, width),
-        torch.zeros(2, kept, keys, width),
-        torch.zeros(2, kept, keys, width),
-    )
-    found = cost(Attention(kept != heads, causal), inputs)
-    assert found.macs == 2 * heads * rows * keys * width
-
-
 @pytest.mark.parametrize("enabled", [True, False])
 def test_the_fast_path_of_attention_is_put_back(enabled: bool) -> None:
     before = torch.backends.mha.get_fastpath_enabled()
