@@ -48,7 +48,6 @@ IMPORTED = (
     "torch:_foreach_mul_",
     "torch:ops.aten._cudnn_rnn",
     "torch:ops.aten._native_batch_norm_legit_no_training",
-    "torch:ops.aten._scaled_dot_product_flash_attention_for_cpu",
     "torch.nn.modules.batchnorm:_BatchNorm",
     "torch.nn.modules.batchnorm:_NormBase",
     "torch.nn.modules.conv:_ConvNd",
