@@ -16,6 +16,7 @@ from lit_compress.artifact.runtime import OnnxModel
 from lit_compress.artifact.write import CARD, sha256
 from lit_compress.errors import ArtifactError, CheckpointError, InvalidArgumentError
 from lit_compress.files.reading import as_path, read_limited, reading, shown
+from lit_compress.runtimes.format_file import FormatFile
 from lit_compress.runtimes.interface import Runtime
 from lit_compress.runtimes.onnx import LARGEST, RUNTIMES
 from lit_compress.runtimes.open_format import RUNTIMES as FORMAT_RUNTIMES
@@ -171,7 +172,6 @@ def _fastest(
     if len(found) < 2:
         return found[0] if found else Choice("onnxruntime", weights)  # it says what is missing
     _check_stored(folder, replay)
-    check_files(folder, card)
     inputs, _ = read_replay(folder / REPLAY, replay)
     return fastest_choice(
         card, found, inputs, threads, batch, lambda one: open_choice(folder, card, one, threads)
@@ -221,9 +221,14 @@ def _of_format(
         (found, tuple(_content(folder, card, name) for name in found.files)) for found in files
     ]
     engine = open_format(folder, runtime, contents, threads)
-    first = files[0]
-    fidelity = Fidelity(first.sqnr_db or 0.0, first.agreement, 0, replay_db=first.replay_db)
-    return OnnxModel(folder / names[0], threads, card, engine=engine), lambda: fidelity, names
+    model = OnnxModel(folder / names[0], threads, card, engine=engine)
+    return model, lambda: _format_fidelity(files[0]), names
+
+
+def _format_fidelity(file: FormatFile) -> Fidelity:
+    if file.sqnr_db is None:
+        raise _no_fidelity(file.files[0])
+    return Fidelity(file.sqnr_db, file.agreement, 0, replay_db=file.replay_db)
 
 
 def while_replaced(path: Path, read: Callable[[], T]) -> T:
@@ -345,7 +350,11 @@ def _recorded_fidelity(card: Card, file: str) -> Fidelity:
     for variant in reversed(card.variants):
         if variant.file == file and variant.fidelity is not None:
             return variant.fidelity
-    raise ArtifactError(
+    raise _no_fidelity(file)
+
+
+def _no_fidelity(file: str) -> ArtifactError:
+    return ArtifactError(
         f"the card has no fidelity for {file}, the value to compare this machine with: write the "
         "artefact again, or load it with check=False"
     )

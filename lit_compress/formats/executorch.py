@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_compress.formats.exporter import Written
-from lit_compress.formats.graph import captured, fold, signed, told, unfused
+from lit_compress.formats.graph import signed_graph
 from lit_compress.formats.quiet import quiet
 from lit_compress.runtimes import Format
 
@@ -49,17 +49,14 @@ class ExecuTorchExporter:
             from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
             from executorch.exir import to_edge_transform_and_lower
 
-            graph = captured(network, inputs)
-            signed(graph)
-            floats = unfused(graph)
-            fold(graph, floats)
+            graph, notes = signed_graph(network, inputs)
             with torch.no_grad():
                 program = torch.export.export(graph, tuple(inputs))
             lowered: Any = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
             content = lowered.to_executorch().buffer
         file = path.with_name(path.name + SUFFIX)
         file.write_bytes(content)
-        return Written((file.name,), (*told(len(floats)), *_outside(lowered)))
+        return Written((file.name,), (*notes, *_outside(lowered)))
 
 
 def _outside(lowered: Any) -> Iterator[str]:

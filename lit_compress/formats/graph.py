@@ -14,6 +14,22 @@ import torch
 from torch import Tensor, fx, nn
 
 
+def signed_graph(
+    network: nn.Module, inputs: Sequence[Tensor]
+) -> tuple[fx.GraphModule, tuple[str, ...]]:
+    """Return the graph of a network as runtimes with signed activations read it, and a note.
+
+    Args:
+        network: The network; it is not changed.
+        inputs: Its inputs, with the batch size of the graph.
+    """
+    graph = captured(network, inputs)
+    signed(graph)
+    floats = unfused(graph)
+    fold(graph, floats)
+    return graph, told(len(floats))
+
+
 def captured(network: nn.Module, inputs: Sequence[Tensor]) -> fx.GraphModule:
     """Return the graph of a quantised network for one batch size, as a copy.
 

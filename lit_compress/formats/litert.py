@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor, fx, nn
 
 from lit_compress.formats.exporter import Written
-from lit_compress.formats.graph import captured, fold, quantize_weights, signed, told, unfused
+from lit_compress.formats.graph import quantize_weights, signed_graph
 from lit_compress.formats.quiet import quiet
 from lit_compress.runtimes import Format
 
@@ -43,17 +43,14 @@ class LiteRTExporter:
             import litert_torch
             from litert_torch.quantize import pt2e_quantizer, quant_config
 
-            graph = captured(network, inputs)
-            signed(graph)
-            floats = unfused(graph)
-            fold(graph, floats)
+            graph, notes = signed_graph(network, inputs)
             quantize_weights(graph)
             # The graph is quantised already; the quantizer only tells the converter to look for it.
             scheme = pt2e_quantizer.get_symmetric_quantization_config(is_per_channel=True)
             looks = quant_config.QuantConfig(pt2e_quantizer.PT2EQuantizer().set_global(scheme))
             converted = litert_torch.convert(_Fixed(graph), tuple(inputs), quant_config=looks)
             converted.export(str(file))
-        return Written((file.name,), told(len(floats)))
+        return Written((file.name,), notes)
 
 
 class _Fixed(nn.Module):

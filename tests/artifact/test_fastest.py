@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,14 @@ from lit_compress.artifact import (
     Variant,
     fastest,
     load,
+    read,
+    read_card,
     sha256,
     write_card,
     write_replay,
 )
 from lit_compress.artifact.fastest import Choice, choices, fastest_choice
-from lit_compress.errors import InvalidArgumentError
+from lit_compress.errors import ArtifactError, InvalidArgumentError
 from lit_compress.runtimes import FormatFile, Port, onnx, open_format
 
 NETWORK = """
@@ -148,3 +151,20 @@ def test_only_the_last_choices_are_kept(
 def test_a_batch_size_that_is_none(artifact: Path, batch: int) -> None:
     with pytest.raises(InvalidArgumentError, match="batch must be a whole number from 1"):
         load(artifact, runtime="fastest", batch=batch)
+
+
+def test_a_file_whose_outputs_were_never_compared(
+    artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a figure on the card, any outputs passed the check."""
+    found = read_card(artifact)
+    (artifact / "model-b1.tflite").write_bytes(b"a file")
+    file = FormatFile("litert", ("model-b1.tflite",), 6, (PORT,), (PORT,), 1)
+    variants = tuple(replace(v, formats=(file,) * (v.name == "int8")) for v in found.variants)
+    files = {**found.files, "model-b1.tflite": sha256(artifact / "model-b1.tflite")}
+    write_card(artifact, replace(found, variants=variants, files=files))
+    engine = OnnxModel(artifact / "model.onnx")._engine
+    monkeypatch.setattr(read, "open_format", lambda *arguments: engine)
+    with pytest.raises(ArtifactError, match=r"no fidelity for model-b1\.tflite"):
+        load(artifact, runtime="litert")
+    assert load(artifact, runtime="litert", check=False).runtime == "onnxruntime"

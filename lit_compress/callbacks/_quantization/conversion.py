@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -105,6 +106,8 @@ class Conversion:
         #: The network of the file that was written last, with what goes before it.
         self.graph: nn.Module = self._captured
         self._file = Path()
+        #: SQNR of the ONNX file that was written last, in dB.
+        self.sqnr_db = math.nan
 
     @cached_property
     def _noise(self) -> Any:
@@ -285,6 +288,7 @@ class Conversion:
             for r in self._noise
         )
         quality = self.compared(OnnxModel(path))
+        self.sqnr_db = quality.sqnr_db
         warn_if_far(quality, self._noise, self._prefix)
         self.float_weights = self._calibrated.float_weights(floats, self._prefix)
         return replace(quality, layers=layers, evaluations=evaluations)

@@ -19,7 +19,10 @@ from lit_compress.files.reading import short
 from lit_compress.formats import Written, exporter
 from lit_compress.runtimes import Format, FormatFile, Port
 from lit_compress.runtimes.interface import Runtime
-from lit_compress.runtimes.open_format import is_installed, open_format
+from lit_compress.runtimes.open_format import open_format
+
+#: The inputs of a file, and its outputs.
+Ports = tuple[tuple[Port, ...], tuple[Port, ...]]
 
 
 def write_formats(
@@ -40,28 +43,31 @@ def write_formats(
         ExportError: If a format cannot have the network; the message names it and the reason.
     """
     found: list[FormatFile] = []
-    for name in settings.formats:
-        if name != "onnx":
-            sizes: Sequence[int | None] = (
-                settings.batch_sizes if exporter(name).one_batch else (None,)
-            )
-            for batch in sizes:
-                file = _described(conversion, onnx, name, batch)
-                found.append(_measured(conversion, onnx, file, trial))
+    others = [name for name in settings.formats if name != "onnx"]
+    if not others:
+        return ()
+    ports = _ports(conversion, OnnxModel(onnx))
+    for name in others:
+        one = exporter(name).one_batch
+        sizes: Sequence[int | None] = settings.batch_sizes if one else (None,)
+        for batch in sizes:
+            file = _described(conversion, onnx, name, batch, ports)
+            found.append(_measured(conversion, onnx, file, trial))
     return tuple(found)
 
 
-def _described(conversion: Conversion, onnx: Path, name: Format, batch: int | None) -> FormatFile:
+def _described(
+    conversion: Conversion, onnx: Path, name: Format, batch: int | None, ports: Ports
+) -> FormatFile:
     """Write the file of a format, and return what it takes and returns."""
     path = onnx.with_name(onnx.stem if batch is None else f"{onnx.stem}-b{batch}")
     written = _written(conversion, onnx, name, batch, path)
-    inputs, outputs = _ports(conversion, OnnxModel(onnx))
     return FormatFile(
         format=name,
         files=written.files,
         bytes=sum(path.with_name(file).stat().st_size for file in written.files),
-        inputs=inputs,
-        outputs=outputs,
+        inputs=ports[0],
+        outputs=ports[1],
         batch=batch,
         notes=written.notes,
         metadata=conversion.metadata(),
@@ -82,7 +88,7 @@ def _written(
         ) from error
 
 
-def _ports(conversion: Conversion, model: OnnxModel) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
+def _ports(conversion: Conversion, model: OnnxModel) -> Ports:
     """Return the inputs and outputs of a network; an output that grows with the batch has one."""
     inputs = tuple(
         Port(given.name, tuple(map(_size, given.shape)), given.dtype.name, given.batched)
@@ -106,8 +112,6 @@ def _size(size: object) -> int:
 def _measured(conversion: Conversion, onnx: Path, file: FormatFile, trial: bool) -> FormatFile:
     """Return the file with its distance to the float network, and its metric."""
     runtime = cast(Runtime, file.format)
-    if not is_installed(runtime):
-        return replace(file, notes=(*file.notes, f"not measured: {runtime} is not installed"))
     parts = tuple(onnx.with_name(name).read_bytes() for name in file.files)
     engine = open_format(onnx.parent, runtime, [(file, parts)], 1)
     model = OnnxModel(onnx.with_name(file.files[0]), engine=engine)
@@ -122,7 +126,7 @@ def _measured(conversion: Conversion, onnx: Path, file: FormatFile, trial: bool)
         replay_db=quality.replay_db,
         metric=None if metric is None else metric.value,
     )
-    _tell(found, quality.agreement_text, conversion.compared(OnnxModel(onnx)).sqnr_db)
+    _tell(found, quality.agreement_text, conversion.sqnr_db)
     return found
 
 

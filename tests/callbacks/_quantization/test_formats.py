@@ -55,7 +55,6 @@ def stored(monkeypatch: pytest.MonkeyPatch) -> Stored:
         return OnnxModel("model.onnx", content=files[0][1][0])._engine
 
     monkeypatch.setattr(formats, "exporter", lambda name: exporter)
-    monkeypatch.setattr(formats, "is_installed", lambda name: True)
     monkeypatch.setattr(formats, "open_format", opened)
     monkeypatch.setattr(
         "lit_compress.callbacks.post_training_quantization.check_installed", lambda names: None
