@@ -10,6 +10,7 @@ from lit_compress.export.onnx import write_onnx
 from lit_compress.formats import exporter
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # JAX, of forks
 def test_the_weights_stay_in_single_precision(tmp_path: Path) -> None:
     """OpenVINO stores them in half precision unless it is told not to."""
     pytest.importorskip("openvino")
