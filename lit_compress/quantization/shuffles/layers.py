@@ -57,17 +57,17 @@ class Layers:
 
     def mixes(self, node: Node) -> bool:
         """Tell whether a node is a convolution over all channels, with tensors of its own."""
-        return node.target in CONVOLUTIONS and _groups(node) == 1 and self._owns(node)
+        return _is_convolution(node) and _groups(node) == 1 and self._owns(node)
 
     def keeps(self, node: Node) -> bool:
         """Tell whether each channel of a result comes from the same channel of the inputs."""
-        if node.target in CONVOLUTIONS:
+        if _is_convolution(node):
             groups = _groups(node)
             depthwise = groups == channels(node) == channels(node.args[0])
             return depthwise and self._owns(node)
-        images = all(is_image(source) for source in node.all_input_nodes)
-        counts = {channels(source) for source in node.all_input_nodes} if images else set()
-        return node.target in KEEPERS and counts == {channels(node)}
+        values = (node, *node.all_input_nodes)
+        known = node.target in KEEPERS and all(map(is_image, values))
+        return known and len(set(map(channels, values))) == 1
 
     def reorder(self, node: Node, order: Sequence[int], axis: int) -> None:
         """Let a convolution take or return its channels in another order.
@@ -110,6 +110,11 @@ def data_of(node: Node) -> list[Node]:
         source = node.args[0]
         return [source] if isinstance(source, Node) else []
     return list(node.all_input_nodes)
+
+
+def _is_convolution(node: Node) -> bool:
+    """Tell whether a node is a convolution of a value with a known number of channels."""
+    return node.target in CONVOLUTIONS and is_image(node) and is_image(node.args[0])
 
 
 def _groups(node: Node) -> int:

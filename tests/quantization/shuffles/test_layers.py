@@ -10,7 +10,7 @@ from lit_compress.quantization import quantize
 from lit_compress.quantization.operations import aten
 from lit_compress.quantization.shuffles.layers import CONVOLUTIONS, Layers, data_of
 
-from .networks import captured, conv
+from .networks import Network, captured, conv
 
 IMAGE = torch.rand(2, 4, 5, 5, generator=torch.Generator().manual_seed(1))
 
@@ -31,6 +31,17 @@ def test_kinds_of_layers() -> None:
     free, keeper, neither = (True, False), (False, True), (False, False)
     assert kinds == [free, keeper, neither, neither, free, neither, neither]
     assert all(len(data_of(node)) == 1 for node in convolutions(graph))
+
+
+def test_a_convolution_of_a_parameter_is_neither() -> None:
+    """Its input has no known shape after the conversion, which was an error."""
+    image = nn.Parameter(torch.rand(1, 4, 5, 5))
+    network = Network(lambda net, x: net.a(net.image) + x, a=conv(4, 4))
+    network.image = image
+    graph = quantize(network, [IMAGE], IMAGE)
+    (found,) = convolutions(graph)
+    assert not Layers(graph).mixes(found)
+    assert not Layers(graph).keeps(found)
 
 
 def test_operations_that_keep_the_order() -> None:
