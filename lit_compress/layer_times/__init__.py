@@ -1,0 +1,6 @@
+"""How long an int8 layer takes on this machine, by its shape."""
+
+from lit_compress.layer_times.layer import Layer, layers_of
+from lit_compress.layer_times.table import LayerTimes
+
+__all__ = ["Layer", "LayerTimes", "layers_of"]
