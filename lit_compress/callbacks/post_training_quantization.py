@@ -16,7 +16,7 @@ from torch import nn
 from typing_extensions import override
 
 from lit_compress.artifact import Variant, check_target, folder_swap, sha256, write_card
-from lit_compress.artifact.read import MODEL
+from lit_compress.artifact.folder.names import MODEL
 from lit_compress.artifact.replay import REPLAY
 from lit_compress.artifact.variant import FloatWeight
 from lit_compress.callbacks._budget.byte_budget import WritesInt8

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lit_compress.artifact import Fidelity, LayerFidelity, Metric, OnnxModel, write_replay
 from lit_compress.artifact.answers import Answers
-from lit_compress.artifact.read import MODEL
+from lit_compress.artifact.folder.names import MODEL
 from lit_compress.artifact.replay import COUNT, stored_count
 from lit_compress.artifact.runtime import CLASSES, SIZE
 from lit_compress.artifact.variant import FloatWeight
