@@ -9,9 +9,9 @@ import torch
 from conftest import ForeignModule, loader, stripes
 from lightning.pytorch import Trainer
 
-from lit_compress.artifact import Metric, OnnxModel, sqnr_db
+from lit_compress.artifact import OnnxModel, sqnr_db
 from lit_compress.artifact.replay import read_replay
-from lit_compress.callbacks._quantization.conversion import Conversion, _lost
+from lit_compress.callbacks._quantization.conversion import Conversion
 from lit_compress.callbacks._quantization.settings import Settings
 from lit_compress.evaluation.run_view.copies import clone
 
@@ -68,12 +68,6 @@ def test_every_layer_can_stay_in_float(made: Callable[..., Any], tmp_path: Path)
     assert [row.name for row in fidelity.layers if row.float] == names[1:]
     stored = onnx.load(tmp_path / "model.onnx").graph.initializer
     assert not any(item.data_type == onnx.TensorProto.INT8 for item in stored)
-
-
-@pytest.mark.parametrize(("rises", "lost"), [(True, 0.25), (False, -0.25)])
-def test_which_way_is_down(rises: bool, lost: float) -> None:
-    reference, metric = Metric("x", 0.75, "val", 4), Metric("x", 0.5, "val", 4)
-    assert _lost(reference, metric, rises) == lost
 
 
 def test_images_are_those_of_the_seed(made: Callable[..., Any], tmp_path: Path) -> None:
