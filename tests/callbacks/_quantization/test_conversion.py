@@ -6,27 +6,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import ForeignModule, loader, stripes
-from lightning.pytorch import Trainer
+from conftest import ForeignModule, stripes
 
 from lit_compress.artifact import OnnxModel, sqnr_db
 from lit_compress.artifact.replay import read_replay
-from lit_compress.callbacks._quantization.conversion import Conversion
-from lit_compress.callbacks._quantization.settings import Settings
-from lit_compress.evaluation.run_view.copies import clone
-
-
-@pytest.fixture
-def made(foreign: ForeignModule, make_trainer: Callable[..., Trainer]) -> Callable[..., Any]:
-    trainer = make_trainer(max_epochs=2)
-    trainer.fit(foreign, loader(128), loader(96, 1))
-
-    def make(**options: Any) -> Conversion:
-        settings = Settings(**options)
-        copy = clone(trainer, foreign)
-        return Conversion(trainer, copy, settings.network(trainer, copy), settings)
-
-    return make
 
 
 def test_the_layers_sum_up_to_what_the_file_loses(made: Callable[..., Any], tmp_path: Path) -> None:
