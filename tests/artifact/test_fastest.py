@@ -15,13 +15,13 @@ from lit_compress.artifact import (
     Variant,
     fastest,
     load,
-    read,
     read_card,
     sha256,
     write_card,
     write_replay,
 )
 from lit_compress.artifact.fastest import Choice, choices, fastest_choice
+from lit_compress.artifact.folder import choice
 from lit_compress.errors import ArtifactError, InvalidArgumentError
 from lit_compress.runtimes import FormatFile, Port, onnx, open_format
 
@@ -164,7 +164,7 @@ def test_a_file_whose_outputs_were_never_compared(
     files = {**found.files, "model-b1.tflite": sha256(artifact / "model-b1.tflite")}
     write_card(artifact, replace(found, variants=variants, files=files))
     engine = OnnxModel(artifact / "model.onnx")._engine
-    monkeypatch.setattr(read, "open_format", lambda *arguments: engine)
+    monkeypatch.setattr(choice, "open_format", lambda *arguments: engine)
     with pytest.raises(ArtifactError, match=r"no fidelity for model-b1\.tflite"):
         load(artifact, runtime="litert")
     assert load(artifact, runtime="litert", check=False).runtime == "onnxruntime"

@@ -94,6 +94,19 @@ class Read:
     labels: Tensor
 
 
+@dataclass(frozen=True)
+class Multiplied:
+    """A product of two activations, as in an attention.
+
+    Attributes:
+        macs: Its multiply-accumulates in this run.
+        twins: Labels of what it multiplies or makes, one label for each of its parts.
+    """
+
+    macs: int
+    twins: tuple[Tensor, ...]
+
+
 @dataclass
 class Call:
     """One torch call.
@@ -138,6 +151,7 @@ class Recording:
         uses: Uses by tensor name and dimension.
         positions: By weight name, the number of output positions where the weight is applied.
             Positions times the size of the weight are its MACs in this run.
+        products: The products of two activations.
         min_indices: By tensor name and dimension, the number of indices that must remain, where it
             is more than one.
         opaque: By tensor name, why the trace cannot follow a use of the tensor.
@@ -151,6 +165,7 @@ class Recording:
 
     uses: dict[tuple[str, int], Use] = field(default_factory=dict)
     positions: dict[str, int] = field(default_factory=dict)
+    products: list[Multiplied] = field(default_factory=list)
     min_indices: dict[tuple[str, int], int] = field(default_factory=dict)
     opaque: dict[str, Reason] = field(default_factory=dict)
     widths: dict[str, Tensor] = field(default_factory=dict)
