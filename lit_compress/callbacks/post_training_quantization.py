@@ -25,7 +25,7 @@ from lit_compress.callbacks._quantization.best_weights import check_best, load_b
 from lit_compress.callbacks._quantization.conversion import Conversion
 from lit_compress.callbacks._quantization.fake_forward import FakeForward, Place
 from lit_compress.callbacks._quantization.settings import Settings
-from lit_compress.callbacks._quantization.trial import few_batches, tried_bytes, try_conversion
+from lit_compress.callbacks._quantization.trial import few_batches, tried_file, try_conversion
 from lit_compress.callbacks._report.variants import unpruned_shapes
 from lit_compress.callbacks._run.earlier import AddsToCard, is_complete
 from lit_compress.callbacks._run.resuming import name_checkpoint
@@ -289,8 +289,8 @@ class PostTrainingQuantization(Callback, WritesInt8):
         return False
 
     @override
-    def int8_bytes(self, trainer: Trainer, copy: LightningModule) -> int:
-        return tried_bytes(trainer, copy, self.settings)
+    def int8_file(self, trainer: Trainer, copy: LightningModule) -> bytes:
+        return tried_file(trainer, copy, self.settings)
 
     def _dry_run(self, trainer: Trainer, copy: LightningModule) -> None:
         """Do all that the end of the fit does, on a few batches and without an artefact."""

@@ -41,9 +41,7 @@ def free_multiple(
         >>> free_multiple(layers, 0.4, by_channel)
         2
     """
-    totals = {
-        multiple: sum(seconds(_rounded(layers, kept, multiple))) for multiple in MULTIPLES
-    }
+    totals = {multiple: sum(seconds(_rounded(layers, kept, multiple))) for multiple in MULTIPLES}
     fastest = min(totals.values())
     return max(m for m, total in totals.items() if total <= (1 + SLACK) * fastest)
 

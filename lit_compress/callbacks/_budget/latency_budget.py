@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lit_compress.artifact.runtime import OnnxModel
 from lit_compress.callbacks._budget.byte_budget import MOST, writer_of
 from lit_compress.errors import InvalidArgumentError
+from lit_compress.evaluation.example_inputs import ExampleInputs
 from lit_compress.evaluation.run_view.copies import clone
 from lit_compress.layer_times import LayerTimes, layers_of
-from lit_compress.measure.cost import Inputs
 from lit_compress.pruning import apply
 from lit_compress.pruning.selection.state import PruningState
 from lit_compress.pruning.selection.uniform import UniformSelector
@@ -35,10 +35,9 @@ HALVINGS = 14
 ROUNDS, SLICE = 60, 0.01
 
 
-class TimesInt8(Callback, ABC):
-    """A callback that times the final int8 file."""
+class TimesInt8(Callback):
+    """A callback that may time the final int8 file."""
 
-    @abstractmethod
     def time_again(self, file: Path) -> None:
         """Time the file that the run ends with.
 
@@ -122,7 +121,7 @@ def share_of_time(
     module: LightningModule,
     selector: Callable[[Fraction], UniformSelector],
     state: PruningState,
-    example: Inputs,
+    example: ExampleInputs,
     allowed: float,
     batch: int,
 ) -> tuple[LatencyBudget, Stopwatch]:
@@ -153,9 +152,10 @@ def share_of_time(
         apply(state.plan(selector(share).select(module, state).selected), copy)
         return copy
 
+    @cache
     def seconds(share: Fraction) -> float:
-        part = pruned(share).get_submodule(state.submodule)
-        return sum(times.seconds(layers_of(part.eval(), example)))
+        part = pruned(share).get_submodule(example.submodule).eval()
+        return sum(times.seconds(layers_of(part, example.inputs)))
 
     watch = Stopwatch(writer.int8_file(trainer, clone(trainer, module)), batch)
 

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lit_compress.artifact import Card, Variant, folder_swap, sha256, write_card
 from lit_compress.artifact.folder.names import MODEL
 from lit_compress.artifact.replay import REPLAY
+from lit_compress.callbacks._budget.latency_budget import TimesInt8
 from lit_compress.callbacks._quantization.allowed import left_of_budget
 from lit_compress.callbacks._quantization.conversion import Conversion
 from lit_compress.callbacks._quantization.formats import write_formats
@@ -21,6 +22,7 @@ from lit_compress.callbacks._report.variants import empty_card, float_name, floa
 from lit_compress.checkpoints.folder import trained_weights
 from lit_compress.checkpoints.saved_weights import WEIGHTS, save_weights
 from lit_compress.evaluation.loaders import validation_loaders
+from lit_compress.evaluation.trainer_access import callbacks_of_type
 from lit_compress.measure import file_bytes, int8_share, onnx_counts
 from lit_compress.pruning.channels.unpruned import UnprunedShapes, is_smaller
 
@@ -60,6 +62,8 @@ def write_artifact(target: Path, conversion: Conversion, what: ArtifactOf) -> No
         save_weights(conversion.copy, folder / WEIGHTS, what.before)
         plain = _float_variant(folder, conversion, what)
         int8 = _int8_variant(folder, conversion, plain)
+        for budget in callbacks_of_type(conversion.trainer, TimesInt8):
+            budget.time_again(folder / MODEL)
         say_float_weights(int8)
         others = [name for file in int8.formats for name in file.files]
         files = (MODEL, WEIGHTS, REPLAY, *others)

@@ -52,8 +52,8 @@ def try_conversion(
     return conversion.float_weights
 
 
-def tried_bytes(trainer: Trainer, copy: LightningModule, settings: Settings) -> int:
-    """Return the bytes of the file that a network is converted to, by one batch.
+def tried_file(trainer: Trainer, copy: LightningModule, settings: Settings) -> bytes:
+    """Return the content of the file that a network is converted to, by one batch.
 
     Args:
         trainer: The run.
@@ -65,4 +65,4 @@ def tried_bytes(trainer: Trainer, copy: LightningModule, settings: Settings) -> 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / MODEL
         Conversion(trainer, copy, network, brief).try_out(file, 1)
-        return file.stat().st_size
+        return file.read_bytes()
