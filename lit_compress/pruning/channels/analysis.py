@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from os.path import basename
 from typing import Literal
 
@@ -257,12 +258,16 @@ def _one_example(
     return first, rows
 
 
-def _positions(trace: Trace, rows: int) -> dict[str, int]:
-    """Return the positions of each weight for one example."""
+def _positions(trace: Trace, rows: int) -> dict[str, Fraction]:
+    """Return the positions of each weight for one example.
+
+    A weight that is applied to fewer positions than there are examples counts as applied to one.
+    """
     found = trace.recording.positions
-    if rows == 1:
-        return dict(found)
-    return {name: round(count / rows) or 1 for name, count in found.items()}
+    return {
+        name: count / rows if rows == 1 or count >= rows else Fraction(1)
+        for name, count in found.items()
+    }
 
 
 def _scalars(tensors: Mapping[str, Tensor]) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -148,7 +149,8 @@ class ChannelGraph:
         frozen: The channels that cannot be removed, with the reason.
         shapes: By tensor name, the shapes of the tensors that can be cut.
         positions: By weight name, the number of output positions where the weight is applied for
-            one example. Positions times the size of the weight are its MACs.
+            one example; a fraction of one where a part of the weight is. Positions times the size
+            of the weight are its MACs.
         products: The products of two activations, as in an attention, whose size follows channels.
         min_indices: By (tensor name, dimension), the number of indices that must remain, where it
             is more than one.
@@ -179,7 +181,7 @@ class ChannelGraph:
     groups: tuple[Group, ...]
     frozen: tuple[Frozen, ...]
     shapes: Mapping[str, tuple[int, ...]]
-    positions: Mapping[str, int] = field(default_factory=dict)
+    positions: Mapping[str, Fraction] = field(default_factory=dict)
     products: tuple[Product, ...] = ()
     min_indices: Mapping[Key, int] = field(default_factory=dict)
     widths: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -205,7 +207,7 @@ class ChannelGraph:
                 for (name, dim), channels in self.channel_of.items()
             ],
             "shapes": {name: list(shape) for name, shape in self.shapes.items()},
-            "work": dict(self.positions),
+            "work": {name: _number(count) for name, count in self.positions.items()},
             "floors": [[name, dim, least] for (name, dim), least in self.min_indices.items()],
             "norms": {name: _tensor(channels) for name, channels in self.widths.items()},
             **({"approximate": True} if self.approximate else {}),
@@ -229,7 +231,7 @@ class ChannelGraph:
                 groups=grouped(channel_of, roles),
                 frozen=(),
                 shapes={str(n): tuple(map(int, s)) for n, s in content["shapes"].items()},
-                positions={str(name): int(n) for name, n in content["work"].items()},
+                positions={str(name): _fraction(n) for name, n in content["work"].items()},
                 min_indices={(str(n), int(dim)): int(least) for n, dim, least in content["floors"]},
                 widths={str(name): _array(channels) for name, channels in content["norms"].items()},
                 channel_count=count_of(channel_of),
@@ -291,6 +293,16 @@ def removable_of(
 def count_of(channel_of: Mapping[Key, np.ndarray]) -> int:
     """Return the number of channels: the highest channel number plus one."""
     return 1 + max((int(channels.max(initial=-1)) for channels in channel_of.values()), default=-1)
+
+
+def _number(count: Fraction) -> int | list[int]:
+    """Return positions as plain numbers for a checkpoint."""
+    whole = count.denominator == 1
+    return count.numerator if whole else [count.numerator, count.denominator]
+
+
+def _fraction(stored: Any) -> Fraction:
+    return Fraction(*map(int, stored)) if isinstance(stored, list) else Fraction(int(stored))
 
 
 def _tensor(channels: np.ndarray) -> Tensor:

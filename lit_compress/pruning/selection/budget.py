@@ -149,7 +149,7 @@ class _Cost:
         self._of = of
         self._filters = graph.filters()
         self._weights = {
-            name: 1 if of == "parameters" else graph.positions.get(name, 0)
+            name: Fraction(1) if of == "parameters" else graph.positions.get(name, Fraction())
             for name in graph.shapes
             if name in parameters
         }
@@ -170,7 +170,7 @@ class _Cost:
             for name, dims in self._owners.items()
         )
         products = self._graph.products if self._of == "macs" else ()
-        return weights + sum(product.saved(dropped) for product in products)
+        return round(weights) + sum(product.saved(dropped) for product in products)
 
     @staticmethod
     def _lost(shape: Sequence[int], dims: Mapping[int, np.ndarray], dropped: np.ndarray) -> int:

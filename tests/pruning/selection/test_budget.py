@@ -400,6 +400,20 @@ class Encoder(nn.Module):
         return self.head(x.mean(1 if self.first else 0))
 
 
+class Crossed(nn.Module):
+    """Torch's own transformer, whose decoder takes queries from one sequence, the rest from two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 8, stride=8)
+        self.body = nn.Transformer(16, 4, 1, 1, 32, batch_first=True)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).flatten(2).mT
+        return self.head(self.body(x, x[:, :5]).mean(1))
+
+
 def written_out(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return (query @ key.mT).softmax(-1) @ value
 
@@ -430,6 +444,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "swin": lambda: SwinTransformer([4, 4], 16, [2, 2], [2, 4], [4, 4], num_classes=4),
     "encoder": lambda: Encoder(batch_first=True),
     "encoder, batch second": lambda: Encoder(batch_first=False),
+    "crossed": Crossed,
     **{
         way.__name__: lambda way=way: Attention(way)
         for way in (written_out, in_letters, as_one_batch, linear_attention)

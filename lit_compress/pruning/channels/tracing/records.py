@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 from torch import Tensor
@@ -149,7 +150,8 @@ class Recording:
 
     Attributes:
         uses: Uses by tensor name and dimension.
-        positions: By weight name, the number of output positions where the weight is applied.
+        positions: By weight name, the number of output positions where the weight is applied; a
+            fraction of one where a part of the weight is.
             Positions times the size of the weight are its MACs in this run.
         products: The products of two activations.
         min_indices: By tensor name and dimension, the number of indices that must remain, where it
@@ -164,7 +166,7 @@ class Recording:
     """
 
     uses: dict[tuple[str, int], Use] = field(default_factory=dict)
-    positions: dict[str, int] = field(default_factory=dict)
+    positions: dict[str, Fraction] = field(default_factory=dict)
     products: list[Multiplied] = field(default_factory=list)
     min_indices: dict[tuple[str, int], int] = field(default_factory=dict)
     opaque: dict[str, Reason] = field(default_factory=dict)
