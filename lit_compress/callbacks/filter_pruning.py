@@ -35,8 +35,6 @@ from lit_compress.pruning.selection.uniform import UniformSelector
 DEFAULT_SCHEDULE = Schedule()
 #: How the share of the network becomes those of its layers.
 Allocations = Literal["auto", "uniform", "sensitivity"]
-#: The share for a budget of bytes before it is found.
-UNKNOWN = Fraction(1, 2)
 
 
 class FilterPruning(ChannelPruning, TimesInt8):
@@ -138,39 +136,25 @@ class FilterPruning(ChannelPruning, TimesInt8):
         allocation: Allocations = "auto",
         latency_batch: int = 1,
     ) -> None:
-        one_of("allocation", allocation, get_args(Allocations))
-        one_of("of", of, (*get_args(Of), *COUNTED))
-        share = UNKNOWN if of == "bytes" else exact_share(target)
-        if of == "bytes":
-            _check_bytes(target)
-        if of == "latency" and not share:
-            raise InvalidArgumentError("with of: latency, target must be above 0, got 0")
-        one_of("scope", scope, get_args(Scope))
-        one_of("shrink", shrink, get_args(Shrink))
-        _check_norm(norm, shrink)
-        multiple: int = 1 if round_to == "auto" else round_to
-        check_counts(
-            round_to=(multiple, 1),
-            min_channels=(min_channels, 1),
-            recalibrate=(recalibrate, 0),
-            latency_batch=(latency_batch, 1),
-        )
+        _check_choices(of=of, scope=scope, shrink=shrink, allocation=allocation, norm=norm)
+        wanted = _wanted(target, of, _is_measured(allocation, of, scope), round_to, latency_batch)
+        check_counts(min_channels=(min_channels, 1), recalibrate=(recalibrate, 0))
         check_patterns(include=include, exclude=exclude)
         selector = UniformSelector(
-            target=share,
-            of=COUNTED.get(of, of),  # type: ignore[arg-type]
+            target=wanted.share,
+            of=wanted.counted,
             scope=scope,
             importance=importance_of(importance),
             include=list(include),
             exclude=list(exclude),
             rules=_filter_rules(rules) if rules is not None else (),
-            round_to=multiple,
+            round_to=wanted.multiple,
             min_channels=min_channels,
             norm=norm,
         )
         super().__init__(
             selector,
-            target=share,
+            target=wanted.share,
             schedule=schedule,
             monitor=monitor,
             rewind=rewind,
@@ -181,11 +165,7 @@ class FilterPruning(ChannelPruning, TimesInt8):
         )
         self.selector, self.target, self.of = selector, target, of
         self.importance, self.rules, self.round_to = importance, rules, round_to
-        self.min_channels = min_channels
-        measured = _is_measured(allocation, of, scope)
-        self._wanted = Wanted(
-            of, int(target) if of == "bytes" else share, measured, round_to, latency_batch
-        )
+        self.min_channels, self._wanted = min_channels, wanted
         self._watch: Stopwatch | None = None
         self._timed: Timed | None = None
 
@@ -314,6 +294,29 @@ class FilterPruning(ChannelPruning, TimesInt8):
         """
         state = self.selector.analyse(module, example_inputs, self.submodule or "")
         return self.selector.preview(module, state, self.selector.select(module, state))
+
+
+def _check_choices(of: str, scope: str, shrink: str, allocation: str, norm: str) -> None:
+    """Check the arguments that are one of a few words."""
+    one_of("allocation", allocation, get_args(Allocations))
+    one_of("of", of, (*get_args(Of), *COUNTED))
+    one_of("scope", scope, get_args(Scope))
+    one_of("shrink", shrink, get_args(Shrink))
+    _check_norm(norm, shrink)
+
+
+def _wanted(
+    target: float, of: str, measured: bool, round_to: int | Literal["auto"], batch: int
+) -> Wanted:
+    """Return what the target asks for."""
+    if of == "bytes":
+        _check_bytes(target)
+        target = int(target)
+    elif of == "latency" and not exact_share(target):
+        raise InvalidArgumentError("with of: latency, target must be above 0, got 0")
+    wanted = Wanted(of, target if of == "bytes" else exact_share(target), measured, round_to, batch)
+    check_counts(round_to=(wanted.multiple, 1), latency_batch=(batch, 1))
+    return wanted
 
 
 def _is_measured(allocation: str, of: str, scope: str) -> bool:

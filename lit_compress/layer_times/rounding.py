@@ -12,6 +12,8 @@ from lit_compress.layer_times.layer import Layer
 MULTIPLES = (1, 2, 4, 8, 16, 32)
 #: Time that rounding up may add, as a share.
 SLACK = 0.02
+#: Channels that rounding up may add, as a share: with a coarse multiple no small layer shrinks.
+COARSE = 0.1
 
 
 def free_multiple(
@@ -28,22 +30,28 @@ def free_multiple(
 
     Returns:
         1, 2, 4, 8, 16 or 32: the largest with which all layers together take at most 2 % longer
-        than with the fastest of these.
+        than with the fastest of these, and have at most 10 % more channels.
 
     Example:
-        >>> layers = [Layer(3, 64, (1,)), Layer(64, 64, (1,)), Layer(64, 10, (1,))]
+        >>> layers = [Layer(3, 640, (1,)), Layer(640, 640, (1,)), Layer(640, 10, (1,))]
         >>> def in_blocks(layers):
         ...     return [ceil(layer.outputs / 16) for layer in layers]
-        >>> free_multiple(layers, 0.4, in_blocks)
-        32
+        >>> free_multiple(layers, 0.41, in_blocks)
+        16
         >>> def by_channel(layers):
         ...     return [layer.outputs for layer in layers]
-        >>> free_multiple(layers, 0.4, by_channel)
-        2
+        >>> free_multiple(layers, 0.41, by_channel)
+        8
     """
-    totals = {multiple: sum(seconds(_rounded(layers, kept, multiple))) for multiple in MULTIPLES}
+    rounded = {multiple: _rounded(layers, kept, multiple) for multiple in MULTIPLES}
+    most = (1 + COARSE) * _channels(rounded[1])
+    totals = {m: sum(seconds(one)) for m, one in rounded.items() if _channels(one) <= most}
     fastest = min(totals.values())
     return max(m for m, total in totals.items() if total <= (1 + SLACK) * fastest)
+
+
+def _channels(layers: Sequence[Layer]) -> int:
+    return sum(layer.outputs for layer in layers)
 
 
 def _rounded(layers: Sequence[Layer], kept: float, multiple: int) -> list[Layer]:

@@ -24,6 +24,7 @@ from lit_compress.artifact.fastest import Choice, choices, fastest_choice
 from lit_compress.artifact.folder import choice
 from lit_compress.errors import ArtifactError, InvalidArgumentError
 from lit_compress.runtimes import FormatFile, Port, onnx, open_format
+from lit_compress.timing.remembered import Remembered
 
 NETWORK = """
     <ir_version: 10, opset_import: ["": 20]>
@@ -141,7 +142,7 @@ def test_a_home_that_cannot_be_written(
 def test_only_the_last_choices_are_kept(
     artifact: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fastest, "REMEMBERED", 2)
+    monkeypatch.setattr(fastest, "REMEMBERED", Remembered("fastest", most=2))
     for batch in (1, 2, 3):
         load(artifact, runtime="fastest", batch=batch)
     assert len(json.loads(cache.read_text("utf-8"))) == 2

@@ -172,10 +172,11 @@ def _search(
     most = _fraction(MOST)
     floor = timed(most)
     if floor.ratio > allowed:
+        reachable = int(100 * (1 - floor.ratio)) / 100
         raise InvalidArgumentError(
             f"the int8 file cannot take {100 * allowed:.1f} % of the dense one's time: the "
             f"smallest network that was found takes {floor}. Set target to at most "
-            f"{1 - floor.ratio:.2f}, or let more layers lose channels (include, exclude, "
+            f"{reachable:.2f}, or let more layers lose channels (include, exclude, "
             "min_channels, round_to)"
         )
     known = {seconds(Fraction(0)): 1.0, seconds(most): floor.ratio}
@@ -201,9 +202,10 @@ def _time_for(known: dict[float, float], ratio: float) -> float:
         known: Shares of the time that were measured, by the summed time of layers.
         ratio: The share.
     """
-    times = sorted(known)
+    times = np.array(sorted(known))
     ratios = np.maximum.accumulate([known[time] for time in times])
-    return float(np.interp(ratio, ratios, times))
+    known_logs, time_logs = (np.log(np.maximum(values, 1e-12)) for values in (ratios, times))
+    return float(np.exp(np.interp(np.log(ratio), known_logs, time_logs)))
 
 
 def _share_for(seconds: Callable[[Fraction], float], wanted: float) -> Fraction:

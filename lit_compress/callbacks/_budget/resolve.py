@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Literal
+from typing import Literal, cast
 
 from lightning.pytorch import LightningModule, Trainer
 
@@ -20,6 +20,8 @@ from lit_compress.pruning.selection.uniform import UniformSelector
 
 #: What is counted in units of the int8 file, and what selects the channels then.
 COUNTED: dict[str, Of] = {"bytes": "parameters", "latency": "macs"}
+#: The share for a budget of bytes before it is found.
+UNKNOWN = Fraction(1, 2)
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,21 @@ class Wanted:
     measured: bool
     round_to: int | Literal["auto"]
     batch: int
+
+    @property
+    def share(self) -> Fraction:
+        """The share to remove, before it is found for a budget of bytes."""
+        return UNKNOWN if self.of == "bytes" else Fraction(self.target)
+
+    @property
+    def counted(self) -> Of:
+        """What the selector counts."""
+        return COUNTED.get(self.of, cast("Of", self.of))
+
+    @property
+    def multiple(self) -> int:
+        """The multiple of filters, before it is measured."""
+        return 1 if self.round_to == "auto" else self.round_to
 
     @property
     def unknown(self) -> bool:
@@ -121,7 +138,7 @@ def _multiple(
     """Return the multiple of filters that costs no time on this machine."""
     part = clone(trainer, module).get_submodule(example.submodule).eval()
     layers = layers_of(part, example.inputs)
-    share = 0.5 if wanted.of == "bytes" else float(wanted.target)
+    share = float(wanted.share)
     # Layers lose along both sides, so each keeps the root of what the network keeps.
     kept = 1 - share if wanted.of == "filters" else (1 - share) ** 0.5
     return free_multiple(layers, max(kept, 0.01), LayerTimes(wanted.batch).seconds)
