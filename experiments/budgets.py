@@ -116,7 +116,6 @@ def in_time(data_dir: str) -> None:
                 target,
                 of="latency",
                 latency_batch=batch,
-                round_to="auto",
                 schedule=Schedule(shape="one_shot"),
             )
             run = trainer(folder, 1, pruner, writer, limit_train_batches=1, limit_val_batches=2)

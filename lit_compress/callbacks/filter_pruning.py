@@ -74,7 +74,9 @@ class FilterPruning(ChannelPruning, TimesInt8):
             ``{pattern: glob, skip: true}``. Layers that no rule matches lose the common share.
         round_to: The number of filters that a layer keeps, of those that can be removed, is a
             multiple of this; runtimes are fastest with multiples of 8. ``auto`` times the layers
-            and takes the largest multiple that costs no time on this machine.
+            and takes the largest multiple that costs no time on this machine. Default: ``auto`` with
+            ``of: latency``, as layers with odd numbers of filters can take longer than whole ones; 1
+            otherwise.
         min_channels: Smallest number of channels that a layer keeps.
         shrink: ``every`` removes filters at each pruning step; ``end`` keeps them at zero and
             removes them at the end of the fit. Both give the same network.
@@ -123,7 +125,7 @@ class FilterPruning(ChannelPruning, TimesInt8):
         include: Sequence[str] = ("*",),
         exclude: Sequence[str] = (),
         rules: str | None = None,
-        round_to: int | Literal["auto"] = 1,
+        round_to: int | Literal["auto"] | None = None,
         min_channels: int = 1,
         shrink: Shrink = "every",
         recalibrate: int = 0,
@@ -164,7 +166,7 @@ class FilterPruning(ChannelPruning, TimesInt8):
             contract=Contract(monitor, max_drop, mode),
         )
         self.selector, self.target, self.of = selector, target, of
-        self.importance, self.rules, self.round_to = importance, rules, round_to
+        self.importance, self.rules, self.round_to = importance, rules, wanted.round_to
         self.min_channels, self._wanted = min_channels, wanted
         self._watch: Stopwatch | None = None
         self._timed: Timed | None = None
@@ -306,7 +308,7 @@ def _check_choices(of: str, scope: str, shrink: str, allocation: str, norm: str)
 
 
 def _wanted(
-    target: float, of: str, measured: bool, round_to: int | Literal["auto"], batch: int
+    target: float, of: str, measured: bool, round_to: int | Literal["auto"] | None, batch: int
 ) -> Wanted:
     """Return what the target asks for."""
     if of == "bytes":
@@ -314,6 +316,8 @@ def _wanted(
         target = int(target)
     elif of == "latency" and not exact_share(target):
         raise InvalidArgumentError("with of: latency, target must be above 0, got 0")
+    if round_to is None:
+        round_to = "auto" if of == "latency" else 1
     wanted = Wanted(of, target if of == "bytes" else exact_share(target), measured, round_to, batch)
     check_counts(round_to=(wanted.multiple, 1), latency_batch=(batch, 1))
     return wanted

@@ -28,7 +28,7 @@ USED = 0.95
 #: Share of the time that the search aims at.
 AIM = 0.98
 #: Files that are written at most, the dense one and the smallest one apart.
-TRIES = 6
+TRIES = 8
 #: Halvings of the interval in which a share is searched by the times of layers.
 HALVINGS = 14
 #: Rounds in which two files are timed, and the seconds of a time slice.
