@@ -74,9 +74,9 @@ class FilterPruning(ChannelPruning, TimesInt8):
             ``{pattern: glob, skip: true}``. Layers that no rule matches lose the common share.
         round_to: The number of filters that a layer keeps, of those that can be removed, is a
             multiple of this; runtimes are fastest with multiples of 8. ``auto`` times the layers
-            and takes the largest multiple that costs no time on this machine. Default: ``auto`` with
-            ``of: latency``, as layers with odd numbers of filters can take longer than whole ones; 1
-            otherwise.
+            and takes the largest multiple that costs no time on this machine. Default: ``auto``
+            with ``of: latency``, as layers with odd numbers of filters can take longer than whole
+            ones; otherwise 1.
         min_channels: Smallest number of channels that a layer keeps.
         shrink: ``every`` removes filters at each pruning step; ``end`` keeps them at zero and
             removes them at the end of the fit. Both give the same network.
