@@ -14,7 +14,7 @@ from lit_compress.callbacks._quantization.settings import Settings
 from lit_compress.callbacks._quantization.trial import (
     FEW,
     few_batches,
-    tried_bytes,
+    tried_file,
     try_conversion,
 )
 from lit_compress.errors import InvalidArgumentError
@@ -56,7 +56,7 @@ def test_the_bytes_are_those_of_the_file(
 ) -> None:
     """The values of a file do not change its size."""
     copy, settings = clone(fitted, foreign), Settings()
-    found = tried_bytes(fitted, copy, settings)
+    found = len(tried_file(fitted, copy, settings))
     assert not list(temporary.iterdir())
     conversion = Conversion(fitted, copy, settings.network(fitted, copy), settings)
     conversion.write(temporary / "model.onnx", None)
