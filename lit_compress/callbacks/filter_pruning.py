@@ -108,6 +108,8 @@ class FilterPruning(ChannelPruning):
         [('0', 8, 4), ('2', 4, 4)]
     """
 
+    follows_blocks = True
+
     def __init__(
         self,
         target: float,

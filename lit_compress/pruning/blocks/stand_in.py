@@ -26,13 +26,14 @@ ZEROS = ("zero", "zeros")
 #: Most things that a module returns in a tuple.
 MOST = 16
 #: Types of attributes that stay readable, since the code around a block may ask for them.
-PLAIN = (bool, int, float, str, type(None))
+PLAIN = (bool, int, str, type(None))
 
 
 class StandIn(nn.Module):
     """Stands in place of a removed module; it has no weights.
 
-    The hooks of the removed module, and its attributes that are numbers or text, stay.
+    The hooks of the removed module, and its attributes that are whole numbers or text, stay. Its
+    weights and parts are None here.
 
     Args:
         kind: ``identity`` returns the input, the name of an activation applies it, ``zero`` returns
@@ -61,6 +62,7 @@ class StandIn(nn.Module):
             )
         self._value, self._length = value, int(length or 0)
         self._instead_of = "" if removed is None else type(removed).__name__
+        self._absent: frozenset[str] = frozenset()
         #: In a tuple, so that it is no part of this module.
         self._removed: tuple[nn.Module, ...] = ()
         if removed is not None:
@@ -72,6 +74,8 @@ class StandIn(nn.Module):
         for name, value in vars(removed).items():
             if not name.startswith("_") and type(value) in PLAIN and name not in own:
                 own[name] = value
+        tables = (removed._parameters, removed._buffers, removed._modules)
+        self._absent = frozenset(name for table in tables for name in table)
         self.training = removed.training
         self._forward_hooks = removed._forward_hooks
         self._forward_pre_hooks = removed._forward_pre_hooks
@@ -100,6 +104,12 @@ class StandIn(nn.Module):
         if self._value == "zeros":
             return torch.zeros_like(given)
         return ACTIVATIONS[self._value](given) if self._value in ACTIVATIONS else given
+
+    @override
+    def __getattr__(self, name: str) -> Any:
+        if name in vars(self).get("_absent", ()):
+            return None
+        return super().__getattr__(name)
 
     @override
     def extra_repr(self) -> str:

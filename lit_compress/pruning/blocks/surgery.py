@@ -92,7 +92,7 @@ def removed_kinds(module: nn.Module) -> dict[str, str]:
 
 def take_blocks_of(
     module: nn.Module, state: Mapping[str, Any], kinds: Mapping[str, str] | None = None
-) -> dict[str, StandIn]:
+) -> list[tuple[str, nn.Module]]:
     """Give a module the blocks of a state dict that it is about to load.
 
     Args:
@@ -103,39 +103,44 @@ def take_blocks_of(
             state. One that the state has tensors of stays.
 
     Returns:
-        The stand-ins whose modules came back, by name.
+        The names of the parts that were replaced, and what stood there, for :func:`put_back`.
 
     Raises:
         PlanError: If the module has no part that was removed.
     """
-    back: dict[str, StandIn] = {}
+    before: list[tuple[str, nn.Module]] = []
     while found := {n: s for n, s in stand_ins(module).items() if s.removed and _has(state, n)}:
         for name, stand_in in found.items():
-            put_back(module, name, stand_in)
-        back.update(found)
-    remove_blocks(module, {n: k for n, k in (kinds or {}).items() if not _has(state, n)})
-    return back
+            if stand_in.removed is not None:
+                before.append((name, stand_in))
+                put_back(module, [(name, stand_in.removed)])
+    kinds = {n: k for n, k in (kinds or {}).items() if not _has(state, n)}
+    parts = dict(module.named_modules())
+    try:
+        remove_blocks(module, kinds)
+    except PlanError:
+        put_back(module, before)
+        raise
+    now = stand_ins(module)
+    return [*before, *((name, parts[name]) for name in now if parts[name] is not now[name])]
 
 
-def put_back(module: nn.Module, name: str, stand_in: StandIn) -> None:
-    """Put a removed module back in its place.
+def put_back(module: nn.Module, parts: Iterable[tuple[str, nn.Module]]) -> None:
+    """Put parts of a module back that were replaced.
 
     Args:
-        module: The module that it was a part of.
-        name: Its name.
-        stand_in: What stands there.
+        module: The module.
+        parts: Their names, and the parts, in the order in which they were replaced.
     """
-    removed = stand_in.removed
-    if removed is None:
-        return
-    like = next(iter(module.parameters()), None)
-    kinds = {tensor.dtype for tensor in module.parameters() if tensor.is_floating_point()}
-    if like is not None:
-        removed.to(like.device)
-    if len(kinds) == 1:  # a copy may be in single precision, and what it was copied from not
-        removed.to(kinds.pop())
-    removed.train(stand_in.training)
-    _set(module, name, removed)
+    for name, part in reversed(list(parts)):
+        like = next(iter(module.parameters()), None)
+        kinds = {tensor.dtype for tensor in module.parameters() if tensor.is_floating_point()}
+        if like is not None:
+            part.to(like.device)
+        if len(kinds) == 1:  # a copy may be in single precision, and what was removed is not
+            part.to(kinds.pop())
+        part.train(module.get_submodule(name).training)
+        _set(module, name, part)
 
 
 @contextmanager
