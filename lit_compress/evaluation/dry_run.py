@@ -15,7 +15,6 @@ from lit_compress.evaluation.validate import validate
 from lit_compress.pruning import apply
 from lit_compress.pruning.channels.plan import Plan
 
-
 #: Prunes a copy of a module, and the optimizers of the copy.
 Prune = Callable[[LightningModule, Sequence[Optimizer]], None]
 

@@ -21,7 +21,7 @@ FULL = {aten.full.default, aten.full_like.default, aten.new_full.default}
 KEEP = {
     *(aten.view.default, aten.reshape.default, aten.permute.default, aten.transpose.int),
     *(aten.clone.default, aten.expand.default, aten.squeeze.dim, aten.unsqueeze.default),
-    *(aten.div.Tensor, aten._to_copy.default),
+    aten.div.Tensor,
 }
 
 
@@ -80,7 +80,7 @@ def _is_zero(node: Any) -> bool:
     if node.target in ZEROS:
         return True
     if node.target in FULL:
-        return node.args[-1] == 0
+        return node.args[-1] in (0, 0.0)
     if node.target is aten.mul.Tensor:
         return any(_is_zero(factor) for factor in node.args)
     return node.target in KEEP and _is_zero(node.args[0])

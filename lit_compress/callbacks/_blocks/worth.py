@@ -73,9 +73,7 @@ class OutputWorth(Worth):
         InvalidArgumentError: If no step of the user's calls the network.
     """
 
-    def __init__(
-        self, trainer: Trainer, copy: LightningModule, path: str, batches: int
-    ) -> None:
+    def __init__(self, trainer: Trainer, copy: LightningModule, path: str, batches: int) -> None:
         self._trainer, self._copy, self._path = trainer, copy, path
         loaders = validation_loaders(trainer)
         found = record_calls(trainer, copy, loaders, [path], batches, _kept)

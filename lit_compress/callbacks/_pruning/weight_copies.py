@@ -12,10 +12,10 @@ from lightning.pytorch.trainer.states import RunningStage
 from torch import Tensor, nn
 
 from lit_compress.errors import InvalidArgumentError
+from lit_compress.evaluation.dry_run import Prune
 from lit_compress.evaluation.run_view.copies import attached, clone_with, quiet
 from lit_compress.evaluation.run_view.trainer import TrainerView
 from lit_compress.evaluation.trainer_access import callbacks
-from lit_compress.evaluation.dry_run import Prune
 
 #: Hooks at which a callback may update its copy; each gets what Lightning gives it.
 HOOKS: dict[str, tuple[Any, ...]] = {

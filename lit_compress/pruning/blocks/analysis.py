@@ -21,11 +21,12 @@ from lit_compress.pruning.channels.runs import run_of, undisturbed
 from lit_compress.pruning.channels.tracing.labels import Reason
 from lit_compress.pruning.channels.trials.verify import tensors_in
 
+_NO_NODES = """
+batch_norm dropout dropout1d dropout2d dropout3d stochastic_depth contiguous clone detach relu relu6
+hardtanh identity
+"""
 #: Calls that leave no node of their own in a file: a runtime folds or fuses them.
-NO_NODES = frozenset(
-    "batch_norm dropout dropout1d dropout2d dropout3d stochastic_depth contiguous clone detach "
-    "relu relu6 hardtanh identity".split()
-)
+NO_NODES = frozenset(_NO_NODES.split())
 
 
 def find_blocks(

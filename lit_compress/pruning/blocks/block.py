@@ -99,10 +99,7 @@ class BlockGraph:
             PlanError: If the content is damaged.
         """
         try:
-            blocks = [
-                Block(str(name), {str(n): str(kind) for n, kind in kinds.items()}, *map(_count, costs))
-                for name, kinds, *costs in content["blocks"]
-            ]
+            blocks = [_block(*row) for row in content["blocks"]]
             parameters, macs, nodes = map(_count, content["total"])
         except Exception as error:  # of whatever kind: the content may be anything
             raise PlanError(
@@ -110,6 +107,11 @@ class BlockGraph:
                 "another checkpoint"
             ) from error
         return cls({b.name: b for b in blocks}, {}, parameters, macs, nodes)
+
+
+def _block(name: Any, kinds: Any, parameters: Any, macs: Any, nodes: Any) -> Block:
+    known = {str(module): str(kind) for module, kind in kinds.items()}
+    return Block(str(name), known, _count(parameters), _count(macs), _count(nodes))
 
 
 def _count(value: object) -> int:

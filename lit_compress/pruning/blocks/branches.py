@@ -12,12 +12,13 @@ from lit_compress.pruning.blocks.stand_in import ZEROS, StandIn
 from lit_compress.pruning.blocks.sums import PASSING, is_sum
 from lit_compress.pruning.channels.tracing.labels import Reason
 
+_KEEP_ZEROS = """
+mul imul rmul div truediv permute transpose swapaxes movedim reshape view flatten unflatten squeeze
+unsqueeze getitem chunk split roll neg to float half bfloat16 relu relu6 gelu silu tanh expand
+narrow
+"""
 #: Calls that turn zeros into zeros.
-KEEP_ZEROS = PASSING | frozenset(
-    "mul imul rmul div truediv permute transpose swapaxes movedim reshape view flatten unflatten "
-    "squeeze unsqueeze getitem chunk split roll neg to float half bfloat16 relu relu6 gelu silu "
-    "tanh expand narrow".split()
-)
+KEEP_ZEROS = PASSING | frozenset(_KEEP_ZEROS.split())
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Branch:
     lengths: Mapping[str, int]
 
     def kinds(self, zero: str) -> dict[str, str]:
-        """Return what stands in the place of its modules, with ``zero`` or ``zeros`` of the last."""
+        """Return what stands in the place of its modules; ``zero`` or ``zeros`` of the last."""
         values = {name: zero if name == self.last else "identity" for name in self.lengths}
         return {n: f"{v}:{self.lengths[n]}" if self.lengths[n] else v for n, v in values.items()}
 
@@ -108,9 +109,7 @@ def _comes_from(flow: Flow, value: int, other: int) -> bool:
     return any(other in flow.calls[number].inputs for number in ancestors(flow, value))
 
 
-def _dead_modules(
-    flow: Flow, dead: frozenset[int], alive: frozenset[int]
-) -> list[ModuleCall]:
+def _dead_modules(flow: Flow, dead: frozenset[int], alive: frozenset[int]) -> list[ModuleCall]:
     """Return the calls of modules that are needed for nothing, without those within others."""
     found: list[ModuleCall] = []
     for module in flow.modules:

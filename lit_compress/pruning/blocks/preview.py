@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lit_compress.pruning.blocks.block import BlockGraph
+from lit_compress.pruning.blocks.block import BlockGraph, OfBlocks
 
 #: Most rows of modules that stay.
 MOST = 12
+#: What a share of is shown, and its name.
+COSTS: tuple[tuple[OfBlocks, str], ...] = (
+    ("parameters", "parameters"),
+    ("macs", "MACs"),
+    ("nodes", "nodes"),
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,6 @@ class BlockPreview:
         names = list(graph.blocks)
         shares = [
             f"{graph.saved(names, of) / max(1, graph.total(of)):.1%} of {graph.total(of):,} {word}"
-            for of, word in (("parameters", "parameters"), ("macs", "MACs"), ("nodes", "nodes"))
+            for of, word in COSTS
         ]
         yield f"{len(names)} block{'s' * (len(names) != 1)} can go: {', '.join(shares)}"

@@ -25,6 +25,14 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 ZEROS = ("zero", "zeros")
 #: Most things that a module returns in a tuple.
 MOST = 16
+#: Where a module has the hooks of its forward.
+HOOKS = (
+    "_forward_hooks",
+    "_forward_hooks_always_called",
+    "_forward_hooks_with_kwargs",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+)
 #: Types of attributes that stay readable, since the code around a block may ask for them.
 PLAIN = (bool, int, str, type(None))
 
@@ -77,11 +85,8 @@ class StandIn(nn.Module):
         tables = (removed._parameters, removed._buffers, removed._modules)
         self._absent = frozenset(name for table in tables for name in table)
         self.training = removed.training
-        self._forward_hooks = removed._forward_hooks
-        self._forward_pre_hooks = removed._forward_pre_hooks
-        self._forward_hooks_with_kwargs = removed._forward_hooks_with_kwargs
-        self._forward_pre_hooks_with_kwargs = removed._forward_pre_hooks_with_kwargs
-        self._forward_hooks_always_called = removed._forward_hooks_always_called
+        for name in HOOKS:
+            own[name] = vars(removed)[name]
 
     @property
     def removed(self) -> nn.Module | None:

@@ -10,22 +10,23 @@ from lit_compress.pruning.channels.tracing.labels import Reason
 
 #: Sums of two tensors.
 ADDS = frozenset({"add", "iadd", "radd"})
+_PASSING = """
+dropout alpha_dropout feature_alpha_dropout dropout1d dropout2d dropout3d contiguous clone
+stochastic_depth identity detach
+"""
+_POSITIVE = "relu relu6 sigmoid softmax abs square exp softplus hardsigmoid"
+_STILL_POSITIVE = """
+max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool2d flatten
+reshape view permute transpose sqrt
+"""
 #: Calls that give back their first argument, at least where a network is not trained.
-PASSING = frozenset(
-    "dropout alpha_dropout feature_alpha_dropout dropout1d dropout2d dropout3d contiguous clone "
-    "stochastic_depth identity detach".split()
-)
+PASSING = frozenset(_PASSING.split())
 #: Activations that change nothing when they are applied again.
 STEADY = frozenset({"relu", "relu6"})
 #: Calls whose result is nowhere below zero.
-POSITIVE = frozenset(
-    "relu relu6 sigmoid softmax abs square exp softplus hardsigmoid".split()
-)
+POSITIVE = frozenset(_POSITIVE.split())
 #: Calls whose result is nowhere below zero if their argument is not.
-STILL_POSITIVE = PASSING | frozenset(
-    "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool2d "
-    "flatten reshape view permute transpose sqrt".split()
-)
+STILL_POSITIVE = PASSING | frozenset(_STILL_POSITIVE.split())
 #: Calls that join branches without adding them.
 JOINS = frozenset({"cat", "concat", "concatenate", "stack"})
 

@@ -45,8 +45,8 @@ def remove_blocks(module: nn.Module, kinds: Mapping[str, str], *optimizers: Opti
     for name, kind in kinds.items():
         if not name or name not in parts:
             raise PlanError(
-                f"{type(module).__name__} has no part {name!r:.80} to remove: the record of removed "
-                "blocks is damaged, or of another network"
+                f"{type(module).__name__} has no part {name!r:.80} to remove: the record of "
+                "removed blocks is damaged, or of another network"
             )
         if not isinstance(parts[name], StandIn) or parts[name].kind != kind:
             made.append((name, kind))
