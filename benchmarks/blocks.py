@@ -100,6 +100,7 @@ def measure(counts: Sequence[int], rounds: int, folder: Path) -> None:
 
 
 def main() -> None:
+    """Measure in a temporary folder."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--counts", type=int, nargs="+", default=[2, 4, 6, 8])
     parser.add_argument("--rounds", type=int, default=200)

@@ -1,4 +1,4 @@
-"""Planning the removal of blocks on rank zero: search, checks, and the user's steps without them."""
+"""Planning the removal of blocks on rank zero: search, checks, a dry run of the user's steps."""
 
 from __future__ import annotations
 

@@ -51,8 +51,8 @@ def check_weight_copies(trainer: Trainer, module: LightningModule, prune: Prune)
         found = _holds(callback, module, shapes)
         if found and (hook := _failing_hook(trainer, module, callback, prune)):
             raise InvalidArgumentError(
-                f"{type(callback).__name__} keeps a copy of the weights ({found}), and its "
-                f"{hook} fails once parts of the network are removed: keep the average as a part of the "
+                f"{type(callback).__name__} keeps a copy of the weights ({found}), and its {hook} "
+                "fails once parts of the network are removed: keep the average as a part of the "
                 "LightningModule, which is then pruned along, or average in a later fit that "
                 "starts from the pruned checkpoint"
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from fractions import Fraction
@@ -41,6 +41,8 @@ def eligible_blocks(
         >>> list(left.blocks), left.kept
         (['b'], {'a': 'is excluded'})
     """
+    if not graph.blocks:
+        raise ChannelError(f"no block can be removed: {_reasons(graph)}")
     kept: dict[str, str] = {}
     included = _matching(include, graph, "include")
     excluded = _matching(exclude, graph, "exclude")
@@ -116,10 +118,9 @@ def _no_match(pattern: str, graph: BlockGraph) -> str:
     )
 
 
-def _reasons(graph: BlockGraph, found: Mapping[str, str] | None = None) -> str:
-    kept = graph.kept if found is None else found
-    if not kept:
+def _reasons(graph: BlockGraph) -> str:
+    if not graph.kept:
         return "no module of the network adds a branch to its input"
-    rows = [f"{name or 'the network itself'} {why}" for name, why in kept.items()]
+    rows = [f"{name or 'the network itself'} {why}" for name, why in graph.kept.items()]
     more = f"; and {len(rows) - MOST} more" if len(rows) > MOST else ""
     return f"Looked at: {'; '.join(rows[:MOST])}{more}"

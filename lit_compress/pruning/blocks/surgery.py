@@ -41,20 +41,19 @@ def remove_blocks(module: nn.Module, kinds: Mapping[str, str], *optimizers: Opti
     """
     parts = dict(module.named_modules())
     kinds = {name: kind for name, kind in outermost(kinds).items() if not _is_in(parts, name)}
-    made = []
+    made: dict[str, StandIn] = {}
     for name, kind in kinds.items():
         if not name or name not in parts:
             raise PlanError(
                 f"{type(module).__name__} has no part {name!r:.80} to remove: the record of "
                 "removed blocks is damaged, or of another network"
             )
-        if not isinstance(parts[name], StandIn) or parts[name].kind != kind:
-            made.append((name, kind))
-    for name, kind in made:
-        stand_in = StandIn(kind, parts[name])
-        for part in parts[name].modules():
-            for parameter in part.parameters(recurse=False):
-                parameter.grad = None
+        if not isinstance(part := parts[name], StandIn) or part.kind != kind:
+            made[name] = StandIn(kind, part)
+    # Nothing can fail from here on.
+    for name, stand_in in made.items():
+        for parameter in parts[name].parameters():
+            parameter.grad = None
         parts[name].cpu()
         _set(module, name, stand_in)
     _drop(optimizers, module)

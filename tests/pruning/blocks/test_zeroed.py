@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import torch
+
+from lit_compress.pruning.blocks.zeroed import ZeroedBranches
+
+
+def test_a_summand_is_zero_in_one_sum_only() -> None:
+    x, y = torch.ones(3), torch.full((3,), 5.0)
+    with ZeroedBranches({1: 1}):
+        first, second, third = x + y, x + y, x + y
+    assert (first[0], second[0], third[0]) == (6, 1, 6)
+    assert y.tolist() == [5, 5, 5]
+
+
+def test_a_summand_that_changes_in_place_is_zeroed_itself() -> None:
+    branch, one = torch.full((3,), 5.0), torch.ones(3)
+    with ZeroedBranches({1: 0}):
+        branch.add_(one)
+        before = branch.tolist()
+        branch += one
+    assert before == [6, 6, 6]
+    assert branch.tolist() == [1, 1, 1]
+
+
+def test_a_nan_in_a_branch_becomes_zero() -> None:
+    nan, one = torch.full((2,), float("nan")), torch.ones(2)
+    with ZeroedBranches({0: 0}):
+        out = nan + one
+    assert out.tolist() == [1, 1]
