@@ -479,6 +479,25 @@ def test_distillation_learns_from_the_network_with_all_blocks(make_trainer: Make
     assert torch.isfinite(trainer.callback_metrics["compress/distillation_loss"])
 
 
+def test_a_block_whose_layer_is_compared_with_the_teacher_stays(make_trainer: MakeTrainer) -> None:
+    teacher = KnowledgeDistillation(features=["net.3.a"], feature_weight=1.0)
+    pruning = BlockPruning(0.6, schedule=ONCE)
+    module, _ = fit(make_trainer, teacher, pruning)
+    assert len(gone(module)) == 2
+    assert "net.3" not in gone(module)
+
+
+def test_a_compiled_network_loses_blocks(make_trainer: MakeTrainer) -> None:
+    module = Residual()
+    module.net = torch.compile(module.net, backend="eager")
+    pruning = BlockPruning(0.5, schedule=ONCE)
+    fit(make_trainer, pruning, module=module)
+    assert len(gone(module)) == 2
+    assert pruning.removed[0].startswith("net._orig_mod.")
+    eager = copy.deepcopy(module.net._orig_mod)
+    torch.testing.assert_close(module.eval()(X), eager.eval()(X))
+
+
 @pytest.mark.parametrize(
     ("others", "why"),
     [

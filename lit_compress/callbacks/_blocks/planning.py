@@ -10,9 +10,11 @@ from lightning.pytorch import LightningModule, Trainer
 from torch.optim import Optimizer
 
 from lit_compress.callbacks._pruning.followers import find_followers
+from lit_compress.callbacks.knowledge_distillation import KnowledgeDistillation
 from lit_compress.errors import ChannelError, InvalidArgumentError
 from lit_compress.evaluation.dry_run import Prune, failing_step
 from lit_compress.evaluation.example_inputs import ExampleInputs
+from lit_compress.evaluation.trainer_access import callbacks_of_type
 from lit_compress.pruning.blocks.analysis import find_blocks
 from lit_compress.pruning.blocks.block import BlockGraph, OfBlocks
 from lit_compress.pruning.blocks.eligible import check_reachable, eligible_blocks
@@ -61,7 +63,7 @@ def plan_blocks(
         )
     graph = find_blocks(module, example.inputs, example.submodule)
     graph = eligible_blocks(graph, patterns.include, patterns.exclude, patterns.rules)
-    graph = _tried(trainer, module, graph)
+    graph = _tried(trainer, module, _without_features(trainer, graph))
     check_reachable(graph, of, target)
     return graph
 
@@ -80,6 +82,32 @@ def kinds_of(graph: BlockGraph, names: Collection[str]) -> dict[str, str]:
     return {name: kind for one in names for name, kind in graph.blocks[one].kinds.items()}
 
 
+def _without_features(trainer: Trainer, graph: BlockGraph) -> BlockGraph:
+    """Return the blocks that have no layer whose outputs are compared with a teacher's."""
+    found = callbacks_of_type(trainer, KnowledgeDistillation)
+    layers = [layer for callback in found for layer in callback.features]
+    kept = {
+        name: f"has {layer}, which KnowledgeDistillation compares (features)"
+        for name, block in graph.blocks.items()
+        for layer in layers
+        if any(layer == part or layer.startswith(f"{part}.") for part in block.kinds)
+    }
+    return _keeping(graph, kept)
+
+
+def _keeping(graph: BlockGraph, kept: Mapping[str, str]) -> BlockGraph:
+    """Return the blocks without some that stay, with the reason.
+
+    Raises:
+        ChannelError: If none is left.
+    """
+    left = {name: block for name, block in graph.blocks.items() if name not in kept}
+    if not left:
+        name, why = next(iter(kept.items()))
+        raise ChannelError(f"no block can be removed: {name} {why} ({len(kept)} such)")
+    return replace(graph, blocks=left, kept={**kept, **graph.kept})
+
+
 def _tried(trainer: Trainer, module: LightningModule, graph: BlockGraph) -> BlockGraph:
     """Return the blocks without which the user's steps still run."""
     every = without_blocks(kinds_of(graph, list(graph.blocks)))
@@ -91,14 +119,8 @@ def _tried(trainer: Trainer, module: LightningModule, graph: BlockGraph) -> Bloc
         alone = failing_step(trainer, module, without_blocks(kinds_of(graph, [name])))
         if alone is not None:
             kept[name] = f"{alone[0]} fails without it ({_told(alone[1])})"
-    left = {name: block for name, block in graph.blocks.items() if name not in kept}
-    found = replace(graph, blocks=left, kept={**kept, **graph.kept})
-    if not left:
-        raise ChannelError(
-            f"no block of {type(module).__name__} can be removed: {next(iter(kept))}: "
-            f"{next(iter(kept.values()))}"
-        )
-    rest = failing_step(trainer, module, without_blocks(kinds_of(found, list(left))))
+    found = _keeping(graph, kept)
+    rest = failing_step(trainer, module, without_blocks(kinds_of(found, list(found.blocks))))
     if rest is not None:
         raise InvalidArgumentError(
             f"{rest[0]} of {type(module).__name__} fails once all blocks are removed that may go "

@@ -11,9 +11,11 @@ from lit_compress.errors import InvalidArgumentError
 
 def check(blocks: BlockPruning, filters: FilterPruning, blocks_first: bool = True) -> None:
     order = [blocks, filters] if blocks_first else [filters, blocks]
-    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, callbacks=list(order))
+    trainer = Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, callbacks=list(order)
+    )
     for callback in order:
-        callback._resolved_schedule = callback.schedule
+        vars(callback)["_resolved_schedule"] = callback.schedule
     check_order(blocks, trainer)
 
 
