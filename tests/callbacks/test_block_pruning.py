@@ -487,6 +487,7 @@ def test_a_block_whose_layer_is_compared_with_the_teacher_stays(make_trainer: Ma
     assert "net.3" not in gone(module)
 
 
+@pytest.mark.filterwarnings("ignore:Using `torch.compile")
 def test_a_compiled_network_loses_blocks(make_trainer: MakeTrainer) -> None:
     module = Residual()
     module.net = torch.compile(module.net, backend="eager")

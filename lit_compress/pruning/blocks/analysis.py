@@ -10,7 +10,7 @@ from torch import nn
 from lit_compress.errors import ChannelError
 from lit_compress.measure.cost import Inputs, cost, forward_arguments, one_example
 from lit_compress.pruning.blocks.block import Block, BlockGraph
-from lit_compress.pruning.blocks.branches import branch_of, is_zero, sums_of
+from lit_compress.pruning.blocks.branches import Branch, branch_of, is_zero, sums_of
 from lit_compress.pruning.blocks.flow import Flow, ModuleCall
 from lit_compress.pruning.blocks.safety import why_needed, why_not
 from lit_compress.pruning.blocks.sums import JOINS, Chain, chain_of, kind_of
@@ -153,13 +153,13 @@ class _Search:
         if isinstance(kind, Reason) or why is not None:
             self._kept.setdefault(name, str(kind if isinstance(kind, Reason) else why))
             return
-        title = name
-        if len(chain.adds) > 1 and len(left) == 1:  # the last branch of several: all of it goes
-            branch = branch_of(self._flow, left[0])
-            title = name if isinstance(branch, Reason) else branch.last
+        last = branch_of(self._flow, left[0]) if len(left) == 1 < len(chain.adds) else None
+        # With the last branch of several, all of the module goes.
+        title = last.last if isinstance(last, Branch) else name
         nodes = self._nodes(range(module.start, module.end))
         block = Block(title, {name: kind}, self._parameters([name]), 0, nodes, dict(chain.adds))
-        self._try(block)
+        if not self._try(block) and last is not None:
+            self._add_branch(left[0], name)
 
     def _add_branch(self, add: int, owner: str) -> bool:
         """Add the branch of a sum, and tell whether it can be removed."""
@@ -175,7 +175,10 @@ class _Search:
             return False
         nodes = self._nodes({*branch.dead, add})
         block = Block(branch.last, {}, parameters, 0, nodes, {add: branch.position})
-        return any(self._try(replace(block, kinds=branch.kinds(z))) for z in ("zero", "zeros"))
+        if not any(self._try(replace(block, kinds=branch.kinds(z))) for z in ("zero", "zeros")):
+            return False
+        self._kept.pop(owner, None)  # it cannot go as a whole, and its branch can
+        return True
 
     def _try(self, block: Block) -> bool:
         """Remove a block on trial, and add it if nothing else changes."""

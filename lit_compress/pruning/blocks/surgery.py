@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.optim import Optimizer
 
 from lit_compress.errors import PlanError
@@ -168,7 +169,23 @@ def forget_removed(module: nn.Module) -> None:
 
 def _set(module: nn.Module, name: str, part: nn.Module) -> None:
     path, _, leaf = name.rpartition(".")
-    module.get_submodule(path)._modules[leaf] = part
+    parent = module.get_submodule(path)
+    parent._modules[leaf] = part
+    if isinstance(parent, nn.TransformerEncoderLayer):
+        parent.activation_relu_or_gelu = _fused_activation(parent)
+
+
+def _fused_activation(layer: nn.TransformerEncoderLayer) -> int:
+    """Return the number of a layer's activation for torch's fused path, which needs all parts.
+
+    As in the constructor of the layer; 0 switches the path off.
+    """
+    activation = layer.activation
+    if any(isinstance(part, StandIn) for part in layer.children()):
+        return 0
+    if activation is functional.relu or isinstance(activation, nn.ReLU):
+        return 1
+    return 2 if activation is functional.gelu or isinstance(activation, nn.GELU) else 0
 
 
 def _has(state: Mapping[str, Any], name: str) -> bool:

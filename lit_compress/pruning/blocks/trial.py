@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
+import torch
 from torch import nn
 
 from lit_compress.pruning.blocks.surgery import without
@@ -32,9 +34,22 @@ def failure_without(
     with without(model, kinds):
         try:
             outputs = [outputs_of(run) for run in runs]
+            with _attention_fused():
+                outputs_of(runs[0])
         except Exception as error:  # whatever the model's own code raises
             first = next(iter(str(error).splitlines()), "")
             return f"the forward fails without it ({type(error).__name__}: {first})"
     if all(map(agree, expected, outputs)):
         return None
     return "the network without it computes something else than with zeros for its branch"
+
+
+@contextmanager
+def _attention_fused() -> Iterator[None]:
+    """Let torch's attention take its fused path, as in a validation, until the end of the block."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(True)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)

@@ -118,9 +118,35 @@ def test_post_norm_branches_go_and_their_norm_stays() -> None:
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
     net = nn.Sequential(nn.Linear(5, 8), layer, nn.Linear(8, 2)).eval()
+    assert not find_blocks(net, T).kept  # both of its branches can go
     small = without(net, T, "1.self_attn")
     torch.testing.assert_close(small(T), zeroed(net, ["1.self_attn.out_proj"])(T))
     assert isinstance(small.get_submodule("1.norm1"), nn.LayerNorm)
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+@pytest.mark.parametrize("fused", [False, True])
+def test_torchs_own_layers_lose_any_branch(norm_first: bool, fused: bool) -> None:
+    """Its fused path, which a validation takes, reads the weights of all parts."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=norm_first)
+    encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+    net = nn.Sequential(nn.Linear(5, 8), encoder, nn.Linear(8, 2)).eval()
+    lasts = {"self_attn": "self_attn.out_proj", "linear2": "linear2"}
+    names = [f"1.layers.{number}.{part}" for number in (0, 1) for part in lasts]
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(fused)
+    try:
+        for gone in ([name] for name in names):
+            ends = [name.replace("self_attn", lasts["self_attn"]) for name in gone]
+            with torch.no_grad():
+                small, expected = without(net, T, *gone), zeroed(net, ends)
+                torch.testing.assert_close(small(T), expected(T))
+        with torch.no_grad():
+            ends = [name.replace("self_attn", lasts["self_attn"]) for name in names]
+            torch.testing.assert_close(without(net, T, *names)(T), zeroed(net, ends)(T))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def test_joined_branches_are_named() -> None:
