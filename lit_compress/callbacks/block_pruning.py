@@ -40,7 +40,7 @@ from lit_compress.measure.cost import Inputs
 from lit_compress.pruning import Schedule
 from lit_compress.pruning.blocks.analysis import find_blocks
 from lit_compress.pruning.blocks.block import BlockGraph, OfBlocks
-from lit_compress.pruning.blocks.eligible import eligible_blocks
+from lit_compress.pruning.blocks.eligible import check_reachable, eligible_blocks
 from lit_compress.pruning.blocks.preview import BlockPreview
 from lit_compress.pruning.blocks.surgery import remove_blocks
 from lit_compress.pruning.masks import exact_share
@@ -180,6 +180,8 @@ class BlockPruning(BlockRecord):
             on_rank_zero(trainer, lambda: self._prepare(trainer, pl_module))
             if self._graph is None:
                 self._make_plan(trainer, pl_module)
+            else:  # a resumed run may have other arguments
+                check_reachable(self._graph, self.of, self._target)
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

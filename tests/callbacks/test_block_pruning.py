@@ -552,6 +552,31 @@ def test_a_network_without_blocks_says_what_was_looked_at(make_trainer: MakeTrai
         fit(make_trainer, BlockPruning(0.5), module=ForeignModule())
 
 
+class Diverging(Residual):
+    """Has NaN among its weights when the first epoch is over."""
+
+    def on_train_epoch_end(self) -> None:
+        nn.init.constant_(self.net[0].weight, float("nan"))
+
+
+def test_a_diverged_network_cannot_be_ranked(make_trainer: MakeTrainer) -> None:
+    with pytest.raises(LitCompressError, match="not finite|no finite value|NaN"):
+        fit(make_trainer, BlockPruning(0.5, schedule=ONCE), module=Diverging())
+
+
+def test_a_resumed_run_may_have_a_higher_target(
+    pruned: tuple[Residual, Path], make_trainer: MakeTrainer
+) -> None:
+    more = BlockPruning(0.75, schedule=Schedule(first=1, last=2))
+    path = pruned[1] / "epoch=1.ckpt"
+    module, _ = fit(make_trainer, more, ckpt_path=path, max_epochs=4)
+    assert len(gone(module)) == 3
+    assert more.reached == 0.75  # of the network with all blocks
+    other = BlockPruning(0.99, of="parameters", schedule=Schedule(first=1, last=2))
+    with pytest.raises(InvalidArgumentError, match="cannot be reached"):
+        fit(make_trainer, other, ckpt_path=path, max_epochs=4)
+
+
 class Regularised(Residual):
     """Its training step reads the weights of a block that the forward would do without."""
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from fractions import Fraction
+from math import isfinite
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from lit_compress.callbacks._blocks.worth import MetricWorth, OutputWorth, Worth
+from lit_compress.errors import InvalidArgumentError
 from lit_compress.evaluation.example_inputs import ExampleInputs
 from lit_compress.evaluation.run_view.copies import clone, in_run
 from lit_compress.progress import track
@@ -81,6 +83,9 @@ def choose_blocks(
 
     Returns:
         The blocks, in the order in which they are removed.
+
+    Raises:
+        InvalidArgumentError: If the network has no finite outputs, or no finite metric.
     """
     wanted = due * graph.total(ranking.of)
     gone, chosen = graph.with_inner(removed), list[Choice]()
@@ -102,6 +107,13 @@ def choose_blocks(
                     best = (*price, Choice(name, dict(block.kinds), cost))
             if best is None:
                 break
+            if not isfinite(best[0]):
+                raise InvalidArgumentError(
+                    f"blocks cannot be ranked: {ranking.key or 'an output of the network'} is not "
+                    f"finite without {best[2].name}, nor without another block; the training has "
+                    "diverged (lower the learning rate, or start again from a checkpoint without "
+                    "NaN)"
+                )
             chosen.append(best[2])
             remove_blocks(copy, best[2].kinds)
             gone = graph.with_inner({*gone, best[2].name})
