@@ -560,7 +560,7 @@ class Diverging(Residual):
 
 
 def test_a_diverged_network_cannot_be_ranked(make_trainer: MakeTrainer) -> None:
-    with pytest.raises(LitCompressError, match="not finite|no finite value|NaN"):
+    with pytest.raises(LitCompressError, match=r"not finite|no finite value|NaN"):
         fit(make_trainer, BlockPruning(0.5, schedule=ONCE), module=Diverging())
 
 
