@@ -174,9 +174,29 @@ def test_a_share_of_a_cost(of: Any, make_trainer: MakeTrainer) -> None:
     assert abs(share - 0.4) == min(abs(other - 0.4) for other in others)
 
 
-def test_a_metric_ranks(make_trainer: MakeTrainer) -> None:
-    pruning = BlockPruning(0.5, schedule=ONCE, rank_by="my_loss", batches=2)
-    fit(make_trainer, pruning)
+WORTH = {"net.2": 0.3, "net.3": 0.2, "net.4": 0.1, "net.5": -0.4}
+
+
+class Preferring(Residual):
+    """Logs a metric that says which block is worth what."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        super().validation_step(batch, batch_idx)
+        self.log("quality", -sum(WORTH[name] for name in gone(self)))
+
+
+@pytest.mark.parametrize(
+    ("mode", "first"), [("max", ["net.5", "net.4"]), ("min", ["net.2", "net.3"])]
+)
+def test_a_metric_ranks(mode: Any, first: list[str], make_trainer: MakeTrainer) -> None:
+    pruning = BlockPruning(0.5, schedule=ONCE, rank_by="quality", batches=2, mode=mode)
+    fit(make_trainer, pruning, module=Preferring())
+    assert list(pruning.removed) == first
+
+
+def test_half_precision_of_activations(make_trainer: MakeTrainer) -> None:
+    pruning = BlockPruning(0.5, schedule=ONCE)
+    fit(make_trainer, pruning, precision="bf16-mixed", accumulate_grad_batches=2)
     assert pruning.reached == 0.5
 
 

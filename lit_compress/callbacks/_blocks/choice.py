@@ -102,7 +102,8 @@ def choose_blocks(
                 with without(copy, block.kinds):
                     cost = worth.loss()
                 saved = graph.saved({*gone, name}, ranking.of) - graph.saved(gone, ranking.of)
-                price = (cost / max(1, saved), -saved)
+                saved = max(1, saved)
+                price = (cost / saved if cost > 0 else cost * saved, -saved)
                 if best is None or price < best[:2]:
                     best = (*price, Choice(name, dict(block.kinds), cost))
             if best is None:

@@ -26,7 +26,7 @@ class Worth(ABC):
 
     @abstractmethod
     def loss(self) -> float:
-        """Return how much worse the network is now, at least 0."""
+        """Return how much worse the network is now; below 0 if it is better."""
 
 
 class MetricWorth(Worth):
@@ -49,9 +49,8 @@ class MetricWorth(Worth):
 
     @override
     def loss(self) -> float:
-        value = self._measured()
-        lost = (self._before - value) * self._sign
-        return max(0.0, lost) if isfinite(lost) else float("inf")
+        lost = (self._before - self._measured()) * self._sign
+        return lost if isfinite(lost) else float("inf")
 
     def _measured(self) -> float:
         loaders = validation_loaders(self._trainer)

@@ -149,6 +149,41 @@ def test_torchs_own_layers_lose_any_branch(norm_first: bool, fused: bool) -> Non
         torch.backends.mha.set_fastpath_enabled(before)
 
 
+class Tupled(PreNorm):
+    """As a layer of a language model: a tuple, and attributes that the code around it reads."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.kind = "full"
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor]:  # type: ignore[override]
+        return (x + self.mlp(self.norm2(x if mask is None else x * mask)),)
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Linear(5, 8), nn.Linear(8, 2)
+        self.layers = nn.ModuleList([Tupled(8), Tupled(8)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        for layer in self.layers:
+            x = layer(x, None if layer.kind == "full" else x)[0]
+        return self.head(x)
+
+
+def test_a_layer_that_returns_a_tuple_goes() -> None:
+    torch.manual_seed(0)
+    net = Model().eval()
+    graph = find_blocks(net, T)
+    assert {name: dict(block.kinds) for name, block in graph.blocks.items()} == {
+        f"layers.{number}": {f"layers.{number}": "identity:1"} for number in (0, 1)
+    }
+    small = without(net, T, "layers.0")
+    torch.testing.assert_close(small(T), zeroed(net, ["layers.0.mlp.2"])(T))
+
+
 def test_joined_branches_are_named() -> None:
     graph = find_blocks(shufflenet_v2_x0_5(num_classes=4).eval(), torch.zeros(2, 3, 32, 32))
     assert not graph.blocks
