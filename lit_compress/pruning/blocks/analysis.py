@@ -17,7 +17,7 @@ from lit_compress.pruning.blocks.sums import JOINS, Chain, chain_of, kind_of
 from lit_compress.pruning.blocks.surgery import without
 from lit_compress.pruning.blocks.trial import failure_without
 from lit_compress.pruning.channels.checks import check_module
-from lit_compress.pruning.channels.runs import run_of, undisturbed
+from lit_compress.pruning.channels.runs import restored, run_of, undisturbed
 from lit_compress.pruning.channels.tracing.labels import Reason
 from lit_compress.pruning.channels.trials.verify import tensors_in
 
@@ -73,16 +73,17 @@ class _Search:
     def __init__(
         self, model: nn.Module, inputs: Inputs, submodule: str, only: Collection[str] | None
     ) -> None:
-        self._model, self._inputs, self._path, self._only = model, inputs, submodule, only
+        self._model, self._path, self._only = model, submodule, only
         self._called = model.get_submodule(submodule)
         self._runs = [run_of(model, self._called, *forward_arguments(inputs))]
         self._blocks: dict[str, Block] = {}
         self._kept: dict[str, str] = {}
         self._flow = self._followed()
+        with restored(model, ()):
+            self._one, _ = one_example(self._called, inputs)
+        if self._one is not inputs:  # what unpacks a tensor may take a batch of two for a pair
+            self._runs.append(run_of(model, self._called, *forward_arguments(self._one)))
         self._macs = self._count_macs() if only is None else 0
-        one, _ = one_example(self._called, inputs)
-        if one is not inputs:  # what unpacks a tensor may take a batch of two for a pair
-            self._runs.append(run_of(model, self._called, *forward_arguments(one)))
 
     def _followed(self) -> Flow:
         flow, kind = Flow(self._model), type(self._model).__name__
@@ -199,7 +200,8 @@ class _Search:
     # --- costs and reasons -----------------------------------------------------------------------
 
     def _count_macs(self) -> int:
-        return cost(self._called, self._inputs).macs
+        with restored(self._model, ()):
+            return cost(self._called, self._one).macs
 
     def _parameters(self, names: Iterable[str]) -> int:
         parts = [self._model.get_submodule(name) for name in names]

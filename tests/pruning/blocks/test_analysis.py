@@ -149,6 +149,28 @@ def test_torchs_own_layers_lose_any_branch(norm_first: bool, fused: bool) -> Non
         torch.backends.mha.set_fastpath_enabled(before)
 
 
+class Caching(Basic):
+    """Computes a table in its first call in eval mode, and keeps it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.cache: dict[str, Tensor] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        if "bias" not in self.cache:
+            self.cache["bias"] = torch.arange(4.0).reshape(4, 1, 1) * self.bn.bias.mean()
+        return x + self.last(self.a(x) + self.cache["bias"])
+
+
+def test_a_network_that_keeps_what_it_computed_makes_the_same_calls() -> None:
+    """Its second run has fewer calls, and the sums were looked for at the wrong numbers."""
+    net = images(Caching(4), Caching(4))
+    for part in net[2:4]:
+        part.cache.clear()
+    assert list(find_blocks(net, X).blocks) == ["2", "3"]
+    assert not net[2].cache
+
+
 class Tupled(PreNorm):
     """As a layer of a language model: a tuple, and attributes that the code around it reads."""
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
 import torch
 
 from lit_compress.pruning.blocks.zeroed import ZeroedBranches
@@ -21,6 +24,15 @@ def test_a_summand_that_changes_in_place_is_zeroed_itself() -> None:
         branch += one
     assert before == [6, 6, 6]
     assert branch.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("other", [lambda x: x * x, lambda x: x + 1])
+def test_another_call_at_the_number_of_a_sum_is_an_error(
+    other: Callable[[torch.Tensor], torch.Tensor],
+) -> None:
+    x = torch.ones(2)
+    with pytest.raises(RuntimeError, match="another call in each run"), ZeroedBranches({0: 1}):
+        other(x)
 
 
 def test_a_nan_in_a_branch_becomes_zero() -> None:
