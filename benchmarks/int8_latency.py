@@ -230,24 +230,31 @@ def _openvino(path: Path, images: np.ndarray, threads: int) -> Callable[[], Any]
     return lambda: np.array(request.infer([images])[0])
 
 
-def timed(name: str, folder: Path, batch: int, threads: int, rounds: int) -> dict[str, np.ndarray]:
+def timed(
+    name: str,
+    folder: Path,
+    batch: int,
+    threads: int,
+    rounds: int,
+    contenders: Sequence[str] = CONTENDERS,
+) -> dict[str, np.ndarray]:
     """Return the seconds of one call of each contender, by round."""
     context, random = get_context("spawn"), np.random.default_rng(0)
     pipes: dict[str, Connection] = {}
     workers = []
-    for contender in CONTENDERS:
+    for contender in contenders:
         here, there = context.Pipe()
         arguments = (there, contender, name, str(folder), batch, threads)
         workers.append(context.Process(target=serve, args=arguments, daemon=True))
         workers[-1].start()
         here.recv()  # they start one at a time, not to disturb each other
         pipes[contender] = here
-    times = {contender: np.empty(rounds) for contender in CONTENDERS}
+    times = {contender: np.empty(rounds) for contender in contenders}
     for index in range(rounds):
-        for place in random.permutation(len(CONTENDERS)):
-            pipe = pipes[CONTENDERS[place]]
+        for place in random.permutation(len(contenders)):
+            pipe = pipes[contenders[place]]
             pipe.send(True)
-            times[CONTENDERS[place]][index] = pipe.recv()
+            times[contenders[place]][index] = pipe.recv()
     for pipe in pipes.values():
         pipe.send(False)
     for worker in workers:

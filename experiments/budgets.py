@@ -1,10 +1,15 @@
 """Whether budgets hold: bytes of the int8 file, and a limit for what the accuracy may lose.
 
     python experiments/budgets.py bytes --data-dir DIR
+    python experiments/budgets.py latency --data-dir DIR
     python experiments/budgets.py contract --data-dir DIR --dense CHECKPOINT
 
 ``bytes`` prunes three networks to two sizes each, and prints the size of the written file. Shapes
 alone decide it, so a single training batch is enough.
+
+``latency`` prunes three networks to a share of the time of their dense int8 file, for batches of 1
+and of 32, and prints the time of the written file: the median, and its interval at 95 %. Nothing
+else should run on the machine.
 
 ``contract`` prunes a trained ShuffleNetV2 with ``Compress(max_drop=0.01)``, for 20 splits of the
 22,000 images of FashionMNIST that it was not trained on: one half is its validation data, the other
@@ -47,6 +52,15 @@ BUDGETS: Mapping[type[LightningModule], tuple[int, int]] = {
     MobileNetV2: (200_000, 600_000),
     AlexNet: (500_000, 2_000_000),
 }
+#: Shares of the time to remove, by network and batch size.
+TIMES: Mapping[tuple[type[LightningModule], int], float] = {
+    (ShuffleNetV2, 1): 0.25,
+    (ShuffleNetV2, 32): 0.5,
+    (MobileNetV2, 1): 0.3,
+    (MobileNetV2, 32): 0.5,
+    (AlexNet, 1): 0.5,
+    (AlexNet, 32): 0.5,
+}
 
 
 def trainer(folder: str, epochs: int, *callbacks: Any, **more: Any) -> Trainer:
@@ -86,6 +100,35 @@ def in_bytes(data_dir: str) -> None:
                 f"{kind.__name__}: {size:,} of {budget:,} bytes ({size / budget:.1%})", flush=True
             )
     print(f"{held} of {2 * len(BUDGETS)} within 95 and 100 % of the bytes")
+
+
+def in_time(data_dir: str) -> None:
+    """Print the time of each file next to its budget."""
+    held = 0
+    for (kind, batch), target in TIMES.items():
+        side = 224 if kind is AlexNet else 32
+        data = FashionMNISTDataModule(data_dir, image_size=side if side > 32 else None)
+        module = AlexNet(in_channels=1, image_size=side) if kind is AlexNet else kind(in_channels=1)
+        seed_everything(0, verbose=False)
+        with tempfile.TemporaryDirectory() as folder:
+            writer = PostTrainingQuantization(dirpath=f"{folder}/artifact", calibration_batches=4)
+            pruner = FilterPruning(
+                target,
+                of="latency",
+                latency_batch=batch,
+                schedule=Schedule(shape="one_shot"),
+            )
+            run = trainer(folder, 1, pruner, writer, limit_train_batches=1, limit_val_batches=2)
+            run.fit(module, data)
+        found = pruner.progress()["latency"]
+        allowed, ratio, (low, high) = found["allowed"], found["ratio"], found["interval"]
+        held += abs(ratio / allowed - 1) <= 0.05 and ratio < 1
+        print(
+            f"{kind.__name__}, batch {batch}: {ratio:.1%} ({low:.1%} to {high:.1%}) of the dense "
+            f"file's time, allowed {allowed:.0%}",
+            flush=True,
+        )
+    print(f"{held} of {len(TIMES)} within 5 % of the time that was asked for")
 
 
 class Halves(LightningDataModule):
@@ -168,9 +211,9 @@ def contract(data_dir: str, dense: str) -> None:
 
 
 def main() -> None:
-    """Run one of the two."""
+    """Run one of the three."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["bytes", "contract"])
+    parser.add_argument("what", choices=["bytes", "latency", "contract"])
     parser.add_argument("--data-dir", default="data")
     parser.add_argument("--dense", help="checkpoint of the dense network, for contract")
     words = parser.parse_args()
@@ -178,6 +221,8 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     if words.what == "bytes":
         in_bytes(words.data_dir)
+    elif words.what == "latency":
+        in_time(words.data_dir)
     elif words.dense is None:
         parser.error("contract needs --dense, the checkpoint of the trained dense network")
     else:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lit_compress.artifact.card import Card
-from lit_compress.artifact.read import read_card
+from lit_compress.artifact.folder.card import read_card
 from lit_compress.artifact.write import CARD
 from lit_compress.errors import InvalidArgumentError, LitCompressError, ReportError
 from lit_compress.files import write_whole

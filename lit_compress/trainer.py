@@ -30,8 +30,9 @@ from lit_compress.pruning.importance import ImportanceName
 from lit_compress.report import card_table
 from lit_compress.runtimes import Format
 from lit_compress.sensitivity.options import LEVELS, Mode, ScanOptions
+from lit_compress.sensitivity.result import Scan
 from lit_compress.sensitivity.sample import NO_DATA
-from lit_compress.sensitivity.scan import Scan, scan_network
+from lit_compress.sensitivity.scan import scan_network
 from lit_compress.sensitivity.targets import Unit
 
 

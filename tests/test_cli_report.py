@@ -13,7 +13,7 @@ import pytest
 from report.cards import full_card
 
 from lit_compress import cli_report
-from lit_compress.artifact import read
+from lit_compress.artifact.folder import card
 from lit_compress.cli import main
 
 SCAN = Path(__file__).parent / "golden/files/scan/scan.csv"
@@ -88,7 +88,7 @@ def test_a_card_that_is_no_text_or_too_large(runs: Path, monkeypatch: pytest.Mon
     put(runs / "a")
     (runs / "a/card.json").write_bytes(b"\xff\xfe\x00")
     put(runs / "c", changed(run="x" * (1 << 20)))
-    monkeypatch.setattr(read, "CARD_LIMIT", 1 << 20)
+    monkeypatch.setattr(card, "CARD_LIMIT", 1 << 20)
     found, skipped = cli_report._read_cards(runs)
     assert len(found) == 1
     assert "is not UTF-8 text" in skipped[0].reason

@@ -144,8 +144,9 @@ def test_a_drop_that_cannot_be_kept_is_not_zero(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     from lit_compress.callbacks._quantization import conversion
+    from lit_compress.callbacks._quantization.file import drop
 
-    monkeypatch.setattr(conversion, "_lost", lambda *_: 1.0)
+    monkeypatch.setattr(drop, "lost_of", lambda *_: 1.0)
     monkeypatch.setattr(conversion, "candidates", lambda *_: [frozenset()])
     target = tmp_path / "artifact"
     words = [f"--ckpt_path={checkpoint}", f"--dirpath={target}", "--monitor=val_acc"]

@@ -14,8 +14,8 @@ import pytest
 ROOT = Path(__file__).parent.parent / "lit_compress"
 #: The lowest layer first. A module imports from its own layer and from lower ones.
 LAYERS = (
-    "pruning quantization distillation export measure timing artifact packed report hub formats "
-    "runtimes errors files attributes",
+    "pruning quantization distillation export measure timing layer_times artifact packed report "
+    "hub formats runtimes errors files attributes",
     "evaluation checkpoints progress",
     "callbacks sensitivity modules datamodules",
     "doctor benchmark",

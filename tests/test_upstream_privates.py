@@ -21,6 +21,7 @@ from lightning.pytorch.utilities import CombinedLoader
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
 from torchmetrics import SumMetric
 
 ROOT = Path(__file__).parent.parent / "lit_compress"
@@ -46,8 +47,19 @@ IMPORTED = (
     "torch._ops:OpOverload",
     "torch:_C._len_torch_function_stack",
     "torch:_foreach_mul_",
+    "torch:ops.aten._addmm_activation",
     "torch:ops.aten._cudnn_rnn",
+    "torch:ops.aten._int_mm",
     "torch:ops.aten._native_batch_norm_legit_no_training",
+    "torch:ops.aten._native_multi_head_attention",
+    "torch:ops.aten._scaled_dot_product_attention_math_for_mps",
+    "torch:ops.aten._scaled_dot_product_cudnn_attention",
+    "torch:ops.aten._scaled_dot_product_efficient_attention",
+    "torch:ops.aten._scaled_dot_product_flash_attention",
+    "torch:ops.aten._scaled_dot_product_flash_attention_for_cpu",
+    "torch:ops.aten._scaled_dot_product_fused_attention_overrideable",
+    "torch:ops.aten._transformer_encoder_layer_fwd",
+    "torch:ops.aten._trilinear",
     "torch.nn.modules.batchnorm:_BatchNorm",
     "torch.nn.modules.batchnorm:_NormBase",
     "torch.nn.modules.conv:_ConvNd",
@@ -99,6 +111,7 @@ ON_OBJECTS: dict[str, tuple[Callable[[], object], str]] = {
         "_strategy",
     ),
     "OpOverload": (lambda: torch.ops.aten.add.Tensor, "_overloadname _schema"),
+    "OpOverloadPacket": (lambda: torch.ops.aten.add, "_qualified_op_name"),
     "Strategy": (
         lambda: SingleDeviceStrategy("cpu"),
         "_lightning_module _lightning_optimizers _optimizers",
@@ -226,3 +239,7 @@ def test_what_a_loop_of_ours_overrides_exists() -> None:
     loop = quiet_trainer().validate_loop
     assert callable(loop._evaluation_step)
     assert {"_last_val_dl_reload_epoch", "_max_batches"} <= vars(loop).keys()
+
+
+def test_what_a_counter_of_ours_overrides_exists() -> None:
+    assert callable(FlopCounterMode._count_flops)

@@ -8,7 +8,8 @@
 
 from lit_compress.artifact.card import Card
 from lit_compress.artifact.fidelity import agreement, sqnr_db
-from lit_compress.artifact.read import load, read_card
+from lit_compress.artifact.folder.card import read_card
+from lit_compress.artifact.read import load
 from lit_compress.artifact.replay import write_replay
 from lit_compress.artifact.runtime import OnnxModel
 from lit_compress.artifact.variant import (

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -18,17 +15,17 @@ import numpy as np
 from lit_compress.artifact.card import Card
 from lit_compress.artifact.processor import processor_name
 from lit_compress.artifact.runtime import OnnxModel
-from lit_compress.files.whole import write_whole
 from lit_compress.runtimes import onnx, open_format
 from lit_compress.runtimes.format_file import FormatFile
 from lit_compress.runtimes.interface import Runtime
+from lit_compress.timing.remembered import Remembered
 
 #: Number of untimed and timed calls of each file.
 WARM_UP, ROUNDS = 5, 30
 #: Packages whose version may change which file is the fastest.
 PACKAGES = ("onnxruntime", "openvino", "executorch", "ai-edge-litert")
-#: Largest number of choices that are remembered.
-REMEMBERED = 1000
+#: The choices of earlier processes.
+REMEMBERED = Remembered("fastest", most=1000)
 
 
 @dataclass(frozen=True)
@@ -116,14 +113,14 @@ def fastest_choice(
         ArtifactError: If a file cannot be opened.
     """
     key = _key(card, threads, batch, found)
-    known = _remembered()
+    known = REMEMBERED.read()
     for choice in found:
         if known.get(key) == asdict(choice):
             return choice
     models = [opened(choice)[0] for choice in found]
     times = _times(models, inputs, batch)
     best = found[times.index(min(times))]
-    _remember(known, key, best)
+    REMEMBERED.add({key: asdict(best)})
     return best
 
 
@@ -151,29 +148,6 @@ def _key(card: Card, threads: int, batch: int, found: Sequence[Choice]) -> str:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = ""
-    what = [dict(card.files), processor_name(), os.cpu_count(), versions, threads, batch]
-    text = json.dumps([*what, [asdict(choice) for choice in found]], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _cache() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "lit_compress" / "fastest.json"
-
-
-def _remembered() -> dict[str, Any]:
-    """Return the choices of earlier calls; none if the file is missing or is no such file."""
-    try:
-        found = json.loads(_cache().read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}  # it is measured again, which costs time and changes no result
-    return found if isinstance(found, dict) else {}
-
-
-def _remember(known: dict[str, Any], key: str, choice: Choice) -> None:
-    latest = list(known.items())[-REMEMBERED + 1 :]
-    try:
-        _cache().parent.mkdir(parents=True, exist_ok=True)
-        write_whole(_cache(), json.dumps({**dict(latest), key: asdict(choice)}).encode())
-    except OSError:
-        return  # a read-only home: it is measured again in the next process
+    machine = processor_name(), os.cpu_count(), versions
+    chosen = [asdict(choice) for choice in found]
+    return Remembered.key(dict(card.files), machine, threads, batch, chosen)

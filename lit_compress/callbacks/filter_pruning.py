@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 from typing_extensions import override
 
-from lit_compress.callbacks._budget.allocation import allocate
-from lit_compress.callbacks._budget.byte_budget import share_for
 from lit_compress.callbacks._budget.contract import Contract, Mode
+from lit_compress.callbacks._budget.latency_budget import Stopwatch, Timed, TimesInt8
+from lit_compress.callbacks._budget.resolve import COUNTED, Wanted, resolve
 from lit_compress.callbacks._pruning.arguments import check_counts, check_patterns, one_of, plain
 from lit_compress.callbacks._pruning.channels import ChannelPruning, Shrink
 from lit_compress.errors import InvalidArgumentError, RuleError
@@ -33,11 +35,9 @@ from lit_compress.pruning.selection.uniform import UniformSelector
 DEFAULT_SCHEDULE = Schedule()
 #: How the share of the network becomes those of its layers.
 Allocations = Literal["auto", "uniform", "sensitivity"]
-#: The share for a budget of bytes before it is found.
-UNKNOWN = Fraction(1, 2)
 
 
-class FilterPruning(ChannelPruning):
+class FilterPruning(ChannelPruning, TimesInt8):
     """Removes filters, and everything that is coupled with them, while the network trains.
 
     Works on any LightningModule: the coupled channels are found by running its forward once. The
@@ -56,7 +56,10 @@ class FilterPruning(ChannelPruning):
             ``macs`` (multiply-accumulates of one forward of one example). With ``submodule``, they
             are those of that part. ``bytes`` finds the share of the parameters for which
             ``model.onnx`` has 95 to 100 % of the target, by files of pruned copies before the
-            training; it needs PostTrainingQuantization.
+            training; it needs PostTrainingQuantization. ``latency`` is the time of ``model.onnx``:
+            with 0.5, that of the pruned network takes at most half the time of that of the dense
+            one, in ONNX Runtime on one thread of this machine. It is found by timed files before
+            the training, and timed again at the end.
         schedule: Epochs at which to prune. Default: each of the first two thirds of the run, cubic.
         scope: ``local`` removes the same share of each layer, ``global`` ranks all filters
             together.
@@ -70,7 +73,10 @@ class FilterPruning(ChannelPruning):
         rules: Path of a YAML rule file: a list of ``{pattern: glob, ratio: share}`` or
             ``{pattern: glob, skip: true}``. Layers that no rule matches lose the common share.
         round_to: The number of filters that a layer keeps, of those that can be removed, is a
-            multiple of this; runtimes are fastest with multiples of 8.
+            multiple of this; runtimes are fastest with multiples of 8. ``auto`` times the layers
+            and takes the largest multiple that costs no time on this machine. Default: ``auto``
+            with ``of: latency``, as layers with odd numbers of filters can take longer than whole
+            ones; otherwise 1.
         min_channels: Smallest number of channels that a layer keeps.
         shrink: ``every`` removes filters at each pruning step; ``end`` keeps them at zero and
             removes them at the end of the fit. Both give the same network.
@@ -98,6 +104,7 @@ class FilterPruning(ChannelPruning):
             breaks it, the run goes back to the last one that kept it.
         mode: Whether more of ``monitor`` is better (``max``) or less (``min``); ``auto`` tells it
             by the name or by the torchmetrics object that is logged, and otherwise asks.
+        latency_batch: Batch size for the times of ``of: latency`` and ``round_to: auto``.
 
     Example:
         >>> from lit_compress.callbacks import FilterPruning
@@ -113,14 +120,14 @@ class FilterPruning(ChannelPruning):
     def __init__(
         self,
         target: float,
-        of: Of | Literal["bytes"] = "filters",
+        of: Of | Literal["bytes", "latency"] = "filters",
         schedule: Schedule = DEFAULT_SCHEDULE,
         scope: Scope = "local",
         importance: ImportanceName | Importance = "l2",
         include: Sequence[str] = ("*",),
         exclude: Sequence[str] = (),
         rules: str | None = None,
-        round_to: int = 1,
+        round_to: int | Literal["auto"] | None = None,
         min_channels: int = 1,
         shrink: Shrink = "every",
         recalibrate: int = 0,
@@ -131,34 +138,27 @@ class FilterPruning(ChannelPruning):
         max_drop: float | None = None,
         mode: Mode = "auto",
         allocation: Allocations = "auto",
+        latency_batch: int = 1,
     ) -> None:
-        one_of("allocation", allocation, get_args(Allocations))
-        one_of("of", of, (*get_args(Of), "bytes"))
-        share = UNKNOWN if of == "bytes" else exact_share(target)
-        if of == "bytes":
-            _check_bytes(target)
-        one_of("scope", scope, get_args(Scope))
-        one_of("shrink", shrink, get_args(Shrink))
-        _check_norm(norm, shrink)
-        check_counts(
-            round_to=(round_to, 1), min_channels=(min_channels, 1), recalibrate=(recalibrate, 0)
-        )
+        _check_choices(of=of, scope=scope, shrink=shrink, allocation=allocation, norm=norm)
+        wanted = _wanted(target, of, _is_measured(allocation, of, scope), round_to, latency_batch)
+        check_counts(min_channels=(min_channels, 1), recalibrate=(recalibrate, 0))
         check_patterns(include=include, exclude=exclude)
         selector = UniformSelector(
-            target=share,
-            of="parameters" if of == "bytes" else of,
+            target=wanted.share,
+            of=wanted.counted,
             scope=scope,
             importance=importance_of(importance),
             include=list(include),
             exclude=list(exclude),
             rules=_filter_rules(rules) if rules is not None else (),
-            round_to=round_to,
+            round_to=wanted.multiple,
             min_channels=min_channels,
             norm=norm,
         )
         super().__init__(
             selector,
-            target=share,
+            target=wanted.share,
             schedule=schedule,
             monitor=monitor,
             rewind=rewind,
@@ -168,13 +168,16 @@ class FilterPruning(ChannelPruning):
             contract=Contract(monitor, max_drop, mode),
         )
         self.selector, self.target, self.of = selector, target, of
-        self.importance, self.rules, self.round_to = importance, rules, round_to
-        self.min_channels, self._measured = min_channels, _is_measured(allocation, of, scope)
+        self.importance, self.rules, self.round_to = importance, rules, wanted.round_to
+        self.min_channels, self._wanted = min_channels, wanted
+        self._watch: Stopwatch | None = None
+        self._timed: Timed | None = None
 
     @override
     def counted(self) -> str:
-        named = {"filters": "prunable filters", "macs": "MACs", "bytes": "parameters"}
-        return f" of the {named.get(self.of, self.of)}"
+        of = COUNTED.get(self.of, self.of)
+        named = {"filters": "prunable filters", "macs": "MACs"}
+        return f" of the {named.get(of, of)}"
 
     @override
     def resolved_selector(
@@ -184,36 +187,53 @@ class FilterPruning(ChannelPruning):
         selector: ChannelSelector,
         state: PruningState,
     ) -> tuple[ChannelSelector, str]:
-        if not isinstance(selector, UniformSelector) or not (self.of == "bytes" or self._measured):
+        wanted = self._wanted
+        if not isinstance(selector, UniformSelector) or not wanted.unknown:
             return selector, ""
-        allocation = allocate(trainer, module, selector, state) if self._measured else None
+        example = self._require_example()
+        found = resolve(trainer, module, selector, state, example, wanted)
+        self.take_selector(found.selector)
+        self._watch = found.watch
+        if found.latency is not None:
+            self._timed = found.latency.timed
+        return self._selector, found.text
 
-        def at(share: Fraction) -> UniformSelector:
-            if allocation is None:
-                return replace(selector, target=share)
-            return allocation.selector(selector, share)
-
-        if self.of != "bytes":
-            self.take_selector(at(selector.target))
-            return self._selector, ""
-        found = share_for(trainer, module, at, state, int(self.target))
-        self.take_selector(at(found.share))
-        return self._selector, (
-            f"the int8 file will have {found.size:,} of at most {int(self.target):,} bytes "
-            f"({found.tries} files were written to find it)\n"
-        )
+    @override
+    def time_again(self, file: Path) -> None:
+        if self.of != "latency":
+            return
+        allowed = f"of at most {100 * (1 - float(self.target)):.1f} %"
+        if self._watch is None:
+            rank_zero_info(
+                f"{type(self).__name__}: the int8 file is not timed again, as this fit was resumed "
+                "and did not write that of the dense network"
+            )
+            return
+        self._timed = self._watch.time(file.read_bytes())
+        said = f"the int8 file takes {self._timed} of the dense one's time, {allowed}"
+        rank_zero_info(f"{type(self).__name__}: {said}")
+        if self._timed.interval[0] > 1 - self.target:
+            rank_zero_warn(f"{type(self).__name__}: {said}")
 
     @override
     def take_selector(self, selector: ChannelSelector) -> None:
         self._selector = selector
         if isinstance(selector, UniformSelector):
             self.selector = selector
-            if self.of == "bytes":
+            if self.of in COUNTED:
                 self._target = selector.target
 
     @override
     def progress(self) -> dict[str, Any]:
         asked: dict[str, Any] = {"bytes": int(self.target)} if self.of == "bytes" else {}
+        if self._timed is not None:
+            low, high = self._timed.interval
+            asked["latency"] = {
+                "allowed": round(1 - float(self.target), 6),
+                "ratio": round(self._timed.ratio, 4),
+                "interval": [round(low, 4), round(high, 4)],
+                "batch": self._wanted.batch,
+            }
         if self._state is not None and self.selector.shares:
             names = {index: group.name for index, group in enumerate(self._state.graph.groups)}
             shares = sorted(self.selector.shares.items())
@@ -223,7 +243,9 @@ class FilterPruning(ChannelPruning):
     @override
     def own_state(self) -> dict[str, Any]:
         common, shares = super().own_state(), self.selector.shares
-        if not shares and self.of != "bytes":
+        if self.round_to == "auto":
+            common["round_to"] = self.selector.round_to
+        if not shares and self.of not in COUNTED:
             return common
         kept = {str(index): str(share) for index, share in shares.items()}
         return {**common, "share": str(self.selector.target), "shares": kept}
@@ -233,8 +255,10 @@ class FilterPruning(ChannelPruning):
         given = state_dict.get("shares", {})
         shares = {int(index): Fraction(share) for index, share in given.items()}
         target = Fraction(state_dict.get("share", self.selector.target))
-        if shares or self.of == "bytes":
-            self.take_selector(replace(self.selector, target=target, shares=shares))
+        round_to = int(state_dict.get("round_to", self.selector.round_to))
+        if shares or self._wanted.unknown:
+            found = replace(self.selector, target=target, shares=shares, round_to=round_to)
+            self.take_selector(found)
         super().load_state_dict(state_dict)
 
     @override
@@ -253,7 +277,7 @@ class FilterPruning(ChannelPruning):
             "include": list(selector.include),
             "exclude": list(selector.exclude),
             "rules": [[rule.pattern, str(rule.ratio)] for rule in selector.rules],
-            "round_to": selector.round_to,
+            "round_to": self.round_to,
             "min_channels": selector.min_channels,
             "shrink": self.shrink,
             "recalibrate": self.recalibrate,
@@ -274,6 +298,31 @@ class FilterPruning(ChannelPruning):
         """
         state = self.selector.analyse(module, example_inputs, self.submodule or "")
         return self.selector.preview(module, state, self.selector.select(module, state))
+
+
+def _check_choices(of: str, scope: str, shrink: str, allocation: str, norm: str) -> None:
+    """Check the arguments that are one of a few words."""
+    one_of("allocation", allocation, get_args(Allocations))
+    one_of("of", of, (*get_args(Of), *COUNTED))
+    one_of("scope", scope, get_args(Scope))
+    one_of("shrink", shrink, get_args(Shrink))
+    _check_norm(norm, shrink)
+
+
+def _wanted(
+    target: float, of: str, measured: bool, round_to: int | Literal["auto"] | None, batch: int
+) -> Wanted:
+    """Return what the target asks for."""
+    if of == "bytes":
+        _check_bytes(target)
+        target = int(target)
+    elif of == "latency" and not exact_share(target):
+        raise InvalidArgumentError("with of: latency, target must be above 0, got 0")
+    if round_to is None:
+        round_to = "auto" if of == "latency" else 1
+    wanted = Wanted(of, target if of == "bytes" else exact_share(target), measured, round_to, batch)
+    check_counts(round_to=(wanted.multiple, 1), latency_batch=(batch, 1))
+    return wanted
 
 
 def _is_measured(allocation: str, of: str, scope: str) -> bool:

@@ -15,51 +15,34 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 from typing_extensions import override
 
-from lit_compress.artifact import Variant, check_target, folder_swap, sha256, write_card
-from lit_compress.artifact.read import MODEL
-from lit_compress.artifact.replay import REPLAY
+from lit_compress.artifact import check_target
 from lit_compress.artifact.variant import FloatWeight
 from lit_compress.callbacks._budget.byte_budget import WritesInt8
 from lit_compress.callbacks._budget.contract import Mode
 from lit_compress.callbacks._pruning.arguments import one_of
-from lit_compress.callbacks._quantization.allowed import left_of_budget
+from lit_compress.callbacks._quantization.artifact import ArtifactOf, keep_weights, write_artifact
 from lit_compress.callbacks._quantization.best_weights import check_best, load_best
 from lit_compress.callbacks._quantization.conversion import Conversion
 from lit_compress.callbacks._quantization.fake_forward import FakeForward, Place
-from lit_compress.callbacks._quantization.formats import write_formats
-from lit_compress.callbacks._quantization.quality import say_float_weights
 from lit_compress.callbacks._quantization.settings import Settings
-from lit_compress.callbacks._report.variants import (
-    empty_card,
-    float_name,
-    float_variant,
-    unpruned_shapes,
-)
+from lit_compress.callbacks._quantization.trial import few_batches, tried_file, try_conversion
+from lit_compress.callbacks._report.variants import unpruned_shapes
 from lit_compress.callbacks._run.earlier import AddsToCard, is_complete
 from lit_compress.callbacks._run.resuming import name_checkpoint
 from lit_compress.callbacks._run.supported import check_run
-from lit_compress.checkpoints.folder import artifact_dir, is_artifact, release, trained_weights
+from lit_compress.checkpoints.folder import artifact_dir, is_artifact, release
 from lit_compress.checkpoints.loading_line import artifact_line
-from lit_compress.checkpoints.saved_weights import WEIGHTS, save_weights
 from lit_compress.errors import InvalidArgumentError, LitCompressError
-from lit_compress.evaluation.export_target import (
-    ExportTarget,
-    warn_of_few_inputs,
-    warn_of_other_weights,
-)
+from lit_compress.evaluation.export_target import ExportTarget
 from lit_compress.evaluation.loaders import validation_loaders
 from lit_compress.evaluation.metric import check_monitor
 from lit_compress.evaluation.run_view.copies import clone
 from lit_compress.evaluation.trainer_access import callbacks_of_type, is_fast_dev_run
 from lit_compress.formats import check_installed
-from lit_compress.measure import file_bytes, int8_share, onnx_counts
-from lit_compress.pruning.channels.unpruned import UnprunedShapes, is_smaller
+from lit_compress.pruning.channels.unpruned import UnprunedShapes
 from lit_compress.quantization.calibrate import Calibration, Rounding
 from lit_compress.quantization.training.ranges import Ranges
 from lit_compress.runtimes import Format
-
-#: Batches that are enough to see that the conversion works.
-FEW = 2
 
 
 class PostTrainingQuantization(Callback, WritesInt8):
@@ -306,29 +289,13 @@ class PostTrainingQuantization(Callback, WritesInt8):
         return False
 
     @override
-    def int8_bytes(self, trainer: Trainer, copy: LightningModule) -> int:
-        settings = replace(self.settings, calibration_batches=1, max_drop=None)
-        network = settings.network(trainer, copy)
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / MODEL
-            Conversion(trainer, copy, network, settings).try_out(file, 1)
-            return file.stat().st_size
+    def int8_file(self, trainer: Trainer, copy: LightningModule) -> bytes:
+        return tried_file(trainer, copy, self.settings)
 
     def _dry_run(self, trainer: Trainer, copy: LightningModule) -> None:
         """Do all that the end of the fit does, on a few batches and without an artefact."""
-        start, batches = time.monotonic(), min(FEW, self.settings.calibration_batches)
-        settings = replace(self.settings, calibration_batches=batches, max_drop=None)
-        if self.settings.max_drop is not None:
-            self.settings.rises(trainer, copy)
-        network = settings.network(trainer, copy)
-        warn_of_other_weights(copy, network)
-        warn_of_few_inputs(trainer, network, self.settings.calibration_batches)
-        conversion = Conversion(trainer, copy, network, settings)
-        with tempfile.TemporaryDirectory() as folder:
-            conversion.try_out(Path(folder) / MODEL, FEW)
-            write_formats(conversion, Path(folder) / MODEL, settings, trial=True)
-            self.tried = conversion.float_weights
-            conversion.write_replay(Path(folder) / REPLAY)
+        start, batches = time.monotonic(), few_batches(self.settings)
+        self.tried = try_conversion(trainer, copy, self.settings)
         measured = self._measurable(trainer)
         more = f", and to measure {measured} on all of the validation data" if measured else ""
         rank_zero_info(
@@ -350,9 +317,9 @@ class PostTrainingQuantization(Callback, WritesInt8):
         try:
             self._convert(trainer, copy, self._target, before)
         except LitCompressError as error:
-            raise type(error)(f"{error}. {self._kept_weights(copy, before)}") from error
+            raise type(error)(f"{error}. {keep_weights(self._target, copy, before)}") from error
         except (Exception, KeyboardInterrupt):  # the training must not be lost; it is raised again
-            rank_zero_warn(self._kept_weights(copy, before))
+            rank_zero_warn(keep_weights(self._target, copy, before))
             raise
         self.path, self.written = self._target, True
         rank_zero_info(f"int8 artefact written to {self.path}; {artifact_line(copy, self.path)}")
@@ -391,16 +358,6 @@ class PostTrainingQuantization(Callback, WritesInt8):
         fake = FakeForward(copy, Place.of(network), self._ranges, self.settings)
         return Conversion(trainer, copy, network, self.settings, self._ranges, fake.outputs)
 
-    def _kept_weights(self, copy: LightningModule, before: UnprunedShapes | None) -> str:
-        """Save the float weights after a failed conversion, and return how to convert them."""
-        path = trained_weights(self._target)
-        save_weights(copy, path, before)
-        return (
-            f"The trained float weights are in {path}. To convert them later: "
-            "lit_compress.trainer.Trainer().quantize(model, datamodule=..., "
-            f"ckpt_path={str(path)!r})"
-        )
-
     def _write(
         self,
         trainer: Trainer,
@@ -410,52 +367,12 @@ class PostTrainingQuantization(Callback, WritesInt8):
         epoch: int | None,
         pruning: Sequence[dict[str, Any]] | None = None,
     ) -> None:
-        network = self._network(trainer, copy)
-        conversion = self._conversion(trainer, copy, network)
-        with folder_swap(target) as folder:
-            save_weights(copy, folder / WEIGHTS, before)
-            monitor = self._measurable(trainer)
-            name = "pruned" if is_smaller(copy, before) else float_name(trainer, copy)
-            plain = float_variant(
-                name, trainer, copy, network, monitor=monitor, file=folder / WEIGHTS
-            )
-            plain = replace(plain, epoch=epoch)
-            allowed = left_of_budget(trainer, self.settings, plain.metric)
-            metric, fidelity = conversion.write(folder / MODEL, plain.metric, allowed)
-            conversion.write_replay(folder / REPLAY)
-            rank_zero_info(conversion.pixels.why)
-            self.preprocess = conversion.pixels.preprocess
-            int8 = Variant(
-                "int8",
-                *onnx_counts(folder / MODEL),
-                macs=plain.macs,
-                bytes=file_bytes(folder / MODEL),
-                file=MODEL,
-                metric=metric,
-                fidelity=fidelity,
-                epoch=epoch,
-                int8_share=int8_share(folder / MODEL),
-                float_weights=conversion.float_weights,
-                formats=write_formats(conversion, folder / MODEL, self.settings),
-            )
-            say_float_weights(int8)
-            inputs = list(network.signature.names)
-            split = "val" if validation_loaders(trainer) else "train"
-            arguments = {
-                **self.arguments(),
-                **({"calibration_split": split} if split == "train" else {}),
-                **conversion.pixels.normalization(),
-                "weights": self._converted,
-                "network": network.path,
-                "inputs": inputs,
-            }
-            card = empty_card(trainer, {"PostTrainingQuantization": arguments})
-            if pruning is not None:
-                card = replace(card, pruning=tuple(pruning))
-            others = [name for file in int8.formats for name in file.files]
-            files = (MODEL, WEIGHTS, REPLAY, *others)
-            hashes = {file: sha256(folder / file) for file in files}
-            write_card(folder, replace(card, variants=(plain, int8), files=hashes))
+        conversion = self._conversion(trainer, copy, self._network(trainer, copy))
+        monitor = self._measurable(trainer)
+        arguments = {**self.arguments(), "weights": self._converted}
+        what = ArtifactOf(before, epoch, monitor, arguments, pruning)
+        write_artifact(target, conversion, what)
+        self.preprocess = conversion.pixels.preprocess
 
     def _measurable(self, trainer: Trainer) -> str | None:
         """Return the key of the metric, if there is validation data; else say so, once."""

@@ -26,10 +26,11 @@ from lit_compress.callbacks._quantization.trainable import (
     never_called,
     warn_of_rest,
 )
+from lit_compress.callbacks._quantization.trial import few_batches
 from lit_compress.callbacks._run.requeue import requeue_between_batches
 from lit_compress.callbacks._run.resuming import restoring
 from lit_compress.callbacks._run.steps import run_around, run_plainly
-from lit_compress.callbacks.post_training_quantization import FEW, PostTrainingQuantization
+from lit_compress.callbacks.post_training_quantization import PostTrainingQuantization
 from lit_compress.errors import ExportError, InvalidArgumentError
 from lit_compress.evaluation.distributed import on_rank_zero
 from lit_compress.evaluation.export_target import ExportTarget
@@ -278,8 +279,7 @@ class QuantizationAwareTraining(PostTrainingQuantization, FinalSince, FixesShape
 
     def _try_out(self, trainer: Trainer, copy: LightningModule) -> None:
         """Do once what fake quantisation does, on a few batches."""
-        batches = min(FEW, self.settings.calibration_batches)
-        settings = replace(self.settings, calibration_batches=batches)
+        settings = replace(self.settings, calibration_batches=few_batches(self.settings))
         for whole in (False, True):  # training may call the parts of what validation calls
             self._whole = whole
             network = self._network(trainer, copy, settings)

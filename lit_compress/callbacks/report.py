@@ -23,7 +23,7 @@ from lit_compress.artifact import (
     sha256,
     write_card,
 )
-from lit_compress.artifact.read import FP32, MODEL
+from lit_compress.artifact.folder.names import FP32, MODEL
 from lit_compress.artifact.replay import REPLAY, read_replay
 from lit_compress.callbacks._budget.contract import HasBaseline
 from lit_compress.callbacks._pruning.base import BeforePruning, pruning_callbacks

@@ -122,14 +122,15 @@ def restore(path: str | Path, cls: type[Module], **arguments: Any) -> Module:
         CheckpointError: If the weights are of another architecture, the file names code that is not
             imported, or a hyperparameter that is an object is not given.
     """
-    from lit_compress.artifact.read import while_replaced
+    from lit_compress.artifact.folder.replaced import while_replaced
 
     folder = as_path(path, ArtifactError)
     return while_replaced(folder, lambda: _restored(folder, cls, arguments))
 
 
 def _restored(path: Path, cls: type[Module], arguments: Mapping[str, Any]) -> Module:
-    from lit_compress.artifact.read import check_files, read_card
+    from lit_compress.artifact.folder.card import read_card
+    from lit_compress.artifact.folder.checksums import check_files
 
     card = read_card(path)
     check_files(path, card)

@@ -7,7 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from lit_compress.artifact.read import load, read_card
+from lit_compress.artifact.folder.card import read_card
+from lit_compress.artifact.read import load
 from lit_compress.artifact.runtime import OnnxModel
 from lit_compress.artifact.write import CARD
 from lit_compress.errors import ArtifactError

@@ -7,7 +7,8 @@ import shutil
 from pathlib import Path
 
 from lit_compress.artifact.card import Card
-from lit_compress.artifact.read import check_files, read_card
+from lit_compress.artifact.folder.card import read_card
+from lit_compress.artifact.folder.checksums import check_files
 from lit_compress.artifact.write import CARD, check_target, folder_swap
 from lit_compress.errors import ArtifactError, InvalidArgumentError
 from lit_compress.files.reading import as_path, reading

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.flop_counter import FlopCounterMode
+
+from lit_compress.measure.operators import ProductCounter
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,16 @@ class Cost:
     Attributes:
         parameters: Number of elements of all parameters; a shared tensor counts once.
         nonzero: Number of those elements that are not zero.
-        macs: Multiply-accumulates of one forward of one example.
+        macs: Multiply-accumulates of one forward of one example, without those of ``uncounted``.
         layers: Cost of each module that has parameters or computes, in order.
+        uncounted: Names of operators that multiply, or may, and whose MACs are not known.
     """
 
     parameters: int
     nonzero: int
     macs: int
     layers: tuple[LayerCost, ...]
+    uncounted: tuple[str, ...] = ()
 
 
 Inputs = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
@@ -73,9 +76,9 @@ def forward_arguments(inputs: Inputs) -> tuple[tuple[Any, ...], Mapping[str, Any
 def cost(module: nn.Module, example: Inputs) -> Cost:
     """Count the parameters, non-zeros and MACs of a module; MACs are those of one example.
 
-    MACs are half the operations that :class:`torch.utils.flop_counter.FlopCounterMode` counts:
-    convolutions, matrix products and recurrent layers. Biases, norms and activations are not
-    counted.
+    Counted are convolutions, matrix products, attention and recurrent layers. Biases, norms,
+    activations, and weights that a parametrization computes are not. Of a mask of an attention, no
+    product is taken off.
 
     Args:
         module: Any module. Its training modes are restored afterwards.
@@ -92,11 +95,13 @@ def cost(module: nn.Module, example: Inputs) -> Cost:
         >>> total.layers[0]
         LayerCost(name='0', kind='Conv2d', parameters=224, nonzero=224, macs=7776)
     """
-    counter = FlopCounterMode(display=False, custom_mapping=_recurrent())
+    counter = ProductCounter()
     one, rows = one_example(module, example)
     args, kwargs = forward_arguments(one)
-    with _ready(module), counter:
-        module(*args, **kwargs)
+    with _ready(module), parametrize.cached():
+        _compute_weights(module)
+        with counter:
+            module(*args, **kwargs)
     flops = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
     # FlopCounterMode names the root module by its class, and its children "Class.name".
     root = type(module).__name__
@@ -112,6 +117,7 @@ def cost(module: nn.Module, example: Inputs) -> Cost:
         nonzero=sum(int(torch.count_nonzero(p)) for p in parameters),
         macs=round(counter.get_total_flops() / (2 * rows)),
         layers=tuple(layers),
+        uncounted=tuple(counter.uncounted),
     )
 
 
@@ -158,23 +164,6 @@ def _runs(module: nn.Module, inputs: Inputs) -> bool:
     return True
 
 
-def _recurrent() -> dict[Any, Any]:
-    """Return the operations of recurrent layers, which FlopCounterMode does not know."""
-
-    def one_layer(inputs: Sequence[int], *weights: Sequence[int], **_: Any) -> int:
-        return 2 * prod(inputs[:-1]) * sum(map(prod, weights[:2]))
-
-    def all_layers(
-        inputs: Sequence[int], weights: Sequence[Sequence[int]], *_: Any, **__: Any
-    ) -> int:
-        return 2 * prod(inputs[:-1]) * sum(prod(shape) for shape in weights if len(shape) == 2)
-
-    return {
-        torch.ops.aten.mkldnn_rnn_layer: one_layer,
-        torch.ops.aten._cudnn_rnn: all_layers,
-    }
-
-
 @contextmanager
 def _ready(module: nn.Module) -> Iterator[None]:
     """Let a module run without effects on it, and in a way that its operations can be counted."""
@@ -191,6 +180,15 @@ def _ready(module: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
+def _compute_weights(module: nn.Module) -> None:
+    """Compute all weights that have a parametrization: they are constants of a trained network."""
+    for child in module.modules():
+        computed = child._modules.get("parametrizations")
+        if isinstance(computed, nn.ModuleDict):
+            for name in computed:
+                getattr(child, name)
+
+
 def _own_counts(module: nn.Module) -> tuple[int, int]:
     """Return the number of elements and of non-zeros of a module's own parameters."""
     own = [p for p in module._parameters.values() if p is not None]
@@ -199,7 +197,7 @@ def _own_counts(module: nn.Module) -> tuple[int, int]:
 
 @contextmanager
 def attention_unfused() -> Iterator[None]:
-    """Disable the fused path of nn.MultiheadAttention, which FlopCounterMode does not count."""
+    """Disable the fused path of nn.MultiheadAttention, so that each of its layers is seen."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

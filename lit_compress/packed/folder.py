@@ -10,7 +10,9 @@ from typing import Literal
 import numpy as np
 
 from lit_compress.artifact.card import Card
-from lit_compress.artifact.read import FP32, MODEL, check_files, packed_name, read_card
+from lit_compress.artifact.folder.card import read_card
+from lit_compress.artifact.folder.checksums import check_files
+from lit_compress.artifact.folder.names import FP32, MODEL, packed_name
 from lit_compress.artifact.replay import REPLAY
 from lit_compress.artifact.write import check_target, folder_swap, sha256, write_card
 from lit_compress.errors import ArtifactError, InvalidArgumentError

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lit_compress.artifact.fidelity import agreement, sqnr_db
-from lit_compress.artifact.read import MODEL
+from lit_compress.artifact.folder.names import MODEL
 from lit_compress.artifact.replay import read_replay
 from lit_compress.artifact.runtime import OnnxModel
 from lit_compress.artifact.variant import Fidelity, Variant

@@ -31,6 +31,7 @@ from lit_compress.quantization.rewrites.biases import least_scales, round_biases
 from lit_compress.quantization.rewrites.equalize import equalize, scale_tensors
 from lit_compress.quantization.rewrites.norms import FoldedNorm, block_norm_folding, fold_norms
 from lit_compress.quantization.rewrites.rounding import learn_rounding, set_weights
+from lit_compress.quantization.shuffles import fold_shuffles
 from lit_compress.quantization.single_precision import in_single_precision
 from lit_compress.quantization.skip import select_layers
 from lit_compress.quantization.training.graph import FakeQuantizedGraph
@@ -229,6 +230,7 @@ class Calibrated:
             converted = convert_prepared(prepared)
         # torchao keeps the float weights, which nothing reads any more.
         _remove_unused_tensors(converted)
+        fold_shuffles(converted)
         return converted
 
     def float_weights(

@@ -7,80 +7,30 @@ Each layer is pruned on its own, without training, at rising ratios (Li et al. 2
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
-from math import ceil
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from lit_compress.errors import InvalidArgumentError, ScanError
+from lit_compress.errors import ScanError
 from lit_compress.evaluation.example_inputs import find_example_inputs
 from lit_compress.evaluation.loaders import validation_loaders
-from lit_compress.evaluation.metric import accuracy_interval, check_monitor
 from lit_compress.evaluation.run_view.copies import clone
-from lit_compress.measure.metric_names import higher_is_better
 from lit_compress.progress import progress_bar
 from lit_compress.pruning.importance import importance_of, refuse_nan
-from lit_compress.pruning.rules.files import write_rules
-from lit_compress.sensitivity import figure
-from lit_compress.sensitivity.calls import tensors_of
+from lit_compress.sensitivity.calls.structure import tensors_of
 from lit_compress.sensitivity.levels import Bisection, check_levels, largest_tolerated
+from lit_compress.sensitivity.metric_drop import MetricDrop, metric_of_scan, tell_coarse_steps
 from lit_compress.sensitivity.options import ScanOptions
+from lit_compress.sensitivity.result import Scan, draw_curves, write_rule_file
 from lit_compress.sensitivity.sample import NO_DATA, Sample, draw
 from lit_compress.sensitivity.table import Row, Table
-from lit_compress.sensitivity.targets import (
-    WHOLE,
-    Target,
-    channel_targets,
-    rules_of,
-    weight_targets,
-)
+from lit_compress.sensitivity.targets import Target, channel_targets, weight_targets
 from lit_compress.sensitivity.trials import TrialRunner
-
-#: How :data:`WHOLE` is shown.
-ALL = "all layers"
-#: Name of the rule file in the folder of a scan.
-RULES = "rules.yaml"
-
-
-@dataclass(frozen=True)
-class Scan:
-    """The result of a scan; ``print`` shows it as a table.
-
-    Attributes:
-        rows: The trials, in order.
-        baseline: The metrics of the network before pruning, by key.
-        chosen: The largest ratio within the tolerance, by name of the layer; ``*`` stands
-            for all layers at once.
-        drops: The drop of the metric at that ratio, by the same names.
-        monitor: Name of the metric.
-        folder: Folder of the files.
-        how: How the validation sample was drawn, in words.
-    """
-
-    rows: tuple[Row, ...]
-    baseline: Mapping[str, float]
-    chosen: Mapping[str, Fraction]
-    drops: Mapping[str, float]
-    monitor: str
-    folder: Path
-    how: str
-
-    def __str__(self) -> str:
-        width = max(len(ALL), *(len(name) for name in self.chosen))
-        lines = [f"{'layer':{width}}  largest ratio    drop"]
-        for name, ratio in self.chosen.items():
-            label = ALL if name == WHOLE else name
-            lines.append(f"{label:{width}}  {float(ratio):13g}  {self.drops[name]:6.4f}")
-        lines.append(f"{self.monitor} {self.baseline[self.monitor]:.4f} on {self.how}")
-        lines.append(f"rules: {self.folder / RULES}")
-        return "\n".join(lines)
 
 
 def scan_network(
@@ -116,7 +66,7 @@ def scan_network(
     sample = draw(loaders[0], options.images, options.seed)
     targets = _targets(trainer, module, options)
     measure = TrialRunner(trainer, module, sample, [target.tensors for target in targets])
-    monitor = _monitor(options.monitor, measure.baseline)
+    monitor = metric_of_scan(options.monitor, measure.baseline)
     if measure.baseline[monitor] != measure.baseline[monitor]:
         raise ScanError(
             f"{monitor} is NaN before anything is pruned, so no drop can be measured: scan a "
@@ -125,7 +75,7 @@ def scan_network(
     table = Table.opened(folder, _settings(module, options, sample))
     judge = MetricDrop(monitor, options, measure.baseline[monitor])
     rank_zero_info(f"scan: {len(targets) - 1} layers, {sample.how}")
-    _tell_coarse_steps(monitor, measure.baseline[monitor], sample.size, options.tolerance)
+    tell_coarse_steps(monitor, measure.baseline[monitor], sample.size, options.tolerance)
     _try_all(trainer, measure, targets, options, table, judge)
     chosen, drops = _choose(targets, options, table, judge)
     scan = Scan(
@@ -137,9 +87,9 @@ def scan_network(
         folder=folder,
         how=sample.how,
     )
-    _write_rules(scan, options, targets)
+    write_rule_file(scan, options, targets)
     if options.curves:
-        _draw_curves(trainer, module, scan, judge.limit)
+        draw_curves(trainer, module, scan, judge.limit)
     return scan
 
 
@@ -174,50 +124,6 @@ def _try(measure: TrialRunner, table: Table, target: Target, ratio: Fraction) ->
     table.add(Row(target.name, ratio, units, target.units, measure.scores(values)))
     if new_layer:
         table.write()
-
-
-def _tell_coarse_steps(monitor: str, value: float, size: int, tolerance: float) -> None:
-    """Say it if one example changes an accuracy by more than the tolerance."""
-    if accuracy_interval(monitor, value, size) is not None and 0 < tolerance < 1 / size:
-        rank_zero_info(
-            f"scan: one of the {size} examples changes {monitor} by {1 / size:.2g}, more than the "
-            f"tolerance of {tolerance:g}, so no single error is tolerated: measure on at least "
-            f"{ceil(1 / tolerance)} examples (images, and as much validation data), or raise "
-            "tolerance"
-        )
-
-
-class MetricDrop:
-    """Computes how much worse the metric of a row is than that of the unpruned network.
-
-    Args:
-        monitor: Key of the metric.
-        options: The options of the scan.
-        baseline: The metric of the unpruned network.
-
-    Attributes:
-        sign: 1 if a larger metric is better, -1 if a smaller one is.
-        limit: The metric at which the tolerance ends.
-    """
-
-    def __init__(self, monitor: str, options: ScanOptions, baseline: float) -> None:
-        self.monitor = monitor
-        rises = higher_is_better(monitor) if options.mode == "auto" else options.mode == "max"
-        if rises is None:
-            raise InvalidArgumentError(
-                f"mode: auto cannot tell whether more or less of {monitor} is better: set mode: "
-                "max if more is better, mode: min if less is"
-            )
-        self.sign = 1 if rises else -1
-        self.baseline = baseline
-        self.limit = baseline - self.sign * options.tolerance
-
-    def drop(self, row: Row) -> float:
-        """Return the drop of a row's metric: positive if it is worse, infinity if it is NaN."""
-        value = row.scores.get(self.monitor, float("nan"))
-        drop = self.sign * (self.baseline - value)
-        # Metrics are float32, of 7 digits. Rounding makes 0.93 - 0.92 equal to a tolerance of 0.01.
-        return round(drop, 6) if drop == drop else float("inf")
 
 
 #: The trials to make; a consumer adds the row of each to the table before it takes the next.
@@ -273,26 +179,6 @@ def _targets(trainer: Trainer, module: LightningModule, options: ScanOptions) ->
     return [found[-1], *found[:-1]]
 
 
-def _monitor(given: str | None, baseline: Mapping[str, float]) -> str:
-    """Return the key of the metric: the given one, or the first that looks like a metric.
-
-    Raises:
-        InvalidArgumentError: If the given key is not logged, or none looks like a metric.
-    """
-    if given is not None:
-        check_monitor(given, baseline)
-        return given
-    for word in ("acc", "f1", "auroc", "iou", "loss"):
-        for name in baseline:
-            if word in name.lower():
-                rank_zero_info(f"scan: the metric is {name}, the first key that looks like one")
-                return name
-    raise InvalidArgumentError(
-        "give a monitor: none of the keys that validation_step logs looks like a metric "
-        f"({', '.join(baseline) or 'it logs nothing'})"
-    )
-
-
 def _settings(module: LightningModule, options: ScanOptions, sample: Sample) -> dict[str, Any]:
     """Return everything that the metrics in the rows of a scan depend on."""
     return {
@@ -331,40 +217,3 @@ def _choose(
         chosen[target.name] = largest_tolerated(own, options.tolerance)
         drops[target.name] = own.get(chosen[target.name], 0.0)
     return chosen, drops
-
-
-def _write_rules(scan: Scan, options: ScanOptions, targets: Sequence[Target]) -> None:
-    """Write the rule file, with the drop of each layer as a comment."""
-    notes = {
-        name: f"{scan.monitor} loses {scan.drops[name]:.4f}"
-        for name, ratio in scan.chosen.items()
-        if ratio
-    }
-    path = scan.folder / RULES
-    write_rules(rules_of(scan.chosen, targets), path, {**notes, "": _head(scan, options)})
-
-
-def _head(scan: Scan, options: ScanOptions) -> str:
-    """Return the comment at the head of the rule file."""
-    return (
-        f"The largest share that each layer alone can lose while {scan.monitor} loses at most "
-        f"{options.tolerance:g}, without training; edit it as you like.\n"
-        f"{scan.monitor} is {scan.baseline[scan.monitor]:.4f} on {scan.how}."
-    )
-
-
-def _draw_curves(trainer: Trainer, module: LightningModule, scan: Scan, limit: float) -> None:
-    """Draw the curves into files and into TensorBoard, if matplotlib is installed."""
-    if not figure.can_draw():
-        rank_zero_warn(
-            "scan: no curves are drawn, because matplotlib is not installed "
-            "(pip install 'lit-compress[plots]')"
-        )
-        return
-    curves = figure.curves_of(scan.rows, scan.monitor)
-    title = f"{type(module).__name__}: {scan.how.partition(',')[0]}"
-    drawn = figure.draw(curves, scan.monitor, title, limit)
-    figure.save(drawn, scan.folder, "scan")
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_figure("compress/sensitivity", drawn, trainer.global_step)

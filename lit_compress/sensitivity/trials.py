@@ -21,9 +21,10 @@ from lit_compress.evaluation.run_view.trainer import TrainerView
 from lit_compress.evaluation.validate import validate
 from lit_compress.pruning.channels.surgery import replaced
 from lit_compress.pruning.channels.tracing.trace import named_tensors
-from lit_compress.sensitivity.calls import Run, Structure, stored_bytes, structure_of
+from lit_compress.sensitivity.calls.replay import Recording, record, replay
+from lit_compress.sensitivity.calls.structure import Run, Structure, stored_bytes
+from lit_compress.sensitivity.calls.watch import structure_of
 from lit_compress.sensitivity.logged import LoggedMetrics, plain_hooks, step
-from lit_compress.sensitivity.replay import Recording, record, replay
 from lit_compress.sensitivity.sample import Sample
 
 #: The metrics that validation logs, by key.

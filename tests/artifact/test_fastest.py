@@ -15,15 +15,16 @@ from lit_compress.artifact import (
     Variant,
     fastest,
     load,
-    read,
     read_card,
     sha256,
     write_card,
     write_replay,
 )
 from lit_compress.artifact.fastest import Choice, choices, fastest_choice
+from lit_compress.artifact.folder import choice
 from lit_compress.errors import ArtifactError, InvalidArgumentError
 from lit_compress.runtimes import FormatFile, Port, onnx, open_format
+from lit_compress.timing.remembered import Remembered
 
 NETWORK = """
     <ir_version: 10, opset_import: ["": 20]>
@@ -141,7 +142,7 @@ def test_a_home_that_cannot_be_written(
 def test_only_the_last_choices_are_kept(
     artifact: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fastest, "REMEMBERED", 2)
+    monkeypatch.setattr(fastest, "REMEMBERED", Remembered("fastest", most=2))
     for batch in (1, 2, 3):
         load(artifact, runtime="fastest", batch=batch)
     assert len(json.loads(cache.read_text("utf-8"))) == 2
@@ -164,7 +165,7 @@ def test_a_file_whose_outputs_were_never_compared(
     files = {**found.files, "model-b1.tflite": sha256(artifact / "model-b1.tflite")}
     write_card(artifact, replace(found, variants=variants, files=files))
     engine = OnnxModel(artifact / "model.onnx")._engine
-    monkeypatch.setattr(read, "open_format", lambda *arguments: engine)
+    monkeypatch.setattr(choice, "open_format", lambda *arguments: engine)
     with pytest.raises(ArtifactError, match=r"no fidelity for model-b1\.tflite"):
         load(artifact, runtime="litert")
     assert load(artifact, runtime="litert", check=False).runtime == "onnxruntime"

@@ -473,8 +473,9 @@ def test_a_drop_that_cannot_be_kept(
     make_trainer: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from lit_compress.callbacks._quantization import conversion
+    from lit_compress.callbacks._quantization.file import drop
 
-    monkeypatch.setattr(conversion, "_lost", lambda *_: 0.5)
+    monkeypatch.setattr(drop, "lost_of", lambda *_: 0.5)
     monkeypatch.setattr(conversion, "candidates", lambda *_: [frozenset()])
     with pytest.warns(
         UserWarning, match="cannot be kept.*the file with the smallest drop was written"

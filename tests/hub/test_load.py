@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import lit_compress
-from lit_compress.artifact.read import read_card
+from lit_compress.artifact.folder.card import read_card
 from lit_compress.errors import ArtifactError
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "digits_int8"

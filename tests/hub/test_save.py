@@ -12,7 +12,7 @@ import yaml
 
 import lit_compress
 from lit_compress.artifact import write_card
-from lit_compress.artifact.read import read_card
+from lit_compress.artifact.folder.card import read_card
 from lit_compress.errors import ArtifactError, InvalidArgumentError
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "digits_int8"

@@ -23,8 +23,7 @@ from lit_compress.pruning import apply, make_plan
 from lit_compress.pruning.channels.analysis import analyse
 from lit_compress.pruning.rules.files import read_rules
 from lit_compress.sensitivity import figure
-from lit_compress.sensitivity import scan as module_of_scan
-from lit_compress.sensitivity.scan import Scan
+from lit_compress.sensitivity.result import Scan
 from lit_compress.sensitivity.targets import WHOLE
 from lit_compress.sensitivity.trials import TrialRunner
 from lit_compress.trainer import Trainer as OurTrainer
@@ -244,34 +243,6 @@ def test_a_folder_of_other_weights_is_refused(foreign: ForeignModule, tmp_path: 
     assert (tmp_path / "scan.csv").read_bytes() == kept
     with pytest.raises(ScanError, match=r"other settings \(granularity was element, now original"):
         run(foreign, loader(), tmp_path, granularity="original")
-
-
-@pytest.mark.parametrize(("before", "after"), [(n, n - 1) for n in range(1, 101, 3)])
-def test_a_drop_of_just_the_tolerance_is_tolerated(before: int, after: int) -> None:
-    """In floats 0.93 - 0.92 may be more than 0.01."""
-    options = module_of_scan.ScanOptions(tolerance=0.01)
-    single = torch.tensor([before / 100, after / 100]).tolist()
-    judge = module_of_scan.MetricDrop("acc", options, single[0])
-    row = module_of_scan.Row("a", Fraction(1, 2), 1, 2, {"acc": single[1]})
-    assert judge.drop(row) <= 0.01
-
-
-@pytest.mark.parametrize(
-    ("monitor", "mode", "sign"),
-    [
-        ("val_loss", "auto", -1),
-        ("val_acc", "auto", 1),
-        ("val_mse", "auto", -1),
-        ("val_loss", "max", 1),
-        ("score", "min", -1),
-    ],
-)
-def test_whether_more_is_better(monitor: str, mode: Any, sign: int) -> None:
-    judge = module_of_scan.MetricDrop(monitor, module_of_scan.ScanOptions(mode=mode), 0.5)
-    row = module_of_scan.Row("a", Fraction(1, 2), 1, 2, {monitor: 0.25})
-    assert judge.drop(row) == sign * 0.25
-    lost = module_of_scan.Row("a", Fraction(1, 2), 1, 2, {monitor: float("nan")})
-    assert judge.drop(lost) == float("inf")
 
 
 class Silent(ForeignModule):

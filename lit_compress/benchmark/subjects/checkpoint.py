@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves, tree_map
 
 from lit_compress import modules
@@ -111,11 +110,13 @@ class CheckpointSubject:
             UncountedError: If they cannot be counted.
         """
         try:
-            # The fused attention of the CPU is one operation, whose products are not counted.
-            with sdpa_kernel(SDPBackend.MATH):
-                return Work(0, cost(self._module, self._batch(1)).macs)
+            counted = cost(self._module, self._batch(1))
         except Exception as error:  # whatever the user's forward raises
             raise UncountedError(f"its MACs cannot be counted ({short(error)})") from error
+        if counted.uncounted:
+            operators = ", ".join(counted.uncounted)
+            raise UncountedError(f"the MACs of its operators {operators[:80]} are not counted")
+        return Work(0, counted.macs)
 
     def limit(self, runtime: str, threads: int, kind: Kind) -> float:
         """Measure the most MACs a second of PyTorch on this machine, which are of float32.

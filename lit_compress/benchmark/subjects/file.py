@@ -11,7 +11,11 @@ from typing import cast
 import numpy as np
 
 from lit_compress.artifact.fastest import Choice
-from lit_compress.artifact.read import check_files, load, model_file, open_choice, read_card
+from lit_compress.artifact.folder.card import read_card
+from lit_compress.artifact.folder.checksums import check_files
+from lit_compress.artifact.folder.choice import open_choice
+from lit_compress.artifact.folder.names import model_file
+from lit_compress.artifact.read import load
 from lit_compress.artifact.replay import REPLAY, read_replay
 from lit_compress.benchmark.limit import Kind, runtime_rate
 from lit_compress.benchmark.subjects.inputs import Shape, random_arrays, slots_of, stored_arrays

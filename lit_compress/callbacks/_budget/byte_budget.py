@@ -28,11 +28,11 @@ TRIES = 10
 
 
 class WritesInt8(ABC):
-    """A callback that can tell how large the int8 file of a network is."""
+    """A callback that can write the int8 file of a network before it is trained."""
 
     @abstractmethod
-    def int8_bytes(self, trainer: Trainer, copy: LightningModule) -> int:
-        """Return the size of ``model.onnx`` in bytes for a copy of the user's module."""
+    def int8_file(self, trainer: Trainer, copy: LightningModule) -> bytes:
+        """Return the content of ``model.onnx`` for a copy of the user's module."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ def writer_of(trainer: Trainer) -> WritesInt8:
         if isinstance(callback, WritesInt8):
             return callback
     raise InvalidArgumentError(
-        "of: bytes is the size of the int8 file, and nothing writes one: add the "
-        "PostTrainingQuantization callback"
+        "of: bytes and of: latency are the size and the time of the int8 file, and nothing writes "
+        "one: add the PostTrainingQuantization callback"
     )
 
 
@@ -93,7 +93,7 @@ def share_for(
         chosen = selector(share).select(module, state).selected
         copy = clone(trainer, module)
         apply(state.plan(chosen), copy)
-        return writer.int8_bytes(trainer, copy)
+        return len(writer.int8_file(trainer, copy))
 
     return _search(size, budget)
 

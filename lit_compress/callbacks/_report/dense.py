@@ -109,11 +109,12 @@ class DenseNetwork:
         variant = float_variant("dense", trainer, dense, network, monitor=monitor, file=file)
         if self.baseline is not None:
             epochs = f" for {counted(self._epochs, 'epoch')}" if self._epochs else ""
-            return replace(variant, epoch=self._epochs or None, note=f"trained on its own{epochs}")
+            note = f"trained on its own{epochs}"
+            return replace(variant, epoch=self._epochs or None, note=_joined(note, variant.note))
         epochs = f"{counted(self._epochs, 'epoch')} of {trainer.current_epoch}"
         note = f"after {epochs}, just before the first pruning"
         note = note if self._epochs else f"the weights that the fit began with: {note}"
-        return replace(variant, epoch=self._epochs, note=note)
+        return replace(variant, epoch=self._epochs, note=_joined(note, variant.note))
 
     def state(self) -> dict[str, Any]:
         """Return what finds the weights again, as plain values for a checkpoint."""
@@ -141,3 +142,7 @@ class DenseNetwork:
         if self._sha256 is not None and sha256(self._path) != self._sha256:
             return f"another run has replaced {self._path}"
         return None
+
+
+def _joined(*notes: str | None) -> str:
+    return "; ".join(note for note in notes if note)

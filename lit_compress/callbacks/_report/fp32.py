@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lit_compress.artifact import Fidelity, OnnxModel, sqnr_db
-from lit_compress.artifact.read import FP32, MODEL
+from lit_compress.artifact.folder.names import FP32, MODEL
 from lit_compress.artifact.replay import REPLAY, read_replay
 from lit_compress.evaluation.export_target import ExportTarget
 from lit_compress.export.outputs import as_tensors

@@ -95,12 +95,20 @@ def float_variant(
         name,
         counted.parameters,
         counted.nonzero,
-        counted.macs,
+        macs=None if counted.uncounted else counted.macs,
         bytes=None if file is None else file_bytes(file),
         file=None if file is None else file.name,
         metric=metric,
         epoch=trainer.current_epoch,
+        note=_without_macs(counted.uncounted),
     )
+
+
+def _without_macs(operators: tuple[str, ...]) -> str | None:
+    """Return why a variant has no MACs, None if it has."""
+    if not operators:
+        return None
+    return f"no MACs, since those of {', '.join(operators)} are not known"
 
 
 def timed(card: Card, latencies: Mapping[str, Latency], engines: Mapping[str, str]) -> Card:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from os.path import basename
 from typing import Literal
 
@@ -22,6 +23,7 @@ from lit_compress.pruning.channels.checks import check_module
 from lit_compress.pruning.channels.graph import ChannelGraph, Group, Key
 from lit_compress.pruning.channels.operations import HANDLERS, own, settle, unknown
 from lit_compress.pruning.channels.plan import Plan
+from lit_compress.pruning.channels.products import products_of
 from lit_compress.pruning.channels.runs import run_of, training_run, undisturbed
 from lit_compress.pruning.channels.tracing.followers import tie_followers
 from lit_compress.pruning.channels.tracing.labels import Reason
@@ -96,15 +98,19 @@ def analyse(
         called = model.get_submodule(submodule) if submodule else model
         runs = [run_of(model, called, args, kwargs)]
         how = _How(followers or {}, norm == "approximate")
-        trace = _traced(model, runs, {}, how)
-        found = trace.recording.positions  # of eval mode alone
+        first = trace = _traced(model, runs, {}, how)  # of eval mode alone
         if set(trace.tensors) - trace.recording.seen - _scalars(trace.tensors):
             runs += training_run(model, called, args, kwargs)
         trace = trace if len(runs) == 1 else _traced(model, runs, {}, how)
         graph = _verified_graph(model, runs, trace, how)
         normed = bool(trace.recording.mixed) and not how.approximate
         graph = replace(graph, approximate=how.approximate, normed=normed)
-        return replace(graph, positions=_positions(model, called, example_inputs, found))
+        counted, rows = _one_example(model, called, example_inputs, first, how)
+        return replace(
+            graph,
+            positions=_positions(counted, rows),
+            products=products_of(counted, graph.channel_of, rows),
+        )
 
 
 def verify(
@@ -238,18 +244,30 @@ def _traced(
     return trace
 
 
-def _positions(
-    model: nn.Module, called: nn.Module, inputs: Inputs, found: Mapping[str, int]
-) -> dict[str, int]:
-    """Return the positions of each weight for one example, given those of a run in eval mode."""
+def _one_example(
+    model: nn.Module, called: nn.Module, inputs: Inputs, first: Trace, how: _How
+) -> tuple[Trace, int]:
+    """Return a trace in eval mode, of one example if possible, and the number of its examples."""
     rows = batch_size(inputs)
     if rows <= 1:
-        return dict(found)
+        return first, 1
     one, rows = one_example(called, inputs)
     if rows == 1 and one is not inputs:
         args, kwargs = forward_arguments(one)
-        return _traced(model, [run_of(model, called, args, kwargs)], {}).recording.positions
-    return {name: round(count / rows) or 1 for name, count in found.items()}
+        return _traced(model, [run_of(model, called, args, kwargs)], {}, how), 1
+    return first, rows
+
+
+def _positions(trace: Trace, rows: int) -> dict[str, Fraction]:
+    """Return the positions of each weight for one example.
+
+    A weight that is applied to fewer positions than there are examples counts as applied to one.
+    """
+    found = trace.recording.positions
+    return {
+        name: count / rows if rows == 1 or count >= rows else Fraction(1)
+        for name, count in found.items()
+    }
 
 
 def _scalars(tensors: Mapping[str, Tensor]) -> set[str]:

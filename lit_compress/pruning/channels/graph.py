@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -102,6 +103,37 @@ class Frozen:
 
 
 @dataclass(frozen=True)
+class Product:
+    """Products of two activations, as in an attention, whose size follows channels.
+
+    Attributes:
+        macs: Their multiply-accumulates for one example, with all channels.
+        channels: By part of the product, its channel; -1 for a part that cannot be removed. The
+            parts are of one size.
+    """
+
+    macs: int
+    channels: np.ndarray
+
+    def saved(self, dropped: np.ndarray) -> int:
+        """Return the MACs that channels take with them.
+
+        Args:
+            dropped: By channel number, whether it is removed; False in the last place.
+        """
+        return self.macs * int(dropped[self.channels].sum()) // len(self.channels)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the products as a number and a tensor for a checkpoint."""
+        return {"macs": self.macs, "channels": _tensor(self.channels)}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Product:
+        """Return the products that :meth:`to_dict` stored."""
+        return cls(int(content["macs"]), _array(content["channels"]))
+
+
+@dataclass(frozen=True)
 class ChannelGraph:
     """The channels of a network: which tensor slices belong together, and which are frozen.
 
@@ -117,7 +149,9 @@ class ChannelGraph:
         frozen: The channels that cannot be removed, with the reason.
         shapes: By tensor name, the shapes of the tensors that can be cut.
         positions: By weight name, the number of output positions where the weight is applied for
-            one example. Positions times the size of the weight are its MACs.
+            one example; a fraction of one where a part of the weight is. Positions times the size
+            of the weight are its MACs.
+        products: The products of two activations, as in an attention, whose size follows channels.
         min_indices: By (tensor name, dimension), the number of indices that must remain, where it
             is more than one.
         widths: The widths that no tensor tells, with the channel of each index, as in
@@ -147,7 +181,8 @@ class ChannelGraph:
     groups: tuple[Group, ...]
     frozen: tuple[Frozen, ...]
     shapes: Mapping[str, tuple[int, ...]]
-    positions: Mapping[str, int] = field(default_factory=dict)
+    positions: Mapping[str, Fraction] = field(default_factory=dict)
+    products: tuple[Product, ...] = ()
     min_indices: Mapping[Key, int] = field(default_factory=dict)
     widths: Mapping[str, np.ndarray] = field(default_factory=dict)
     channel_count: int = 0
@@ -172,10 +207,11 @@ class ChannelGraph:
                 for (name, dim), channels in self.channel_of.items()
             ],
             "shapes": {name: list(shape) for name, shape in self.shapes.items()},
-            "work": dict(self.positions),
+            "work": {name: _number(count) for name, count in self.positions.items()},
             "floors": [[name, dim, least] for (name, dim), least in self.min_indices.items()],
             "norms": {name: _tensor(channels) for name, channels in self.widths.items()},
             **({"approximate": True} if self.approximate else {}),
+            **({"products": [p.to_dict() for p in self.products]} if self.products else {}),
         }
 
     @classmethod
@@ -195,11 +231,13 @@ class ChannelGraph:
                 groups=grouped(channel_of, roles),
                 frozen=(),
                 shapes={str(n): tuple(map(int, s)) for n, s in content["shapes"].items()},
-                positions={str(name): int(n) for name, n in content["work"].items()},
+                positions={str(name): _fraction(n) for name, n in content["work"].items()},
                 min_indices={(str(n), int(dim)): int(least) for n, dim, least in content["floors"]},
                 widths={str(name): _array(channels) for name, channels in content["norms"].items()},
                 channel_count=count_of(channel_of),
                 approximate=content.get("approximate", False) is True,
+                # Older checkpoints have none: their number of MACs is without them.
+                products=tuple(map(Product.from_dict, content.get("products", ()))),
             )
             _check(graph)
             return graph
@@ -257,6 +295,16 @@ def count_of(channel_of: Mapping[Key, np.ndarray]) -> int:
     return 1 + max((int(channels.max(initial=-1)) for channels in channel_of.values()), default=-1)
 
 
+def _number(count: Fraction) -> int | list[int]:
+    """Return positions as plain numbers for a checkpoint."""
+    whole = count.denominator == 1
+    return count.numerator if whole else [count.numerator, count.denominator]
+
+
+def _fraction(stored: Any) -> Fraction:
+    return Fraction(*map(int, stored)) if isinstance(stored, list) else Fraction(int(stored))
+
+
 def _tensor(channels: np.ndarray) -> Tensor:
     return torch.from_numpy(channels.astype(np.int32))
 
@@ -280,10 +328,11 @@ def _check(graph: ChannelGraph) -> None:
             raise ValueError(f"{len(channels)} channels for dimension {dim} of {name} {shape}")
         if graph.roles[name, dim] not in ROLES:
             raise ValueError(f"{name} has the role {graph.roles[name, dim]!r}")
-    if any(
-        channels.max(initial=FIXED) >= graph.channel_count for channels in graph.widths.values()
-    ):
-        raise ValueError("a width has channels that no weight has")
+    counted = [*graph.widths.values(), *(product.channels for product in graph.products)]
+    if any(channels.max(initial=FIXED) >= graph.channel_count for channels in counted):
+        raise ValueError("a width or a product has channels that no weight has")
+    if any(product.macs < 0 or not len(product.channels) for product in graph.products):
+        raise ValueError("a product has no parts, or fewer MACs than none")
 
 
 def grouped(channel_of: Mapping[Key, np.ndarray], roles: Mapping[Key, str]) -> tuple[Group, ...]:

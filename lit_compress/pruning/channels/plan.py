@@ -11,6 +11,7 @@ import numpy as np
 
 from lit_compress.errors import PlanError
 from lit_compress.pruning.channels.graph import FIXED, ChannelGraph, Key
+from lit_compress.pruning.channels.products import without
 
 FORMAT = 1
 
@@ -213,4 +214,11 @@ def restrict(graph: ChannelGraph, plan: Plan) -> ChannelGraph:
         name: channels[~np.isin(channels, list(removed))] if removed else channels
         for name, channels in graph.widths.items()
     }
-    return replace(graph, channel_of=channel_of, shapes=shapes, groups=tuple(groups), widths=widths)
+    return replace(
+        graph,
+        channel_of=channel_of,
+        shapes=shapes,
+        groups=tuple(groups),
+        widths=widths,
+        products=without(graph.products, removed),
+    )

@@ -56,10 +56,11 @@ def analyse_network(
     refuse_nan({n: p for n, p in parameters.items() if not isinstance(p, UninitializedParameter)})
     graph = analyse(module, inputs, submodule, followers, norm)
     with undisturbed(module):
-        macs = cost(module.get_submodule(submodule), inputs).macs
+        counted = cost(module.get_submodule(submodule), inputs)
     names = parameter_names(module, submodule)
     count = sum(parameters[name].numel() for name in names)
-    budget = Budget(count, macs, count_filters(graph, groups(graph)))
+    filters = count_filters(graph, groups(graph))
+    budget = Budget(count, counted.macs, filters, counted.uncounted)
     return PruningState(graph, budget, untrained=frozenset(untrained), submodule=submodule)
 
 
@@ -120,6 +121,8 @@ def _kept_indices(
 def left_over(states: Sequence[PruningState], module: nn.Module) -> dict[str, int]:
     """Return the ``parameters`` and ``macs`` that a module has left after pruning.
 
+    There are no ``macs`` if those of an operator are not known.
+
     Args:
         states: The states of its parts, at least one.
         module: The module. Channels that are selected and not yet removed are still in it, as
@@ -130,5 +133,7 @@ def left_over(states: Sequence[PruningState], module: nn.Module) -> dict[str, in
     for state in states:
         parameters -= state.saved("parameters", names)
         parameters += state.saved("parameters", names, state.removed)
+    if any(state.budget.uncounted for state in states):
+        return {"parameters": parameters}
     macs = sum(state.total("macs") - state.saved("macs", names) for state in states)
     return {"parameters": parameters, "macs": macs}

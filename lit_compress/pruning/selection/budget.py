@@ -25,11 +25,13 @@ class Budget:
         parameters: Number of elements of its parameters.
         macs: Multiply-accumulates of one forward of one example.
         filters: Number of prunable filters of its conv and linear layers.
+        uncounted: Names of operators whose MACs are not known, and so not part of ``macs``.
     """
 
     parameters: int
     macs: int
     filters: int = 0
+    uncounted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ class _Cost:
         self._of = of
         self._filters = graph.filters()
         self._weights = {
-            name: 1 if of == "parameters" else graph.positions.get(name, 0)
+            name: Fraction(1) if of == "parameters" else graph.positions.get(name, Fraction())
             for name in graph.shapes
             if name in parameters
         }
@@ -163,10 +165,12 @@ class _Cost:
         dropped = np.zeros(self._graph.channel_count + 1, bool)  # the last is looked up by FIXED
         dropped[list(selected)] = True
         dropped[-1] = False
-        return sum(
+        weights = sum(
             self._weights[name] * self._lost(self._graph.shapes[name], dims, dropped)
             for name, dims in self._owners.items()
         )
+        products = self._graph.products if self._of == "macs" else ()
+        return round(weights) + sum(product.saved(dropped) for product in products)
 
     @staticmethod
     def _lost(shape: Sequence[int], dims: Mapping[int, np.ndarray], dropped: np.ndarray) -> int:

@@ -129,9 +129,10 @@ class PruningPreview:
 
     def _cost_lines(self, before: Budget, after: Budget) -> Iterator[str]:
         of = f" of {self.part}" if self.part else ""
+        without = f", without {', '.join(before.uncounted)}" if before.uncounted else ""
         rows = (
             (f"parameters{of}", before.parameters, after.parameters),
-            ("MACs of one example", before.macs, after.macs),
+            (f"MACs of one example{without}", before.macs, after.macs),
         )
         for title, old, new in rows:
             share = f" ({1 - new / old:.1%} removed)" if old else ""

@@ -177,6 +177,7 @@ class PruningState:
             "removed": torch.tensor(sorted(self._removed), dtype=torch.int32),
             **({} if self.untrained is None else {"untrained": sorted(self.untrained)}),
             "submodule": self.submodule,
+            **({"uncounted": list(self.budget.uncounted)} if self.budget.uncounted else {}),
         }
 
     @classmethod
@@ -191,6 +192,7 @@ class PruningState:
             parameters, macs, filters = (int(number) for number in content["budget"])
             selected, removed = (_numbers(content[key]) for key in ("gone", "removed"))
             names, submodule = content.get("untrained"), str(content.get("submodule", ""))
+            uncounted = tuple(map(str, content.get("uncounted", ())))
             untrained = None if names is None else frozenset(map(str, names))
             if graph.channel_count > sum(map(len, graph.channel_of.values())):
                 # Arrays as long as the highest number are made: a damaged one takes the memory.
@@ -206,7 +208,7 @@ class PruningState:
             raise PlanError(
                 "the checkpoint's record of pruned channels is damaged: unknown channels"
             )
-        budget = Budget(parameters, macs, filters)
+        budget = Budget(parameters, macs, filters, uncounted)
         return cls(graph, budget, selected, removed, untrained, submodule)
 
 

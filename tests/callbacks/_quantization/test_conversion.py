@@ -6,27 +6,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import ForeignModule, loader, stripes
-from lightning.pytorch import Trainer
+from conftest import ForeignModule, stripes
 
-from lit_compress.artifact import Metric, OnnxModel, sqnr_db
+from lit_compress.artifact import OnnxModel, sqnr_db
 from lit_compress.artifact.replay import read_replay
-from lit_compress.callbacks._quantization.conversion import Conversion, _lost
-from lit_compress.callbacks._quantization.settings import Settings
-from lit_compress.evaluation.run_view.copies import clone
-
-
-@pytest.fixture
-def made(foreign: ForeignModule, make_trainer: Callable[..., Trainer]) -> Callable[..., Any]:
-    trainer = make_trainer(max_epochs=2)
-    trainer.fit(foreign, loader(128), loader(96, 1))
-
-    def make(**options: Any) -> Conversion:
-        settings = Settings(**options)
-        copy = clone(trainer, foreign)
-        return Conversion(trainer, copy, settings.network(trainer, copy), settings)
-
-    return make
 
 
 def test_the_layers_sum_up_to_what_the_file_loses(made: Callable[..., Any], tmp_path: Path) -> None:
@@ -68,12 +51,6 @@ def test_every_layer_can_stay_in_float(made: Callable[..., Any], tmp_path: Path)
     assert [row.name for row in fidelity.layers if row.float] == names[1:]
     stored = onnx.load(tmp_path / "model.onnx").graph.initializer
     assert not any(item.data_type == onnx.TensorProto.INT8 for item in stored)
-
-
-@pytest.mark.parametrize(("rises", "lost"), [(True, 0.25), (False, -0.25)])
-def test_which_way_is_down(rises: bool, lost: float) -> None:
-    reference, metric = Metric("x", 0.75, "val", 4), Metric("x", 0.5, "val", 4)
-    assert _lost(reference, metric, rises) == lost
 
 
 def test_images_are_those_of_the_seed(made: Callable[..., Any], tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lit_compress
 from lit_compress.artifact import sqnr_db
-from lit_compress.artifact.read import FP32
+from lit_compress.artifact.folder.names import FP32
 from lit_compress.callbacks import CompressionReport, PostTrainingQuantization
 
 pytestmark = pytest.mark.usefixtures("no_trial_conversion", "noise_of_two_inputs")

@@ -2,12 +2,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import ForeignModule
+from conftest import ForeignModule, loader
 from lightning.pytorch import Trainer
-from torch import nn
+from torch import Tensor, nn
 
-from lit_compress.callbacks import MagnitudePruning
+from lit_compress.callbacks import CompressionReport, MagnitudePruning
 from lit_compress.callbacks._report.variants import empty_card, float_name, time_variants, to_batch
+from lit_compress.report.table import card_table
 
 
 @pytest.mark.parametrize(("size", "rows"), [(1, [0]), (3, [0, 1, 2]), (7, [0, 1, 2, 0, 1, 2, 0])])
@@ -41,6 +42,25 @@ def test_each_variant_is_timed_against_the_first_and_its_own_runtime() -> None:
         "onnx": ["dense"],
         "int8": ["dense", "onnx"],
     }
+
+
+class Wave(ForeignModule):
+    """Adds a transform of which no products are known."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x + torch.fft.rfft(x).abs().sum() * 0)
+
+
+def test_a_network_with_operators_that_are_not_counted_has_no_macs(
+    make_trainer: Callable[..., Trainer],
+) -> None:
+    """Its MACs were those of the other operators, without a word."""
+    report = CompressionReport(batch_size=2)
+    make_trainer(max_epochs=1, callbacks=[report]).fit(Wave(), loader(32), loader(32, 1))
+    dense = report.card.variant("dense")
+    assert dense.macs is None
+    assert dense.note == "no MACs, since those of _fft_r2c are not known"
+    assert f"dense: {dense.note}" in card_table(report.card)
 
 
 def test_an_empty_card_has_the_seed_and_the_pruning(

@@ -92,3 +92,27 @@ def test_a_channel_takes_no_memory_of_the_size_of_its_number() -> None:
     channel_of = {("weight", 0): np.array([2**40, 5])}
     (group,) = grouped(channel_of, {("weight", 0): "filter"})
     assert group.channels == (5, 2**40)
+
+
+class Crossed(nn.Module):
+    """Queries of four tokens, keys and values of six: three parts of one packed weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.attention(x[:, :4], x, x)[0])
+
+
+def test_a_part_of_a_weight_counts_as_that_part_and_comes_back() -> None:
+    """Each part counted as the whole: three times the MACs of a packed projection."""
+    graph = analyse(Crossed(), torch.randn(1, 6, 8))
+    name = "attention.in_proj_weight"
+    macs = (4 + 6 + 6) * 8 * 8
+    assert graph.positions[name] * 3 * 8 * 8 == macs
+    assert graph.positions["head.weight"] == 4
+    back = ChannelGraph.from_dict(graph.to_dict())
+    assert dict(back.positions) == dict(graph.positions)
+    assert isinstance(graph.to_dict()["work"]["head.weight"], int)  # as older versions wrote it

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lit_compress.errors import PatternError
 from lit_compress.measure import cost
@@ -14,6 +14,7 @@ from lit_compress.pruning.selection.analysis import (
     analyse_network,
     count_filters,
     current_scores,
+    left_over,
     parameter_names,
 )
 from lit_compress.pruning.selection.state import PruningState
@@ -37,6 +38,35 @@ def test_costs_are_those_of_the_whole_network() -> None:
     assert state.budget.filters == count_filters(state.graph, [0, 1]) == 14
     assert count_filters(state.graph, [1]) == 8
     assert state.untrained == {"4.weight"}
+
+
+class Wave(nn.Module):
+    """Adds a transform of which no products are known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = network()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x + torch.fft.rfft(x).abs().sum())
+
+
+def test_macs_that_are_not_known_are_said_and_are_not_left_over() -> None:
+    module = Wave()
+    state = analyse_network(module, X, "", lambda graph: range(len(graph.groups)), [])
+    assert state.budget.uncounted == ("_fft_r2c",)
+    assert state.budget.macs == 3 * 6 + 6 * 8 + 8 * 2
+    assert PruningState.from_dict(state.to_dict()).budget == state.budget
+    state.select(frozenset(state.graph.groups[0].channels[:2]))
+    assert left_over([state], module) == {"parameters": 4 * 4 + 8 * 5 + 2 * 9}
+
+
+def test_what_is_left_over_is_what_the_smaller_network_has() -> None:
+    module = network()
+    state = state_of(module)
+    state.select(frozenset(state.graph.groups[0].channels[:2]))
+    left = left_over([state], module)
+    assert left == {"parameters": 4 * 4 + 8 * 5 + 2 * 9, "macs": 3 * 4 + 4 * 8 + 8 * 2}
 
 
 def test_a_weight_that_is_nan_is_named() -> None:

@@ -2,7 +2,7 @@ import copy
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial
 from math import ceil
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 from torchvision.models.resnet import Bottleneck, ResNet
+from torchvision.models.swin_transformer import SwinTransformer
 
 from lit_compress.measure import cost
 from lit_compress.pruning import ChannelGraph, analyse, apply, make_plan
@@ -364,6 +365,73 @@ class Shared(nn.Module):
         return self.head(self.two(x).relu().mean((2, 3)))
 
 
+class Attention(nn.Module):
+    """Attention that is written out, in which two heads may share their keys and values."""
+
+    def __init__(self, attend: Callable[[Tensor, Tensor, Tensor], Tensor], shared: int = 1) -> None:
+        super().__init__()
+        self.attend, self.stem = attend, nn.Conv2d(3, 16, 8, stride=8)
+        self.queries, self.proj = nn.Linear(16, 6 * 4), nn.Linear(6 * 4, 16)
+        self.keys, self.values = (nn.Linear(16, 6 // shared * 4) for _ in range(2))
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).flatten(2).mT
+        layers = (self.queries, self.keys, self.values)
+        parts = [layer(x).unflatten(2, (-1, 4)).transpose(1, 2) for layer in layers]
+        return self.head((x + self.proj(self.attend(*parts).transpose(1, 2).flatten(2))).mean(1))
+
+
+class Encoder(nn.Module):
+    """Torch's own encoder, and an attention that returns its weights."""
+
+    def __init__(self, batch_first: bool) -> None:
+        super().__init__()
+        self.stem, self.first = nn.Conv2d(3, 16, 8, stride=8), batch_first
+        layer = nn.TransformerEncoderLayer(16, 4, 24, batch_first=batch_first)
+        self.body = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.pool = nn.MultiheadAttention(16, 2, batch_first=batch_first)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).flatten(2).mT
+        x = self.body(x if self.first else x.transpose(0, 1))
+        x = self.pool(x, x, x, need_weights=True)[0]
+        return self.head(x.mean(1 if self.first else 0))
+
+
+class Crossed(nn.Module):
+    """Torch's own transformer, whose decoder takes queries from one sequence, the rest from two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 8, stride=8)
+        self.body = nn.Transformer(16, 4, 1, 1, 32, batch_first=True)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).flatten(2).mT
+        return self.head(self.body(x, x[:, :5]).mean(1))
+
+
+def written_out(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return (query @ key.mT).softmax(-1) @ value
+
+
+def in_letters(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    weights = torch.einsum("bhid,bhjd->bhij", query, key).softmax(-1)
+    return torch.einsum("bhij,bhjd->bhid", weights, value)
+
+
+def as_one_batch(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    q, k, v = (part.flatten(0, 1) for part in (query, key, value))
+    return torch.bmm(torch.bmm(q, k.mT).softmax(-1), v).unflatten(0, query.shape[:2])
+
+
+def linear_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return query @ torch.einsum("bhjd,bhje->bhde", key.softmax(-2), value)
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     **{
         name: lambda name=name: torchvision.models.get_model(name, weights=None)
@@ -373,6 +441,18 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "densenet": lambda: torchvision.models.DenseNet(8, (2, 2), 16, num_classes=4),
     "convnext": lambda: ConvNeXt([CNBlockConfig(16, 32, 1), CNBlockConfig(32, None, 1)]),
     "vit": lambda: VisionTransformer(32, 8, 2, 4, 32, 64, num_classes=5),
+    "swin": lambda: SwinTransformer([4, 4], 16, [2, 2], [2, 4], [4, 4], num_classes=4),
+    "encoder": lambda: Encoder(batch_first=True),
+    "encoder, batch second": lambda: Encoder(batch_first=False),
+    "crossed": Crossed,
+    **{
+        way.__name__: lambda way=way: Attention(way)
+        for way in (written_out, in_letters, as_one_batch, linear_attention)
+    },
+    "fused": lambda: Attention(nn.functional.scaled_dot_product_attention),
+    "shared keys": lambda: Attention(
+        partial(nn.functional.scaled_dot_product_attention, enable_gqa=True), shared=2
+    ),
     "turned": Turned,
     "shared": Shared,
 }

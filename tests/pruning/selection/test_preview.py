@@ -33,6 +33,12 @@ def test_the_table_of_nothing_has_no_shares() -> None:
     ]
 
 
+def test_operators_whose_macs_are_not_known_are_named() -> None:
+    before, after = Budget(9, 8, uncounted=("_fft_r2c", "theirs::scan")), Budget(9, 4)
+    last = str(PruningPreview((), before, after)).splitlines()[-1]
+    assert last == "MACs of one example, without _fft_r2c, theirs::scan: 8 to 4 (50.0% removed)"
+
+
 def test_weights_come_before_layers() -> None:
     rule = Rule("a", Fraction(1, 2), "rules.yaml:1")
     weights = (

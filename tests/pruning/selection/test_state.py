@@ -223,6 +223,14 @@ WRONG: dict[str, Change] = {
     "more classes than channels": in_row("classes", torch.full((8,), 2**31 - 2)),
     "tensor without a shape": in_row("tensor", "elsewhere"),
     "a table of classes": in_row("classes", torch.zeros(8, 1, dtype=torch.int32)),
+    "product of fractions": in_graph("products", [{"macs": 9, "channels": torch.rand(8)}]),
+    "product of nothing": in_graph("products", [{"macs": 9, "channels": torch.zeros(0).int()}]),
+    "product of unknown channels": in_graph(
+        "products", [{"macs": 9, "channels": torch.full((8,), 2**31 - 2).int()}]
+    ),
+    "product of less than nothing": in_graph(
+        "products", [{"macs": -1, "channels": torch.zeros(8).int()}]
+    ),
     "norm of fractions": in_graph("norms", {"4": torch.rand(8)}),
 }
 

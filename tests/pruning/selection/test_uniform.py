@@ -11,6 +11,7 @@ import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
+from torchvision.models import VisionTransformer
 
 from lit_compress.errors import ChannelError, PatternError
 from lit_compress.measure import cost
@@ -87,6 +88,29 @@ def test_what_is_foretold_is_what_is_left(name: str, of: Any) -> None:
         if part in layers:
             width = getattr(layer, "out_channels", None) or layer.out_features
             assert layers[part].kept == width, part
+
+
+@pytest.mark.parametrize("scope", ["local", "global"])
+def test_a_target_of_macs_on_a_transformer_is_a_share_of_all_its_products(scope: Any) -> None:
+    """Those of its attention were left out, which are most of them where there are many tokens."""
+    torch.manual_seed(0)
+    net, images = (
+        VisionTransformer(64, 4, 2, 8, 32, 16, num_classes=5).eval(),
+        torch.randn(1, 3, 64, 64),
+    )
+    before, tokens = cost(net, images), 16 * 16 + 1
+    attention = 2 * (2 * tokens**2 * 32)
+    assert attention > before.macs / 2
+    selector = UniformSelector(Fraction(1, 2), of="macs", scope=scope)
+    state = selector.analyse(net, images)
+    selection = selector.select(net, state, PruningStep(Fraction(1)))
+    preview = selector.preview(net, state, selection)
+    apply(state.plan(selection.selected), net)
+    after = cost(net, images)
+    assert (preview.before, preview.after.macs) == (state.budget, after.macs)
+    # To half a head: its products, and its rows in the four layers around them.
+    head = attention / 16 + 4 * tokens * 4 * 32
+    assert abs(before.macs / 2 - after.macs) <= head / 2
 
 
 @pytest.mark.parametrize("scope", ["local", "global"])

@@ -8,6 +8,7 @@ head of the queries together with the same head of the keys and of the values.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from string import ascii_letters
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from lit_compress.pruning.channels.operations.registry import handles, unknown
 from lit_compress.pruning.channels.tracing.labels import UNLABELLED, core, varying
-from lit_compress.pruning.channels.tracing.records import Call
+from lit_compress.pruning.channels.tracing.records import Call, Multiplied
 from lit_compress.pruning.channels.tracing.trace import Trace
 
 HEAD = "shares a head of an attention"
@@ -41,6 +42,8 @@ def attention(trace: Trace, call: Call) -> None:
     for other in heads[1:]:
         trace.labels.tie(heads[0], other, why)
     _tie_mask(trace, call, heads[0])
+    macs = prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+    trace.recording.products.append(Multiplied(macs, tuple(map(core, heads))))
     return trace.label(call.out, heads[2].expand(call.out.shape))
 
 
@@ -129,7 +132,25 @@ def contract(
         spreads = _spread(trace, call, twin, own, output)
         fixed = {c for c in own if c in others and c in output and tensor.shape[own.index(c)] > 1}
         parts.append((spreads, {output.index(c) for c in fixed}))
+    _note_product(trace, call, operands, letters, output, [part for part, _ in parts])
     return _combine(trace, call, parts)
+
+
+def _note_product(
+    trace: Trace,
+    call: Call,
+    operands: Sequence[Tensor],
+    letters: Sequence[str],
+    output: str,
+    parts: Sequence[Tensor | None],
+) -> None:
+    """Record the MACs of a product, with the labels of its factors that are not summed."""
+    first = dict(zip(letters[0], operands[0].shape, strict=True))
+    summed = [size for letter, size in first.items() if letter in set(letters[1]) - set(output)]
+    if not summed or (call.name == "einsum" and prod(summed) == 1):
+        return  # torch multiplies such factors element by element, which counts as no product
+    twins = tuple(core(part) for part in parts if part is not None)
+    trace.recording.products.append(Multiplied(call.out.numel() * prod(summed), twins))
 
 
 def _spread(trace: Trace, call: Call, twin: Tensor | None, own: str, output: str) -> Tensor | None:

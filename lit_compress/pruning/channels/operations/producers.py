@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import torch
 from torch import Tensor
 
@@ -141,10 +143,15 @@ def _label_output(
 
 
 def _count(trace: Trace, weight: Tensor, output: Tensor, dim: int) -> None:
-    """Add the positions of a tensor, outside its channel dimension, to those of a weight."""
+    """Add the positions of a tensor, outside its channel dimension, to those of a weight.
+
+    Positions where a part of the weight is applied, as that of the queries in a packed projection,
+    count as that part.
+    """
     for name in trace.sources(weight)[:1]:
         count = trace.recording.positions
-        count[name] = count.get(name, 0) + output.numel() // output.shape[dim]
+        part = Fraction(weight.numel(), trace.tensors[name].numel())
+        count[name] = count.get(name, Fraction()) + part * (output.numel() // output.shape[dim])
 
 
 def tie_groups(trace: Trace, call: Call, labels: Tensor, groups: int) -> Tensor:

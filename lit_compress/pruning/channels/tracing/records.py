@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 from torch import Tensor
@@ -94,6 +95,19 @@ class Read:
     labels: Tensor
 
 
+@dataclass(frozen=True)
+class Multiplied:
+    """A product of two activations, as in an attention.
+
+    Attributes:
+        macs: Its multiply-accumulates in this run.
+        twins: Labels of what it multiplies or makes, one label for each of its parts.
+    """
+
+    macs: int
+    twins: tuple[Tensor, ...]
+
+
 @dataclass
 class Call:
     """One torch call.
@@ -136,8 +150,10 @@ class Recording:
 
     Attributes:
         uses: Uses by tensor name and dimension.
-        positions: By weight name, the number of output positions where the weight is applied.
+        positions: By weight name, the number of output positions where the weight is applied; a
+            fraction of one where a part of the weight is.
             Positions times the size of the weight are its MACs in this run.
+        products: The products of two activations.
         min_indices: By tensor name and dimension, the number of indices that must remain, where it
             is more than one.
         opaque: By tensor name, why the trace cannot follow a use of the tensor.
@@ -150,7 +166,8 @@ class Recording:
     """
 
     uses: dict[tuple[str, int], Use] = field(default_factory=dict)
-    positions: dict[str, int] = field(default_factory=dict)
+    positions: dict[str, Fraction] = field(default_factory=dict)
+    products: list[Multiplied] = field(default_factory=list)
     min_indices: dict[tuple[str, int], int] = field(default_factory=dict)
     opaque: dict[str, Reason] = field(default_factory=dict)
     widths: dict[str, Tensor] = field(default_factory=dict)

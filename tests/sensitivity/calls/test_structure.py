@@ -1,38 +1,18 @@
-"""The calls of a run: who makes which tensor, who takes it last, and what changes in place."""
+"""From which call a run can start, given what was seen of its calls."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
-from lit_compress.sensitivity.calls import Value, stored_bytes, structure_of, tensors_of
+from lit_compress.sensitivity.calls.structure import Value, tensors_of
+from lit_compress.sensitivity.calls.watch import structure_of
 
 
 def test_a_tensor_that_no_call_takes_asks_for_a_whole_run() -> None:
     model = nn.Linear(3, 2).eval()
     structure = structure_of(lambda: model(torch.ones(1, 3)))
     assert structure.cut([nn.Parameter(torch.ones(1))]) == 0
-
-
-def test_values_know_the_calls_between_which_they_are_needed() -> None:
-    x = torch.ones(4)
-
-    def run() -> torch.Tensor:
-        a = x + 1  # call 0
-        b = a * 2  # call 1
-        a.sub_(1)  # call 2
-        return b + a  # call 3
-
-    structure = structure_of(run)
-    assert [call.name for call in structure.calls] == ["add", "mul", "sub", "add"]
-    assert structure.calls[2].leaves == [-1]  # gives its first argument back
-    first, second, last = structure.values
-    assert (first.born, first.last, first.changed) == (0, 3, [2])
-    assert (second.born, second.last, second.changed) == (1, 3, [])
-    assert last.last is None
-    assert structure.uses[id(x)] == 0
-    assert stored_bytes(structure, [2]) == 32
-    assert stored_bytes(structure, [1]) == 16
 
 
 def test_what_is_never_taken_may_be_needed_at_any_time() -> None:

@@ -12,8 +12,9 @@ from torch.overrides import TorchFunctionMode
 from torchvision import models
 
 from lit_compress.errors import ReplayError
-from lit_compress.sensitivity.calls import stored_bytes, structure_of
-from lit_compress.sensitivity.replay import record, replay
+from lit_compress.sensitivity.calls.replay import record, replay
+from lit_compress.sensitivity.calls.structure import stored_bytes
+from lit_compress.sensitivity.calls.watch import structure_of
 
 
 class Inplace(nn.Module):

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from lit_compress.attributes import replaced_attributes
 from lit_compress.errors import ReplayError
 from lit_compress.pruning.channels.tracing.calls import call_name
-from lit_compress.sensitivity.calls import MODES, Call, Run, Span, Structure, tensors_of
+from lit_compress.sensitivity.calls.structure import MODES, Call, Run, Span, Structure, tensors_of
 
 #: Tensors by the number of the value, and by how often it was changed in place before.
 Stored = dict[tuple[int, int], Tensor]

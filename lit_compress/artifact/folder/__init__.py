@@ -1,0 +1,1 @@
+"""The files of an artefact: their names, their SHA-256, the card, and what opens each."""
