@@ -15,6 +15,7 @@ CONFIGS = sorted(path.name for path in PACKAGED.glob("*.yaml"))
 PARTS = (
     "compress.yaml",
     "overfit.yaml",
+    "prune_blocks.yaml",
     "prune_elements.yaml",
     "prune_filters.yaml",
     "prune_rules.yaml",

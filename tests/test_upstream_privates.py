@@ -94,7 +94,8 @@ def saved() -> LightningModule:
 ON_OBJECTS: dict[str, tuple[Callable[[], object], str]] = {
     "Module": (
         nn.Module,
-        "_backward_hooks _backward_pre_hooks _buffers _forward_hooks _forward_pre_hooks "
+        "_backward_hooks _backward_pre_hooks _buffers _forward_hooks _forward_hooks_always_called "
+        "_forward_hooks_with_kwargs _forward_pre_hooks _forward_pre_hooks_with_kwargs "
         "_load_state_dict_pre_hooks _modules "
         "_non_persistent_buffers_set _parameters",
     ),

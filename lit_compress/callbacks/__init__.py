@@ -1,5 +1,6 @@
 """When to compress: callbacks for any LightningModule and any Trainer."""
 
+from lit_compress.callbacks.block_pruning import BlockPruning
 from lit_compress.callbacks.compress import Compress
 from lit_compress.callbacks.filter_pruning import FilterPruning
 from lit_compress.callbacks.knowledge_distillation import KnowledgeDistillation
@@ -11,6 +12,7 @@ from lit_compress.callbacks.report import CompressionReport
 from lit_compress.callbacks.rule_pruning import RulePruning
 
 __all__ = [
+    "BlockPruning",
     "Compress",
     "CompressionReport",
     "FilterPruning",

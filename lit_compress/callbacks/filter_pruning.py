@@ -115,6 +115,8 @@ class FilterPruning(ChannelPruning, TimesInt8):
         [('0', 8, 4), ('2', 4, 4)]
     """
 
+    follows_blocks = True
+
     def __init__(
         self,
         target: float,

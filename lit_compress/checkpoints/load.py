@@ -30,6 +30,7 @@ from lit_compress.checkpoints.stand_ins import holds_objects
 from lit_compress.errors import ArtifactError, CheckpointError, LitCompressError
 from lit_compress.files.json_text import parse_json
 from lit_compress.files.reading import as_path, reading, short
+from lit_compress.pruning.blocks.surgery import forget_removed
 from lit_compress.pruning.channels.resize import (
     ORIGINAL,
     check_full_size,
@@ -60,7 +61,7 @@ def load_from_checkpoint(
     """Return a LightningModule with the weights of a checkpoint, in the shapes after pruning.
 
     Does what ``cls.load_from_checkpoint`` does, also for checkpoints of networks that lost
-    channels. Nothing in the file is executed, unless you say ``weights_only=False``.
+    channels or blocks. Nothing in the file is executed, unless you say ``weights_only=False``.
 
     Args:
         cls: Class of the LightningModule that was trained.
@@ -213,6 +214,7 @@ def _resizing(
         if original is not None:
             check_full_size(module, original)
             resize_to(module, state, original)
+            forget_removed(module)
 
     def resized(self: LightningModule, *args: Any, **kwargs: Any) -> Any:
         # A hook sees the state after the user's class has renamed entries of it.

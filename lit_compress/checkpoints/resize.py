@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lit_compress.errors import CheckpointError
+from lit_compress.pruning.blocks.surgery import put_back, take_blocks_of
 from lit_compress.pruning.channels.resize import Shapes, resize_to
 from lit_compress.pruning.channels.surgery import in_layout_of, swap_data
 from lit_compress.pruning.channels.tracing.trace import named_tensors
@@ -38,6 +39,7 @@ class CheckpointResizer:
         self._handle: RemovableHandle | None = None
         self._before: Shapes = {}
         self._held: dict[str, Tensor] = {}
+        self._parts: list[tuple[str, nn.Module]] = []
         self._widths: list[tuple[nn.Module, str, int]] = []
         self._open = False
         self._module: LightningModule | None = None
@@ -69,11 +71,13 @@ class CheckpointResizer:
 
     def accept(self) -> None:
         """Drop the old weights: the loaded ones are right."""
-        self._before, self._held, self._widths, self._open = {}, {}, [], False
+        self._before, self._held, self._parts = {}, {}, []
+        self._widths, self._open = [], False
         self.record = None  # later validations are of a module that may have been pruned further
 
     def undo(self, module: nn.Module) -> None:
         """Put the old weights back into the module, unless the loaded ones were accepted."""
+        put_back(module, self._parts)
         own, held = named_tensors(module), self._held
         changed = {name for name in held if own[name].shape != held[name].shape}
         for name, value in held.items():
@@ -92,11 +96,16 @@ class CheckpointResizer:
         self.accept()
 
     def _resize(self, module: nn.Module, state: Mapping[str, Any], *_: Any) -> None:
-        _check_names(module, state)
         own = named_tensors(module) if self._open else {}
         held = {name: tensor.detach().to("cpu", copy=True) for name, tensor in own.items()}
-        self._before = resize_to(module, state)
-        self._held = held
+        parts = take_blocks_of(module, state, self.record.blocks if self.record else None)
+        try:
+            _check_names(module, state)
+            self._before = resize_to(module, state)
+        except CheckpointError:
+            put_back(module, parts)
+            raise
+        self._held, self._parts = held, [*self._parts, *parts] if self._open else []
 
     def check_record(
         self,

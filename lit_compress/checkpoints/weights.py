@@ -33,7 +33,7 @@ def load_weights(
 ) -> UnprunedShapes | None:
     """Load only the weights of a file into a module: no epoch, optimizer or callbacks.
 
-    The module takes the shapes of a network that lost channels.
+    The module takes the shapes of a network that lost channels or blocks.
 
     Args:
         module: The module.
@@ -53,15 +53,19 @@ def load_weights(
     own = module.state_dict()
     if not set(state) & set(own) and {f"model.{name}" for name in state} & set(own):
         state = {f"model.{name}": tensor for name, tensor in state.items()}
-    missing, surplus = sorted(set(own) - set(state)), sorted(set(state) - set(own))
-    shapes = [name for name in own if name in state and own[name].shape != state[name].shape]
-    if missing or surplus or (shapes and original is None):
-        raise CheckpointError(
-            f"{argument}: the weights of {path} are not those of {type(module).__name__} "
-            f"({_difference(own, state, missing, surplus, shapes)}): build the module with the "
-            "arguments it was trained with"
-        )
     with unchanged_on_error(module), reading(path, CheckpointError):
+        if original is not None and original.blocks:
+            check_full_size(module, original)
+            resize_to(module, state, original)
+            own = module.state_dict()
+        missing, surplus = sorted(set(own) - set(state)), sorted(set(state) - set(own))
+        shapes = [name for name in own if name in state and own[name].shape != state[name].shape]
+        if missing or surplus or (shapes and original is None):
+            raise CheckpointError(
+                f"{argument}: the weights of {path} are not those of {type(module).__name__} "
+                f"({_difference(own, state, missing, surplus, shapes)}): build the module with the "
+                "arguments it was trained with"
+            )
         if shapes and original is not None:
             check_full_size(module, original)
             resize_to(module, state, original)

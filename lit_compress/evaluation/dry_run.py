@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from lightning.pytorch import LightningModule, Trainer
+from torch.optim import Optimizer
 
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.evaluation.loaders import copied, training_loaders, validation_loaders
@@ -12,12 +15,12 @@ from lit_compress.evaluation.validate import validate
 from lit_compress.pruning import apply
 from lit_compress.pruning.channels.plan import Plan
 
+#: Prunes a copy of a module, and the optimizers of the copy.
+Prune = Callable[[LightningModule, Sequence[Optimizer]], None]
+
 
 def dry_run(trainer: Trainer, pl_module: LightningModule, plan: Plan) -> None:
     """Run the user's validation and training steps on a pruned copy, a batch each.
-
-    Training is left out where the data is a stream that cannot be copied: its batches would be
-    lost to the run.
 
     Args:
         trainer: The run in progress.
@@ -27,43 +30,73 @@ def dry_run(trainer: Trainer, pl_module: LightningModule, plan: Plan) -> None:
     Raises:
         InvalidArgumentError: If a step fails on the pruned copy only.
     """
-    if (failure := _failure_in_validation(trainer, pl_module, plan)) is not None:
-        if (own := _failure_in_validation(trainer, pl_module, Plan())) is not None:
-            raise own  # it fails with all channels too
-        raise _refusal("validation_step", pl_module, failure) from failure
-    failure = _failure_in_training(trainer, pl_module, plan)
-    if failure is not None and _failure_in_training(trainer, pl_module, Plan()) is None:
-        raise _refusal("training_step", pl_module, failure) from failure
+    failure = failing_step(trainer, pl_module, lambda copy, by: apply(plan, copy, *by))
+    if failure is not None:
+        step, error = failure
+        raise _refusal(step, pl_module, error) from error
+
+
+def failing_step(
+    trainer: Trainer, pl_module: LightningModule, prune: Prune
+) -> tuple[str, Exception] | None:
+    """Return the step of the user's that fails on a pruned copy only, and its error.
+
+    Training is left out where the data is a stream that cannot be copied: its batches would be
+    lost to the run.
+
+    Args:
+        trainer: The run in progress.
+        pl_module: The user's module; nothing is changed in it.
+        prune: Prunes the copy.
+
+    Returns:
+        The name of the step and the error; None if none fails.
+
+    Raises:
+        Exception: If validation fails on the whole network too.
+    """
+    if (failure := _failure_in_validation(trainer, pl_module, prune)) is not None:
+        if (own := _failure_in_validation(trainer, pl_module, _unchanged)) is not None:
+            raise own  # it fails on the whole network too
+        return "validation_step", failure
+    failure = _failure_in_training(trainer, pl_module, prune)
+    if failure is not None and _failure_in_training(trainer, pl_module, _unchanged) is None:
+        return "training_step", failure
+    return None
+
+
+def _unchanged(copy: LightningModule, optimizers: Sequence[Optimizer]) -> None:
+    """Leave the copy as it is."""
 
 
 def _failure_in_validation(
-    trainer: Trainer, pl_module: LightningModule, plan: Plan
+    trainer: Trainer, pl_module: LightningModule, prune: Prune
 ) -> Exception | None:
     """Return the error of a validation step on a pruned copy, None if there is none."""
     loaders = validation_loaders(trainer)
     if not loaders:
         return None
     copy = clone(trainer, pl_module)
-    apply(plan, copy)
+    prune(copy, ())
     try:
         validate(trainer, copy, loaders, 1)
-    except Exception as error:  # compared with the network that has all channels
+    except Exception as error:  # compared with the whole network
         return error
     return None
 
 
 def _failure_in_training(
-    trainer: Trainer, pl_module: LightningModule, plan: Plan
+    trainer: Trainer, pl_module: LightningModule, prune: Prune
 ) -> Exception | None:
     """Return the error of a training step on a pruned copy, None if there is none."""
     loaders = [copied(loader) for loader in training_loaders(trainer)]
     if not loaders or None in loaders or not trainer.optimizers:
         return None
     copy, optimizers = clone_with(trainer, pl_module, trainer.optimizers)
-    apply(plan, copy, *optimizers)
+    prune(copy, optimizers)
     try:
         train(trainer, copy, optimizers, loaders)
-    except Exception as error:  # compared with the network that has all channels
+    except Exception as error:  # compared with the whole network
         return error
     return None
 

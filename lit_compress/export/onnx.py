@@ -27,6 +27,7 @@ from lit_compress.export.idle_means import drop_idle_means
 from lit_compress.export.outputs import OUTPUT
 from lit_compress.export.products import products_as_linear
 from lit_compress.export.signature import INPUT, Batch, as_tuple, is_batched
+from lit_compress.export.zero_sums import drop_zero_sums
 
 #: Name of the batch axis in the ONNX file.
 BATCH = "batch"
@@ -46,7 +47,7 @@ def capture(network: nn.Module, example: Batch) -> ExportedProgram:
 
     Returns:
         The graph. It writes nothing in place, weights that are computed from others are constants,
-        and averages over a single pixel are removed.
+        and averages over a single pixel and sums with zeros are removed.
 
     Raises:
         ExportError: If the forward cannot be captured (the message names the line and the reason),
@@ -85,6 +86,7 @@ def capture(network: nn.Module, example: Batch) -> ExportedProgram:
     products_as_linear(program)
     fold_weights(program)
     drop_idle_means(program)
+    drop_zero_sums(program)
     return program
 
 

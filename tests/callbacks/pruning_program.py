@@ -1,8 +1,9 @@
 """A training run to be killed and resumed: pruning_program.py FOLDER [PROCESSES [EPOCH [KIND]]].
 
 Goes on from the newest whole checkpoint in FOLDER, or that of EPOCH, where it is a number; KIND is
-``filters`` (FilterPruning), ``rules`` (RulePruning: filters, elements and rewinding) or ``aware``
-(FilterPruning with max_drop, distillation and quantization-aware training). Leaves the digest of
+``filters`` (FilterPruning), ``rules`` (RulePruning: filters, elements and rewinding), ``blocks``
+(BlockPruning, then FilterPruning) or ``aware`` (FilterPruning with max_drop, distillation and
+quantization-aware training). Leaves the digest of
 the weights at the start of each epoch in ``digest-RANK``, and of the end in ``final-RANK``.
 """
 
@@ -19,6 +20,7 @@ from test_filter_pruning import Mobile
 
 from lit_compress import Schedule
 from lit_compress.callbacks import (
+    BlockPruning,
     FilterPruning,
     KnowledgeDistillation,
     QuantizationAwareTraining,
@@ -59,6 +61,9 @@ def pruning(kind: str, folder: Path) -> list[Callback]:
     schedule = Schedule(2, 6, every=2)
     if kind == "rules":
         return [RulePruning(target=0.5, schedule=schedule, rewind="epoch 1")]
+    if kind == "blocks":
+        blocks = BlockPruning(0.5, schedule=Schedule(2, 3))
+        return [blocks, FilterPruning(0.3, schedule=Schedule(4, 6))]
     if kind == "aware":
         pruner = FilterPruning(0.3, schedule=Schedule(2, 4), monitor="my_acc", max_drop=1.0)
         aware = QuantizationAwareTraining(first=6, freeze=7, dirpath=str(folder / "artifact"))

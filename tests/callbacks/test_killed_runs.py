@@ -62,7 +62,7 @@ def test_killed_twenty_times_ends_in_the_same_weights(tmp_path: Path) -> None:
     print(f"{kills} kills, {completed} runs completed, all with the same weights")
 
 
-@pytest.mark.parametrize("kind", ["filters", "rules", "aware"])
+@pytest.mark.parametrize("kind", ["filters", "rules", "blocks", "aware"])
 def test_two_processes_hold_the_same_weights_and_resume(kind: str, tmp_path: Path) -> None:
     whole = tmp_path / "whole"
     whole.mkdir()

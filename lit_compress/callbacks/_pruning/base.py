@@ -57,6 +57,11 @@ class PruningCallback(KeepsContract, ABC):
         contract: How much of the metric pruning may cost. Default: anything.
     """
 
+    #: Whether it removes whole blocks, before others prune what is left.
+    removes_blocks = False
+    #: Whether it can prune what a callback leaves that removes whole blocks.
+    follows_blocks = False
+
     def __init__(
         self,
         target: Fraction,
@@ -119,6 +124,9 @@ class PruningCallback(KeepsContract, ABC):
     @override
     def unpruned_shapes(self) -> UnprunedShapes | None:
         return None
+
+    def after_blocks_removed(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Called after another callback removed whole blocks of the network."""
 
     def prune_to_final(self, module: LightningModule) -> None:
         """Bring a copy that was loaded from a checkpoint of this run to its final shapes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, Literal, get_args
 
@@ -130,6 +131,12 @@ class ChannelPruning(ResolvesSelector):
         """Tell whether weights are kept at zero during the training."""
         return self.shrink == "end"
 
+    @override
+    def after_blocks_removed(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._state is not None and not self.history:
+            with isolate_rng():
+                self._make_plan(trainer, pl_module)
+
     # --- fit -------------------------------------------------------------------------------------
 
     @override
@@ -194,7 +201,11 @@ class ChannelPruning(ResolvesSelector):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._planned is not None:  # after on_train_start of all callbacks
             plan, self._planned = self._planned, None
-            on_rank_zero(trainer, lambda: check_weight_copies(trainer, pl_module, plan))
+
+            def prune(copy: LightningModule, optimizers: Sequence[Optimizer]) -> None:
+                apply(plan, copy, *optimizers)
+
+            on_rank_zero(trainer, lambda: check_weight_copies(trainer, pl_module, prune))
         super().on_train_epoch_start(trainer, pl_module)
         self._scores = {}
         if self not in _removers(trainer)[:-1]:  # all others have pruned by now

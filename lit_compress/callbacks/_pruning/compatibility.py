@@ -34,7 +34,7 @@ def check_callbacks(pruner: PruningCallback, trainer: Trainer, removing: bool = 
     name = type(pruner).__name__
     for other in callbacks(trainer):
         if isinstance(other, (PruningCallback, ModelPruning)) and other is not pruner:
-            if _are_apart(pruner, other):
+            if _are_apart(pruner, other) or _are_in_order(pruner, other):
                 continue
             raise InvalidArgumentError(
                 f"{name} cannot run together with {type(other).__name__}: both would prune the "
@@ -51,6 +51,18 @@ def check_callbacks(pruner: PruningCallback, trainer: Trainer, removing: bool = 
             f"{name} cannot run in spawned or forked processes, which do not return the module "
             "in its new shapes: use strategy ddp"
         )
+
+
+def _are_in_order(one: PruningCallback, other: PruningCallback | ModelPruning) -> bool:
+    """Tell whether one callback removes blocks, and the other can prune what is left."""
+    pair = (one, other)
+    return any(
+        isinstance(first, PruningCallback)
+        and isinstance(then, PruningCallback)
+        and first.removes_blocks
+        and then.follows_blocks
+        for first, then in (pair, pair[::-1])
+    )
 
 
 def _are_apart(one: PruningCallback, other: PruningCallback | ModelPruning) -> bool:

@@ -33,31 +33,34 @@ def optimizers_of(trainer: Trainer, module: LightningModule) -> list[Optimizer]:
     return found
 
 
-def check_optimizers(name: str, optimizers: Iterable[Optimizer], stepped: bool = True) -> None:
-    """Check that the state of optimizers can follow the removal of channels.
+def check_optimizers(
+    name: str, optimizers: Iterable[Optimizer], stepped: bool = True, what: str = "channels"
+) -> None:
+    """Check that the state of optimizers can follow the removal of channels or blocks.
 
     Args:
         name: Name of the callback that removes them.
         optimizers: The optimizers.
-        stepped: Whether channels are removed after a step, when there is state.
+        stepped: Whether they are removed after a step, when there is state.
+        what: What is removed. Channels can also be removed at the end.
 
     Raises:
         InvalidArgumentError: If one keeps a single state for all parameters, or a second optimizer
             or copies of the weights.
     """
+    later = 'set shrink to "end", or ' if what == "channels" else ""
     for optimizer in optimizers:
         kind = type(optimizer).__name__
         if within := _kept_within(optimizer):
             raise InvalidArgumentError(
-                f"{name} cannot remove channels from {kind} (as SAM and Lookahead are): it keeps "
-                f'{within}, which is not cut along. Set shrink to "end", or use a plain optimizer '
-                "until the target is reached, and this one in a later fit"
+                f"{name} cannot remove {what} from {kind} (as SAM and Lookahead are): it keeps "
+                f"{within}, which is not cut along: {later}use a plain optimizer until the target "
+                "is reached, and this one in a later fit"
             )
         if kind in WHOLE and stepped:
             raise InvalidArgumentError(
-                f"{name} cannot remove channels from the state of {kind}, which keeps one joint "
-                'state for all parameters: set shrink to "end", or use SGD, Adam, AdamW, RMSprop '
-                "or Adagrad"
+                f"{name} cannot remove {what} from the state of {kind}, which keeps one joint "
+                f"state for all parameters: {later}use SGD, Adam, AdamW, RMSprop or Adagrad"
             )
 
 

@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
+from lit_compress.callbacks._blocks.record import BlockRecord
 from lit_compress.callbacks._pruning.channels import ChannelPruning
 from lit_compress.checkpoints.resize import CheckpointResizer
 from lit_compress.errors import CheckpointError
@@ -67,4 +68,5 @@ class PrunedCheckpoints(Callback):
 
 
 def _is_pruned_here(trainer: Trainer) -> bool:
-    return any(isinstance(callback, ChannelPruning) for callback in callbacks(trainer))
+    own = (ChannelPruning, BlockRecord)
+    return any(isinstance(callback, own) for callback in callbacks(trainer))

@@ -12,11 +12,10 @@ from lightning.pytorch.trainer.states import RunningStage
 from torch import Tensor, nn
 
 from lit_compress.errors import InvalidArgumentError
+from lit_compress.evaluation.dry_run import Prune
 from lit_compress.evaluation.run_view.copies import attached, clone_with, quiet
 from lit_compress.evaluation.run_view.trainer import TrainerView
 from lit_compress.evaluation.trainer_access import callbacks
-from lit_compress.pruning import apply
-from lit_compress.pruning.channels.plan import Plan
 
 #: Hooks at which a callback may update its copy; each gets what Lightning gives it.
 HOOKS: dict[str, tuple[Any, ...]] = {
@@ -31,7 +30,7 @@ HOOKS: dict[str, tuple[Any, ...]] = {
 KNOWN = ("lightning.", "pytorch_lightning.", "lit_compress.")
 
 
-def check_weight_copies(trainer: Trainer, module: LightningModule, plan: Plan) -> None:
+def check_weight_copies(trainer: Trainer, module: LightningModule, prune: Prune) -> None:
     """Check that no other callback keeps a copy of the weights that it needs in their old shapes.
 
     The hooks of a copy of the callback are called with a pruned copy of the module. A callback
@@ -40,7 +39,7 @@ def check_weight_copies(trainer: Trainer, module: LightningModule, plan: Plan) -
     Args:
         trainer: The run in progress.
         module: The user's module.
-        plan: The channels to remove.
+        prune: Prunes a copy of the module.
 
     Raises:
         InvalidArgumentError: If one does.
@@ -50,10 +49,10 @@ def check_weight_copies(trainer: Trainer, module: LightningModule, plan: Plan) -
         if type(callback).__module__.startswith(KNOWN):
             continue
         found = _holds(callback, module, shapes)
-        if found and (hook := _failing_hook(trainer, module, callback, plan)):
+        if found and (hook := _failing_hook(trainer, module, callback, prune)):
             raise InvalidArgumentError(
-                f"{type(callback).__name__} keeps a copy of the weights ({found}), and its "
-                f"{hook} fails once channels are removed: keep the average as a part of the "
+                f"{type(callback).__name__} keeps a copy of the weights ({found}), and its {hook} "
+                "fails once parts of the network are removed: keep the average as a part of the "
                 "LightningModule, which is then pruned along, or average in a later fit that "
                 "starts from the pruned checkpoint"
             )
@@ -84,14 +83,16 @@ def _tensors(value: Any, depth: int = 3) -> Iterator[Tensor]:
         yield from _tensors(getattr(value, "__dict__", {}), depth - 1)
 
 
-def _failing_hook(trainer: Trainer, module: LightningModule, callback: Callback, plan: Plan) -> str:
+def _failing_hook(
+    trainer: Trainer, module: LightningModule, callback: Callback, prune: Prune
+) -> str:
     """Return the first hook that fails on a pruned copy and not on a whole one."""
-    whole, pruned = (_failures(trainer, module, callback, each) for each in (Plan(), plan))
+    whole, pruned = (_failures(trainer, module, callback, each) for each in (None, prune))
     return next((hook for hook in HOOKS if hook in pruned and hook not in whole), "")
 
 
 def _failures(
-    trainer: Trainer, module: LightningModule, callback: Callback, plan: Plan
+    trainer: Trainer, module: LightningModule, callback: Callback, prune: Prune | None
 ) -> set[str]:
     other, optimizers = clone_with(trainer, module, trainer.optimizers)
     shared: dict[int, Any] = {id(trainer): trainer, id(module): other}
@@ -99,7 +100,8 @@ def _failures(
         twin = copy.deepcopy(callback, shared)
     except Exception:  # it holds a file or a connection: it cannot be tried
         return set()
-    apply(plan, other, *optimizers)
+    if prune is not None:
+        prune(other, optimizers)
     results = _ResultCollection(training=True)
     failed = set()
     with quiet():

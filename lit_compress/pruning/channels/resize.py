@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from lit_compress.errors import CheckpointError
+from lit_compress.pruning.blocks.surgery import put_back, take_blocks_of
 from lit_compress.pruning.channels.surgery import in_layout_of, swap_data
 from lit_compress.pruning.channels.tracing.trace import named_tensors
 from lit_compress.pruning.channels.unpruned import (
@@ -45,7 +46,7 @@ def differing(module: nn.Module, state: Mapping[str, Any]) -> list[str]:
 def resize_to(
     module: nn.Module, state: Mapping[str, Any], original: UnprunedShapes | None = None
 ) -> Shapes:
-    """Resize a module's tensors to the shapes in a state dict; load the values afterwards.
+    """Give a module the blocks and the shapes of a state dict; load the values afterwards.
 
     Parameters keep their identity, and module attributes such as ``out_channels`` are updated. An
     earlier, larger checkpoint makes the module grow.
@@ -62,13 +63,18 @@ def resize_to(
     Raises:
         CheckpointError: If pruning cannot explain a difference; the module is unchanged then.
     """
+    parts = take_blocks_of(module, state, original.blocks if original else None)
     names = differing(module, state)
     own = named_tensors(module)
     convs = {id(layer.weight) for layer in module.modules() if isinstance(layer, _ConvNd)}
-    for name in names:
-        _check(name, own[name], state[name], original, id(own[name]) in convs)
     widths = original.widths if original else {}
-    _check_widths(module, widths)
+    try:
+        for name in names:
+            _check(name, own[name], state[name], original, id(own[name]) in convs)
+        _check_widths(module, widths)
+    except CheckpointError:
+        put_back(module, parts)
+        raise
     before = {name: tuple(own[name].shape) for name in names}
     changed = set()
     for name in names:

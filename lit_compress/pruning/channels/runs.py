@@ -32,7 +32,7 @@ def run_of(
     """
 
     def run() -> Any:
-        with _restored(model, model.buffers()):
+        with restored(model, model.buffers()):
             _seed()
             return called(*args, **kwargs)
 
@@ -48,7 +48,7 @@ def training_run(
     """
 
     def run() -> Any:
-        with _restored(model, model.buffers()), evaluating(called):
+        with restored(model, model.buffers()), evaluating(called):
             for module in called.modules():
                 module.training = not type(module).__module__.startswith("torch.nn.")
             _seed()
@@ -100,18 +100,22 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         stack.enter_context(attending_by_head(model))
         stack.enter_context(torch.no_grad())
         stack.enter_context(_uncompiled())
-        stack.enter_context(_restored(model, (*model.parameters(), *model.buffers())))
+        stack.enter_context(restored(model, (*model.parameters(), *model.buffers())))
         stack.callback(random.setstate, random.getstate())
         stack.callback(np.random.set_state, np.random.get_state())
         yield
 
 
 @contextmanager
-def _restored(model: nn.Module, tensors: Iterable[Tensor]) -> Iterator[None]:
+def restored(model: nn.Module, tensors: Iterable[Tensor]) -> Iterator[None]:
     """Restore the attributes of all modules, and the given tensors, at the end of the block.
 
     Lists and dictionaries among the attributes get their content back, hooks too: a model may keep
     what it computed in its first call, or register hooks then, and go another way in the second.
+
+    Args:
+        model: The model.
+        tensors: The tensors.
     """
     tables = [table for module in model.modules() for table in _tables(module)]
     attributes = [(table, dict(table)) for table in tables]

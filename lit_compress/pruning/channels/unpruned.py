@@ -1,4 +1,4 @@
-"""Shapes of the unpruned network: stored in checkpoints, and carried along by a pruned module.
+"""The unpruned network: stored in checkpoints, and carried along by a pruned module.
 
 A pruned module keeps the record as a plain attribute, so that a later fit knows it without a
 pruning callback: copies and pickles of the module have it, and its ``state_dict`` does not.
@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from lit_compress.errors import PlanError
+from lit_compress.pruning.blocks.surgery import outermost, removed_kinds
 from lit_compress.pruning.channels.graph import ChannelGraph
 from lit_compress.pruning.channels.tracing.trace import named_tensors
 from lit_compress.pruning.channels.widths import named_width
@@ -40,6 +41,7 @@ class UnprunedShapes:
 
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     widths: Mapping[str, int] = field(default_factory=dict)
+    blocks: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, graph: ChannelGraph, selected: frozenset[int]) -> UnprunedShapes:
@@ -63,12 +65,14 @@ class UnprunedShapes:
         widths = dict(later.widths)
         for name, width in self.widths.items():
             widths[name] = min(width, widths.get(name, width))
-        return UnprunedShapes({**later.shapes, **self.shapes}, widths)
+        blocks = outermost({**self.blocks, **later.blocks})
+        return UnprunedShapes({**later.shapes, **self.shapes}, widths, blocks)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the shapes as lists, numbers and text."""
         shapes = {name: list(shape) for name, shape in self.shapes.items()}
-        return {"shapes": shapes, "norms": dict(self.widths)}
+        blocks = {"blocks": dict(self.blocks)} if self.blocks else {}
+        return {"shapes": shapes, "norms": dict(self.widths), **blocks}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> UnprunedShapes:
@@ -81,6 +85,7 @@ class UnprunedShapes:
             return cls(
                 {str(n): tuple(map(_size, shape)) for n, shape in content["shapes"].items()},
                 {str(n): _size(width) for n, width in content["norms"].items()},
+                {str(n): str(kind) for n, kind in content.get("blocks", {}).items()},
             )
         except Exception as error:  # of whatever kind: the content may be anything
             raise PlanError(
@@ -128,6 +133,7 @@ def carried(module: nn.Module) -> UnprunedShapes | None:
         return None
     tensors = named_tensors(module)
     widths = {name: named_width(module, name) for name in found.widths}
+    gone = removed_kinds(module)
     return UnprunedShapes(
         {
             name: shape
@@ -135,6 +141,7 @@ def carried(module: nn.Module) -> UnprunedShapes | None:
             if name in tensors and _may_come_from(tuple(tensors[name].shape), shape)
         },
         {name: width for name, width in widths.items() if width is not None},
+        {name: kind for name, kind in found.blocks.items() if gone.get(name) == kind},
     )
 
 
@@ -144,14 +151,17 @@ def drop_carried(module: nn.Module) -> None:
 
 
 def is_smaller(module: nn.Module, unpruned: UnprunedShapes | None = None) -> bool:
-    """Tell whether a module lacks channels of the network that it was pruned from.
+    """Tell whether a module lacks channels or blocks of the network that it was pruned from.
 
     Args:
         module: The module.
         unpruned: The shapes of that network. Default: those that the module carries along.
     """
     record, tensors = unpruned or carried(module), named_tensors(module)
-    return record is not None and any(
+    if record is None:
+        return False
+    gone = removed_kinds(module)
+    return any(name in gone for name in record.blocks) or any(
         name in tensors and tuple(tensors[name].shape) != shape
         for name, shape in record.shapes.items()
     )

@@ -126,11 +126,11 @@ def try_plan(
     def whole(calls: Calls) -> list[list[Tensor]]:
         zeroed = ZeroedInputs(trace.recording, labels.removed)
         with replaced(model, perturbed), zeroed, calls:
-            return [_outputs(run) for run in runs]
+            return [outputs_of(run) for run in runs]
 
     def narrow(calls: Calls) -> list[list[Tensor]]:
         with replaced(model, cut, plan.widths), calls:
-            return [_outputs(run) for run in runs]
+            return [outputs_of(run) for run in runs]
 
     before, calls = Calls(), Calls()
     try:
@@ -138,11 +138,11 @@ def try_plan(
     except Exception as error:  # a call that cannot be made without some channels
         return _raised(error, before, replace(labels, twins=()))
     try:
-        if all(map(_agree, expected, narrow(calls))):
+        if all(map(agree, expected, narrow(calls))):
             return None
         before = Calls(_close)
         expected, calls = whole(before), Calls(_close, before)
-        if all(map(_agree, expected, narrow(calls))):  # but for operations that jump
+        if all(map(agree, expected, narrow(calls))):  # but for operations that jump
             return None
     except Exception as error:  # whatever the model's own code raises
         return _raised(error, calls, labels)
@@ -206,13 +206,15 @@ def _noise(shape: torch.Size, generator: torch.Generator) -> Tensor:
     return width * torch.randn(shape, generator=generator)
 
 
-def _outputs(run: Run) -> list[Tensor]:
+def outputs_of(run: Run) -> list[Tensor]:
+    """Return the tensors that a run returns."""
     result = run()
     with torch._C.DisableTorchFunction():  # this is not a call of the model
         return [tensor.detach() for tensor in tensors_in(result)]
 
 
-def _agree(expected: list[Tensor], actual: list[Tensor]) -> bool:
+def agree(expected: list[Tensor], actual: list[Tensor]) -> bool:
+    """Tell whether the outputs of two networks are equal up to rounding."""
     if len(expected) != len(actual):
         return False
     return all(_close(one, other) for one, other in zip(expected, actual, strict=True))

@@ -1,0 +1,1 @@
+"""What removes whole blocks: their worth, the plan of their removal, the record of it."""

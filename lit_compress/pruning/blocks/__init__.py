@@ -1,0 +1,1 @@
+"""Residual blocks: which modules add a branch to their input, and a network without them."""
