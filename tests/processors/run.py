@@ -1,0 +1,253 @@
+"""Compare the answers of artefacts on processors that QEMU emulates with those on this one.
+
+    python tests/processors/run.py --data-dir DIR     # writes docs/processors.md, 20 minutes
+
+Needs Linux on x86-64, QEMU (``apt-get install qemu-user``), FashionMNIST, and the package with the
+extra ``demo``; files of ExecuTorch and LiteRT are among those compared where the extras
+``executorch`` and ``litert`` are installed. A Python for AArch64 comes from Debian, its packages
+from PyPI; both stay in the cache folder, with the trained networks. The processors of x86-64 run
+the Python that runs this.
+
+Each artefact is loaded with the check of its stored inputs. Then the classes of 1,000 images are
+compared with those that the same file gives on this machine. Exits with 1 if fewer than 99.9 % are
+equal and the check did not refuse the file, or if a processor ran something to no end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+if __package__ in (None, ""):  # started as a script
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from lit_compress.artifact import sqnr_db
+from lit_compress.artifact.processor import lacks_vnni, processor_name
+from processors import artefacts, foreign_root
+from processors.artefacts import RUNTIMES, Artefact
+from processors.processors import PROCESSORS, Processor, is_emulated_here, write_prefix
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+RESULTS = HERE / "results.json"
+PAGE = ROOT / "docs" / "processors.md"
+PROGRAM = HERE / "answers_program.py"
+#: Comments of the page between which the table stands.
+START, END = "<!-- processors: table -->", "<!-- end of processors -->"
+#: Smallest share of equal classes of a file that its check accepts.
+SAME = 0.999
+#: Seconds that one processor may take for all files of a format.
+LIMIT = 900
+#: By format, the package whose presence tells that files can be written.
+WRITERS = {"onnx": "onnx", "litert": "litert_torch", "executorch": "executorch"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One artefact, format and processor.
+
+    Attributes:
+        processor: Name of the processor.
+        format: The file format.
+        artefact: Name of the artefact.
+        same: Share of the images with the same class; None if nothing ran.
+        sqnr_db: SQNR of the outputs against those of this machine, in dB.
+        said: ``accepted``, the message of the refusal, or why nothing ran.
+    """
+
+    processor: str
+    format: str
+    artefact: str
+    same: float | None
+    sqnr_db: float | None
+    said: str
+
+    def is_bad(self) -> bool:
+        """Tell whether other classes were let pass, or nothing ran."""
+        return self.same is None or (self.said == "accepted" and self.same < SAME)
+
+
+#: Returns the words that start a Python on a processor, and the folders that it imports from.
+Start = Callable[[Processor, str], tuple[list[str], list[Path]]]
+
+
+def starter(cache: Path, processors: Iterable[Processor]) -> Start:
+    """Fetch what the processors need, and return a function that says how one is started."""
+    foreign = any(one.machine == "aarch64" for one in processors)
+    root = foreign_root.unpack_debian(cache) if foreign else cache
+    lean, executorch = cache, cache
+    if foreign:
+        python = foreign_root.python_of(root)
+        lean, executorch = foreign_root.install_wheels(cache, python.name.removeprefix("python"))
+
+    def start(processor: Processor, file_format: str) -> tuple[list[str], list[Path]]:
+        prefix = cache / "processors" / processor.model
+        if processor.machine == "x86_64":
+            write_prefix(processor, prefix, None)
+            return [*processor.emulator(prefix), sys.executable], []
+        write_prefix(processor, prefix, root)
+        python = str(foreign_root.python_of(root))
+        sites = [executorch, lean] if file_format == "executorch" else [lean]
+        return [*processor.emulator(prefix), python], sites
+
+    return start
+
+
+def answers(
+    words: Sequence[str],
+    sites: Sequence[Path],
+    file_format: str,
+    given: Sequence[Artefact],
+    work: Path,
+) -> list[tuple[str, np.ndarray | None]]:
+    """Run the program, and return for each artefact what its check said, and its outputs.
+
+    Args:
+        words: What starts Python.
+        sites: Folders to import from, besides this repository.
+        file_format: Which files to run.
+        given: The artefacts.
+        work: Folder for jobs and answers.
+    """
+    outputs = [work / f"outputs-{index}.npy" for index in range(len(given))]
+    jobs, found = work / "jobs.json", work / "answers.json"
+    found.write_text("[]", encoding="utf-8")
+    texts = [
+        {
+            "folder": str(one.folder),
+            "images": str(one.images),
+            "runtime": RUNTIMES[file_format],
+            "outputs": str(path),
+        }
+        for one, path in zip(given, outputs, strict=True)
+    ]
+    jobs.write_text(json.dumps(texts), encoding="utf-8")
+    path = os.pathsep.join(map(str, (ROOT, *sites)))
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    command = [*words, str(PROGRAM), str(jobs), str(found)]
+    try:
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=LIMIT, check=False
+        )
+        ended = f"ended with {done.returncode}: {done.stderr.strip()[-300:]}"
+    except subprocess.TimeoutExpired:
+        ended = f"took more than {LIMIT} seconds"
+    said = json.loads(found.read_text("utf-8"))
+    if any(one["torch"] and file_format != "executorch" for one in said):
+        raise SystemExit(f"torch was imported to run {file_format}")
+    return [
+        (said[index]["said"], np.load(path)) if index < len(said) else (ended, None)
+        for index, path in enumerate(outputs)
+    ]
+
+
+def compare(
+    processor: Processor, file_format: str, given: Sequence[Artefact], start: Start, work: Path
+) -> list[Row]:
+    """Return a row for each artefact that has a file of the format."""
+    here = answers([sys.executable], [], file_format, given, work)
+    there = answers(*start(processor, file_format), file_format, given, work)
+    rows = []
+    for artefact, (native, expected), (said, found) in zip(given, here, there, strict=True):
+        if native != "accepted" or expected is None:
+            raise SystemExit(f"{artefact.folder} does not run on this machine: {native}")
+        same, sqnr = None, None
+        if found is not None:
+            same = float(np.mean(expected.argmax(1) == found.argmax(1)))
+            sqnr = round(sqnr_db(expected, found), 1)
+        rows.append(Row(processor.name, file_format, artefact.name, same, sqnr, said))
+    return rows
+
+
+def table(rows: Iterable[Row]) -> str:
+    """Return the rows in Markdown."""
+    lines = ["| processor | file | network | same class | SQNR | the check |", "| --- " * 6 + "|"]
+    for row in rows:
+        same, sqnr = "not run", "-"
+        if row.same is not None and row.sqnr_db is not None:
+            same = f"{row.same:.1%}"
+            sqnr = "equal" if row.sqnr_db >= 200 else f"{row.sqnr_db:.0f} dB"
+        said = row.said if row.said == "accepted" else "refuses"
+        lines.append(
+            f"| {row.processor} | {row.format} | {row.artefact} | {same} | {sqnr} | {said} |"
+        )
+    return "\n".join(lines)
+
+
+def read_rows() -> list[Row]:
+    """Return the rows of the last call that wrote the page."""
+    return [Row(**row) for row in json.loads(RESULTS.read_text("utf-8"))["rows"]]
+
+
+def write(rows: Sequence[Row]) -> None:
+    """Write the rows, and the table of the page."""
+    emulator = subprocess.check_output([str(shutil.which("qemu-x86_64")), "--version"], text=True)
+    names = [
+        name for name in (*foreign_root.SAME, "executorch") if find_spec(name.replace("-", "_"))
+    ]
+    made = {
+        "machine": processor_name(),
+        "python": platform.python_version(),
+        "qemu": emulator.splitlines()[0],
+    }
+    made |= {name: version(name) for name in names}
+    made["on aarch64"] = ", ".join(foreign_root.EXECUTORCH)
+    content = {"with": made, "rows": [asdict(row) for row in rows]}
+    RESULTS.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    before, rest = PAGE.read_text("utf-8").split(START)
+    after = rest.split(END)[1]
+    PAGE.write_text(f"{before}{START}\n{table(rows)}\n{END}{after}", encoding="utf-8")
+
+
+def cache_folder() -> Path:
+    """Return where downloads and trained networks are kept unless an option says."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "lit_compress" / "processors"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run, print and write the table; 1 if other classes were let pass."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--cache", type=Path, default=cache_folder())
+    parser.add_argument("--models", nargs="+", choices=[one.model for one in PROCESSORS])
+    parser.add_argument("--formats", nargs="+", choices=list(RUNTIMES), default=list(RUNTIMES))
+    given = parser.parse_args(arguments)
+    wanted = [one for one in PROCESSORS if given.models is None or one.model in given.models]
+    if missing := sorted({one.machine for one in wanted if not one.is_available()}):
+        raise SystemExit(f"qemu-{missing[0]} is missing: apt-get install qemu-user")
+    if not is_emulated_here() or lacks_vnni():
+        raise SystemExit("it needs Linux on an x86-64 processor with VNNI, to compare with")
+    formats = [name for name in given.formats if find_spec(WRITERS[name])]
+    work = given.cache / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    start = starter(given.cache, wanted)
+    made = [artefacts.digits(work), *artefacts.fashion_mnist(given.data_dir, work, formats)]
+    rows = []
+    for processor in wanted:
+        for name in formats:
+            having = [one for one in made if name in one.formats]
+            rows += compare(processor, name, having, start, work)
+            print(table(rows[-len(having) :]), flush=True)
+    if given.models is None and formats == list(RUNTIMES):
+        write(rows)
+    bad = [row for row in rows if row.is_bad()]
+    for row in bad:
+        print(f"FAILED: {row}")
+    return int(bool(bad))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
