@@ -92,8 +92,8 @@ def load(
             :func:`~lit_compress.artifact.fastest.fastest_choice`. With ``weights="fp32"`` only the
             float network is timed.
         check: Whether to run the stored inputs, and to refuse the model if the outputs on this
-            machine are further from the float network's than recorded: by 0.25 dB, or by 3 dB in
-            OpenVINO; see :func:`~lit_compress.artifact.replay.lowest_db`.
+            machine are more than 3 dB further from the float network's than recorded, or, but in
+            OpenVINO, less than 50 dB from those of the same file where it was written.
         weights: ``fp32`` loads the float network, which an artefact has if the run had
             CompressionReport: on some processors it is the faster one for narrow layers.
         batch: Batch size for which the fastest runtime is found, from 1.
@@ -229,7 +229,13 @@ def _of_format(
 def _format_fidelity(file: FormatFile) -> Fidelity:
     if file.sqnr_db is None:
         raise _no_fidelity(file.files[0])
-    return Fidelity(file.sqnr_db, file.agreement, 0, replay_db=file.replay_db)
+    return Fidelity(
+        file.sqnr_db,
+        file.agreement,
+        0,
+        replay_db=file.replay_db,
+        replay_sketch=file.replay_sketch,
+    )
 
 
 def while_replaced(path: Path, read: Callable[[], T]) -> T:
