@@ -162,5 +162,7 @@ def _sums(rows: np.ndarray) -> np.ndarray:
     width = rows.shape[1]
     stream = hashlib.shake_128(b"lit_compress").digest((width * SKETCHED + 7) // 8)
     bits = np.unpackbits(np.frombuffer(stream, np.uint8), count=width * SKETCHED)
-    sums: np.ndarray = rows @ (2.0 * bits.reshape(width, SKETCHED) - 1)
+    signs = 2.0 * bits.reshape(width, SKETCHED) - 1
+    # By numpy's own loops: a product of matrices would start the threads of its BLAS library.
+    sums: np.ndarray = np.einsum("nw,ws->ns", rows, signs)
     return sums

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from lit_compress import load
+from lit_compress.artifact import OnnxModel, read_card, sqnr_db
+from lit_compress.artifact.replay import REPLAY, read_replay
 from lit_compress.errors import ArtifactError
 
 
@@ -28,7 +30,20 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
         said = str(error)
     model = load(folder, runtime=runtime, check=False)
     np.save(job["outputs"], model(np.load(job["images"])))
-    return {"said": said, "torch": "torch" in sys.modules}
+    return {"said": said, "lost": lost_db(model, job), "torch": "torch" in sys.modules}
+
+
+def lost_db(model: OnnxModel, job: dict[str, Any]) -> float:
+    """Return by how much the stored inputs are further from the float network than recorded."""
+    inputs, expected = read_replay(Path(job["folder"], REPLAY))
+    here = min(map(sqnr_db, expected, model.all_outputs(*inputs)))
+    int8 = read_card(job["folder"]).variant("int8")
+    measured = [file.replay_db for file in int8.formats if file.format == job["runtime"]]
+    if int8.fidelity is not None and not measured:
+        measured = [int8.fidelity.replay_db]
+    if measured[0] is None:
+        raise SystemExit(f"{job['folder']} has an old card: write it again")
+    return measured[0] - here
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,6 +56,16 @@ def digits(work: Path) -> Artefact:
     return Artefact("ShuffleNetV2, digits", folder, work / "digits.npy", ("onnx",))
 
 
+def four_bits(artefact: Artefact, work: Path) -> Artefact:
+    """Return an artefact whose weights are rounded to 4 bits: far from the float network."""
+    from lit_compress.packed.folder import pack
+
+    folder = work / f"{artefact.folder.name}-4-bits"
+    shutil.rmtree(folder, ignore_errors=True)
+    pack(artefact.folder, folder, bits=4)
+    return Artefact(f"{artefact.name}, 4 bits", folder, artefact.images, ("onnx",))
+
+
 def fashion_mnist(data_dir: Path, work: Path, formats: Sequence[str]) -> list[Artefact]:
     """Train the networks unless the folder has them, and convert them anew.
 
@@ -76,6 +87,8 @@ def fashion_mnist(data_dir: Path, work: Path, formats: Sequence[str]) -> list[Ar
             convert(network, checkpoint, data_dir, folder, weights, written)
             label = f"{name}, FashionMNIST" + ", reduced weights" * (weights == "reduced")
             found.append(Artefact(label, folder, work / "fashion.npy", written))
+            if weights == "full":
+                found.append(four_bits(found[-1], work))
     return found
 
 

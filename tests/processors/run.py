@@ -27,6 +27,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -64,6 +65,7 @@ class Row:
         artefact: Name of the artefact.
         same: Share of the images with the same class; None if nothing ran.
         sqnr_db: SQNR of the outputs against those of this machine, in dB.
+        lost_db: By how much its stored inputs are further from the float network, in dB.
         said: ``accepted``, the message of the refusal, or why nothing ran.
     """
 
@@ -72,6 +74,7 @@ class Row:
     artefact: str
     same: float | None
     sqnr_db: float | None
+    lost_db: float | None
     said: str
 
     def is_bad(self) -> bool:
@@ -111,8 +114,8 @@ def answers(
     file_format: str,
     given: Sequence[Artefact],
     work: Path,
-) -> list[tuple[str, np.ndarray | None]]:
-    """Run the program, and return for each artefact what its check said, and its outputs.
+) -> list[tuple[dict[str, Any], np.ndarray | None]]:
+    """Run the program, and return for each artefact what it said, and the outputs.
 
     Args:
         words: What starts Python.
@@ -148,7 +151,7 @@ def answers(
     if any(one["torch"] and file_format != "executorch" for one in said):
         raise SystemExit(f"torch was imported to run {file_format}")
     return [
-        (said[index]["said"], np.load(path)) if index < len(said) else (ended, None)
+        (said[index], np.load(path)) if index < len(said) else ({"said": ended}, None)
         for index, path in enumerate(outputs)
     ]
 
@@ -161,28 +164,29 @@ def compare(
     there = answers(*start(processor, file_format), file_format, given, work)
     rows = []
     for artefact, (native, expected), (said, found) in zip(given, here, there, strict=True):
-        if native != "accepted" or expected is None:
-            raise SystemExit(f"{artefact.folder} does not run on this machine: {native}")
-        same, sqnr = None, None
+        if native["said"] != "accepted" or expected is None:
+            raise SystemExit(f"{artefact.folder} does not run on this machine: {native['said']}")
+        same, sqnr, lost = None, None, None
         if found is not None:
             same = float(np.mean(expected.argmax(1) == found.argmax(1)))
-            sqnr = round(sqnr_db(expected, found), 1)
-        rows.append(Row(processor.name, file_format, artefact.name, same, sqnr, said))
+            sqnr, lost = round(sqnr_db(expected, found), 1), round(said["lost"], 2)
+        names = (processor.name, file_format, artefact.name)
+        rows.append(Row(*names, same, sqnr, lost, said["said"]))
     return rows
 
 
 def table(rows: Iterable[Row]) -> str:
     """Return the rows in Markdown."""
-    lines = ["| processor | file | network | same class | SQNR | the check |", "| --- " * 6 + "|"]
+    names = ("processor", "file", "network", "same class", "SQNR", "lost", "the check")
+    lines = [f"| {' | '.join(names)} |", "| --- " * len(names) + "|"]
     for row in rows:
-        same, sqnr = "not run", "-"
-        if row.same is not None and row.sqnr_db is not None:
-            same = f"{row.same:.1%}"
+        same, sqnr, lost = "not run", "-", "-"
+        if row.same is not None and row.sqnr_db is not None and row.lost_db is not None:
+            same, lost = f"{row.same:.1%}", f"{max(0.0, row.lost_db):.1f} dB"
             sqnr = "equal" if row.sqnr_db >= 200 else f"{row.sqnr_db:.0f} dB"
         said = row.said if row.said == "accepted" else "refuses"
-        lines.append(
-            f"| {row.processor} | {row.format} | {row.artefact} | {same} | {sqnr} | {said} |"
-        )
+        cells = (row.processor, row.format, row.artefact, same, sqnr, lost, said)
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -234,7 +238,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     work = given.cache / "work"
     work.mkdir(parents=True, exist_ok=True)
     start = starter(given.cache, wanted)
-    made = [artefacts.digits(work), *artefacts.fashion_mnist(given.data_dir, work, formats)]
+    digits = artefacts.digits(work)
+    packed = artefacts.four_bits(digits, work)
+    made = [digits, packed, *artefacts.fashion_mnist(given.data_dir, work, formats)]
     rows = []
     for processor in wanted:
         for name in formats:
