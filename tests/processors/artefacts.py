@@ -66,13 +66,16 @@ def four_bits(artefact: Artefact, work: Path) -> Artefact:
     return Artefact(f"{artefact.name}, 4 bits", folder, artefact.images, ("onnx",))
 
 
-def fashion_mnist(data_dir: Path, work: Path, formats: Sequence[str]) -> list[Artefact]:
+def fashion_mnist(
+    data_dir: Path, work: Path, formats: Sequence[str], keep: bool = False
+) -> list[Artefact]:
     """Train the networks unless the folder has them, and convert them anew.
 
     Args:
         data_dir: Folder with FashionMNIST in torchvision's layout.
         work: Folder of checkpoints, artefacts and images.
         formats: The formats to write.
+        keep: Whether to take the artefacts that the folder has.
     """
     sys.path.insert(0, str(ROOT / "experiments"))
     import check
@@ -84,7 +87,8 @@ def fashion_mnist(data_dir: Path, work: Path, formats: Sequence[str]) -> list[Ar
         for weights in ("full", "reduced"):
             written = tuple(formats) if weights == "full" else ("onnx",)
             folder = work / f"{network}-{weights}"
-            convert(network, checkpoint, data_dir, folder, weights, written)
+            if not keep or not folder.is_dir():
+                convert(network, checkpoint, data_dir, folder, weights, written)
             label = f"{name}, FashionMNIST" + ", reduced weights" * (weights == "reduced")
             found.append(Artefact(label, folder, work / "fashion.npy", written))
             if weights == "full":
@@ -129,6 +133,7 @@ def convert(
         {
             "data.data_dir": data_dir,
             "trainer.accelerator": "cpu",
+            "trainer.limit_val_batches": 20,
             "trainer.callbacks.weight_range": weights,
             "ckpt_path": checkpoint,
             "monitor": "val_acc",

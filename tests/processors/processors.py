@@ -62,7 +62,6 @@ class Processor:
 #: In the order of the table. QEMU emulates no AVX-512 and no AMX.
 PROCESSORS = (
     Processor("x86-64, AVX2, no VNNI (Haswell)", "x86_64", "Haswell", "fma avx2 bmi1 bmi2"),
-    Processor("x86-64, AVX2, no VNNI (Zen 2)", "x86_64", "EPYC-Rome", "fma avx2 bmi1 bmi2 sse4a"),
     Processor("x86-64, AVX (Sandy Bridge)", "x86_64", "SandyBridge", ""),
     Processor("AArch64 (Cortex-A72)", "aarch64", "cortex-a72", "", "0xd08"),
     Processor(

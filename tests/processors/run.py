@@ -191,8 +191,18 @@ def table(rows: Iterable[Row]) -> str:
 
 
 def read_rows() -> list[Row]:
-    """Return the rows of the last call that wrote the page."""
+    """Return the rows of earlier calls."""
+    if not RESULTS.is_file():
+        return []
     return [Row(**row) for row in json.loads(RESULTS.read_text("utf-8"))["rows"]]
+
+
+def merged(earlier: Iterable[Row], rows: Sequence[Row]) -> list[Row]:
+    """Return the rows of both in the order of the table; those of the later call win."""
+    new = {(row.processor, row.format) for row in rows}
+    both = [*(row for row in earlier if (row.processor, row.format) not in new), *rows]
+    places = [(one.name, name) for one in PROCESSORS for name in RUNTIMES]
+    return [row for place in places for row in both if (row.processor, row.format) == place]
 
 
 def write(rows: Sequence[Row]) -> None:
@@ -226,6 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--cache", type=Path, default=cache_folder())
+    parser.add_argument("--keep", action="store_true", help="take the artefacts of the last call")
     parser.add_argument("--models", nargs="+", choices=[one.model for one in PROCESSORS])
     parser.add_argument("--formats", nargs="+", choices=list(RUNTIMES), default=list(RUNTIMES))
     given = parser.parse_args(arguments)
@@ -240,15 +251,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start = starter(given.cache, wanted)
     digits = artefacts.digits(work)
     packed = artefacts.four_bits(digits, work)
-    made = [digits, packed, *artefacts.fashion_mnist(given.data_dir, work, formats)]
+    made = [digits, packed, *artefacts.fashion_mnist(given.data_dir, work, formats, given.keep)]
     rows = []
     for processor in wanted:
         for name in formats:
             having = [one for one in made if name in one.formats]
             rows += compare(processor, name, having, start, work)
             print(table(rows[-len(having) :]), flush=True)
-    if given.models is None and formats == list(RUNTIMES):
-        write(rows)
+        write(merged(read_rows(), rows))
     bad = [row for row in rows if row.is_bad()]
     for row in bad:
         print(f"FAILED: {row}")

@@ -40,6 +40,15 @@ def test_other_classes_without_a_refusal_are_bad(same: float | None, said: str, 
     assert run.Row("p", "onnx", "digits", same, sqnr, sqnr, said).is_bad() is bad
 
 
+def test_rows_of_a_later_call_win() -> None:
+    first, second = (one.name for one in PROCESSORS[:2])
+    early = [run.Row(first, name, "a", 1.0, 200.0, 0.0, "accepted") for name in ("onnx", "litert")]
+    other = run.Row(second, "onnx", "a", 1.0, 200.0, 0.0, "accepted")
+    gone = run.Row("no longer emulated", "onnx", "a", 1.0, 200.0, 0.0, "accepted")
+    late = run.Row(first, "onnx", "b", 0.5, 20.0, 9.0, "refused")
+    assert run.merged([other, *early, gone], [late]) == [late, early[1], other]
+
+
 @pytest.mark.parametrize("model", ["Haswell", "SandyBridge"])
 def test_the_processors_of_x86_say_that_they_have_no_vnni(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
