@@ -31,7 +31,7 @@ TOLERANCE_DB = 3.0
 #: on another processor.
 ROUNDING_DB = 50.0
 #: Least SQNR against the outputs of the same file in the same runtime on the machine that wrote it.
-#: Other classes were seen at 35 dB and less, and equal ones from 56 dB on, see docs/processors.md.
+#: Other classes were seen at 31 dB and less, and equal ones from 56 dB on, see docs/processors.md.
 SAME_DB = 50.0
 INPUT, OUTPUT = "input_", "output"
 

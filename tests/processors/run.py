@@ -22,6 +22,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -108,13 +109,13 @@ def starter(cache: Path, processors: Iterable[Processor]) -> Start:
     return start
 
 
+#: What the program said of an artefact, and its outputs; None if it did not run.
+Answer = tuple[dict[str, Any], np.ndarray | None]
+
+
 def answers(
-    words: Sequence[str],
-    sites: Sequence[Path],
-    file_format: str,
-    given: Sequence[Artefact],
-    work: Path,
-) -> list[tuple[dict[str, Any], np.ndarray | None]]:
+    words: Sequence[str], sites: Sequence[Path], file_format: str, given: Sequence[Artefact]
+) -> list[Answer]:
     """Run the program, and return for each artefact what it said, and the outputs.
 
     Args:
@@ -122,16 +123,33 @@ def answers(
         sites: Folders to import from, besides this repository.
         file_format: Which files to run.
         given: The artefacts.
-        work: Folder for jobs and answers.
     """
-    outputs = [work / f"outputs-{index}.npy" for index in range(len(given))]
-    jobs, found = work / "jobs.json", work / "answers.json"
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = [Path(folder, f"outputs-{index}.npy") for index in range(len(given))]
+        said, ended = _program(words, sites, RUNTIMES[file_format], given, outputs)
+        if any(one["torch"] and file_format != "executorch" for one in said):
+            raise SystemExit(f"torch was imported to run {file_format}")
+        return [
+            (said[index], np.load(path)) if index < len(said) else ({"said": ended}, None)
+            for index, path in enumerate(outputs)
+        ]
+
+
+def _program(
+    words: Sequence[str],
+    sites: Sequence[Path],
+    runtime: str,
+    given: Sequence[Artefact],
+    outputs: Sequence[Path],
+) -> tuple[list[dict[str, Any]], str]:
+    """Run the program, and return what it said of each artefact, and how it ended."""
+    jobs, found = (outputs[0].with_name(name) for name in ("jobs.json", "answers.json"))
     found.write_text("[]", encoding="utf-8")
     texts = [
         {
             "folder": str(one.folder),
             "images": str(one.images),
-            "runtime": RUNTIMES[file_format],
+            "runtime": runtime,
             "outputs": str(path),
         }
         for one, path in zip(given, outputs, strict=True)
@@ -147,21 +165,26 @@ def answers(
         ended = f"ended with {done.returncode}: {done.stderr.strip()[-300:]}"
     except subprocess.TimeoutExpired:
         ended = f"took more than {LIMIT} seconds"
-    said = json.loads(found.read_text("utf-8"))
-    if any(one["torch"] and file_format != "executorch" for one in said):
-        raise SystemExit(f"torch was imported to run {file_format}")
-    return [
-        (said[index], np.load(path)) if index < len(said) else ({"said": ended}, None)
-        for index, path in enumerate(outputs)
-    ]
+    return json.loads(found.read_text("utf-8")), ended
 
 
 def compare(
-    processor: Processor, file_format: str, given: Sequence[Artefact], start: Start, work: Path
+    processor: Processor,
+    file_format: str,
+    given: Sequence[Artefact],
+    here: Sequence[Answer],
+    start: Start,
 ) -> list[Row]:
-    """Return a row for each artefact that has a file of the format."""
-    here = answers([sys.executable], [], file_format, given, work)
-    there = answers(*start(processor, file_format), file_format, given, work)
+    """Return a row for each artefact that has a file of the format.
+
+    Args:
+        processor: The processor.
+        file_format: The format.
+        given: The artefacts.
+        here: What they answer on this machine.
+        start: What starts the processor.
+    """
+    there = answers(*start(processor, file_format), file_format, given)
     rows = []
     for artefact, (native, expected), (said, found) in zip(given, here, there, strict=True):
         if native["said"] != "accepted" or expected is None:
@@ -252,12 +275,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     digits = artefacts.digits(work)
     packed = artefacts.four_bits(digits, work)
     made = [digits, packed, *artefacts.fashion_mnist(given.data_dir, work, formats, given.keep)]
+    having = {name: [one for one in made if name in one.formats] for name in formats}
+    here = {name: answers([sys.executable], [], name, having[name]) for name in formats}
     rows = []
     for processor in wanted:
         for name in formats:
-            having = [one for one in made if name in one.formats]
-            rows += compare(processor, name, having, start, work)
-            print(table(rows[-len(having) :]), flush=True)
+            rows += compare(processor, name, having[name], here[name], start)
+            print(table(rows[-len(having[name]) :]), flush=True)
         write(merged(read_rows(), rows))
     bad = [row for row in rows if row.is_bad()]
     for row in bad:

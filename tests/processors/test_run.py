@@ -65,7 +65,7 @@ def test_a_program_that_ends_early_is_not_run(tmp_path: Path) -> None:
     np.save(images, np.zeros((1, 3), np.float32))
     artefact = Artefact("none", tmp_path / "none", images, ("onnx",))
     words = [sys.executable, "-c", "import sys; sys.exit('no such processor')"]
-    ((said, outputs),) = run.answers(words, [], "onnx", [artefact], tmp_path)
+    ((said, outputs),) = run.answers(words, [], "onnx", [artefact])
     assert said["said"] == "ended with 1: no such processor"
     assert outputs is None
 
@@ -81,7 +81,9 @@ def test_the_file_of_the_examples_on_another_processor(
     if this_processor.lacks_vnni():
         pytest.skip("this processor has no VNNI, so the file has other outputs here as well")
     start = run.starter(tmp_path, [BY_MODEL[model]])
-    (row,) = run.compare(BY_MODEL[model], "onnx", [digits(tmp_path)], start, tmp_path)
+    given = [digits(tmp_path)]
+    here = run.answers([sys.executable], [], "onnx", given)
+    (row,) = run.compare(BY_MODEL[model], "onnx", given, here, start)
     assert row.same is not None
     if refused:
         assert row.same < run.SAME
