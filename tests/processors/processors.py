@@ -21,6 +21,7 @@ class Processor:
         model: What QEMU calls it.
         flags: What ``/proc/cpuinfo`` lists, besides what each processor of the machine can do.
         part: Number of the core in ``/proc/cpuinfo``, on AArch64.
+        without: Formats that no package from PyPI runs there.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Processor:
     model: str
     flags: str
     part: str = ""
+    without: tuple[str, ...] = ()
 
     def cpuinfo(self) -> str:
         """Return the content of ``/proc/cpuinfo``: QEMU shows that of the machine itself."""
@@ -63,7 +65,8 @@ class Processor:
 PROCESSORS = (
     Processor("x86-64, AVX2, no VNNI (Haswell)", "x86_64", "Haswell", "fma avx2 bmi1 bmi2"),
     Processor("x86-64, AVX (Sandy Bridge)", "x86_64", "SandyBridge", ""),
-    Processor("AArch64 (Cortex-A72)", "aarch64", "cortex-a72", "", "0xd08"),
+    # torch, which ExecuTorch's Python interface imports, has instructions of ARMv8.2
+    Processor("AArch64 (Cortex-A72)", "aarch64", "cortex-a72", "", "0xd08", ("executorch",)),
     Processor(
         "AArch64, dot products (Neoverse N1)",
         "aarch64",

@@ -207,7 +207,7 @@ def table(rows: Iterable[Row]) -> str:
         if row.same is not None and row.sqnr_db is not None and row.lost_db is not None:
             same, lost = f"{row.same:.1%}", f"{max(0.0, row.lost_db):.1f} dB"
             sqnr = "equal" if row.sqnr_db >= 200 else f"{row.sqnr_db:.0f} dB"
-        said = row.said if row.said == "accepted" else "refuses"
+        said = "-" if row.same is None else "accepts" if row.said == "accepted" else "refuses"
         cells = (row.processor, row.format, row.artefact, same, sqnr, lost, said)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -224,7 +224,9 @@ def merged(earlier: Iterable[Row], rows: Sequence[Row]) -> list[Row]:
     """Return the rows of both in the order of the table; those of the later call win."""
     new = {(row.processor, row.format) for row in rows}
     both = [*(row for row in earlier if (row.processor, row.format) not in new), *rows]
-    places = [(one.name, name) for one in PROCESSORS for name in RUNTIMES]
+    places = [
+        (one.name, name) for one in PROCESSORS for name in RUNTIMES if name not in one.without
+    ]
     return [row for place in places for row in both if (row.processor, row.format) == place]
 
 
@@ -279,7 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     here = {name: answers([sys.executable], [], name, having[name]) for name in formats}
     rows = []
     for processor in wanted:
-        for name in formats:
+        for name in (name for name in formats if name not in processor.without):
             rows += compare(processor, name, having[name], here[name], start)
             print(table(rows[-len(having[name]) :]), flush=True)
         write(merged(read_rows(), rows))
