@@ -1,6 +1,6 @@
 # make quickstart | test | lint | help; PYTHON, VENV and PIP_INDEX_URL (see pip's manual) can be set.
 .DEFAULT_GOAL := help
-.PHONY: package versions kills fuzz help quickstart test fast lint minimum nightly slow slow-pruning slow-networks-1 slow-networks-2 slow-runs slow-pages mutants foreign zoo docs
+.PHONY: package processors versions kills fuzz help quickstart test fast lint minimum nightly slow slow-pruning slow-networks-1 slow-networks-2 slow-runs slow-pages mutants foreign zoo docs
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,6 +12,10 @@ CONSTRAINT ?= .ci/minimum.txt
 FOREIGN ?= .venv-foreign
 # Environment with the libraries of the foreign networks, see .ci/zoo.txt.
 ZOO ?= .venv-zoo
+# Environment with ExecuTorch and LiteRT, whose files run on other processors too.
+RUNTIMES ?= .venv-runtimes
+# Folder with FashionMNIST in torchvision's layout, for make processors.
+LIT_COMPRESS_DATA ?= data
 # Environment that builds the documentation, see docs/requirements.txt.
 DOCS ?= .venv-docs
 # A CPU-only PyTorch: make test PIP_INDEX='--index-url https://download.pytorch.org/whl/cpu --extra-index-url https://pypi.org/simple'
@@ -26,7 +30,7 @@ FAST := tests/artifact tests/benchmark tests/timing tests/datamodules tests/gold
 	tests/files tests/test_attributes.py tests/test_progress.py tests/test_structure.py
 # Each part of the slow tests ends within 30 minutes.
 SLOW_PRUNING := tests/pruning
-SLOW_RUNS := tests/artifact tests/callbacks tests/faults tests/test_cli.py tests/test_configs.py tests/test_end_to_end.py
+SLOW_RUNS := tests/artifact tests/callbacks tests/faults tests/processors tests/test_cli.py tests/test_configs.py tests/test_end_to_end.py
 SLOW_PAGES := tests/report tests/test_docs.py tests/test_quantize_verb.py
 MUTANTS ?= 200
 KILLS ?= 20
@@ -49,6 +53,11 @@ $(FOREIGN)/.stamp: setup.cfg pyproject.toml .ci/foreign.txt
 $(ZOO)/.stamp: setup.cfg pyproject.toml .ci/zoo.txt
 	$(PYTHON) -m venv $(ZOO)
 	$(ZOO)/bin/pip install --quiet $(PIP_INDEX) --requirement .ci/zoo.txt --editable '.[test]'
+	touch $@
+
+$(RUNTIMES)/.stamp: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(RUNTIMES)
+	$(RUNTIMES)/bin/pip install --quiet $(PIP_INDEX) --editable '.[test,executorch,litert]'
 	touch $@
 
 $(DOCS)/.stamp: docs/requirements.txt
@@ -104,6 +113,9 @@ mutants: $(VENV)/.stamp  ## Put small faults into the core, and count those that
 foreign: $(FOREIGN)/.stamp  ## Prune and quantise the LightningModules of other libraries.
 	$(PARALLEL) $(FOREIGN)/bin/python -m pytest -m slow tests/foreign
 
+processors: $(RUNTIMES)/.stamp  ## Run files on processors that QEMU emulates, and write docs/processors.md (20 minutes; Debian).
+	OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(RUNTIMES)/bin/python -W ignore tests/processors/run.py --data-dir $(LIT_COMPRESS_DATA)
+
 zoo: $(ZOO)/.stamp  ## Prune and quantise the networks of tests/zoo, and write docs/networks.md (an hour).
 	$(ZOO)/bin/python tests/zoo/run.py
 	$(ZOO)/bin/python tests/zoo/peer.py
@@ -122,7 +134,7 @@ kills: $(VENV)/.stamp  ## Kill a whole fit at random moments, go on, and compare
 faults: $(VENV)/.stamp  ## Let each call of the system fail while files are replaced, or kill the process in it (2 minutes).
 	PYTHONPATH=tests $(BIN)/python -m faults.writing
 
-nightly: slow kills faults fuzz mutants foreign zoo  ## All that make test leaves out.
+nightly: slow kills faults fuzz mutants foreign zoo processors  ## All that make test leaves out.
 
 help:  ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20

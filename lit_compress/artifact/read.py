@@ -46,7 +46,8 @@ def load(
             :func:`~lit_compress.artifact.fastest.fastest_choice`. With ``weights="fp32"`` only the
             float network is timed.
         check: Whether to run the stored inputs, and to refuse the model if the outputs on this
-            machine are more than 3 dB further from the float network's than recorded.
+            machine are more than 3 dB further from the float network's than recorded, or, but in
+            OpenVINO, less than 50 dB from those of the same file where it was written.
         weights: ``fp32`` loads the float network, which an artefact has if the run had
             CompressionReport: on some processors it is the faster one for narrow layers.
         batch: Batch size for which the fastest runtime is found, from 1.

@@ -144,6 +144,8 @@ class Fidelity:
             signs, such as those of a regression.
         n: Number of inputs that were compared.
         replay_db: SQNR in dB of the inputs that are stored in the artefact; None in old cards.
+        replay_sketch: For each output, what tells the outputs of the stored inputs from others, see
+            :func:`lit_compress.artifact.fidelity.sketch`; empty in old cards.
         layers: Error of each layer alone, in the order of the graph.
         evaluations: How many files were evaluated to satisfy ``max_drop``; 0 without ``max_drop``.
         agreement_on: What an answer is: ``class`` (the largest output), ``class at each position``,
@@ -172,6 +174,7 @@ class Fidelity:
     median_db: float | None = None
     outputs: tuple[OutputFidelity, ...] = ()
     fake_quantized: bool = False
+    replay_sketch: tuple[str, ...] = ()
 
     @property
     def reference(self) -> str:
@@ -303,7 +306,9 @@ def _fidelity(data: Mapping[str, Any]) -> Fidelity:
     outputs = tuple(
         OutputFidelity(**known_fields(OutputFidelity, item)) for item in data.get("outputs", ())
     )
-    return Fidelity(**{**known_fields(Fidelity, data), "layers": layers, "outputs": outputs})
+    nested = {"layers": layers, "outputs": outputs}
+    nested["replay_sketch"] = tuple(data.get("replay_sketch", ()))
+    return Fidelity(**{**known_fields(Fidelity, data), **nested})
 
 
 def _format_file(data: Mapping[str, Any]) -> FormatFile:
@@ -311,8 +316,9 @@ def _format_file(data: Mapping[str, Any]) -> FormatFile:
     for name in ("inputs", "outputs"):
         ports = (known_fields(Port, port) for port in fields[name])
         fields[name] = tuple(Port(**{**port, "shape": tuple(port["shape"])}) for port in ports)
-    files, notes = tuple(fields["files"]), tuple(fields.get("notes", ()))
-    return FormatFile(**{**fields, "files": files, "notes": notes})
+    for name in ("files", "notes", "replay_sketch"):
+        fields[name] = tuple(fields.get(name, ()))
+    return FormatFile(**fields)
 
 
 def _pair(value: Any) -> tuple[float, float] | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lit_compress.artifact.fidelity import agreement, sqnr_db
+from lit_compress.artifact.fidelity import agreement, sketch, sqnr_db
 from lit_compress.artifact.folder.names import MODEL
 from lit_compress.artifact.replay import read_replay
 from lit_compress.artifact.runtime import OnnxModel
@@ -27,12 +27,14 @@ class Cost:
         same_class: Share of the inputs that it gives the same class as the float network, if it has
             one output of two dimensions; else None.
         count: Number of stored inputs.
+        sketch: What tells its outputs for them from others.
     """
 
     sqnr_db: float
     before_db: float
     same_class: float | None
     count: int
+    sketch: tuple[str, ...] = ()
 
 
 def measure_cost(before: bytes, after: bytes, replay: Path) -> Cost:
@@ -53,7 +55,8 @@ def measure_cost(before: bytes, after: bytes, replay: Path) -> Cost:
     levels = [min(map(sqnr_db, expected, found)) for found in outputs]
     classes = len(expected) == 1 and expected[0].ndim == 2
     same = agreement(expected[0], outputs[1][0]) if classes else None
-    return Cost(levels[1], levels[0], same, len(np.atleast_1d(expected[0])))
+    count = len(np.atleast_1d(expected[0]))
+    return Cost(levels[1], levels[0], same, count, sketch(outputs[1]))
 
 
 def check_cost(cost: Cost, limit: float | None) -> None:
@@ -94,6 +97,7 @@ def rounded_variant(variant: Variant, rounded: Rounded, cost: Cost) -> Variant:
         share,
         cost.count,
         replay_db=cost.sqnr_db,
+        replay_sketch=cost.sketch,
         agreement_on=None if share is None else "class",
         fake_quantized=old is not None and old.fake_quantized,
     )

@@ -45,6 +45,7 @@ class FormatFile:
         sqnr_db: Distance of its outputs to those of the float network, in dB.
         agreement: Share of equal answers, in [0, 1]; None if the outputs give no answers.
         replay_db: As ``sqnr_db``, for the inputs that are stored in the artefact.
+        replay_sketch: For each output, what tells the outputs of the stored inputs from others.
         metric: Value of the metric of the card, measured with this file; None if it was not.
         notes: What differs from the ONNX file.
         metadata: Text values, as in the ONNX file.
@@ -66,6 +67,7 @@ class FormatFile:
     metric: float | None = None
     notes: tuple[str, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)
+    replay_sketch: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lit_compress.artifact import Fidelity, OnnxModel, replay
+from lit_compress.artifact.fidelity import sketch
 from lit_compress.artifact.replay import check_replay, read_replay, write_replay
 from lit_compress.errors import ArtifactError
 
@@ -85,6 +86,40 @@ def test_what_differs_is_said_and_no_cause_is_guessed(
     monkeypatch.setattr(replay, "lacks_vnni", lambda: True)
     with pytest.raises(ArtifactError, match=r"has no VNNI.*weight_range: reduced"):
         check_replay(Off(), stored, Fidelity(30.0, 1.0, 4, 40.0))
+
+
+def test_noise_below_that_of_the_quantisation_is_seen(
+    stored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights of 4 bits, sums that saturate: 1 to 4 % of the classes were others, and it passed."""
+    written = Twice(2 * 0.1)
+    recorded = Fidelity(20.0, 1.0, 4, 20.0, replay_sketch=sketch([written(INPUTS)]))
+    check_replay(written, stored, recorded)
+    check_replay(Twice(2 * 0.1001), stored, recorded)
+    other = Twice(2 * 0.12)  # 1.6 dB
+    monkeypatch.setattr(replay, "lacks_vnni", lambda: True)
+    with pytest.raises(
+        ArtifactError,
+        match=r"than on the one that wrote.* 4 stored inputs differ by .* weight_range: reduced",
+    ):
+        check_replay(other, stored, recorded)
+    monkeypatch.setattr(Twice, "runtime", "openvino")
+    check_replay(other, stored, recorded)  # it rounds otherwise than the runtime that was measured
+
+
+def test_float_networks_of_other_processors_are_let_pass(stored: Path) -> None:
+    """A float file with 130 dB on AArch64 had 120 dB on x86, and 3 dB were allowed."""
+    recorded = Fidelity(130.0, None, 4, 130.0)
+    assert check_replay(Twice(2 * 1e-6), stored, recorded) == pytest.approx(120, abs=1)
+    with pytest.raises(ArtifactError, match=r"40\.0 dB .* where 130\.0 dB were recorded"):
+        check_replay(Twice(2 * 0.01), stored, recorded)
+
+
+@pytest.mark.parametrize("told", [("AAAA",), ("!",), ("AACAPw==", "AACAPw==")])
+def test_a_damaged_sketch_is_refused(told: tuple[str, ...], stored: Path) -> None:
+    recorded = Fidelity(200.0, 1.0, 4, 200.0, replay_sketch=told)
+    with pytest.raises(ArtifactError, match="the card has no sketch of the outputs"):
+        check_replay(Twice(), stored, recorded)
 
 
 def test_objects_are_not_unpickled(tmp_path: Path) -> None:

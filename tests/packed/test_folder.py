@@ -16,6 +16,7 @@ from artifact.test_read import NEEDED
 
 from lit_compress import load, pack
 from lit_compress.artifact import read_card, sha256, sqnr_db, write_card
+from lit_compress.artifact.fidelity import sketch_db
 from lit_compress.artifact.replay import read_replay
 from lit_compress.errors import AccuracyError, ArtifactError, InvalidArgumentError
 from lit_compress.packed.model import pack_onnx, unpack
@@ -68,6 +69,8 @@ def test_4_bits_are_measured(tmp_path: Path) -> None:
     assert int8.fidelity is not None
     assert int8.fidelity.replay_db == int8.fidelity.sqnr_db == measured
     assert int8.fidelity.n == len(expected[0])
+    assert sketch_db(int8.fidelity.replay_sketch, [model(*inputs)]) > 100
+    assert sketch_db(int8.fidelity.replay_sketch, [load(EXAMPLE)(*inputs)]) < 40
     assert (int8.metric, int8.latency) == (None, None)
     assert int8.note is not None
     assert "4 bits" in int8.note

@@ -67,7 +67,13 @@ def _of_format(
 def _format_fidelity(file: FormatFile) -> Fidelity:
     if file.sqnr_db is None:
         raise _no_fidelity(file.files[0])
-    return Fidelity(file.sqnr_db, file.agreement, 0, replay_db=file.replay_db)
+    return Fidelity(
+        file.sqnr_db,
+        file.agreement,
+        0,
+        replay_db=file.replay_db,
+        replay_sketch=file.replay_sketch,
+    )
 
 
 def _recorded_fidelity(card: Card, file: str) -> Fidelity:

@@ -124,6 +124,7 @@ def _measured(conversion: Conversion, onnx: Path, file: FormatFile, trial: bool)
         sqnr_db=quality.sqnr_db,
         agreement=quality.agreement,
         replay_db=quality.replay_db,
+        replay_sketch=quality.replay_sketch,
         metric=None if metric is None else metric.value,
     )
     _tell(found, quality.agreement_text, conversion.sqnr_db)

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from lit_compress.artifact import Fidelity, OutputFidelity, Variant, agreement, sqnr_db
 from lit_compress.artifact.answers import Answers, find_answers
-from lit_compress.artifact.fidelity import median_sqnr_db
+from lit_compress.artifact.fidelity import median_sqnr_db, sketch
 from lit_compress.evaluation.data_protocols import HasClasses
 from lit_compress.evaluation.loaders import training_loaders, unmoved, validation_loaders
 from lit_compress.evaluation.trainer_access import datamodule
@@ -128,6 +128,7 @@ def compare_outputs(outputs: Sequence[ComparedOutput], count: int) -> Fidelity:
         None if answering is None else answering.agreement,
         count,
         replay_db=min(sqnr_db(o.stored, o.kept) for o in outputs),
+        replay_sketch=sketch([o.kept for o in outputs]),
         agreement_on=None
         if answering is None or answering.answers is None
         else answering.answers.kind,

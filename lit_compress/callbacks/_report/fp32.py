@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from lit_compress.artifact import Fidelity, OnnxModel, sqnr_db
+from lit_compress.artifact.fidelity import sketch
 from lit_compress.artifact.folder.names import FP32, MODEL
 from lit_compress.artifact.replay import REPLAY, read_replay
 from lit_compress.evaluation.export_target import ExportTarget
@@ -60,4 +61,4 @@ def write_fp32(
     worst = min(sqnr_db(one.numpy(), two) for one, two in zip(expected, found, strict=True))
     # Other outputs may be stored: those of the network as it was trained, with fake quantisation.
     to_stored = min(sqnr_db(one, two) for one, two in zip(stored, found, strict=True))
-    return Fidelity(worst, None, len(inputs[0]), replay_db=to_stored)
+    return Fidelity(worst, None, len(inputs[0]), replay_db=to_stored, replay_sketch=sketch(found))

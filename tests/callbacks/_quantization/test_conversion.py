@@ -9,6 +9,7 @@ import torch
 from conftest import ForeignModule, stripes
 
 from lit_compress.artifact import OnnxModel, sqnr_db
+from lit_compress.artifact.fidelity import sketch_db
 from lit_compress.artifact.replay import read_replay
 
 
@@ -41,6 +42,8 @@ def test_the_replay_is_of_the_float_network(
     np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-6)
     again = OnnxModel(tmp_path / "model.onnx")(*inputs)
     assert sqnr_db(outputs, again) == pytest.approx(fidelity.replay_db)
+    assert sketch_db(fidelity.replay_sketch, [again]) > 100
+    assert sketch_db(fidelity.replay_sketch, [outputs]) < 80
 
 
 def test_every_layer_can_stay_in_float(made: Callable[..., Any], tmp_path: Path) -> None:

@@ -81,6 +81,7 @@ def test_the_files_are_on_the_card(
         assert file.files[0] in card.files
         assert file.sqnr_db == pytest.approx(int8.fidelity.sqnr_db)
         assert file.replay_db == pytest.approx(int8.fidelity.replay_db)
+        assert len(file.replay_sketch) == len(file.outputs)
         assert file.metric == int8.metric.value
         assert file.bytes == (tmp_path / "artifact" / file.files[0]).stat().st_size
         assert file.notes == ("a note",)

@@ -17,7 +17,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lit_compress
 from lit_compress.artifact import sqnr_db
+from lit_compress.artifact.fidelity import sketch_db
 from lit_compress.artifact.folder.names import FP32
+from lit_compress.artifact.replay import read_replay
 from lit_compress.callbacks import CompressionReport, PostTrainingQuantization
 
 pytestmark = pytest.mark.usefixtures("no_trial_conversion", "noise_of_two_inputs")
@@ -44,6 +46,9 @@ def test_raw_pixels(make_trainer: Callable[..., Trainer], tmp_path: Path) -> Non
     with torch.no_grad():
         expected = module(data.tensors[0]).numpy()
     assert sqnr_db(expected, net(pixels.numpy())) > 90
+    (recorded,) = [v.fidelity for v in net.card.variants if v.file == FP32]
+    stored, _ = read_replay(tmp_path / "a" / "replay.npz")
+    assert sketch_db(recorded.replay_sketch, [net(*stored)]) > 100
 
 
 class TwoInputs(LightningModule):
