@@ -14,6 +14,7 @@ class Unions:
     """Sets of nodes that grow together; each is known by one of its nodes.
 
     Example:
+        >>> import torch
         >>> graph = torch.fx.symbolic_trace(torch.nn.ReLU()).graph
         >>> first, second, _ = graph.nodes
         >>> unions = Unions()
