@@ -166,8 +166,8 @@ def _check_same(
 ) -> None:
     """Compare the outputs with those of the same file on the machine that wrote it.
 
-    Noise that is small beside that of the quantisation changes classes all the same: with weights
-    of 4 bits, sums that saturate cost 0.1 to 3 dB, and 1 to 4 % of the classes.
+    Noise that is much smaller than that of the quantisation changes classes all the same: with
+    weights of 4 bits, sums that saturate cost 0.1 to 3 dB, and 1 to 4 % of the classes.
     """
     # Cards have what ONNX Runtime computes of an ONNX file, and OpenVINO rounds otherwise.
     if not recorded.replay_sketch or model.runtime == "openvino":
@@ -190,8 +190,8 @@ def _check_same(
 def lowest_db(recorded: float) -> float:
     """Return the lowest SQNR against the float network that a machine may have, in dB.
 
-    The noise may be twice the recorded one (:data:`TOLERANCE_DB`), and what rounding of floats
-    makes besides (:data:`ROUNDING_DB`).
+    The noise may be twice the recorded one (:data:`TOLERANCE_DB`), plus that of the rounding of
+    floats (:data:`ROUNDING_DB`).
 
     Args:
         recorded: SQNR on the machine that wrote the artefact, in dB.

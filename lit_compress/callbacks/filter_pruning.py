@@ -15,7 +15,8 @@ from typing_extensions import override
 
 from lit_compress.callbacks._budget.contract import Contract, Mode
 from lit_compress.callbacks._budget.latency_budget import Stopwatch, Timed, TimesInt8
-from lit_compress.callbacks._budget.resolve import COUNTED, Wanted, resolve
+from lit_compress.callbacks._budget.resolve import resolve
+from lit_compress.callbacks._budget.wanted import COUNTED, is_measured, wanted_of
 from lit_compress.callbacks._pruning.arguments import check_counts, check_patterns, one_of, plain
 from lit_compress.callbacks._pruning.channels import ChannelPruning, Shrink
 from lit_compress.errors import InvalidArgumentError, RuleError
@@ -23,7 +24,7 @@ from lit_compress.measure.cost import Inputs
 from lit_compress.pruning import Schedule
 from lit_compress.pruning.channels.analysis import Norm
 from lit_compress.pruning.importance import Importance, ImportanceName, importance_of
-from lit_compress.pruning.masks import Scope, exact_share
+from lit_compress.pruning.masks import Scope
 from lit_compress.pruning.rules.files import read_rules
 from lit_compress.pruning.rules.rule import Rule
 from lit_compress.pruning.selection.budget import Of
@@ -141,7 +142,8 @@ class FilterPruning(ChannelPruning, TimesInt8):
         latency_batch: int = 1,
     ) -> None:
         _check_choices(of=of, scope=scope, shrink=shrink, allocation=allocation, norm=norm)
-        wanted = _wanted(target, of, _is_measured(allocation, of, scope), round_to, latency_batch)
+        measured = is_measured(allocation, of, scope)
+        wanted = wanted_of(target, of, measured, round_to, latency_batch)
         check_counts(min_channels=(min_channels, 1), recalibrate=(recalibrate, 0))
         check_patterns(include=include, exclude=exclude)
         selector = UniformSelector(
@@ -191,7 +193,7 @@ class FilterPruning(ChannelPruning, TimesInt8):
         if not isinstance(selector, UniformSelector) or not wanted.unknown:
             return selector, ""
         example = self._require_example()
-        found = resolve(trainer, module, selector, state, example, wanted)
+        found = resolve(trainer, module, selector, state, example, wanted, self._watch)
         self.take_selector(found.selector)
         self._watch = found.watch
         if found.latency is not None:
@@ -307,47 +309,6 @@ def _check_choices(of: str, scope: str, shrink: str, allocation: str, norm: str)
     one_of("scope", scope, get_args(Scope))
     one_of("shrink", shrink, get_args(Shrink))
     _check_norm(norm, shrink)
-
-
-def _wanted(
-    target: float, of: str, measured: bool, round_to: int | Literal["auto"] | None, batch: int
-) -> Wanted:
-    """Return what the target asks for."""
-    if of == "bytes":
-        _check_bytes(target)
-        target = int(target)
-    elif of == "latency" and not exact_share(target):
-        raise InvalidArgumentError("with of: latency, target must be above 0, got 0")
-    if round_to is None:
-        round_to = "auto" if of == "latency" else 1
-    wanted = Wanted(of, target if of == "bytes" else exact_share(target), measured, round_to, batch)
-    check_counts(round_to=(wanted.multiple, 1), latency_batch=(batch, 1))
-    return wanted
-
-
-def _is_measured(allocation: str, of: str, scope: str) -> bool:
-    """Tell whether the shares of the layers are measured."""
-    if allocation == "sensitivity" and scope == "global":
-        raise InvalidArgumentError(
-            "allocation: sensitivity gives each layer a share of its own, and scope: global ranks "
-            "all filters together: set scope to local"
-        )
-    if allocation == "sensitivity" and of not in ("parameters", "bytes"):
-        raise InvalidArgumentError(
-            "allocation: sensitivity weighs the error of a layer against its parameters, and of is "
-            f"{of}: set it to parameters or bytes"
-        )
-    by_itself = allocation == "auto" and of == "bytes" and scope == "local"
-    return by_itself or allocation == "sensitivity"
-
-
-def _check_bytes(target: object) -> None:
-    whole = isinstance(target, (int, float)) and not isinstance(target, bool)
-    if not whole or target != int(target) or target < 1000:  # type: ignore[call-overload, operator]
-        raise InvalidArgumentError(
-            "with of: bytes, target must be a whole number of bytes of at least 1000, got "
-            f"{target!r}"
-        )
 
 
 def _check_norm(norm: str, shrink: str) -> None:

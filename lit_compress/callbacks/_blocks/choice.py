@@ -25,7 +25,7 @@ class Ranking:
     """How blocks are ranked.
 
     Attributes:
-        of: What is to be saved.
+        of: What the removal of blocks saves.
         key: Key of the metric that may be lost; None for the outputs of the network.
         rises: Whether more of the metric is better.
         batches: Number of batches to measure on.
@@ -88,44 +88,68 @@ def choose_blocks(
         InvalidArgumentError: If the network has no finite outputs, or no finite metric.
     """
     wanted = due * graph.total(ranking.of)
-    gone, chosen = graph.with_inner(removed), list[Choice]()
-    if not _nearer(graph, gone, wanted, ranking.of):
+    out, chosen = graph.with_inner(removed), list[Choice]()
+    if not _nearer(graph, out, wanted, ranking.of):
         return []
     with isolate_rng():
         copy = clone(trainer, module)
         worth = ranking.worth(trainer, copy, example.submodule)
-        while names := _nearer(graph, gone, wanted, ranking.of):
+        while names := _nearer(graph, out, wanted, ranking.of):
             with in_run(trainer, copy):
                 found = find_blocks(copy, example.inputs, example.submodule, only=names)
-            best: tuple[float, float, Choice] | None = None
-            for name, block in track(trainer, list(found.blocks.items()), "what blocks are worth"):
-                with without(copy, block.kinds):
-                    cost = worth.loss()
-                saved = graph.saved({*gone, name}, ranking.of) - graph.saved(gone, ranking.of)
-                saved = max(1, saved)
-                price = (cost / saved if cost > 0 else cost * saved, -saved)
-                if best is None or price < best[:2]:
-                    best = (*price, Choice(name, dict(block.kinds), cost))
+            best = _cheapest(trainer, copy, found, graph, out, worth, ranking)
             if best is None:
                 break
-            if not isfinite(best[0]):
-                raise InvalidArgumentError(
-                    f"blocks cannot be ranked: {ranking.key or 'an output of the network'} is not "
-                    f"finite without {best[2].name}, nor without another block; the training has "
-                    "diverged (lower the learning rate, or start again from a checkpoint without "
-                    "NaN)"
-                )
-            chosen.append(best[2])
-            remove_blocks(copy, best[2].kinds)
-            gone = graph.with_inner({*gone, best[2].name})
+            chosen.append(best)
+            remove_blocks(copy, best.kinds)
+            out = graph.with_inner({*out, best.name})
     return chosen
 
 
-def _nearer(graph: BlockGraph, gone: Collection[str], wanted: Fraction, of: OfBlocks) -> list[str]:
+def _cheapest(
+    trainer: Trainer,
+    copy: LightningModule,
+    found: BlockGraph,
+    graph: BlockGraph,
+    out: Collection[str],
+    worth: Worth,
+    ranking: Ranking,
+) -> Choice | None:
+    """Return the block without which a copy of the network is least worse for what it saves.
+
+    Args:
+        trainer: The run.
+        copy: The copy, without the blocks that went.
+        found: The blocks of the copy.
+        graph: The blocks of the unpruned network.
+        out: Names of the blocks that went.
+        worth: Measures the copy.
+        ranking: How blocks are ranked.
+    """
+    best: tuple[float, float, Choice] | None = None
+    for name, block in track(trainer, list(found.blocks.items()), "what blocks are worth"):
+        with without(copy, block.kinds):
+            cost = worth.loss()
+        saved = max(1, graph.saved({*out, name}, ranking.of) - graph.saved(out, ranking.of))
+        price = (cost / saved if cost > 0 else cost * saved, -saved)
+        if best is None or price < best[:2]:
+            best = (*price, Choice(name, dict(block.kinds), cost))
+    if best is None:
+        return None
+    if not isfinite(best[0]):
+        raise InvalidArgumentError(
+            f"blocks cannot be ranked: {ranking.key or 'an output of the network'} is not finite "
+            f"without {best[2].name}, nor without another block; the training has diverged (lower "
+            "the learning rate, or start again from a checkpoint without NaN)"
+        )
+    return best[2]
+
+
+def _nearer(graph: BlockGraph, out: Collection[str], wanted: Fraction, of: OfBlocks) -> list[str]:
     """Return the blocks without which the network is nearer to what is wanted."""
-    now = abs(graph.saved(gone, of) - wanted)
+    now = abs(graph.saved(out, of) - wanted)
     return [
         name
         for name in graph.blocks
-        if name not in gone and abs(graph.saved({*gone, name}, of) - wanted) < now
+        if name not in out and abs(graph.saved({*out, name}, of) - wanted) < now
     ]

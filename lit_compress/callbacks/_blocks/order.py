@@ -10,7 +10,7 @@ from lit_compress.evaluation.trainer_access import callbacks
 
 
 def check_order(pruner: PruningCallback, trainer: Trainer) -> None:
-    """Check that all blocks are gone before another callback prunes for the first time.
+    """Check that all blocks are removed before another callback prunes for the first time.
 
     Args:
         pruner: The callback that removes blocks.

@@ -124,6 +124,7 @@ def share_of_time(
     example: ExampleInputs,
     allowed: float,
     batch: int,
+    watch: Stopwatch | None = None,
 ) -> tuple[LatencyBudget, Stopwatch]:
     """Find the share of the MACs to remove for a file that takes at most a share of the time.
 
@@ -138,6 +139,8 @@ def share_of_time(
         example: Example inputs of one batch for the part that is pruned.
         allowed: The share of the time, in (0, 1).
         batch: Batch size that the files are timed with.
+        watch: What times files against the dense network, if that has lost blocks since. Default:
+            the network is the dense one, and its file is written.
 
     Returns:
         What was found, and what times files against the dense one.
@@ -157,18 +160,32 @@ def share_of_time(
         part = pruned(share).get_submodule(example.submodule).eval()
         return sum(times.seconds(layers_of(part, example.inputs)))
 
-    watch = Stopwatch(writer.int8_file(trainer, clone(trainer, module)), batch)
+    whole = writer.int8_file(trainer, clone(trainer, module))
+    against = Stopwatch(whole, batch) if watch is None else watch
+    start = 1.0 if watch is None else against.time(whole).ratio
 
     def timed(share: Fraction) -> Timed:
-        return watch.time(writer.int8_file(trainer, pruned(share)))
+        return against.time(writer.int8_file(trainer, pruned(share)))
 
-    return _search(seconds, timed, allowed), watch
+    return _search(seconds, timed, allowed, start), against
 
 
 def _search(
-    seconds: Callable[[Fraction], float], timed: Callable[[Fraction], Timed], allowed: float
+    seconds: Callable[[Fraction], float],
+    timed: Callable[[Fraction], Timed],
+    allowed: float,
+    start: float = 1.0,
 ) -> LatencyBudget:
-    """Return the share at which a time that falls with the share is just within a budget."""
+    """Return the share at which a time that falls with the share is just within a budget.
+
+    Args:
+        seconds: Returns the summed time of the layers for a share.
+        timed: Returns the time of the file for a share.
+        allowed: The share of the time.
+        start: What the file takes if nothing is removed, as a share of the time.
+    """
+    if start <= allowed:
+        return LatencyBudget(Fraction(0), timed(Fraction(0)), 1)
     most = _fraction(MOST)
     floor = timed(most)
     if floor.ratio > allowed:
@@ -179,7 +196,7 @@ def _search(
             f"{reachable:.2f}, or let more layers lose channels (include, exclude, "
             "min_channels, round_to)"
         )
-    known = {seconds(Fraction(0)): 1.0, seconds(most): floor.ratio}
+    known = {seconds(Fraction(0)): start, seconds(most): floor.ratio}
     best = LatencyBudget(most, floor, 1)
     for tries in range(2, TRIES + 2):
         wanted = _time_for(known, AIM * allowed)

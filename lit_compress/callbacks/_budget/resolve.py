@@ -4,63 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Literal, cast
 
 from lightning.pytorch import LightningModule, Trainer
 
 from lit_compress.callbacks._budget.allocation import allocate
 from lit_compress.callbacks._budget.byte_budget import share_for
 from lit_compress.callbacks._budget.latency_budget import LatencyBudget, Stopwatch, share_of_time
+from lit_compress.callbacks._budget.wanted import Wanted
 from lit_compress.evaluation.example_inputs import ExampleInputs
 from lit_compress.evaluation.run_view.copies import clone
 from lit_compress.layer_times import LayerTimes, free_multiple, layers_of
-from lit_compress.pruning.selection.budget import Of
 from lit_compress.pruning.selection.state import PruningState
 from lit_compress.pruning.selection.uniform import UniformSelector
-
-#: What is counted in units of the int8 file, and what selects the channels then.
-COUNTED: dict[str, Of] = {"bytes": "parameters", "latency": "macs"}
-#: The share for a budget of bytes before it is found.
-UNKNOWN = Fraction(1, 2)
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What a budget asks for.
-
-    Attributes:
-        of: What the target is a share of, ``bytes`` or ``latency``.
-        target: The target.
-        measured: Whether the shares of the layers are measured.
-        round_to: Multiple of the filters that a layer keeps; ``auto`` measures it.
-        batch: Batch size for times.
-    """
-
-    of: str
-    target: Fraction | float
-    measured: bool
-    round_to: int | Literal["auto"]
-    batch: int
-
-    @property
-    def share(self) -> Fraction:
-        """The share to remove, before it is found for a budget of bytes."""
-        return UNKNOWN if self.of == "bytes" else Fraction(self.target)
-
-    @property
-    def counted(self) -> Of:
-        """What the selector counts."""
-        return COUNTED.get(self.of, cast("Of", self.of))
-
-    @property
-    def multiple(self) -> int:
-        """The multiple of filters, before it is measured."""
-        return 1 if self.round_to == "auto" else self.round_to
-
-    @property
-    def unknown(self) -> bool:
-        """Whether anything is to be measured."""
-        return self.of in COUNTED or self.measured or self.round_to == "auto"
 
 
 @dataclass(frozen=True)
@@ -87,6 +42,7 @@ def resolve(
     state: PruningState,
     example: ExampleInputs,
     wanted: Wanted,
+    watch: Stopwatch | None = None,
 ) -> Found:
     """Measure what a budget leaves open.
 
@@ -97,6 +53,7 @@ def resolve(
         state: The pruning state of the network.
         example: Example inputs of the part that is pruned.
         wanted: What the budget asks for.
+        watch: What times files against the dense network, if that has lost blocks since.
 
     Raises:
         InvalidArgumentError: If the budget cannot be kept.
@@ -122,7 +79,9 @@ def resolve(
         return Found(at(found.share), said)
     if wanted.of == "latency":
         allowed = 1 - float(wanted.target)
-        budget, watch = share_of_time(trainer, module, at, state, example, allowed, wanted.batch)
+        budget, watch = share_of_time(
+            trainer, module, at, state, example, allowed, wanted.batch, watch
+        )
         said += (
             f"the int8 file will take {budget.timed} of the dense one's time, of at most "
             f"{100 * allowed:.1f} % (batch {wanted.batch}, one thread, {budget.tries} files were "

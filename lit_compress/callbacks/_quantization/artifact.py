@@ -29,7 +29,7 @@ from lit_compress.pruning.channels.unpruned import UnprunedShapes, is_smaller
 
 @dataclass(frozen=True)
 class ArtifactOf:
-    """What is written, besides the network itself.
+    """What is written in addition to the network itself.
 
     Attributes:
         before: Shapes of the network before it was pruned, if it was.
@@ -52,7 +52,7 @@ def write_artifact(target: Path, conversion: Conversion, what: ArtifactOf) -> No
     Args:
         target: The artefact folder.
         conversion: The conversion of the network.
-        what: What is written besides.
+        what: What is written in addition.
 
     Raises:
         AccuracyError: If no file keeps the metric and ``on_drop`` is ``error``.
@@ -122,7 +122,7 @@ def keep_weights(target: Path, copy: LightningModule, before: UnprunedShapes | N
     """Save the float weights after a failed conversion, and return how to convert them.
 
     Args:
-        target: The artefact folder, which the weights are kept beside.
+        target: The artefact folder, next to which the weights are kept.
         copy: The module with the weights.
         before: Shapes of the network before it was pruned, if it was.
     """

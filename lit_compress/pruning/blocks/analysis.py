@@ -118,7 +118,7 @@ class _Search:
         for add, owner in loose.items():
             self._add_branch(add, owner)
         self._note_joins()
-        kept = {name: why for name, why in self._kept.items() if not self._is_gone(name)}
+        kept = {name: why for name, why in self._kept.items() if not self._is_within_a_block(name)}
         parameters = sum(p.numel() for p in self._called.parameters())
         nodes = self._nodes(range(len(self._flow.calls)))
         return BlockGraph(self._blocks, kept, parameters, self._macs, nodes)
@@ -210,10 +210,10 @@ class _Search:
     def _nodes(self, calls: Iterable[int]) -> int:
         return sum(self._flow.calls[number].name not in NO_NODES for number in calls)
 
-    def _is_gone(self, name: str) -> bool:
+    def _is_within_a_block(self, name: str) -> bool:
         """Tell whether a module goes with a block, so that its reason is of no interest."""
-        gone = {one for block in self._blocks.values() for one in block.kinds}
-        return any(name == one or name.startswith(f"{one}.") for one in gone)
+        parts = {one for block in self._blocks.values() for one in block.kinds}
+        return any(name == one or name.startswith(f"{one}.") for one in parts)
 
     def _note_joins(self) -> None:
         """Note the modules that join branches without a sum."""

@@ -71,11 +71,11 @@ class BlockGraph:
 
     def saved(self, names: Collection[str], of: OfBlocks) -> int:
         """Return how much goes with some blocks; what goes with two of them counts once."""
-        gone = self.with_inner(names)
+        chosen = self.with_inner(names)
         if of == "blocks":
-            return len(gone)
-        chosen = [self.blocks[name] for name in gone]
-        outer = [b for b in chosen if not any(b.is_within(other) for other in chosen)]
+            return len(chosen)
+        blocks = [self.blocks[name] for name in chosen]
+        outer = [b for b in blocks if not any(b.is_within(other) for other in blocks)]
         return sum(block.saves(of) for block in outer)
 
     def with_inner(self, names: Collection[str]) -> set[str]:

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
 from lit_compress.pruning.blocks.sums import ADDS
 from lit_compress.pruning.channels.tracing.calls import call_name
 from lit_compress.pruning.channels.tracing.questions import INERT
+from lit_compress.pruning.channels.trials.zeroed import changed
 
 
 class ZeroedBranches(TorchFunctionMode):
@@ -55,10 +56,5 @@ class ZeroedBranches(TorchFunctionMode):
 
 def _with_zeros(arguments: Any, position: int, in_place: bool) -> Any:
     """Return arguments with zeros in one tensor; one that the call changes is zeroed itself."""
-    tensors = [leaf for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor)]
-    zeroed = tensors[position]
-    if in_place and position == 0:
-        zeroed.zero_()
-        return arguments
-    zeros = torch.zeros_like(zeroed)
-    return tree_map(lambda leaf: zeros if leaf is zeroed else leaf, arguments)
+    zero = torch.Tensor.zero_ if in_place and position == 0 else torch.zeros_like
+    return changed(arguments, {position: zero})

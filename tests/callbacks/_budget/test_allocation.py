@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ForeignModule, loader
-from lightning.pytorch import Trainer
+from conftest import ForeignModule
 from torch import nn
 
 from lit_compress import Schedule
@@ -19,6 +18,8 @@ from lit_compress.callbacks import FilterPruning, PostTrainingQuantization
 from lit_compress.callbacks._budget.allocation import Allocation, _cheapest_first
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.pruning.selection.candidates import Candidates
+
+from .small import fit
 
 pytestmark = pytest.mark.usefixtures("no_trial_conversion")
 
@@ -37,26 +38,12 @@ class Idle(ForeignModule):
             self.net[3].weight[28:] *= 2
 
 
-def fit(module: Any, folder: Path, *callbacks: Any, **more: Any) -> None:
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=2,
-        callbacks=list(callbacks),
-        default_root_dir=str(folder),
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(module, loader(32), loader(32, 1), **more)
-
-
 def test_idle_filters_go_first(tmp_path: Path) -> None:
     module = Idle()
     pruner = FilterPruning(
         0.7, of="parameters", allocation="sensitivity", schedule=Schedule(shape="one_shot")
     )
-    fit(module, tmp_path, pruner)
+    fit(module, tmp_path, pruner, epochs=2)
     assert module.net[3].out_channels <= 11
     assert module.net[0].out_channels == 24
     assert module.net[6].out_channels >= 28
@@ -69,7 +56,7 @@ def test_a_budget_of_bytes_takes_measured_shares_and_the_card_has_them(tmp_path:
     module = Idle()
     pruner = FilterPruning(11_000, of="bytes", schedule=Schedule(0, 0))
     writer = PostTrainingQuantization(dirpath=str(tmp_path / "a"))
-    fit(module, tmp_path, pruner, writer)
+    fit(module, tmp_path, pruner, writer, epochs=2)
     size = (tmp_path / "a" / "model.onnx").stat().st_size
     assert 0.95 * 11_000 <= size <= 11_000
     card = read_card(tmp_path / "a")

@@ -8,11 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ForeignModule, loader
 from hypothesis import example, given
 from hypothesis import strategies as st
-from lightning.pytorch import Trainer
-from torch import nn
 
 from lit_compress import Schedule
 from lit_compress.artifact import read_card
@@ -20,33 +17,9 @@ from lit_compress.callbacks import FilterPruning, PostTrainingQuantization
 from lit_compress.callbacks._budget.byte_budget import USED, _search
 from lit_compress.errors import InvalidArgumentError
 
+from .small import Wide, fit
+
 pytestmark = pytest.mark.usefixtures("no_trial_conversion")
-
-
-class Wide(ForeignModule):
-    """A network with enough filters for fine steps."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        for i, o in ((1, 24), (24, 40), (40, 40)):
-            layers += [nn.Conv2d(i, o, 3, padding=1, bias=False), nn.BatchNorm2d(o), nn.ReLU()]
-        self.net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(40, 4))
-
-
-def fit(module: Any, folder: Path, *callbacks: Any, epochs: int = 3, **more: Any) -> Trainer:
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=epochs,
-        callbacks=list(callbacks),
-        default_root_dir=str(folder),
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(module, loader(32), loader(32, 1), **more)
-    return trainer
 
 
 @pytest.mark.parametrize("scope", ["local", "global"])
@@ -82,17 +55,7 @@ def test_a_resumed_fit_keeps_the_share_that_was_found(tmp_path: Path) -> None:
     for module in (whole, first):
         module.load_state_dict(start)
     fit(whole, tmp_path, *callbacks("whole"), epochs=4)
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=4,
-        max_steps=4,
-        callbacks=callbacks("first"),
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(first, loader(32), loader(32, 1))
+    trainer = fit(first, tmp_path, *callbacks("first"), epochs=4, max_steps=4)
     trainer.save_checkpoint(tmp_path / "half.ckpt")
     fit(second, tmp_path, *callbacks("second"), epochs=4, ckpt_path=str(tmp_path / "half.ckpt"))
     for one, other in zip(second.parameters(), whole.parameters(), strict=True):

@@ -9,15 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ForeignModule, loader
+from conftest import ForeignModule
 from hypothesis import given
 from hypothesis import strategies as st
-from lightning.pytorch import Trainer
-from torch import nn
+from torch import Tensor, nn
 
 from lit_compress import Schedule
 from lit_compress.artifact import read_card
-from lit_compress.callbacks import FilterPruning, PostTrainingQuantization
+from lit_compress.callbacks import BlockPruning, FilterPruning, PostTrainingQuantization
 from lit_compress.callbacks._budget.latency_budget import (
     TRIES,
     USED,
@@ -30,18 +29,9 @@ from lit_compress.export.onnx import write_onnx
 from lit_compress.layer_times import Layer, LayerTimes
 from lit_compress.quantization import quantize
 
+from .small import Wide, fit
+
 pytestmark = pytest.mark.usefixtures("no_trial_conversion")
-
-
-class Wide(ForeignModule):
-    """A network with enough filters for fine steps."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        for i, o in ((1, 24), (24, 40), (40, 40)):
-            layers += [nn.Conv2d(i, o, 3, padding=1, bias=False), nn.BatchNorm2d(o), nn.ReLU()]
-        self.net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(40, 4))
 
 
 @pytest.fixture
@@ -59,21 +49,6 @@ def bytes_as_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LayerTimes, "seconds", seconds)
 
 
-def fit(module: Any, folder: Path, *callbacks: Any, epochs: int = 3, **more: Any) -> Trainer:
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=epochs,
-        callbacks=list(callbacks),
-        default_root_dir=str(folder),
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(module, loader(32), loader(32, 1), **more)
-    return trainer
-
-
 @pytest.mark.usefixtures("bytes_as_time")
 def test_the_file_is_within_the_budget(tmp_path: Path) -> None:
     pruning = FilterPruning(0.4, of="latency", schedule=Schedule(last=1))
@@ -87,6 +62,50 @@ def test_the_file_is_within_the_budget(tmp_path: Path) -> None:
     assert USED * 0.6 <= card["latency"]["ratio"] <= card["latency"]["allowed"] == 0.6
     assert card["of"] == "macs"
     assert card["reached"] == pytest.approx(card["target"], abs=0.05)
+
+
+class Residual(ForeignModule):
+    """A network with two blocks that can be removed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        blocks = [Block(), Block()]
+        last = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(40, 4)]
+        self.net = nn.Sequential(nn.Conv2d(1, 40, 3, padding=1), nn.ReLU(), *blocks, *last)
+
+
+class Block(nn.Module):
+    """Adds two convolutions to its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(40, 40, 3, padding=1) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the sum."""
+        y: Tensor = x + self.second(self.first(x).relu())
+        return y
+
+
+@pytest.mark.usefixtures("bytes_as_time")
+def test_after_blocks_the_dense_file_is_still_that_of_the_whole_network(tmp_path: Path) -> None:
+    """The network without its blocks was taken for the dense one, so twice as much was removed."""
+    blocks = BlockPruning(0.5, schedule=Schedule(first=0, last=0))
+    pruning = FilterPruning(0.6, of="latency", schedule=Schedule(first=1, last=1))
+    writing = PostTrainingQuantization(dirpath=str(tmp_path / "a"))
+    fit(Residual(), tmp_path, blocks, pruning, writing)
+    dense = PostTrainingQuantization(dirpath=str(tmp_path / "dense"))
+    fit(Residual(), tmp_path, dense)
+    sizes = [(tmp_path / name / "model.onnx").stat().st_size for name in ("a", "dense")]
+    found = read_card(tmp_path / "a").pruning[1]["latency"]
+    assert found["ratio"] == pytest.approx(sizes[0] / sizes[1], abs=0.01)
+    assert USED * 0.4 <= found["ratio"] <= 0.4
+
+
+def test_a_network_that_is_fast_enough_loses_nothing() -> None:
+    found = _search(lambda share: 1.0, lambda share: Timed(0.5, (0.5, 0.5)), 0.6, start=0.5)
+    assert found.share == 0
+    assert found.timed.ratio == 0.5
 
 
 @pytest.mark.usefixtures("bytes_as_time")
@@ -119,17 +138,7 @@ def test_a_resumed_fit_keeps_what_was_found(tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = Wide()
     first = callbacks("first")
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=4,
-        max_steps=4,
-        callbacks=first,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(module, loader(32), loader(32, 1))
+    trainer = fit(module, tmp_path, *first, epochs=4, max_steps=4)
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     second = callbacks("second")
     resumed = Wide()

@@ -84,7 +84,7 @@ class ZeroedInputs(TorchFunctionMode):
         def zero(image: Tensor) -> Tensor:
             return image.index_fill(read.dim, indices.to(image.device), 0)
 
-        return _changed(arguments, {read.argument: zero})
+        return changed(arguments, {read.argument: zero})
 
     def _without(self, func: Callable[..., Any], args: Any, kwargs: Any, mixed: Mixed) -> Any:
         """Make a call with the channels that are left; put zeros in the place of the others."""
@@ -92,7 +92,7 @@ class ZeroedInputs(TorchFunctionMode):
             position: lambda tensor, twins=twins: _select(tensor, self._kept(twins))
             for position, twins in enumerate(mixed.inputs)
         }
-        args, kwargs = _changed((args, kwargs), changes)
+        args, kwargs = changed((args, kwargs), changes)
         if call_name(func) in SIZED:  # the sizes are those of the dimensions at the end
             sizes = args[1] if len(args) > 1 else kwargs["normalized_shape"]
             args = (args[0], tuple(args[0].shape[-len(sizes) :]), *args[2:])
@@ -131,8 +131,13 @@ def _select(tensor: Tensor, kept: Mapping[int, Tensor]) -> Tensor:
     return tensor
 
 
-def _changed(arguments: Any, changes: Mapping[int, Callable[[Tensor], Tensor]]) -> Any:
-    """Return arguments in which the tensors at some positions are changed."""
+def changed(arguments: Any, changes: Mapping[int, Callable[[Tensor], Tensor]]) -> Any:
+    """Return arguments in which the tensors at some positions are changed.
+
+    Args:
+        arguments: The arguments of a call.
+        changes: By position among the tensors, what changes it.
+    """
     tensors = [leaf for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor)]
     position = iter(range(len(tensors)))
 
