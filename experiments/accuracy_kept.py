@@ -87,8 +87,8 @@ class Trial:
 def trials() -> Iterator[Trial]:
     """Yield all compressed networks, the most important first."""
     ways = [(True, True), (True, False), (False, False), (False, True)]
-    for seed in SEEDS:
-        for place in range(max(map(len, TARGETS.values()))):
+    for place in range(max(map(len, TARGETS.values()))):
+        for seed in SEEDS:
             for network, targets in TARGETS.items():
                 if place < len(targets):
                     for distilled, aware in ways:
