@@ -6,7 +6,7 @@ import random
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from copy import copy
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -119,18 +119,19 @@ def restored(model: nn.Module, tensors: Iterable[Tensor]) -> Iterator[None]:
     """
     tables = [table for module in model.modules() for table in _tables(module)]
     attributes = [(table, dict(table)) for table in tables]
-    held = [(v, copy(v)) for table in tables for v in table.values() if type(v) in CONTAINERS]
+    held = [v for table in tables for v in table.values() if type(v) in CONTAINERS]
+    contents = [(container, container.copy()) for container in held if container]
+    empty = [container for container in held if not container]  # nearly all: tables of hooks
     with torch._C.DisableTorchFunction():
         values = [(tensor, tensor.detach().clone()) for tensor in tensors]
     try:
         yield
     finally:
-        for table, before in attributes:
-            if table.keys() != before.keys() or _ids(table) != _ids(before):
-                table.clear()
-                table.update(before)
-        for container, content in held:
+        for container, content in (*attributes, *contents):
             _restore_content(container, content)
+        for container in empty:
+            if container:
+                container.clear()
         with torch._C.DisableTorchFunction():  # these calls are not the model's, so not traced
             for tensor, value in values:
                 if tensor.shape != value.shape:
@@ -142,9 +143,9 @@ def restored(model: nn.Module, tensors: Iterable[Tensor]) -> Iterator[None]:
 def _restore_content(container: Any, content: Any) -> None:
     """Give a list or a dictionary the content that it had."""
     if isinstance(container, list):
-        if list(map(id, container)) != list(map(id, content)):
+        if not _same(container, content):
             container[:] = content
-    elif container.keys() != content.keys() or _ids(container) != _ids(content):
+    elif container.keys() != content.keys() or not _same(container.values(), content.values()):
         container.clear()
         container.update(content)
 
@@ -156,8 +157,9 @@ def _tables(module: nn.Module) -> list[dict[str, Any]]:
     return [own, *(table for table in nested if isinstance(table, dict))]
 
 
-def _ids(table: Mapping[str, Any]) -> list[int]:
-    return list(map(id, table.values()))
+def _same(values: Collection[Any], others: Collection[Any]) -> bool:
+    """Tell whether two collections hold the same objects."""
+    return len(values) == len(others) and all(map(is_, values, others))
 
 
 @contextmanager
