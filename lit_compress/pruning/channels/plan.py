@@ -155,6 +155,8 @@ def make_plan(graph: ChannelGraph, removed: Iterable[int]) -> Plan:
         Cut(tensor='1.weight', dim=1, size=4, keep=(0, 2, 3))
     """
     removed = list(removed)
+    if not removed:
+        return Plan()
     for number in removed:
         if not isinstance(number, (int, np.integer)) or not 0 <= number < graph.channel_count:
             raise PlanError(
