@@ -228,7 +228,8 @@ def refuse_nan(tensors: Mapping[str, Tensor]) -> None:
         PatternError: If a tensor does; the message names it.
     """
     for name, tensor in tensors.items():
-        if tensor.isnan().any():
+        # A sum with NaN is NaN, and takes one pass without a copy; other sums are looked at again.
+        if not tensor.sum().isfinite() and tensor.isnan().any():
             raise PatternError(
                 f"{name} holds NaN, so its filters cannot be ranked: the training has diverged "
                 "(lower the learning rate, or start again from a checkpoint without NaN)"
@@ -257,8 +258,9 @@ def scores_by_channel(
         if not importance.absolute and mean > 0:
             values = values / mean
         removable = channels >= 0
-        total += np.bincount(channels[removable], values[removable], graph.channel_count)
-        count += np.bincount(channels[removable], minlength=graph.channel_count)
+        members, where = np.unique(channels[removable], return_inverse=True)
+        total[members] += np.bincount(where, values[removable], len(members))
+        count[members] += np.bincount(where, minlength=len(members))
     with np.errstate(invalid="ignore"):
         return np.where(count > 0, total if importance.absolute else total / count, np.nan)
 

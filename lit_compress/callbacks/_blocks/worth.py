@@ -18,7 +18,7 @@ from lit_compress.evaluation.metric import check_monitor
 from lit_compress.evaluation.network import record_calls
 from lit_compress.evaluation.run_view.copies import in_run
 from lit_compress.evaluation.validate import validate
-from lit_compress.pruning.channels.trials.verify import tensors_in
+from lit_compress.pruning.channels.trials.outputs import tensors_in
 
 
 class Worth(ABC):

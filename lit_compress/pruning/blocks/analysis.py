@@ -19,7 +19,7 @@ from lit_compress.pruning.blocks.trial import failure_without
 from lit_compress.pruning.channels.checks import check_module
 from lit_compress.pruning.channels.runs import restored, run_of, undisturbed
 from lit_compress.pruning.channels.tracing.labels import Reason
-from lit_compress.pruning.channels.trials.verify import tensors_in
+from lit_compress.pruning.channels.trials.outputs import tensors_in
 
 _NO_NODES = """
 batch_norm dropout dropout1d dropout2d dropout3d stochastic_depth contiguous clone detach relu relu6

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lit_compress.pruning.blocks.surgery import without
 from lit_compress.pruning.blocks.zeroed import ZeroedBranches
-from lit_compress.pruning.channels.trials.verify import Run, agree, outputs_of
+from lit_compress.pruning.channels.trials.outputs import Run, agree, outputs_of
 
 
 def failure_without(

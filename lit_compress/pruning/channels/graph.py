@@ -265,11 +265,13 @@ class ChannelGraph:
 
     def filters(self) -> np.ndarray:
         """Return, by channel, its number of filters in conv and linear layers."""
-        count = np.zeros(self.channel_count, np.int64)
-        for key, channels in self.channel_of.items():
-            if self.roles[key] in ("filter", "depthwise"):
-                count += np.bincount(channels[channels >= 0], minlength=self.channel_count)
-        return count
+        made = [
+            channels[channels >= 0]
+            for key, channels in self.channel_of.items()
+            if self.roles[key] in ("filter", "depthwise")
+        ]
+        every = np.concatenate([np.empty(0, np.int64), *made])
+        return np.bincount(every, minlength=self.channel_count)
 
 
 def removable_of(
@@ -342,22 +344,32 @@ def grouped(channel_of: Mapping[Key, np.ndarray], roles: Mapping[Key, str]) -> t
         channel_of: As in :class:`ChannelGraph`.
         roles: As in :class:`ChannelGraph`.
     """
-    # list_of: for each channel, the index of the list of keys that it cuts. Each key extends the
-    # lists of its channels. Channels are positions in known, since channel numbers of a damaged
-    # checkpoint can be huge, and an array of that size would exhaust memory.
-    lists: list[tuple[Key, ...]] = [()]
-    known = np.unique(np.concatenate([np.empty(0, np.int64), *channel_of.values()]))
-    known = known[known >= 0]
+    # Many tensors are cut by the same channels, so each array of channels is looked at once.
+    arrays: dict[tuple[int, bytes], int] = {}
+    keys_of: list[list[tuple[int, Key]]] = []  # by array, its keys with their places
+    channels_of: list[np.ndarray] = []
+    for place, (key, channels) in enumerate(channel_of.items()):
+        which = arrays.setdefault((len(channels), channels.tobytes()), len(arrays))
+        if which == len(keys_of):
+            keys_of.append([])
+            channels_of.append(np.unique(channels[channels >= 0]))
+        keys_of[which].append((place, key))
+    # list_of: for each channel, the index of the list of arrays that it is in. Each array extends
+    # the lists of its channels. Channels are positions in known, since channel numbers of a damaged
+    # checkpoint can be huge, and a vector of that size would exhaust memory.
+    lists: list[tuple[int, ...]] = [()]
+    known = np.unique(np.concatenate([np.empty(0, np.int64), *channels_of]))
     list_of = np.zeros(len(known), np.int64)
-    for key, channels in channel_of.items():
-        members = np.searchsorted(known, np.unique(channels[channels >= 0]))
+    for which, numbers in enumerate(channels_of):
+        members = np.searchsorted(known, numbers)
         before, position = np.unique(list_of[members], return_inverse=True)
         list_of[members] = len(lists) + position
-        lists += [(*lists[number], key) for number in before.tolist()]
+        lists += [(*lists[number], which) for number in before.tolist()]
     groups = []
     used, first, group_of = np.unique(list_of, return_index=True, return_inverse=True)
     for index in np.argsort(first).tolist():
-        keys = lists[used[index]]
+        places = sorted(pair for which in lists[used[index]] for pair in keys_of[which])
+        keys = tuple(key for _, key in places)
         if keys:
             maker = next((name for name, dim in keys if roles[name, dim] == "filter"), keys[0][0])
             numbers = known[group_of == index]

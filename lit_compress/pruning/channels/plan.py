@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from operator import index
+from functools import cached_property
+from operator import index, lt
 from typing import Any
 
 import numpy as np
@@ -42,13 +43,18 @@ class Cut:
     def __post_init__(self) -> None:
         if self.dim < 0:
             raise PlanError(f"the plan cuts dimension {self.dim} of {self.tensor}: count from 0")
-        rising = all(a < b for a, b in zip(self.keep, self.keep[1:], strict=False))
+        rising = all(map(lt, self.keep, self.keep[1:]))
         if not self.keep or not rising or self.keep[0] < 0 or self.keep[-1] >= self.size:
             raise PlanError(
                 f"the plan keeps {len(self.keep)} of {self.size} indices of {self.tensor} "
                 f"(dimension {self.dim}): the indices must rise, within 0 to {self.size - 1}, and "
                 "at least one must remain"
             )
+
+    @cached_property
+    def indices(self) -> np.ndarray:
+        """The indices that remain, as an array."""
+        return np.fromiter(self.keep, np.int64, len(self.keep))
 
 
 @dataclass(frozen=True)
@@ -149,6 +155,8 @@ def make_plan(graph: ChannelGraph, removed: Iterable[int]) -> Plan:
         Cut(tensor='1.weight', dim=1, size=4, keep=(0, 2, 3))
     """
     removed = list(removed)
+    if not removed:
+        return Plan()
     for number in removed:
         if not isinstance(number, (int, np.integer)) or not 0 <= number < graph.channel_count:
             raise PlanError(
@@ -159,10 +167,14 @@ def make_plan(graph: ChannelGraph, removed: Iterable[int]) -> Plan:
     dropped[removed] = True
     dropped[FIXED] = False
     cuts = []
+    #: Tensors that are cut together share their indices.
+    left: dict[tuple[int, bytes], tuple[int, ...]] = {}
     for (tensor, dim), channels in graph.channel_of.items():
-        keep = np.flatnonzero(~dropped[channels])
-        if len(keep) < len(channels):
-            cuts.append(Cut(tensor, dim, len(channels), tuple(keep.tolist())))
+        which = len(channels), channels.tobytes()
+        if which not in left:
+            left[which] = tuple(np.flatnonzero(~dropped[channels]).tolist())
+        if len(left[which]) < len(channels):
+            cuts.append(Cut(tensor, dim, len(channels), left[which]))
     widths = {
         name: int((~dropped[channels]).sum())
         for name, channels in graph.widths.items()
@@ -200,7 +212,7 @@ def restrict(graph: ChannelGraph, plan: Plan) -> ChannelGraph:
                 "network does not have: make a plan for this network, since this one is for "
                 "another network"
             )
-        kept = channel_of[key][list(cut.keep)]
+        kept = channel_of[key][cut.indices]
         removed |= set(channel_of[key].tolist()) - set(kept.tolist())
         channel_of[key] = kept
         shape = list(shapes[cut.tensor])

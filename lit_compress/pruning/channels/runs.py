@@ -6,7 +6,7 @@ import random
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from copy import copy
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,13 @@ from torch.overrides import TorchFunctionMode
 
 from lit_compress.measure.cost import attention_unfused, evaluating
 from lit_compress.pruning.channels.tracing.calls import call_name
-from lit_compress.pruning.channels.trials.verify import Run
+from lit_compress.pruning.channels.trials.outputs import Run
 from lit_compress.pruning.heads import attending_by_head
 
 #: Types of attributes whose content is restored.
 CONTAINERS = (dict, list, OrderedDict)
+#: The tables of a module, of whatever type, that hold its tensors and its children.
+_TABLES = ("_parameters", "_buffers", "_modules")
 
 
 def run_of(
@@ -117,20 +119,28 @@ def restored(model: nn.Module, tensors: Iterable[Tensor]) -> Iterator[None]:
         model: The model.
         tensors: The tensors.
     """
-    tables = [table for module in model.modules() for table in _tables(module)]
-    attributes = [(table, dict(table)) for table in tables]
-    held = [(v, copy(v)) for table in tables for v in table.values() if type(v) in CONTAINERS]
+    attributes: list[tuple[Any, Any]] = []
+    empty: list[Any] = []  # nearly all containers: tables of hooks
+    for module in model.modules():
+        table = vars(module)
+        attributes.append((table, table.copy()))
+        for name, value in table.items():
+            if type(value) in CONTAINERS or name in _TABLES:
+                if value:
+                    attributes.append((value, value.copy()))
+                else:
+                    empty.append(value)
     with torch._C.DisableTorchFunction():
         values = [(tensor, tensor.detach().clone()) for tensor in tensors]
     try:
         yield
     finally:
-        for table, before in attributes:
-            if table.keys() != before.keys() or _ids(table) != _ids(before):
-                table.clear()
-                table.update(before)
-        for container, content in held:
-            _restore_content(container, content)
+        for container, content in attributes:
+            if not _same(container, content):
+                _restore_content(container, content)
+        for container in empty:
+            if container:
+                container.clear()
         with torch._C.DisableTorchFunction():  # these calls are not the model's, so not traced
             for tensor, value in values:
                 if tensor.shape != value.shape:
@@ -139,25 +149,22 @@ def restored(model: nn.Module, tensors: Iterable[Tensor]) -> Iterator[None]:
                     tensor.copy_(value)
 
 
+def _same(container: Any, content: Any) -> bool:
+    """Tell whether a list or a dictionary holds the same objects as before."""
+    if isinstance(container, list):
+        return len(container) == len(content) and all(map(is_, container, content))
+    return container.keys() == content.keys() and all(
+        map(is_, container.values(), content.values())
+    )
+
+
 def _restore_content(container: Any, content: Any) -> None:
     """Give a list or a dictionary the content that it had."""
     if isinstance(container, list):
-        if list(map(id, container)) != list(map(id, content)):
-            container[:] = content
-    elif container.keys() != content.keys() or _ids(container) != _ids(content):
+        container[:] = content
+    else:
         container.clear()
         container.update(content)
-
-
-def _tables(module: nn.Module) -> list[dict[str, Any]]:
-    """Return the dictionaries that store the attributes of a module."""
-    own = vars(module)
-    nested = [own.get(name) for name in ("_parameters", "_buffers", "_modules")]
-    return [own, *(table for table in nested if isinstance(table, dict))]
-
-
-def _ids(table: Mapping[str, Any]) -> list[int]:
-    return list(map(id, table.values()))
 
 
 @contextmanager

@@ -107,7 +107,7 @@ def cut_tensor(tensor: Tensor, dims: Mapping[int, Cut]) -> Tensor:
     """
     kept = tensor
     for dim, cut in dims.items():
-        kept = kept.index_select(dim, torch.tensor(cut.keep, device=tensor.device))
+        kept = kept.index_select(dim, torch.from_numpy(cut.indices).to(tensor.device))
     return in_layout_of(tensor, kept)
 
 
@@ -213,10 +213,12 @@ def _write(states: Iterable[tuple[dict[Any, Any], Any, Tensor]]) -> None:
 # --- replacement for a while --------------------------------------------------------------------
 
 
-def _tensor_at(module: nn.Module, name: str) -> Tensor | None:
+def tensor_at(module: nn.Module, name: str) -> Tensor | None:
     """Return a parameter or buffer by its name, without listing those of all modules."""
-    path, _, leaf = name.rpartition(".")
-    layer = module.get_submodule(path)
+    *path, leaf = name.split(".")
+    layer = module
+    for part in path:
+        layer = layer._modules[part]  # type: ignore[assignment]
     return layer._parameters[leaf] if leaf in layer._parameters else layer._buffers[leaf]
 
 
@@ -231,24 +233,26 @@ def replaced(
         values: New tensors by name; a tensor with several names is replaced under all of them.
         widths: By name, the widths that no tensor tells. Default: none.
     """
-    new = {id(_tensor_at(module, name)): value for name, value in values.items()}
-    replaced_tensors: list[tuple[dict[str, Any], str, Any]] = []
+    new = {id(tensor_at(module, name)): (name, value) for name, value in values.items()}
+    made: dict[str, Tensor] = {}
+    replaced_tensors: list[tuple[dict[str, Any], str, Tensor]] = []
+    changed: set[int] = set()
     before: list[Attribute] = []
     try:
         for layer in module.modules():
             tables: list[dict[str, Any]] = [layer._parameters, layer._buffers]
             for table in tables:
                 for name, tensor in list(table.items()):
-                    if id(tensor) in new:
-                        replaced_tensors.append((table, name, tensor))
-                        value = new[id(tensor)]
+                    if id(tensor) not in new:
+                        continue
+                    first, value = new[id(tensor)]
+                    if first not in made:
                         is_parameter = isinstance(tensor, nn.Parameter)
-                        table[name] = nn.Parameter(value, False) if is_parameter else value
-        changed = {
-            id(table[name])
-            for table, name, old in replaced_tensors
-            if new[id(old)].shape != old.shape
-        }
+                        made[first] = nn.Parameter(value, False) if is_parameter else value
+                    replaced_tensors.append((table, name, tensor))
+                    table[name] = made[first]
+                    if value.shape != tensor.shape:
+                        changed.add(id(made[first]))
         before = set_widths(module, changed, widths) if changed or widths else []
         yield
     finally:

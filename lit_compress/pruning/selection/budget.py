@@ -104,9 +104,11 @@ def select(
         clamped += tuple(c.name for c in common if c.most < len(c.order) * share)
     path = Path(common, scope, scores, fixed, up)
     place = _first_enough(path, cost, due)
-    chosen = path.after(path.last_alike(place)) if up else _nearest(path, cost, due, place)
-    short = of != "filters" and chosen == path.after(len(path)) and cost.saved(chosen) < due
-    return Selection(chosen, tuple(c.name for c in every) if short else clamped)
+    chosen = path.mask(path.last_alike(place)) if up else _nearest(path, cost, due, place)
+    short = of != "filters" and np.array_equal(chosen, path.mask(len(path)))
+    short = short and cost.saved_by(chosen) < due
+    selected = frozenset(np.flatnonzero(chosen).tolist())
+    return Selection(selected, tuple(c.name for c in every) if short else clamped)
 
 
 #: How many of the next steps are tried for the one that comes nearest to the share.
@@ -118,19 +120,19 @@ def _first_enough(path: Path, cost: _Cost, due: Fraction) -> int:
     low, high = 0, len(path)
     while low < high:
         middle = (low + high) // 2
-        if cost.saved(path.after(middle)) >= due:
+        if cost.saved_by(path.mask(middle)) >= due:
             high = middle
         else:
             low = middle + 1
     return low
 
 
-def _nearest(path: Path, cost: _Cost, due: Fraction, place: int) -> frozenset[int]:
+def _nearest(path: Path, cost: _Cost, due: Fraction, place: int) -> np.ndarray:
     """Return the selection near a place on a path that saves as nearly as possible what is due."""
     before, end = max(0, place - 1), min(place + NEXT, len(path))
 
     def off(others: list[int]) -> Fraction:
-        return abs(cost.saved(path.after(before, others)) - due)
+        return abs(cost.saved_by(path.mask(before, others)) - due)
 
     taken: list[int] = []
     while left := [step for step in range(before, end) if step not in taken]:
@@ -138,7 +140,7 @@ def _nearest(path: Path, cost: _Cost, due: Fraction, place: int) -> frozenset[in
         if off([*taken, best]) >= off(taken):
             break
         taken.append(best)
-    return path.after(before, taken)
+    return path.mask(before, taken)
 
 
 class _Cost:
@@ -153,31 +155,41 @@ class _Cost:
             for name in graph.shapes
             if name in parameters
         }
-        self._owners: dict[str, dict[int, np.ndarray]] = {}
-        for (name, dim), channels in graph.channel_of.items():
+        self._owners: dict[str, dict[int, int]] = {}
+        #: The channels of each dimension; tensors that are cut together share them.
+        self._channels: list[np.ndarray] = []
+        known: dict[tuple[int, bytes], int] = {}
+        for (name, dim), channels in graph.channel_of.items() if of != "filters" else ():
             if self._weights.get(name):
-                self._owners.setdefault(name, {})[dim] = channels
+                which = known.setdefault((len(channels), channels.tobytes()), len(known))
+                if which == len(self._channels):
+                    self._channels.append(channels)
+                self._owners.setdefault(name, {})[dim] = which
 
     def saved(self, selected: frozenset[int]) -> int:
         """Return the number of filters, parameters or MACs of some channels."""
-        if self._of == "filters":
-            return int(self._filters[list(selected)].sum())
-        dropped = np.zeros(self._graph.channel_count + 1, bool)  # the last is looked up by FIXED
+        dropped = np.zeros(self._graph.channel_count + 1, bool)
         dropped[list(selected)] = True
-        dropped[-1] = False
+        return self.saved_by(dropped)
+
+    def saved_by(self, dropped: np.ndarray) -> int:
+        """Return the same of the channels whose number is True; the last is looked up by FIXED."""
+        if self._of == "filters":
+            return int(self._filters[dropped[:-1]].sum())
+        counts = [int(dropped[channels].sum()) for channels in self._channels]
         weights = sum(
-            self._weights[name] * self._lost(self._graph.shapes[name], dims, dropped)
+            self._weights[name] * self._lost(self._graph.shapes[name], dims, counts)
             for name, dims in self._owners.items()
         )
         products = self._graph.products if self._of == "macs" else ()
         return round(weights) + sum(product.saved(dropped) for product in products)
 
     @staticmethod
-    def _lost(shape: Sequence[int], dims: Mapping[int, np.ndarray], dropped: np.ndarray) -> int:
+    def _lost(shape: Sequence[int], dims: Mapping[int, int], counts: Sequence[int]) -> int:
         before, after = 1, 1
         for dim, size in enumerate(shape):
             before *= size
-            after *= size - int(dropped[dims[dim]].sum()) if dim in dims else size
+            after *= size - counts[dims[dim]] if dim in dims else size
         return before - after
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import pairwise
 from math import ceil, gcd
 
 import numpy as np
 
-from lit_compress.pruning.channels.graph import ChannelGraph, Group
+from lit_compress.pruning.channels.graph import ChannelGraph
 from lit_compress.pruning.masks import Scope
 
 #: Shares that older versions told apart.
@@ -83,24 +83,36 @@ class Path:
         up: bool = False,
     ) -> None:
         self._candidates = candidates
-        self._start = start
+        self._start = np.fromiter(start, np.int64, len(start))
         self._up = up
-        keyed: list[tuple[float, int, int, int]] = []
-        for place, group in enumerate(candidates):
-            for before, after in pairwise(group.counts):
-                if scope == "local":
-                    share = (before if up else (before + after) / 2) / len(group.order)
-                    key, tie = (int(share * FINE) if up else share), place
-                else:
-                    tie = int(group.order[(before + after + 1) // 2 - 1])
-                    key = float(scores[tie])
-                keyed.append((key, tie, place, after))
-        keyed.sort()
-        self._keys = [key for key, _, _, _ in keyed]
-        self._steps = [(place, after) for _, _, place, after in keyed]
+        self._count = len(scores)
+        none = np.empty(0, np.int64)
+        befores = [np.array(group.counts[:-1], np.int64) for group in candidates]
+        afters = [np.array(group.counts[1:], np.int64) for group in candidates]
+        sizes = [len(group.order) for group in candidates]
+        places = np.arange(len(candidates))
+        place = np.repeat(places, [len(after) for after in afters])
+        before, after = np.concatenate([none, *befores]), np.concatenate([none, *afters])
+        if scope == "local":
+            wide = np.array(sizes, np.int64)[place]
+            key: np.ndarray = (before if up else (before + after) / 2) / wide
+            key, tie = (key * FINE).astype(np.int64) if up else key, place
+        else:
+            middles = (
+                group.order[(low + high + 1) // 2 - 1]
+                for group, low, high in zip(candidates, befores, afters, strict=True)
+            )
+            tie = np.concatenate([none, *middles])
+            key = scores[tie]
+        taken = np.lexsort((after, place, tie, key))
+        self._keys, self._places, self._afters = key[taken], place[taken], after[taken]
+        #: All channels, with the place of their group and how many of it go before them.
+        self._channels = np.concatenate([none, *(group.order for group in candidates)])
+        self._place_of = np.repeat(places, sizes)
+        self._rank = np.concatenate([none, *map(np.arange, sizes)])
 
     def __len__(self) -> int:
-        return len(self._steps)
+        return len(self._places)
 
     def last_alike(self, steps: int) -> int:
         """Return the number of steps with those that go together with the last of them."""
@@ -116,15 +128,22 @@ class Path:
             others: Places of later steps to take as well; one that is not the next of its group is
                 passed over.
         """
-        counts = {place: group.already for place, group in enumerate(self._candidates)}
-        counts.update(self._steps[:steps])
-        for place, after in (self._steps[other] for other in others):
+        return frozenset(np.flatnonzero(self.mask(steps, others)).tolist())
+
+    def mask(self, steps: int, others: Sequence[int] = ()) -> np.ndarray:
+        """Return the same by channel number, with False in a last place for what stays."""
+        counts = np.array([group.already for group in self._candidates], np.int64)
+        # The numbers of a group rise, so its largest is that of its last step.
+        np.maximum.at(counts, self._places[:steps], self._afters[:steps])
+        for other in others:
+            place, after = int(self._places[other]), int(self._afters[other])
             allowed = self._candidates[place].counts
-            if allowed[allowed.index(counts[place]) + 1] == after:
+            if allowed[bisect_left(allowed, int(counts[place])) + 1] == after:
                 counts[place] = after
-        return self._start.union(
-            *(self._candidates[place].order[:n].tolist() for place, n in counts.items())
-        )
+        mask = np.zeros(self._count + 1, bool)
+        mask[self._start] = True
+        mask[self._channels[self._rank < counts[self._place_of]]] = True
+        return mask
 
 
 def candidates_of(
@@ -143,40 +162,39 @@ def candidates_of(
         scores: A score for each channel that is not selected.
         limits: How far a layer may shrink.
     """
+    taken = np.zeros(len(scores), bool)
+    taken[list(selected)] = True
+    numbers = {index: np.array(graph.groups[index].channels, np.int64) for index in groups}
     return [
-        _candidates(graph, index, selected, scores, limits)
-        for index in groups
-        if _is_ranked(graph.groups[index], selected, scores)
+        _candidates(graph, index, own, taken[own], scores, limits)
+        for index, own in numbers.items()
+        if not np.isnan(scores[own[~taken[own]]]).any()  # what is not selected has a score
     ]
 
 
-def _is_ranked(group: Group, selected: frozenset[int], scores: np.ndarray) -> bool:
-    """Tell whether each channel of a group that is not selected has a score."""
-    return not np.isnan(
-        scores[[number for number in group.channels if number not in selected]]
-    ).any()
-
-
 def _candidates(
-    graph: ChannelGraph, index: int, selected: frozenset[int], scores: np.ndarray, limits: Limits
+    graph: ChannelGraph,
+    index: int,
+    numbers: np.ndarray,
+    taken: np.ndarray,
+    scores: np.ndarray,
+    limits: Limits,
 ) -> Candidates:
     group = graph.groups[index]
-    numbers = np.array(group.channels)
-    left = np.array([number not in selected for number in group.channels])
-    order = np.lexsort((numbers, np.where(left, scores[numbers], -np.inf)))
+    order = np.lexsort((numbers, np.where(taken, -np.inf, scores[numbers])))
     each = _channels_each(graph, index)
     keep = max(ceil(limits.min_channels / each), 1)
-    already = int((~left).sum())
+    already = int(taken.sum())
     most = max(already, min(graph.removable(group), len(numbers) - keep))
     unit = limits.round_to // gcd(limits.round_to, each)
-    later = (n for n in range(already + 1, most + 1) if (len(numbers) - n) % unit == 0)
+    first = already + 1 + (len(numbers) - already - 1) % unit
     return Candidates(
         index,
         group.name,
         order=numbers[order],
         already=already,
         most=most,
-        counts=(already, *later),
+        counts=(already, *range(first, most + 1, unit)),
     )
 
 

@@ -13,7 +13,7 @@ from lit_compress.errors import ChannelError
 from lit_compress.pruning import ChannelGraph, analyse, apply, make_plan
 from lit_compress.pruning.channels.analysis import verify
 from lit_compress.pruning.channels.tracing.trace import named_tensors
-from lit_compress.pruning.channels.trials.verify import tensors_in
+from lit_compress.pruning.channels.trials.outputs import tensors_in
 
 
 class Net(nn.Module):

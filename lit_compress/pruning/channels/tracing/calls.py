@@ -12,15 +12,18 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
 )
+from torch.utils._pytree import tree_leaves
 
 #: Source files to skip when a reason names the line of the model's own code that made a call.
 _TORCH = str(Path(torch.__file__).parent) + os.sep
 _HERE = str(Path(__file__).parents[1]) + os.sep
+#: Types of arguments that hold no tensor.
+_PLAIN = (int, float, str, torch.dtype, torch.device, torch.Size, slice)
 
 
 @contextmanager
@@ -50,6 +53,20 @@ def call_name(func: Callable[..., Any]) -> str:
     if name == "__get__":
         return f"get {getattr(getattr(func, '__self__', None), '__name__', '')}"
     return name.partition(".")[0].strip("_") or name
+
+
+def tensors_of(value: Any) -> list[Tensor]:
+    """Return the tensors among the arguments or the results of a call, in the order of pytree."""
+    if isinstance(value, Tensor):
+        return [value]
+    kind = type(value)
+    if kind in (tuple, list):  # nearly all are these, and a walk of pytree takes far longer
+        return [tensor for part in value for tensor in tensors_of(part)]
+    if kind is dict:
+        return [tensor for part in value.values() for tensor in tensors_of(part)]
+    if value is None or isinstance(value, _PLAIN):
+        return []
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
 
 
 def caller() -> tuple[str, int]:

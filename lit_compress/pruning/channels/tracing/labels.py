@@ -51,6 +51,7 @@ class Labels:
         self.reasons: list[Reason] = []
         self._ties: list[tuple[Tensor, Reason]] = []
         self._frozen: list[tuple[Tensor, int]] = []
+        self._resolved: tuple[tuple[int, int, int], np.ndarray, np.ndarray] | None = None
 
     def fresh(self, count: int) -> Tensor:
         """Return ``count`` new labels."""
@@ -91,7 +92,8 @@ class Labels:
         rows = rows.reshape(rows.shape[0], -1)
         if rows.shape[1] > 1:
             self.tie(rows, rows[:, :1].expand(rows.shape), reason)
-        return rows.amax(1).expand(size) if rows.shape[0] == 1 else rows.amax(1)
+        row = rows[:, 0] if rows.shape[1] == 1 else rows.amax(1)
+        return row.expand(size) if len(row) == 1 else row
 
     def collapse(self, twin: Tensor, dims: Iterable[int], reason: Reason) -> Tensor:
         """Return a twin that is constant along dimensions; labels that differ only there are tied.
@@ -122,6 +124,12 @@ class Labels:
             By label, the smallest label of its channel; by label, the index of the channel's first
             reason in ``reasons``, or -1 if the channel is not frozen.
         """
+        known = self.count, len(self._ties), len(self._frozen)
+        if self._resolved is None or self._resolved[0] != known:
+            self._resolved = known, *self._resolve()
+        return self._resolved[1:]
+
+    def _resolve(self) -> tuple[np.ndarray, np.ndarray]:
         pairs = [pairs for pairs, _ in self._ties]
         ties = torch.cat(pairs, 1).numpy() if pairs else np.empty((2, 0), np.int64)
         roots = components(self.count, ties)
@@ -181,21 +189,31 @@ def core(twin: Tensor) -> Tensor:
 
 def shared_core(*twins: Tensor) -> tuple[Tensor, ...]:
     """Return twins of one shape, cut to size 1 along the dimensions that are expanded in all."""
-    for dim in range(twins[0].dim()):
-        if all(twin.stride(dim) == 0 for twin in twins):
-            twins = tuple(twin.narrow(dim, 0, min(1, twin.shape[dim])) for twin in twins)
-    return twins
+    strides = [twin.stride() for twin in twins]
+    shape = twins[0].shape
+    expanded = [not any(along) for along in zip(*strides, strict=True)]
+    if not any(expanded):
+        return twins
+    sizes = [min(1, n) if alike else n for n, alike in zip(shape, expanded, strict=True)]
+    # One call, where narrowing takes one for each dimension.
+    return tuple(twin.as_strided(sizes, own) for twin, own in zip(twins, strides, strict=True))
 
 
 def compact(twin: Tensor) -> Tensor:
     """Return a twin expanded along every dimension in which it is constant."""
     small = core(twin)
-    for dim in range(small.dim()):
-        if small.shape[dim] > 1:
-            first = small.narrow(dim, 0, 1)
-            if bool((small == first).all()):
-                small = first
+    values = small.numpy()  # its operations on few numbers are faster than those of tensors
+    for dim, size in enumerate(values.shape):
+        if size > 1:
+            first = values[(slice(None),) * dim + (slice(1),)]
+            if (values == first).all():
+                small, values = small.narrow(dim, 0, 1), first
     return small.expand(twin.shape)
+
+
+def is_labelled(twin: Tensor) -> bool:
+    """Tell whether a twin has any label."""
+    return bool((core(twin).numpy() >= 0).any())
 
 
 def varying(twin: Tensor) -> list[int]:

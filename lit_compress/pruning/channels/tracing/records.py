@@ -8,8 +8,8 @@ from fractions import Fraction
 from typing import Any
 
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
+from lit_compress.pruning.channels.tracing.calls import tensors_of
 from lit_compress.pruning.channels.tracing.counts import Count
 from lit_compress.pruning.channels.tracing.labels import Reason
 
@@ -134,14 +134,17 @@ class Call:
             return self.args[index]
         return self.kwargs.get(name, default)
 
+    def __post_init__(self) -> None:
+        self._tensors = tensors_of((self.args, self.kwargs))
+        self._results = tensors_of(self.out)
+
     def tensors(self) -> list[Tensor]:
         """Return the tensors among the arguments."""
-        leaves = tree_leaves((self.args, self.kwargs))
-        return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        return self._tensors
 
     def results(self) -> list[Tensor]:
         """Return the tensors in the result."""
-        return [leaf for leaf in tree_leaves(self.out) if isinstance(leaf, Tensor)]
+        return self._results
 
 
 @dataclass

@@ -19,7 +19,7 @@ from lit_compress.pruning.channels.tracing.labels import (
     Labels,
     Reason,
     compact,
-    core,
+    is_labelled,
     spread,
     varying,
 )
@@ -140,7 +140,7 @@ class Trace(TorchFunctionMode):
 
     def label(self, tensor: Tensor, twin: Tensor) -> None:
         """Set the twin of a tensor; a twin without any label is dropped."""
-        if twin.shape == tensor.shape and bool((core(twin) >= 0).any()):
+        if twin.shape == tensor.shape and is_labelled(twin):
             self._twins[tensor] = compact(twin)
         elif tensor in self._twins:
             del self._twins[tensor]
