@@ -38,7 +38,7 @@ from lit_compress.callbacks._report.dashboard import (
     log_weights,
 )
 from lit_compress.callbacks._report.dense import DenseNetwork
-from lit_compress.callbacks._report.fp32 import write_fp32
+from lit_compress.callbacks._report.fp32 import check_fits, fits, write_fp32
 from lit_compress.callbacks._report.history import History
 from lit_compress.callbacks._report.variants import (
     empty_card,
@@ -184,8 +184,11 @@ class CompressionReport(WatchesValidation, AddsToCard, BeforePruning, HasBaselin
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the network once on a batch, so that errors come before the training."""
         log_layout(trainer, self._monitored(trainer))
+        quantizer = _quantizer(trainer)
+        if quantizer is not None and not pruning_callbacks(trainer):
+            check_fits(pl_module, quantizer.submodule)
         self._dense.take_baseline(trainer, pl_module, self._files.dense)
-        if trainer.is_global_zero and not _quantizer(trainer):
+        if trainer.is_global_zero and not quantizer:
             with isolate_rng():
                 copy = clone(trainer, pl_module)
                 network = find_export_target(trainer, copy, None, 1)
@@ -330,19 +333,19 @@ class CompressionReport(WatchesValidation, AddsToCard, BeforePruning, HasBaselin
         bases: dict[str, str] = {}
         files = dict(card.files)
         if MODEL in card.files:
-            base = f"{name} onnx"
             replay, int8 = read_replay(folder / REPLAY), self._int8(trainer, folder)
-            captured = network.captured(copy).eval()
+            captured, base = network.captured(copy).eval(), f"{name} onnx"
             preprocess = quantizer.preprocess if (quantizer := _quantizer(trainer)) else None
-            fp32, quality = write_fp32(
-                folder, captured, network, preprocess, int8, replay, self.threads
-            )
-            variants.insert(-1, _onnx_variant(base, folder, card.variant(name), quality))
-            files[FP32] = sha256(folder / FP32)
-            for variant, model in ((base, fp32), ("int8", int8)):
-                runners[variant] = _run_file(model, replay[0], self.batch_size)
-                engines[variant] = "onnxruntime"
-            bases["int8"] = base
+            if fits(captured):
+                fp32, quality = write_fp32(
+                    folder, captured, network, preprocess, int8, replay, self.threads
+                )
+                variants.insert(-1, _onnx_variant(base, folder, card.variant(name), quality))
+                files[FP32] = sha256(folder / FP32)
+                runners[base] = _run_file(fp32, replay[0], self.batch_size)
+                engines[base], bases["int8"] = "onnxruntime", base
+            runners["int8"] = _run_file(int8, replay[0], self.batch_size)
+            engines["int8"] = "onnxruntime"
         latencies = time_variants(runners, bases, self.batch_size, self.threads)
         config = {**card.config, "CompressionReport": {"monitor": monitor}}
         card = replace(

@@ -7,18 +7,64 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
 from lit_compress.artifact import Fidelity, OnnxModel, sqnr_db
 from lit_compress.artifact.fidelity import sketch
 from lit_compress.artifact.folder.names import FP32, MODEL
+from lit_compress.errors import ExportError
 from lit_compress.evaluation.export_target import ExportTarget
+from lit_compress.evaluation.network import network_paths
+from lit_compress.export.checks import LARGEST
 from lit_compress.export.outputs import as_tensors
 from lit_compress.export.signature import as_tuple, first_rows
 from lit_compress.files import whole_file
 
 #: The stored inputs of an artefact, and the outputs for them.
 Replay = tuple[Sequence[np.ndarray], Sequence[np.ndarray]]
+
+
+def check_fits(module: LightningModule, submodule: str | None) -> None:
+    """Check before the training that the float network can be an ONNX file.
+
+    Args:
+        module: The user's module.
+        submodule: Name of the part that is the network; None if any may be.
+
+    Raises:
+        ExportError: If it has too many weights, whatever part of the module it is.
+    """
+    parts = [module.get_submodule(path) for path in network_paths(module, submodule)]
+    smallest = min(map(_bytes, parts))
+    if smallest > LARGEST:
+        raise ExportError(
+            f"CompressionReport writes the float network as {FP32}, and an ONNX file has at most "
+            f"{LARGEST / 1e9:.2f} GB of weights: this network has {smallest / 1e9:.2f} GB. Leave "
+            "CompressionReport out; the int8 file does not need it"
+        )
+
+
+def fits(captured: nn.Module) -> bool:
+    """Tell whether the float network can be an ONNX file; warn if it cannot.
+
+    Args:
+        captured: The float network.
+    """
+    found = _bytes(captured)
+    if found > LARGEST:
+        rank_zero_warn(
+            f"there is no {FP32} in the artefact, as the network has {found / 1e9:.2f} GB of "
+            f"weights after the pruning, and an ONNX file has at most {LARGEST / 1e9:.2f} GB"
+        )
+    return found <= LARGEST
+
+
+def _bytes(network: nn.Module) -> int:
+    """Return the bytes of the weights in single precision."""
+    tensors = {id(one): one for one in (*network.parameters(), *network.buffers())}
+    return 4 * sum(one.numel() for one in tensors.values())
 
 
 def write_fp32(
