@@ -9,13 +9,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 from typing_extensions import override
 
-from lit_compress.artifact import check_target
+from lit_compress.artifact import OnnxModel, check_target
 from lit_compress.artifact.variant import FloatWeight
 from lit_compress.callbacks._budget.byte_budget import WritesInt8
 from lit_compress.callbacks._budget.contract import Mode
@@ -30,6 +31,7 @@ from lit_compress.callbacks._report.variants import unpruned_shapes
 from lit_compress.callbacks._run.earlier import AddsToCard, is_complete
 from lit_compress.callbacks._run.resuming import name_checkpoint
 from lit_compress.callbacks._run.supported import check_run
+from lit_compress.callbacks._run.watching import WatchesValidation
 from lit_compress.checkpoints.folder import artifact_dir, is_artifact, release
 from lit_compress.checkpoints.loading_line import artifact_line
 from lit_compress.errors import InvalidArgumentError, LitCompressError
@@ -45,7 +47,7 @@ from lit_compress.quantization.training.ranges import Ranges
 from lit_compress.runtimes import Format
 
 
-class PostTrainingQuantization(Callback, WritesInt8):
+class PostTrainingQuantization(WatchesValidation, WritesInt8):
     """Converts the trained network to a checked int8 ONNX file, at the end of the fit.
 
     Works on a copy: the LightningModule and its checkpoints do not change. The folder holds
@@ -104,6 +106,9 @@ class PostTrainingQuantization(Callback, WritesInt8):
         >>> callback.monitor
         'val_acc'
     """
+
+    #: The file, open since it was measured, until the run ends; None otherwise.
+    opened: OnnxModel | None = None
 
     def __init__(
         self,
@@ -192,6 +197,7 @@ class PostTrainingQuantization(Callback, WritesInt8):
         name_checkpoint(trainer)
         check_installed(self.settings.formats)
         self._earlier, self.path = self.path, None
+        self.last_validation.forget()
         self._checked_monitor = self._trained = self._told = self.written = False
         if self.weights == "best":
             check_best(trainer, pl_module)
@@ -213,7 +219,17 @@ class PostTrainingQuantization(Callback, WritesInt8):
                 self._dry_run(trainer, clone(trainer, pl_module))
 
     @override
+    def watches(self, trainer: Trainer) -> bool:
+        # Outside a fit the metric to measure is named after the validation, see quantize().
+        return self.monitor is not None or trainer.state.fn != TrainerFn.FITTING
+
+    @override
+    def watched_part(self, trainer: Trainer) -> str | None:
+        return self.submodule
+
+    @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_validation_end(trainer, pl_module)
         # In the sanity check a module that names its metrics by the stage has other names.
         if trainer.sanity_checking or self._checked_monitor:
             return
@@ -237,10 +253,13 @@ class PostTrainingQuantization(Callback, WritesInt8):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
+        super().on_exception(trainer, pl_module, exception)
+        self.opened = None
         release(trainer)
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.opened = None
         if stage == "fit":
             release(trainer)
 
@@ -279,7 +298,7 @@ class PostTrainingQuantization(Callback, WritesInt8):
                 copy = clone(trainer, pl_module)
                 self._write(trainer, copy, target, before, None, pruning)
         finally:
-            self.settings = configured
+            self.settings, self.opened = configured, None
             release(trainer)
         self.path = target
         return target
@@ -367,12 +386,14 @@ class PostTrainingQuantization(Callback, WritesInt8):
         epoch: int | None,
         pruning: Sequence[dict[str, Any]] | None = None,
     ) -> None:
-        conversion = self._conversion(trainer, copy, self._network(trainer, copy))
         monitor = self._measurable(trainer)
+        logged = self.last_validation.metrics(trainer, copy, monitor)
+        network = self._network(trainer, copy)
+        conversion = self._conversion(trainer, copy, network)
         arguments = {**self.arguments(), "weights": self._converted}
-        what = ArtifactOf(before, epoch, monitor, arguments, pruning)
+        what = ArtifactOf(before, epoch, monitor, arguments, pruning, logged.get(network.path))
         write_artifact(target, conversion, what)
-        self.preprocess = conversion.pixels.preprocess
+        self.preprocess, self.opened = conversion.pixels.preprocess, conversion.model
 
     def _measurable(self, trainer: Trainer) -> str | None:
         """Return the key of the metric, if there is validation data; else say so, once."""

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from lit_compress.artifact import Metric
 from lit_compress.attributes import replaced_attributes
 from lit_compress.errors import InvalidArgumentError
+from lit_compress.evaluation.last_validation.input_sums import InputSums
 from lit_compress.evaluation.loaders import validation_loaders
 from lit_compress.evaluation.run_view.copies import clone
 from lit_compress.evaluation.validate import Position, validate
@@ -33,6 +34,7 @@ def measure_metric(
     target: nn.Module,
     runner: Callable[..., Any] | None = None,
     limit: int | None = None,
+    inputs: InputSums | None = None,
 ) -> Metric | None:
     """Measure the monitored metric of a network by the user's validation.
 
@@ -44,6 +46,7 @@ def measure_metric(
         target: The network in ``module`` that is measured.
         runner: Takes the place of the network's forward; None measures the network itself.
         limit: Largest number of batches of each loader. Default: as in the run.
+        inputs: What the network takes is added to it.
 
     Returns:
         The metric, or None (with a warning) if it is not a finite number.
@@ -57,12 +60,14 @@ def measure_metric(
     confusion = Confusion()
 
     def counted(*args: Any, **kwargs: Any) -> Any:
-        inputs = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
+        tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
         outputs = forward(*args, **kwargs)
         # A step may call the network several times for one batch: its images count once.
         if (at.loader, at.batch) not in seen:
-            seen[at.loader, at.batch] = len(inputs[0]) if inputs else 0
+            seen[at.loader, at.batch] = len(tensors[0]) if tensors else 0
             confusion.add(at.content, outputs)
+            if inputs is not None:
+                inputs.add(tensors)
         return outputs
 
     with replaced_attributes(target, forward=counted):
