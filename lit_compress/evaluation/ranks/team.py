@@ -12,8 +12,10 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.seed import isolate_rng
 
 from lit_compress.evaluation.ranks.board import Board, board_of_run, has_others
+from lit_compress.evaluation.ranks.shares import Share
 
 T = TypeVar("T")
 
@@ -36,6 +38,8 @@ class Failed:
 
 #: Called with the own result of the first process, once; returns the result of each process.
 Collect = Callable[[Any], list[Any]]
+#: What other processes do: a function of the run, the place of the process, and anything.
+Work = Callable[[Trainer, Share, Any], Any]
 
 
 class Team:
@@ -54,12 +58,13 @@ class Team:
         self._board, self._said, self._asked = board, 0, 0
 
     @contextmanager
-    def asked(self, work: Callable[[Trainer, Any], Any], given: Any) -> Iterator[Collect | None]:
+    def asked(self, work: Work, given: Any) -> Iterator[Collect | None]:
         """Let the other processes work while the first one does its own part in the block.
 
         Args:
-            work: A function of a module, called in each other process with its Trainer.
-            given: Its second argument.
+            work: A function of a module, called in each other process with its Trainer, its place
+                among the processes, and what is given.
+            given: The third argument.
 
         Returns:
             A context manager. Its function takes the own result, and returns those of all, in the
@@ -90,7 +95,7 @@ class Team:
         """Do what the first process asks for, until its work is done."""
         while self._heard() == HELP:
             content: Any = self.trainer.strategy.broadcast(None)
-            self._gather(_result(self.trainer, content))
+            self._gather(answer(self.trainer, Share(self._board.rank, self.world), content))
 
     def end(self) -> None:
         """Let the other processes go on."""
@@ -156,10 +161,17 @@ def working(team: Team | None) -> Iterator[None]:
             team.end()
 
 
-def _result(trainer: Trainer, content: bytes) -> bytes:
-    """Return what a function that was sent returns, or how it failed, as it is sent back."""
-    try:
-        work, given = pickle.loads(content)  # noqa: S301 - of the first process of this job
-        return pickle.dumps(work(trainer, given))
-    except Exception as error:  # the first process decides what it means
-        return pickle.dumps(Failed(f"{type(error).__name__}: {error}"))
+def answer(trainer: Trainer, place: Share, content: bytes) -> bytes:
+    """Return what a function that was sent returns, or how it failed, as it is sent back.
+
+    Args:
+        trainer: The run.
+        place: The place of this process.
+        content: The function and what it is given, pickled.
+    """
+    with isolate_rng():  # the training goes on as if nothing had been asked
+        try:
+            work, given = pickle.loads(content)  # noqa: S301 - of the first process of this job
+            return pickle.dumps(work(trainer, place, given))
+        except Exception as error:  # the first process decides what it means
+            return pickle.dumps(Failed(f"{type(error).__name__}: {error}"))

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.seed import isolate_rng
@@ -28,7 +27,7 @@ from lit_compress.evaluation.ranks.counts import Counts, forward_of
 from lit_compress.evaluation.ranks.loop import CannotShareError, Part, ShareLoop
 from lit_compress.evaluation.ranks.shares import Share, why_whole
 from lit_compress.evaluation.ranks.team import Collect, Failed, Team, working_team
-from lit_compress.evaluation.run_view.copies import clone
+from lit_compress.evaluation.run_view.copies import clone, clone_of_state
 from lit_compress.evaluation.validate import Position, batch_count, run_loop, validate
 from lit_compress.measure.confusion import Confusion
 from lit_compress.pruning.channels.resize import resize_to
@@ -140,16 +139,18 @@ def _shared(
     if is_param_in_hook_signature(module.validation_step, "dataloader_iter", explicit=True):
         why = "validation_step takes an iterator"
     if why is None:
-        try:
-            with team.asked(_work, _Sent(task, _weights(module, task))) as collect:
-                if collect is not None:
-                    return _joined(team, module, loaders, task, bar, collect)
-            _tell(team, "what takes the place of its forward cannot be sent to them")
-            return None
-        except CannotShareError as error:
-            why = str(error)
-        except Exception as error:  # of a step; alone it is raised again, or does not come
-            why = f"it failed ({type(error).__name__}: {error})"
+        sent = _Sent(task, _weights(module, task))
+        with isolate_rng():  # which restores nothing if an error leaves it
+            try:
+                with team.asked(_work, sent) as collect:
+                    if collect is not None:
+                        return _joined(team, module, loaders, task, bar, collect)
+                _tell(team, "what takes the place of its forward cannot be sent to them")
+                return None
+            except CannotShareError as error:
+                why = str(error)
+            except Exception as error:  # of a step; alone it is raised again, or does not come
+                why = f"it failed ({type(error).__name__}: {error})"
     _ALONE[trainer] = why
     _tell(team, why)
     return None
@@ -171,6 +172,7 @@ def _joined(
     collect: Collect,
 ) -> Validated:
     """Validate on the own batches, and join what the other processes found."""
+    module = clone_of_state(team.trainer, module)  # if it cannot be shared, it begins anew
     at = Position()
     counts = Counts(at)
     answers: list[_Answer] = []
@@ -195,18 +197,17 @@ def _whole(found: Sequence[_Answer | Failed]) -> Iterator[_Answer]:
         yield answer
 
 
-def _work(trainer: Trainer, sent: _Sent) -> _Answer:
+def _work(trainer: Trainer, share: Share, sent: _Sent) -> _Answer:
     """Validate on the batches of this process, one of those that wait for the first."""
-    with isolate_rng():
-        task, loaders = sent.task, sent.task.source(trainer)
-        module = clone(trainer, trainer.lightning_module)
-        _take_weights(module, sent.weights)
-        at = Position()
-        counts = Counts(at)
-        loop = ShareLoop(loaders, at, Share(dist.get_rank(), dist.get_world_size()), module)
-        with _counted(module, task, counts):
-            run_loop(trainer, module, loop, loaders, task.limit)
-        return _Answer(loop.part, counts.images, counts.confusion)
+    task, loaders = sent.task, sent.task.source(trainer)
+    module = clone(trainer, trainer.lightning_module)
+    _take_weights(module, sent.weights)
+    at = Position()
+    counts = Counts(at)
+    loop = ShareLoop(loaders, at, share, module)
+    with _counted(module, task, counts):
+        run_loop(trainer, module, loop, loaders, task.limit)
+    return _Answer(loop.part, counts.images, counts.confusion)
 
 
 @contextmanager
