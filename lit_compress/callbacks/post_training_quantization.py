@@ -35,6 +35,7 @@ from lit_compress.callbacks._run.watching import WatchesValidation
 from lit_compress.checkpoints.folder import artifact_dir, is_artifact, release
 from lit_compress.checkpoints.loading_line import artifact_line
 from lit_compress.errors import InvalidArgumentError, LitCompressError
+from lit_compress.evaluation.distributed import on_rank_zero
 from lit_compress.evaluation.export_target import ExportTarget
 from lit_compress.evaluation.loaders import validation_loaders
 from lit_compress.evaluation.metric import check_monitor
@@ -214,9 +215,11 @@ class PostTrainingQuantization(WatchesValidation, WritesInt8):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Convert the untrained network on a few batches, so that errors come before training."""
-        if trainer.is_global_zero:
-            with isolate_rng():
-                self._dry_run(trainer, clone(trainer, pl_module))
+        on_rank_zero(
+            trainer,
+            lambda: self._dry_run(trainer, pl_module),
+            "it tries the conversion to int8 on a few batches",
+        )
 
     @override
     def watches(self, trainer: Trainer) -> bool:
@@ -243,11 +246,11 @@ class PostTrainingQuantization(WatchesValidation, WritesInt8):
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero:
-            self._finish(trainer, pl_module)
-        # A process that ends early would end the one that is still writing.
-        trainer.strategy.barrier("lit_compress.artifact")
-        self.path, self.written = trainer.strategy.broadcast((self.path, self.written))
+        self.path, self.written = on_rank_zero(
+            trainer,
+            lambda: self._finish(trainer, pl_module),
+            "it converts the network to int8, and writes the artefact",
+        )
 
     @override
     def on_exception(
@@ -311,10 +314,11 @@ class PostTrainingQuantization(WatchesValidation, WritesInt8):
     def int8_file(self, trainer: Trainer, copy: LightningModule) -> bytes:
         return tried_file(trainer, copy, self.settings)
 
-    def _dry_run(self, trainer: Trainer, copy: LightningModule) -> None:
+    def _dry_run(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Do all that the end of the fit does, on a few batches and without an artefact."""
         start, batches = time.monotonic(), few_batches(self.settings)
-        self.tried = try_conversion(trainer, copy, self.settings)
+        with isolate_rng():
+            self.tried = try_conversion(trainer, clone(trainer, pl_module), self.settings)
         measured = self._measurable(trainer)
         more = f", and to measure {measured} on all of the validation data" if measured else ""
         rank_zero_info(
@@ -322,17 +326,17 @@ class PostTrainingQuantization(WatchesValidation, WritesInt8):
             f"the last epoch it takes about {time.monotonic() - start:.0f} s{more}"
         )
 
-    def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _finish(self, trainer: Trainer, pl_module: LightningModule) -> tuple[Path | None, bool]:
+        """Write the artefact, and return its folder, and whether it was written now."""
         if not self._trained and self._is_complete(trainer, pl_module):
-            self.path = self._earlier
             rank_zero_info(f"nothing was trained: the artefact {self._target} stays as it is")
-            return
+            return self._earlier, False
         copy, before = clone(trainer, pl_module), unpruned_shapes(trainer)
         if is_fast_dev_run(trainer):
             with tempfile.TemporaryDirectory() as folder:
                 self._convert(trainer, copy, Path(folder) / "artifact", before)
             rank_zero_info("fast_dev_run: the int8 artefact was written, checked and deleted")
-            return
+            return None, False
         try:
             self._convert(trainer, copy, self._target, before)
         except LitCompressError as error:
@@ -340,8 +344,9 @@ class PostTrainingQuantization(WatchesValidation, WritesInt8):
         except (Exception, KeyboardInterrupt):  # the training must not be lost; it is raised again
             rank_zero_warn(keep_weights(self._target, copy, before))
             raise
-        self.path, self.written = self._target, True
-        rank_zero_info(f"int8 artefact written to {self.path}; {artifact_line(copy, self.path)}")
+        said = artifact_line(copy, self._target)
+        rank_zero_info(f"int8 artefact written to {self._target}; {said}")
+        return self._target, True
 
     def _is_complete(self, trainer: Trainer, pl_module: LightningModule) -> bool:
         """Tell whether the artefact is that of the weights which would be converted now."""

@@ -58,6 +58,7 @@ from lit_compress.callbacks.post_training_quantization import PostTrainingQuanti
 from lit_compress.checkpoints.folder import RunFiles, artifact_dir, release, run_files
 from lit_compress.checkpoints.saved_weights import WEIGHTS, save_weights
 from lit_compress.errors import InvalidArgumentError
+from lit_compress.evaluation.distributed import on_rank_zero
 from lit_compress.evaluation.export_target import ExportTarget, find_export_target
 from lit_compress.evaluation.last_validation.watch import LastValidation
 from lit_compress.evaluation.metric import check_monitor
@@ -188,11 +189,14 @@ class CompressionReport(WatchesValidation, AddsToCard, BeforePruning, HasBaselin
         if quantizer is not None and not pruning_callbacks(trainer):
             check_fits(pl_module, quantizer.submodule)
         self._dense.take_baseline(trainer, pl_module, self._files.dense)
-        if trainer.is_global_zero and not quantizer:
-            with isolate_rng():
-                copy = clone(trainer, pl_module)
-                network = find_export_target(trainer, copy, None, 1)
-                float_variant("dense", trainer, copy, network, monitor=self.monitor, limit=1)
+        if quantizer is None:
+            on_rank_zero(trainer, lambda: self._try_out(trainer, pl_module))
+
+    def _try_out(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        with isolate_rng():
+            copy = clone(trainer, pl_module)
+            network = find_export_target(trainer, copy, None, 1)
+            float_variant("dense", trainer, copy, network, monitor=self.monitor, limit=1)
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -252,17 +256,26 @@ class CompressionReport(WatchesValidation, AddsToCard, BeforePruning, HasBaselin
         if stage != "fit" or not self._finished or is_fast_dev_run(trainer):
             return
         self._finished = False
-        if trainer.is_global_zero and self._is_new(trainer, pl_module):
-            end_live_display(trainer, pl_module)
-            with isolate_rng():
-                self.card = self._report(trainer, pl_module)
-            self._opened = None
-            print("\n" + card_table(self.card) + "\n")
-            if any(pruner.history for pruner in pruning_callbacks(trainer)):
-                log_weights(trainer, pl_module)
-            log_card(trainer, self.card)
-        trainer.strategy.barrier("lit_compress.report")
+        self.card = on_rank_zero(
+            trainer,
+            lambda: self._reported(trainer, pl_module),
+            "it measures the network, and writes the card",
+        )
         release(trainer)
+
+    def _reported(self, trainer: Trainer, pl_module: LightningModule) -> Card | None:
+        """Write and print the card, where there is something to report."""
+        if not self._is_new(trainer, pl_module):
+            return self._earlier
+        end_live_display(trainer, pl_module)
+        with isolate_rng():
+            card = self._report(trainer, pl_module)
+        self._opened = None
+        print("\n" + card_table(card) + "\n")
+        if any(pruner.history for pruner in pruning_callbacks(trainer)):
+            log_weights(trainer, pl_module)
+        log_card(trainer, card)
+        return card
 
     def _is_new(self, trainer: Trainer, pl_module: LightningModule) -> bool:
         """Tell whether there is something to report: a fit that trains nothing changes no file."""
@@ -271,7 +284,6 @@ class CompressionReport(WatchesValidation, AddsToCard, BeforePruning, HasBaselin
             return True
         if quantizer is None and not is_complete(self._target, pl_module, [self]):
             return True
-        self.card = self._earlier
         rank_zero_info(f"nothing was trained: the card in {self._target} stays as it is")
         return False
 

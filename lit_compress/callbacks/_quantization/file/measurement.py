@@ -5,17 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from lit_compress.artifact import Fidelity, Metric, OnnxModel, write_replay
 from lit_compress.artifact.answers import Answers
 from lit_compress.callbacks._quantization.file.float_outputs import FloatOutputs
+from lit_compress.callbacks._quantization.file.forward import FileForward
 from lit_compress.callbacks._quantization.file.stored import Stored, stored_inputs
-from lit_compress.callbacks._quantization.pixels import Pixels
+from lit_compress.callbacks._quantization.pixels import Pixels, pixel_loaders
 from lit_compress.callbacks._quantization.quality import (
     ComparedOutput,
     answers_of,
@@ -60,25 +59,19 @@ class Measurement:
         """
         if self.monitor is None:
             return None
-        loaders = validation_loaders(self.trainer)
-        if self.pixels.loader is not None:
-            loaders = [self.pixels.loader]
-
-        def run(*args: Any, **kwargs: Any) -> Any:
-            tensors = self.pixels.of(self.network.tensors(args, kwargs))
-            found = model.all_outputs(*self.network.arrays(model, tensors))
-            return self.network.outputs.structured([torch.from_numpy(array) for array in found])
-
-        called = self.network.called(self.copy)
+        source = validation_loaders if self.pixels.loader is None else pixel_loaders
+        # Other processes of the run need no recorded inputs.
+        network = replace(self.network, inputs=())
         return measure_metric(
             self.trainer,
             self.copy,
-            loaders,
+            source(self.trainer) if self.pixels.loader is None else [self.pixels.loader],
             self.monitor,
-            target=called,
-            runner=run,
+            target=self.network.called(self.copy),
+            runner=FileForward(network, self.pixels.undone, model),
             limit=batches,
             inputs=inputs,
+            source=source,
         )
 
     def fidelity(self, model: OnnxModel, stored: Stored) -> Fidelity:
