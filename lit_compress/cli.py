@@ -22,6 +22,7 @@ PACKAGED = Path(__file__).parent / "configs"
 VERBS = {
     "fit": "Train and compress: prune, quantise, report.",
     "doctor": "Check a fit before it is started: one line for each question.",
+    "search": "Search for the best settings of a fit: metric against size or time.",
     "validate": "Measure a checkpoint on the validation data.",
     "test": "Measure a checkpoint, or an artefact's int8 file, on the test data.",
     "predict": "Predict with a checkpoint.",
@@ -103,6 +104,8 @@ def _interrupted(words: Sequence[str]) -> int:
     kept = "the last checkpoint is kept, and no incomplete artefact was written"
     if words and words[0] == "scan":
         kept = "the rows so far are kept, and the same command continues from them"
+    if words and words[0] == "search":
+        kept = "the trials that ended are kept, and the same command goes on"
     print(f"error: interrupted; {kept}", file=sys.stderr)
     return 130
 
@@ -141,6 +144,11 @@ def _dispatch(words: list[str]) -> int:
         from lit_compress.cli_doctor import doctor
 
         return doctor(_with_packaged_configs(words))
+    if verb == "search":
+        from lit_compress.cli_search import search_words
+
+        search_words(words[1:], _with_packaged_configs)
+        return 0
     from lit_compress.cli_lightning import run
 
     run(verb, _with_packaged_configs(words))

@@ -1,0 +1,108 @@
+"""The verb ``search``: what varies comes from a file, what is varied is an ordinary fit."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from lightning.pytorch import Callback, Trainer
+
+from lit_compress.cli_errors import explain
+from lit_compress.cli_lightning import FitBuilder, run
+from lit_compress.errors import InvalidArgumentError, SearchError
+from lit_compress.search.settings import read_settings
+from lit_compress.search.storage import check_optuna
+from lit_compress.search.worker import Options, search
+
+DESCRIPTION = """Search for the best settings of a fit: many fits, and the front that they reach.
+The same command again, on this machine or another one, is one worker more.
+Other options are those of lit-compress fit, and hold for all trials."""
+
+
+class _Parser(ArgumentParser):
+    """Raises an error of this package, where argparse would stop the program."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InvalidArgumentError(f"search: {message}")
+
+
+def search_words(words: Sequence[str], packaged: Callable[[list[str]], list[str]]) -> None:
+    """Search by the words of the command line after ``search``.
+
+    Args:
+        words: The options; those that a search does not have are options of the fit.
+        packaged: Completes the paths of packaged configs among the words of a fit.
+
+    Raises:
+        SearchError: If the search cannot be done; see :func:`lit_compress.search.worker.search`.
+        SystemExit: From ``--help``, with code 0.
+    """
+    parser = _parser()
+    given, others = parser.parse_known_args(words)
+    check_optuna()
+    named = ("name", "trials", "storage", "dirpath", "heartbeat")
+    settings = read_settings(given.config).with_words(**{n: getattr(given, n) for n in named})
+    configs = [word for name in settings.fit for word in ("--config", name)]
+    fits = _Fits(packaged(["fit", *configs, *others]))
+    search(settings, fits, Options(given.seed, tuple(given.again), not given.no_wait))
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        "lit-compress search",
+        description=DESCRIPTION,
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--config", required=True, metavar="FILE", help="YAML file of ranges and objectives")
+    add("--trials", type=int, metavar="N", help="trials of the whole study, of all workers (30)")
+    add("--name", metavar="NAME", help="name of the study (that of the file)")
+    add("--dirpath", metavar="DIR", help="folder of trials and front (search)")
+    add(
+        "--storage",
+        metavar="URL",
+        help="a database, journal:FILE or grpc://HOST:PORT (SQLite in the folder)",
+    )
+    add("--heartbeat", type=int, metavar="S", help="seconds between signs of life (60)")
+    add("--seed", type=int, metavar="N", help="of the sampler of this worker alone")
+    add(
+        "--again",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="N",
+        help="trials of killed workers to run again, where the storage cannot tell them",
+    )
+    add("--no-wait", action="store_true", help="end without waiting for trials of other workers")
+    return parser
+
+
+class _Fits:
+    """Builds and runs fits by the command line.
+
+    Args:
+        words: The words of the fit that is varied, with the verb first.
+    """
+
+    def __init__(self, words: list[str]) -> None:
+        self._builder = FitBuilder(words)
+        self.config: dict[str, Any] = self._builder.config
+        self.trainer: Trainer = self._builder.trainer
+
+    def build(self, config: Mapping[str, Any]) -> None:
+        """Build what a fit with a configuration is made of, or raise a SearchError."""
+        try:
+            self._builder.build(config)
+        except Exception as error:  # of jsonargparse, or of any constructor
+            raise SearchError(explain(error)) from error
+
+    def run(self, config: Path, callbacks: Sequence[Callback]) -> None:
+        """Run a fit with additional callbacks."""
+        run("fit", ["fit", "--config", str(config)], callbacks)
+
+    def explain(self, error: Exception) -> str:
+        """Return an error as one line."""
+        return explain(error)
