@@ -11,9 +11,13 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lit_compress import __version__
 from lit_compress.errors import InvalidArgumentError, LitCompressError
+
+if TYPE_CHECKING:
+    from lit_compress.cli_lightning import FitRunner
 
 #: Folder of the configs that come with the package.
 PACKAGED = Path(__file__).parent / "configs"
@@ -145,14 +149,21 @@ def _dispatch(words: list[str]) -> int:
 
         return doctor(_with_packaged_configs(words))
     if verb == "search":
-        from lit_compress.cli_search import search_words
+        from lit_compress.search.command import search_words
 
-        search_words(words[1:], _with_packaged_configs)
+        search_words(words[1:], _fits)
         return 0
     from lit_compress.cli_lightning import run
 
     run(verb, _with_packaged_configs(words))
     return 0
+
+
+def _fits(words: list[str]) -> FitRunner:
+    """Return what runs the fits of a search."""
+    from lit_compress.cli_lightning import FitRunner
+
+    return FitRunner(_with_packaged_configs(["fit", *words]))
 
 
 def _with_packaged_configs(words: list[str]) -> list[str]:

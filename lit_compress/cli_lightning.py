@@ -26,8 +26,10 @@ from lit_compress.callbacks._pruning.pruned_checkpoints import PrunedCheckpoints
 from lit_compress.callbacks._run.resuming import resuming
 from lit_compress.checkpoints.constructor import check_parsed
 from lit_compress.checkpoints.reading import check_whole
+from lit_compress.cli_errors import explain
 from lit_compress.cli_monitor import watch
 from lit_compress.doctor import Diagnosis
+from lit_compress.errors import SearchError
 from lit_compress.trainer import Trainer
 
 #: Help of the option that names the metric for all callbacks.
@@ -90,8 +92,8 @@ class _BuildCLI(VerbCLI):
         """Called by LightningCLI in place of the Trainer's method: does nothing."""
 
 
-class FitBuilder:
-    """The configuration of a fit, and others that differ in some values.
+class FitRunner:
+    """Builds and runs a fit, and others whose configuration differs in some values.
 
     Args:
         words: All words of the command line, with ``fit`` first.
@@ -112,9 +114,28 @@ class FitBuilder:
 
         Args:
             config: The whole configuration.
+
+        Raises:
+            SearchError: If one of them cannot be built.
         """
-        parser = self._cli.parser
-        parser.instantiate_classes(parser.parse_object({"subcommand": "fit", "fit": dict(config)}))
+        parser, verb = self._cli.parser, {"subcommand": "fit", "fit": dict(config)}
+        try:
+            parser.instantiate_classes(parser.parse_object(verb))
+        except Exception as error:  # of jsonargparse, or of any constructor
+            raise SearchError(explain(error)) from error
+
+    def run(self, config: Path, callbacks: Sequence[Callback]) -> None:
+        """Run ``lit-compress fit --config`` with additional callbacks.
+
+        Args:
+            config: The file.
+            callbacks: Callbacks that are in no config.
+        """
+        run("fit", ["fit", "--config", str(config)], callbacks)
+
+    def explain(self, error: Exception) -> str:
+        """Return an error as one line."""
+        return explain(error)
 
 
 def run(verb: str, words: list[str], callbacks: Sequence[Callback] = ()) -> VerbCLI:

@@ -19,7 +19,7 @@ LAYERS = (
     "evaluation checkpoints progress",
     "callbacks sensitivity modules datamodules",
     "doctor benchmark search",
-    "trainer cli cli_doctor cli_errors cli_lightning cli_monitor cli_pack cli_report cli_search __main__",
+    "trainer cli cli_doctor cli_errors cli_lightning cli_monitor cli_pack cli_report __main__",
 )
 LEVELS = {part: level for level, parts in enumerate(LAYERS) for part in parts.split()}
 

@@ -10,7 +10,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from lit_compress.callbacks._pruning.base import pruning_callbacks
-from lit_compress.callbacks._pruning.channels import sizes_left
+from lit_compress.callbacks._pruning.channels import ChannelPruning, sizes_left
+from lit_compress.callbacks.compress import Compress
+from lit_compress.evaluation.trainer_access import callbacks
 from lit_compress.search.objectives import Objective
 
 #: Keys of what a trial notes: its metric after each epoch, and the size of its network.
@@ -21,31 +23,36 @@ KNOWN = {"parameters": "parameters", "bytes": "parameters", "macs": "macs"}
 ENOUGH = 3
 
 
-def rule(objectives: Sequence[Objective]) -> str:
+def rule(objectives: Sequence[Objective], trainer: Trainer, same: Sequence[str] = ()) -> str:
     """Return in words which trials are stopped early.
 
     Args:
         objectives: The objectives of the search.
-
-    Example:
-        >>> rule([Objective("val_acc", True), Objective("latency", False)])
-        'no trial is stopped early, as latency is not known before the end of a fit'
+        trainer: The Trainer of the fit that is varied; it has not run.
+        same: Settings that trials must have in common to be compared.
     """
     metrics = [one.name for one in objectives if not one.is_cost]
     unknown = [one.name for one in objectives if one.is_cost and one.name not in KNOWN]
     if not metrics or unknown:
         what = unknown[0] if unknown else objectives[0].name
         return f"no trial is stopped early, as {what} is not known before the end of a fit"
+    if "macs" in [one.name for one in objectives] and not _counts_macs(trainer):
+        return "no trial is stopped early, as no callback removes channels and counts MACs"
     if len(objectives) == 1:
         return (
             f"a trial is stopped if its best {metrics[0]} is below the median of the others "
             "after the same epoch"
         )
     costs = " and ".join(dict.fromkeys(KNOWN[one.name] for one in objectives if one.is_cost))
+    alike = f", and the same {', '.join(same)}," if same else ""
     return (
-        f"a trial is stopped once {ENOUGH} finished trials with no more {costs} had a better "
-        f"{metrics[0]} after the same epoch"
+        f"a trial is stopped once {ENOUGH} finished trials with no more {costs}{alike} had a "
+        f"better {metrics[0]} after the same epoch"
     )
+
+
+def _counts_macs(trainer: Trainer) -> bool:
+    return any(isinstance(one, (ChannelPruning, Compress)) for one in callbacks(trainer))
 
 
 class StopHopeless(Callback):
@@ -60,10 +67,15 @@ class StopHopeless(Callback):
     Args:
         trial: The ``optuna.Trial``.
         objectives: The objectives of the search.
+        same: Settings that another trial must have in common with this one. Such as the layers that
+            stay float: with others, the file is not larger where the network is.
     """
 
-    def __init__(self, trial: Any, objectives: Sequence[Objective]) -> None:
+    def __init__(
+        self, trial: Any, objectives: Sequence[Objective], same: Sequence[str] = ()
+    ) -> None:
         self.trial = trial
+        self.same = same
         self.metric = next((one for one in objectives if not one.is_cost), None)
         self.costs = [one.name for one in objectives if one.is_cost]
         self.epochs: dict[str, float] = {}
@@ -104,7 +116,7 @@ class StopHopeless(Callback):
         left.setdefault("parameters", sum(one.numel() for one in pl_module.parameters()))
         size = [left.get(KNOWN[cost]) for cost in self.costs]
         if None in size:
-            return False  # no callback of the fit counts MACs
+            return False  # no callback counts MACs
         self.epochs[str(trainer.current_epoch)] = value
         self.trial.set_user_attr(EPOCHS, self.epochs)
         self.trial.set_user_attr(SIZE, size)
@@ -121,7 +133,9 @@ class StopHopeless(Callback):
         for other in others:
             known, epochs = other.user_attrs.get(SIZE), other.user_attrs.get(EPOCHS, {})
             no_more = known is not None and all(a <= b for a, b in zip(known, size, strict=True))
-            if no_more and str(epoch) in epochs and sign * epochs[str(epoch)] > best:
+            alike = all(other.params[key] == self.trial.params[key] for key in self.same)
+            was_there = str(epoch) in epochs  # of another length, or with a later pruning step
+            if no_more and alike and was_there and sign * epochs[str(epoch)] > best:
                 found.append(int(other.number))
         return found
 

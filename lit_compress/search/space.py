@@ -162,6 +162,17 @@ class Space:
         }
         return replaced(self.config, places)
 
+    def choices_of_callbacks(self) -> list[str]:
+        """Return the settings of callbacks that have choices, such as the layers that stay float.
+
+        They can change how many bytes a parameter takes.
+        """
+        return [
+            one.key
+            for one in self.ranges
+            if one.choices is not None and self.places[one.key][:2] == ("trainer", "callbacks")
+        ]
+
     def check(self, build: Callable[[dict[str, Any]], None]) -> None:
         """Try the ends, the middle and all choices of each range, the other settings unchanged.
 

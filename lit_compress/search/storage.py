@@ -18,6 +18,8 @@ JOURNAL, PROXY = "journal:", "grpc://"
 PATIENCE = 120
 #: Seconds in which a proxy must answer.
 ANSWER = 10
+#: How often a trial whose worker was killed is run again: it may be what kills it, by its memory.
+RETRIES = 2
 
 
 def check_optuna() -> None:
@@ -67,16 +69,19 @@ def open_storage(address: str | None, dirpath: Path, heartbeat: int) -> Any:
         ) from error
 
 
-def has_heartbeat(storage: Any) -> bool:
-    """Tell whether a storage tells the trials of killed workers from those that run.
+def without_heartbeat(storage: Any) -> str | None:
+    """Return what a storage is, if it cannot tell the trials of killed workers from running ones.
 
-    In Optuna 5.0 only databases do, and no proxy of one.
+    In Optuna 5.0 only databases can, and no proxy of one.
 
     Args:
         storage: An Optuna storage.
     """
     interval = getattr(storage, "get_heartbeat_interval", None)
-    return interval is not None and interval() is not None
+    if interval is not None and interval() is not None:
+        return None
+    names = {"JournalStorage": "a journal file", "GrpcStorageProxy": "a gRPC proxy"}
+    return names.get(type(storage).__name__, type(storage).__name__)
 
 
 def without_password(address: str) -> str:
@@ -139,5 +144,5 @@ def _database(address: str, heartbeat: int) -> Any:
         engine_kwargs=options,
         heartbeat_interval=heartbeat,
         grace_period=2 * heartbeat,
-        heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
+        heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=RETRIES),
     )

@@ -104,7 +104,8 @@ class TrialRunner:
     def _fit(self, trial: Any, folder: Path, config: dict[str, Any]) -> tuple[float, ...]:
         objectives = self.settings.objectives
         path = write_whole(folder / CONFIG, yaml.safe_dump(config, sort_keys=False))
-        stop = [StopHopeless(trial, objectives)] if self.settings.stop else []
+        same = self.space.choices_of_callbacks()
+        stop = [StopHopeless(trial, objectives, same)] if self.settings.stop else []
         with _printed_into(folder / LOG):
             self.fits.run(path, stop)
         card, artifact = card_of(folder)

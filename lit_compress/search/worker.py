@@ -8,15 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch import Trainer
+
 from lit_compress.errors import SearchError
-from lit_compress.search.drawing import draw
-from lit_compress.search.front import TABLE, Point, clear, front_of, shown, write_front
+from lit_compress.search.front.picture import draw
+from lit_compress.search.front.points import Point, front_of, shown
+from lit_compress.search.front.table import TABLE, clear, write_front
 from lit_compress.search.hopeless import rule
 from lit_compress.search.objectives import check_objectives
 from lit_compress.search.places import LOG, check_places, claim, trial_folder
 from lit_compress.search.settings import Settings
 from lit_compress.search.space import Space, named
-from lit_compress.search.storage import check_optuna, has_heartbeat, open_storage, quietly
+from lit_compress.search.storage import check_optuna, open_storage, quietly, without_heartbeat
 from lit_compress.search.study import REASON, counts, open_study, run_again, running
 from lit_compress.search.trial import FailedTrial, Fits, TooMany, TrialRunner
 from lit_compress.sensitivity.figure import can_draw, save
@@ -65,7 +68,7 @@ def search(settings: Settings, fits: Fits, options: Options | None = None) -> li
     claim(dirpath, settings.name)
     storage = open_storage(settings.storage, dirpath, settings.heartbeat)
     study = open_study(storage, settings, space.config, options.seed)
-    worker = _Worker(settings, space, study, has_heartbeat(storage))
+    worker = _Worker(settings, space, study, fits.trainer, without_heartbeat(storage))
     with quietly():
         run_again(study, options.again)
         worker.begin()
@@ -103,7 +106,8 @@ class _Worker:
     settings: Settings
     space: Space
     study: Any
-    heartbeat: bool
+    trainer: Trainer
+    no_heartbeat: str | None  # what the storage is that has none
 
     @property
     def dirpath(self) -> Path:
@@ -114,11 +118,13 @@ class _Worker:
         names = ", ".join(f"{one.direction} {one.name}" for one in self.settings.objectives)
         done, total = self._counted(), self.settings.trials
         print(f"study {self.settings.name!r}: {names}; {done} of {total} trials are there")
-        print(rule(self.settings.objectives) if self.settings.stop else "no trial is stopped early")
-        if not self.heartbeat:
+        same = self.space.choices_of_callbacks()
+        early = rule(self.settings.objectives, self.trainer, same)
+        print(early if self.settings.stop else "no trial is stopped early")
+        if self.no_heartbeat is not None:
             print(
-                "this storage does not tell the trials of killed workers from those that run: "
-                "name them with --again"
+                f"{self.no_heartbeat} has no heartbeat in Optuna, so the trials of killed workers "
+                "look as if they ran: name them with --again"
             )
 
     def work(self, runner: TrialRunner, wait: bool) -> None:
@@ -127,7 +133,7 @@ class _Worker:
 
         failures, waits = 0, False
         while True:
-            if self.heartbeat:
+            if self.no_heartbeat is None:
                 fail_stale_trials(self.study)
             if self._counted() < self.settings.trials:
                 failures = 0 if self._ran(runner) else failures + 1
@@ -135,7 +141,7 @@ class _Worker:
                     raise SearchError(
                         f"{FAILURES} trials in a row failed; the last one: {self._last_reason()}"
                     )
-            elif self.heartbeat and wait and (others := self._running()):
+            elif self.no_heartbeat is None and wait and (others := self._running()):
                 if not waits:
                     print(f"waiting for {len(others)} trials of other workers (--no-wait does not)")
                 waits = True
@@ -163,18 +169,21 @@ class _Worker:
         trial = self._trial(began[0])
         points = self._write()
         self._say(trial, points)
-        return REASON not in trial.user_attrs
+        return trial.state.name != "FAIL" or REASON not in trial.user_attrs
 
     def _write(self) -> list[Point]:
         """Write the front as it is now, and remove what is not on it."""
-        points = front_of(self.study, self.space, self.settings.objectives)
-        write_front(self.dirpath, points, self.space, self.settings.objectives)
+        objectives, known = self.settings.objectives, None
+        while (ended := self._ended()) != known:  # another worker may write an older front now
+            points = front_of(self.study, self.space, objectives)
+            write_front(self.dirpath, points, self.space, objectives)
+            known = ended
         clear(self.dirpath, self.study.get_trials(deepcopy=False), points)
         return points
 
     def _say(self, trial: Any, points: Sequence[Point]) -> None:
         state, reason = trial.state.name, trial.user_attrs.get(REASON)
-        if reason is not None:
+        if state == "FAIL" and reason is not None:
             log = trial_folder(self.dirpath, trial.number) / LOG
             print(f"trial {trial.number} failed: {reason} (see {log})")
         elif state == "PRUNED":
@@ -219,6 +228,10 @@ class _Worker:
 
     def _running(self) -> list[int]:
         return running(self.study.get_trials(deepcopy=False))
+
+    def _ended(self) -> list[int]:
+        trials = self.study.get_trials(deepcopy=False)
+        return [trial.number for trial in trials if trial.state.name == "COMPLETE"]
 
     def _trial(self, number: int) -> Any:
         trials = self.study.get_trials(deepcopy=False)

@@ -1,19 +1,15 @@
-"""The verb ``search``: what varies comes from a file, what is varied is an ordinary fit."""
+"""The words of the verb ``search``."""
 
 from __future__ import annotations
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import NoReturn
 
-from lightning.pytorch import Callback, Trainer
-
-from lit_compress.cli_errors import explain
-from lit_compress.cli_lightning import FitBuilder, run
-from lit_compress.errors import InvalidArgumentError, SearchError
+from lit_compress.errors import InvalidArgumentError
 from lit_compress.search.settings import read_settings
 from lit_compress.search.storage import check_optuna
+from lit_compress.search.trial import Fits
 from lit_compress.search.worker import Options, search
 
 DESCRIPTION = """Search for the best settings of a fit: many fits, and the front that they reach.
@@ -28,12 +24,12 @@ class _Parser(ArgumentParser):
         raise InvalidArgumentError(f"search: {message}")
 
 
-def search_words(words: Sequence[str], packaged: Callable[[list[str]], list[str]]) -> None:
+def search_words(words: Sequence[str], fits: Callable[[list[str]], Fits]) -> None:
     """Search by the words of the command line after ``search``.
 
     Args:
         words: The options; those that a search does not have are options of the fit.
-        packaged: Completes the paths of packaged configs among the words of a fit.
+        fits: Returns what runs a fit with given words, those after ``fit``.
 
     Raises:
         SearchError: If the search cannot be done; see :func:`lit_compress.search.worker.search`.
@@ -45,8 +41,8 @@ def search_words(words: Sequence[str], packaged: Callable[[list[str]], list[str]
     named = ("name", "trials", "storage", "dirpath", "heartbeat")
     settings = read_settings(given.config).with_words(**{n: getattr(given, n) for n in named})
     configs = [word for name in settings.fit for word in ("--config", name)]
-    fits = _Fits(packaged(["fit", *configs, *others]))
-    search(settings, fits, Options(given.seed, tuple(given.again), not given.no_wait))
+    options = Options(given.seed, tuple(given.again), not given.no_wait)
+    search(settings, fits([*configs, *others]), options)
 
 
 def _parser() -> _Parser:
@@ -78,31 +74,3 @@ def _parser() -> _Parser:
     )
     add("--no-wait", action="store_true", help="end without waiting for trials of other workers")
     return parser
-
-
-class _Fits:
-    """Builds and runs fits by the command line.
-
-    Args:
-        words: The words of the fit that is varied, with the verb first.
-    """
-
-    def __init__(self, words: list[str]) -> None:
-        self._builder = FitBuilder(words)
-        self.config: dict[str, Any] = self._builder.config
-        self.trainer: Trainer = self._builder.trainer
-
-    def build(self, config: Mapping[str, Any]) -> None:
-        """Build what a fit with a configuration is made of, or raise a SearchError."""
-        try:
-            self._builder.build(config)
-        except Exception as error:  # of jsonargparse, or of any constructor
-            raise SearchError(explain(error)) from error
-
-    def run(self, config: Path, callbacks: Sequence[Callback]) -> None:
-        """Run a fit with additional callbacks."""
-        run("fit", ["fit", "--config", str(config)], callbacks)
-
-    def explain(self, error: Exception) -> str:
-        """Return an error as one line."""
-        return explain(error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lit_compress.search.front import Point
+from lit_compress.search.front.points import Point
 from lit_compress.search.objectives import Objective
 
 #: Units of the axes.
