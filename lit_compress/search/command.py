@@ -37,9 +37,11 @@ def search_words(words: Sequence[str], fits: Callable[[list[str]], Fits]) -> Non
     """
     parser = _parser()
     given, others = parser.parse_known_args(words)
+    if len(given.config) > 1:
+        parser.error("--config is given more than once: the configs of the fit are in its file")
     check_optuna()
     named = ("name", "trials", "storage", "dirpath", "heartbeat")
-    settings = read_settings(given.config).with_words(**{n: getattr(given, n) for n in named})
+    settings = read_settings(given.config[0]).with_words(**{n: getattr(given, n) for n in named})
     configs = [word for name in settings.fit for word in ("--config", name)]
     options = Options(given.seed, tuple(given.again), not given.no_wait)
     search(settings, fits([*configs, *others]), options)
@@ -53,7 +55,8 @@ def _parser() -> _Parser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--config", required=True, metavar="FILE", help="YAML file of ranges and objectives")
+    describes = "YAML file of ranges and objectives"
+    add("--config", action="append", required=True, metavar="FILE", help=describes)
     add("--trials", type=int, metavar="N", help="trials of the whole study, of all workers (30)")
     add("--name", metavar="NAME", help="name of the study (that of the file)")
     add("--dirpath", metavar="DIR", help="folder of trials and front (search)")

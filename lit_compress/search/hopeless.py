@@ -39,8 +39,9 @@ def rule(objectives: Sequence[Objective], trainer: Trainer, same: Sequence[str] 
     if "macs" in [one.name for one in objectives] and not _counts_macs(trainer):
         return "no trial is stopped early, as no callback removes channels and counts MACs"
     if len(objectives) == 1:
+        worse = "below" if objectives[0].maximize else "above"
         return (
-            f"a trial is stopped if its best {metrics[0]} is below the median of the others "
+            f"a trial is stopped if its best {metrics[0]} is {worse} the median of the others "
             "after the same epoch"
         )
     costs = " and ".join(dict.fromkeys(KNOWN[one.name] for one in objectives if one.is_cost))

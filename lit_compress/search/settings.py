@@ -32,7 +32,7 @@ class Settings:
         name: Name of the study, which all workers share. Default: the name of the file.
         trials: Number of trials of the whole study, of all workers together.
         sampler: How values are drawn: ``tpe``, ``nsga2``, or at ``random``.
-        population: Number of trials of one generation of ``nsga2``.
+        population: Number of trials of one generation of ``nsga2``. The first one is at random.
         stop: Whether trials without hope are stopped early.
         storage: What holds the study. Default: the SQLite file ``study.db`` in ``dirpath``.
         dirpath: Folder of the trials of this worker, and of the front.
@@ -47,7 +47,7 @@ class Settings:
     name: str = "search"
     trials: int = 30
     sampler: Sampler = "tpe"
-    population: int = 50
+    population: int = 10
     stop: bool = True
     storage: str | None = None
     dirpath: str = "search"
@@ -58,6 +58,7 @@ class Settings:
         found = replace(self, **{name: given for name, given in words.items() if given is not None})
         with named("the command line"):
             _check({name: value for name, value in asdict(found).items() if name in CHECKS})
+            _check_generations(found)
         return found
 
 
@@ -141,6 +142,14 @@ def _configs(given: Any, folder: Path) -> tuple[str, ...]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise SearchError(f"fit: expected the configs of a fit, got {given!r}")
     return tuple(str(folder / name) if (folder / name).is_file() else name for name in names)
+
+
+def _check_generations(found: Settings) -> None:
+    if found.sampler == "nsga2" and found.trials <= found.population:
+        raise SearchError(
+            f"nsga2 draws its first {found.population} trials at random, and there are "
+            f"{found.trials}: give more trials, or a smaller population"
+        )
 
 
 def _check(data: Mapping[str, Any]) -> None:
