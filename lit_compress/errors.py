@@ -77,3 +77,7 @@ class ReportError(LitCompressError, ValueError):
 
 class ProcessError(LitCompressError, RuntimeError):
     """Another process of the run has failed, or cannot be reached."""
+
+
+class SearchError(LitCompressError, ValueError):
+    """A search cannot be done, or cannot go on with the study of its name."""
