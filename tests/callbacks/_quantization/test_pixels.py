@@ -78,7 +78,8 @@ def test_the_normalize_of_a_transform_is_put_into_the_file(
     batches = torch.cat([batch[0] for batch in data.loader()])
     assert pixels.preprocess is not None
     torch.testing.assert_close(pixels.preprocess(data.pixels), batches)
-    assert torch.equal(pixels.of((batches,))[0], data.pixels)
+    assert pixels.undone is not None
+    assert torch.equal(pixels.undone.undo(batches)[0], data.pixels)
     assert pixels.why == "the file takes raw uint8 pixels, by the Normalize of the validation data"
     mean = pixels.normalization()["mean"]
     assert mean == [float(f"{120 / 255:.6g}")] if name == "of pixels" else mean == [0.4]
