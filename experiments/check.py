@@ -2,7 +2,7 @@
 
     python experiments/check.py --data-dir DIR
 
-Needs neither PyTorch nor lit_compress. Prints a line for each ``model.onnx`` in
+Needs neither PyTorch nor Lightning. Prints a line for each ``model.onnx`` in
 ``experiments/results``, and exits with 1 if a count differs from the one in ``test.json``.
 """
 
@@ -13,12 +13,15 @@ import gzip
 import hashlib
 import json
 import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from lit_compress.runtimes.session import open_session
 
 RESULTS = Path(__file__).parent / "results"
 #: MD5 of CIFAR-10's test batch, as its authors publish it: only this pickle is opened.
@@ -58,7 +61,7 @@ READERS: dict[str, Callable[[Path], Data]] = {"fashion_mnist": fashion_mnist, "c
 
 def answers(model: Path, images: np.ndarray) -> np.ndarray:
     """Return the class that a file gives for each image."""
-    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    session = open_session(model.read_bytes(), threads=0)
     (given,) = session.get_inputs()
     found = []
     for start in range(0, len(images), BATCH):

@@ -332,3 +332,37 @@ def between() -> Callable[..., ChannelGraph]:
         return graph
 
     return check
+
+
+@pytest.fixture(scope="session")
+def two_int8_layers() -> bytes:
+    """An ONNX file of two convolutions whose weights have one zero point, and one scale."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    draw = np.random.default_rng(0)
+    stored = {
+        name: draw.integers(-127, 128, (4, 4, 3, 3)).astype(np.int8) for name in ("one", "two")
+    }
+    stored |= {"zero": np.zeros(4, np.int8), "scale": np.full(4, 0.01, np.float32)}
+    stored |= {"step": np.float32(0.02), "low": np.uint8(0)}
+    nodes = []
+    for place, (name, source) in enumerate([("one", "x"), ("two", "y0")]):
+        dequantized = {"axis": 0}
+        nodes += [
+            helper.make_node("QuantizeLinear", [source, "step", "low"], [f"q{place}"]),
+            helper.make_node("DequantizeLinear", [f"q{place}", "step", "low"], [f"d{place}"]),
+            helper.make_node(
+                "DequantizeLinear", [name, "scale", "zero"], [f"w{place}"], **dequantized
+            ),
+            helper.make_node("Conv", [f"d{place}", f"w{place}"], [f"y{place}"]),
+        ]
+    shape = [None, 4, None, None]
+    graph = helper.make_graph(
+        nodes,
+        "two",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y1", TensorProto.FLOAT, shape)],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in stored.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return bytes(model.SerializeToString())

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from lit_compress.artifact.card import Card
-from lit_compress.artifact.processor import processor_name
 from lit_compress.artifact.runtime import OnnxModel
 from lit_compress.runtimes import onnx, open_format
 from lit_compress.runtimes.format_file import FormatFile
 from lit_compress.runtimes.interface import Runtime
+from lit_compress.runtimes.processor import processor_name
 from lit_compress.timing.remembered import Remembered
 
 #: Number of untimed and timed calls of each file.

@@ -10,12 +10,12 @@ import numpy as np
 
 from lit_compress.artifact.card import Fidelity
 from lit_compress.artifact.fidelity import sketch_db, sqnr_db
-from lit_compress.artifact.processor import lacks_vnni
 from lit_compress.artifact.runtime import OnnxModel
 from lit_compress.errors import ArtifactError, InvalidArgumentError
 from lit_compress.files.arrays import read_arrays
 from lit_compress.files.reading import read_limited, reading
 from lit_compress.runtimes.onnx import RUNTIMES
+from lit_compress.runtimes.processor import lacks_vnni
 
 REPLAY = "replay.npz"
 #: Largest number of inputs that an artefact stores.

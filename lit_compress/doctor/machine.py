@@ -10,11 +10,11 @@ from pathlib import Path
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lit_compress.artifact.processor import lacks_vnni
 from lit_compress.artifact.write import check_replaceable
 from lit_compress.callbacks.post_training_quantization import PostTrainingQuantization
 from lit_compress.doctor.finding import Answer, error, fine, warning
 from lit_compress.evaluation.trainer_access import callbacks_of_type, is_fast_dev_run
+from lit_compress.runtimes.processor import lacks_vnni
 
 #: Of an optimizer with two moments, a checkpoint has three numbers for each weight.
 NUMBERS = 3
@@ -74,10 +74,10 @@ def check_processor(trainer: Trainer) -> Answer:
     ]
     if lacking and full:
         return warning(
-            "this processor has no VNNI: sums of uint8 and int8 products overflow here, and the "
-            "file is measured here",
+            "this processor has no VNNI: here sums of uint8 and int8 products overflow in ONNX "
+            "Runtime, unless lit_compress.load opens the file, which is then slower",
             f"set weight_range: reduced in {type(full[0]).__name__}, if the file is to run on such "
-            "processors",
+            "processors without lit-compress",
         )
     return fine("no VNNI is known to be missing" if not lacking else "no VNNI, and none is needed")
 

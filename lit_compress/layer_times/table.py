@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from lit_compress.artifact.processor import processor_name
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.layer_times.file import input_array, write_copies
 from lit_compress.layer_times.layer import Layer
+from lit_compress.runtimes.processor import processor_name
+from lit_compress.runtimes.session import open_session
 from lit_compress.timing.remembered import Remembered
 
 #: Copies of a layer in the longer file; the shorter one has one.
@@ -89,12 +90,7 @@ def _seconds(layer: Layer, batch: int) -> float:
 
 def _runner(content: bytes, array: np.ndarray) -> Callable[[], Any]:
     """Return a function that runs a file once."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
+    session = open_session(content, threads=1)
     feed = {"x": array}
     session.run(["y0"], feed)
     return lambda: session.run(["y0"], feed)

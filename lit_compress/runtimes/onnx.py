@@ -17,6 +17,7 @@ from lit_compress.packed.model import onnx_content
 from lit_compress.runtimes.calls import REMEDY, or_error, with_forks
 from lit_compress.runtimes.interface import Engine, Input, Run, Runtime
 from lit_compress.runtimes.openvino import openvino_run
+from lit_compress.runtimes.session import open_session
 
 #: The runtimes that read an ONNX file.
 RUNTIMES: tuple[Runtime, ...] = ("onnxruntime", "openvino")
@@ -98,19 +99,8 @@ def _onnxruntime_run(session: Any, names: Sequence[str]) -> Run:
 
 
 def _onnxruntime_session(path: str | Path, content: bytes, threads: int) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # Threads wait busily after a call: they made another model of the process 1.5 times slower.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    options.log_severity_level = 3  # errors only
     try:
-        # A second try with the same provider prints a warning, and fails in the same way.
-        return onnxruntime.InferenceSession(
-            content, options, providers=["CPUExecutionProvider"], enable_fallback=0
-        )
+        return open_session(content, threads)
     except Exception as error:  # ONNX Runtime's exceptions have no common base class
         raise ArtifactError(f"ONNX Runtime cannot load {path}: {short(error)}") from error
 

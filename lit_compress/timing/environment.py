@@ -6,7 +6,7 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-from lit_compress.artifact.processor import processor_name
+from lit_compress.runtimes.processor import processor_name
 
 PACKAGES = ("lit-compress", "torch", "lightning", "torchao", "onnx", "onnxruntime", "numpy")
 

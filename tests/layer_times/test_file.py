@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
@@ -12,6 +11,7 @@ from torch import nn
 
 from lit_compress.layer_times import Layer, layers_of
 from lit_compress.layer_times.file import input_array, write_copies
+from lit_compress.runtimes.session import open_session
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ from lit_compress.layer_times.file import input_array, write_copies
 def test_the_file_has_the_products_of_the_layer(module: nn.Module, shape: tuple[int, ...]) -> None:
     (layer,) = layers_of(module, torch.zeros(2, *shape))
     content, array = write_copies(layer, 3), input_array(layer, 2)
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    session = open_session(content, threads=1)
     (found,) = session.run(["y0"], {"x": array})
     stored = {
         t.name: numpy_helper.to_array(t) for t in onnx.load_from_string(content).graph.initializer

@@ -36,7 +36,7 @@ if __package__ in (None, ""):  # started as a script
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from lit_compress.artifact import sqnr_db
-from lit_compress.artifact.processor import lacks_vnni, processor_name
+from lit_compress.runtimes.processor import lacks_vnni, processor_name
 from processors import artefacts, foreign_root
 from processors.artefacts import RUNTIMES, Artefact
 from processors.processors import PROCESSORS, Processor, is_emulated_here, write_prefix

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lit_compress.artifact import processor as this_processor
+from lit_compress.runtimes import processor as this_processor
 from processors import run
 from processors.artefacts import Artefact, digits
 from processors.processors import PROCESSORS, is_emulated_here, write_prefix

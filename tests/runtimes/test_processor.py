@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_compress.artifact import processor
+from lit_compress.runtimes import processor
 
 
 @pytest.mark.parametrize(
