@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from lit_compress.measure.cost import Inputs, cost
+from lit_compress.measure.cost import Inputs, macs_of
 from lit_compress.pruning.channels.analysis import Norm, analyse
 from lit_compress.pruning.channels.checks import check_module
 from lit_compress.pruning.channels.graph import ChannelGraph
@@ -56,11 +56,11 @@ def analyse_network(
     refuse_nan({n: p for n, p in parameters.items() if not isinstance(p, UninitializedParameter)})
     graph = analyse(module, inputs, submodule, followers, norm)
     with undisturbed(module):
-        counted = cost(module.get_submodule(submodule), inputs)
+        macs, uncounted = macs_of(module.get_submodule(submodule), inputs)
     names = parameter_names(module, submodule)
     count = sum(parameters[name].numel() for name in names)
     filters = count_filters(graph, groups(graph))
-    budget = Budget(count, counted.macs, filters, counted.uncounted)
+    budget = Budget(count, macs, filters, uncounted)
     return PruningState(graph, budget, untrained=frozenset(untrained), submodule=submodule)
 
 
