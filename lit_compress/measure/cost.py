@@ -241,9 +241,11 @@ def attention_unfused() -> Iterator[None]:
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Put a module into eval mode, and restore the mode of every child afterwards."""
     modes = {child: child.training for child in module.modules()}
-    module.eval()
+    if any(modes.values()):
+        module.eval()
     try:
         yield
     finally:
         for child, training in modes.items():
-            child.training = training
+            if child.training is not training:
+                child.training = training
