@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
 
+from controls_table import controls_table
 from kept_table import kept_table
 from matplotlib.ticker import LogLocator, NullFormatter
 from rows import ROWS
@@ -222,7 +223,11 @@ def pages() -> dict[Path, str]:
     """Return the text of the pages as it should be, by path."""
     parts = {
         "README.md": {"table": readme_table()},
-        "docs/results.md": {"all": results_table(), "kept": kept_table(NAMES)},
+        "docs/results.md": {
+            "all": results_table(),
+            "kept": kept_table(NAMES),
+            "controls": controls_table(NAMES),
+        },
     }
     return {ROOT / n: filled((ROOT / n).read_text("utf-8"), found) for n, found in parts.items()}
 

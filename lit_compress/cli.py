@@ -11,9 +11,13 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lit_compress import __version__
 from lit_compress.errors import InvalidArgumentError, LitCompressError
+
+if TYPE_CHECKING:
+    from lit_compress.cli_lightning import FitRunner
 
 #: Folder of the configs that come with the package.
 PACKAGED = Path(__file__).parent / "configs"
@@ -22,6 +26,7 @@ PACKAGED = Path(__file__).parent / "configs"
 VERBS = {
     "fit": "Train and compress: prune, quantise, report.",
     "doctor": "Check a fit before it is started: one line for each question.",
+    "search": "Search for the best settings of a fit: metric against size or time.",
     "validate": "Measure a checkpoint on the validation data.",
     "test": "Measure a checkpoint, or an artefact's int8 file, on the test data.",
     "predict": "Predict with a checkpoint.",
@@ -103,6 +108,8 @@ def _interrupted(words: Sequence[str]) -> int:
     kept = "the last checkpoint is kept, and no incomplete artefact was written"
     if words and words[0] == "scan":
         kept = "the rows so far are kept, and the same command continues from them"
+    if words and words[0] == "search":
+        kept = "the trials that ended are kept, and the same command goes on"
     print(f"error: interrupted; {kept}", file=sys.stderr)
     return 130
 
@@ -141,10 +148,22 @@ def _dispatch(words: list[str]) -> int:
         from lit_compress.cli_doctor import doctor
 
         return doctor(_with_packaged_configs(words))
+    if verb == "search":
+        from lit_compress.search.command import search_words
+
+        search_words(words[1:], _fits)
+        return 0
     from lit_compress.cli_lightning import run
 
     run(verb, _with_packaged_configs(words))
     return 0
+
+
+def _fits(words: list[str]) -> FitRunner:
+    """Return what runs the fits of a search."""
+    from lit_compress.cli_lightning import FitRunner
+
+    return FitRunner(_with_packaged_configs(["fit", *words]))
 
 
 def _with_packaged_configs(words: list[str]) -> list[str]:

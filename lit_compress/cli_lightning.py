@@ -6,13 +6,14 @@ import logging
 import sys
 import warnings
 from argparse import SUPPRESS
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import lightning
-from lightning.pytorch import LightningDataModule, LightningModule
+import yaml
+from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from typing_extensions import override
 
@@ -25,8 +26,10 @@ from lit_compress.callbacks._pruning.pruned_checkpoints import PrunedCheckpoints
 from lit_compress.callbacks._run.resuming import resuming
 from lit_compress.checkpoints.constructor import check_parsed
 from lit_compress.checkpoints.reading import check_whole
+from lit_compress.cli_errors import explain
 from lit_compress.cli_monitor import watch
 from lit_compress.doctor import Diagnosis
+from lit_compress.errors import SearchError
 from lit_compress.trainer import Trainer
 
 #: Help of the option that names the metric for all callbacks.
@@ -82,23 +85,83 @@ class VerbCLI(LightningCLI):
             check_parsed(path)  # Lightning is about to parse its hyperparameters
 
 
-def run(verb: str, words: list[str]) -> VerbCLI:
+class _BuildCLI(VerbCLI):
+    """Builds what a fit is made of, and does not start it."""
+
+    def fit(self, **options: Any) -> None:
+        """Called by LightningCLI in place of the Trainer's method: does nothing."""
+
+
+class FitRunner:
+    """Builds and runs a fit, and others whose configuration differs in some values.
+
+    Args:
+        words: All words of the command line, with ``fit`` first.
+
+    Attributes:
+        config: The whole configuration as plain values, with all defaults.
+        trainer: The Trainer, which has not run.
+    """
+
+    def __init__(self, words: list[str]) -> None:
+        self._cli = _with_words("fit", words, _BuildCLI)
+        text = self._cli.parser.dump(self._cli.config, skip_none=False)
+        self.config: dict[str, Any] = yaml.safe_load(text)["fit"]
+        self.trainer: Trainer = cast(Trainer, self._cli.trainer)
+
+    def build(self, config: Mapping[str, Any]) -> None:
+        """Build Trainer, callbacks, model and data of another configuration, and drop them.
+
+        Args:
+            config: The whole configuration.
+
+        Raises:
+            SearchError: If one of them cannot be built.
+        """
+        parser, verb = self._cli.parser, {"subcommand": "fit", "fit": dict(config)}
+        try:
+            parser.instantiate_classes(parser.parse_object(verb))
+        except Exception as error:  # of jsonargparse, or of any constructor
+            raise SearchError(explain(error)) from error
+
+    def run(self, config: Path, callbacks: Sequence[Callback]) -> None:
+        """Run ``lit-compress fit --config`` with additional callbacks.
+
+        Args:
+            config: The file.
+            callbacks: Callbacks that are in no config.
+        """
+        run("fit", ["fit", "--config", str(config)], callbacks)
+
+    def explain(self, error: Exception) -> str:
+        """Return an error as one line."""
+        return explain(error)
+
+
+def run(verb: str, words: list[str], callbacks: Sequence[Callback] = ()) -> VerbCLI:
     """Run one verb.
 
     Args:
         verb: Name of a method of :class:`lit_compress.trainer.Trainer`, such as ``fit``.
         words: All words of the command line, with the verb first.
+        callbacks: Callbacks for the Trainer that are in no config.
 
     Returns:
         The object after the run, with its ``trainer``, ``model`` and ``datamodule``.
     """
+    return _with_words(verb, words, VerbCLI, callbacks)
+
+
+def _with_words(
+    verb: str, words: list[str], kind: type[VerbCLI], callbacks: Sequence[Callback] = ()
+) -> VerbCLI:
     header = [f"lit-compress=={__version__}", f"lightning=={lightning.__version__}"]
     options = {"exit_on_error": False, "dump_header": header}
     # Strategies such as ddp start their other processes with sys.argv.
     saved, sys.argv = sys.argv, [sys.argv[0], *words]
     try:
         with _without_noise(), resuming(_given(words, "--ckpt_path")):
-            return _verb(verb, options)
+            return _verb(verb, options, kind, callbacks)
     finally:
         sys.argv = saved
 
@@ -112,15 +175,17 @@ def _given(words: list[str], option: str) -> str | None:
     return None
 
 
-def _verb(verb: str, options: dict[str, Any]) -> VerbCLI:
-    return VerbCLI(
+def _verb(
+    verb: str, options: dict[str, Any], kind: type[VerbCLI], callbacks: Sequence[Callback]
+) -> VerbCLI:
+    return kind(
         verb,
         trainer_class=Trainer,
         subclass_mode_model=True,
         subclass_mode_data=True,
         seed_everything_default=0,
         auto_configure_optimizers=False,
-        trainer_defaults={"callbacks": [PrunedCheckpoints()]},
+        trainer_defaults={"callbacks": [PrunedCheckpoints(), *callbacks]},
         # Other verbs write no config: with the config of a fit they would replace it by their own.
         save_config_callback=SaveConfigCallback if verb == "fit" else None,
         save_config_kwargs={"overwrite": True},

@@ -73,3 +73,11 @@ class ScanError(LitCompressError, ValueError):
 
 class ReportError(LitCompressError, ValueError):
     """A report cannot be built: there is no card that can be read, or a package is missing."""
+
+
+class ProcessError(LitCompressError, RuntimeError):
+    """Another process of the run has failed, or cannot be reached."""
+
+
+class SearchError(LitCompressError, ValueError):
+    """A search cannot be done, or cannot go on with the study of its name."""

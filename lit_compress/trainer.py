@@ -16,7 +16,7 @@ from typing_extensions import override
 from lit_compress.artifact import load, read_card
 from lit_compress.callbacks._pruning.base import pruning_callbacks
 from lit_compress.callbacks._quantization.pixels import of_inputs
-from lit_compress.callbacks._run.supported import check_module
+from lit_compress.callbacks._run.supported import check_module, check_strategy
 from lit_compress.callbacks.post_training_quantization import PostTrainingQuantization
 from lit_compress.checkpoints.weights import load_weights, recorded_progress, recorded_ranges
 from lit_compress.doctor import Diagnosis
@@ -114,6 +114,7 @@ class Trainer(pl.Trainer):
     ) -> Scan:
         """Load weights and data, scan, and print the result."""
         check_module(model)
+        check_strategy("scan", self)
         _refuse(self, model, dataloaders, datamodule)
         with isolate_rng():
             self._set_up(model, dataloaders, datamodule, ckpt_path)
@@ -166,6 +167,7 @@ class Trainer(pl.Trainer):
             AccuracyError: If the file loses more than ``max_drop``.
         """
         check_module(model)
+        check_strategy("quantize", self)
         found = callbacks_of_type(self, PostTrainingQuantization)
         configured = found[0] if found else PostTrainingQuantization()
         given: dict[str, Any] = {"monitor": monitor, "max_drop": max_drop, "opset": opset}

@@ -18,7 +18,7 @@ LAYERS = (
     "hub formats runtimes errors files attributes",
     "evaluation checkpoints progress",
     "callbacks sensitivity modules datamodules",
-    "doctor benchmark",
+    "doctor benchmark search",
     "trainer cli cli_doctor cli_errors cli_lightning cli_monitor cli_pack cli_report __main__",
 )
 LEVELS = {part: level for level, parts in enumerate(LAYERS) for part in parts.split()}

@@ -73,7 +73,10 @@ IMPORTED = (
     "torch.utils._pytree:tree_leaves",
     "torch.utils._pytree:tree_map",
     "torch.utils._pytree:tree_unflatten",
-    "torchao.quantization.pt2e.quantize_pt2e:_fold_conv_bn_qat",
+    "torchao.quantization.pt2e.quantize_pt2e:_convert_to_reference_decomposed_fx",
+    "torchao.quantization.pt2e.quantize_pt2e:_disallow_eval_train",
+    "torchao.quantization.pt2e.quantize_pt2e:_quant_node_constraint",
+    "torchao.utils:_assert_and_get_unique_device",
 )
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Literal, cast
 
 from lit_compress.artifact.card import Card
 from lit_compress.artifact.fastest import Choice, choices, fastest_choice
 from lit_compress.artifact.folder.card import read_card
-from lit_compress.artifact.folder.checksums import check_files, checked_content
-from lit_compress.artifact.folder.choice import open_choice
+from lit_compress.artifact.folder.checksums import check_files, check_there, checked_content
+from lit_compress.artifact.folder.choice import Opened, open_choice
 from lit_compress.artifact.folder.replaced import while_replaced
 from lit_compress.artifact.replay import REPLAY, check_replay, read_replay
 from lit_compress.artifact.runtime import OnnxModel
@@ -27,14 +29,14 @@ def load(
     path: str | Path,
     threads: int = 1,
     runtime: Literal["onnxruntime", "openvino", "executorch", "litert", "fastest"] = "onnxruntime",
-    check: bool = True,
+    check: bool | Literal["all"] = True,
     weights: Literal["int8", "fp32"] = "int8",
     batch: int = 1,
 ) -> OnnxModel:
     """Load the int8 model of an artefact. Neither torch nor lightning is imported.
 
-    The card and the SHA-256 of every file are checked first. Loading never executes code from the
-    folder.
+    The card and the SHA-256 of each file that is run are checked first, and that every file of the
+    card is there. Loading never executes code from the folder.
 
     Args:
         path: The artefact folder.
@@ -47,7 +49,9 @@ def load(
             float network is timed.
         check: Whether to run the stored inputs, and to refuse the model if the outputs on this
             machine are more than 3 dB further from the float network's than recorded, or, but in
-            OpenVINO, less than 50 dB from those of the same file where it was written.
+            OpenVINO, less than 50 dB from those of the same file where it was written. ``"all"``
+            also compares the SHA-256 of the files that are not run, such as the float weights,
+            which have four times the bytes.
         weights: ``fp32`` loads the float network, which an artefact has if the run had
             CompressionReport: on some processors it is the faster one for narrow layers.
         batch: Batch size for which the fastest runtime is found, from 1.
@@ -60,7 +64,7 @@ def load(
         ArtifactError: If the folder is not an artefact, a file is missing or differs from its
             SHA-256 on the card, the runtime is not installed or cannot load the model, or the
             outputs on this machine differ too much.
-        InvalidArgumentError: If ``threads`` or ``runtime`` is invalid.
+        InvalidArgumentError: If ``threads``, ``runtime`` or ``check`` is invalid.
 
     Example:
         The callback :class:`~lit_compress.callbacks.PostTrainingQuantization` writes artefacts. The
@@ -99,43 +103,52 @@ def load(
 
 
 def _loaded(
-    folder: Path, threads: int, runtime: str, check: bool, weights: str, batch: int
+    folder: Path, threads: int, runtime: str, check: bool | str, weights: str, batch: int
 ) -> OnnxModel:
     if runtime not in (*RUNTIMES, *FORMAT_RUNTIMES, FASTEST):
         known = ", ".join((*RUNTIMES, *FORMAT_RUNTIMES, FASTEST))
         raise InvalidArgumentError(f"runtime must be one of {known}, got {runtime!r}")
+    if check not in (True, False, "all"):
+        raise InvalidArgumentError(f"check must be True, False or 'all', got {check!r}")
     card = read_card(folder)
-    replay = checked_content(folder, card, REPLAY) if REPLAY in card.files else None
+    check_there(folder, card)
+    stored = cache(lambda: _stored(folder, card))
+    opened = cache(lambda choice: open_choice(folder, card, choice, threads))
     if runtime == FASTEST:
-        found = _fastest(folder, card, threads, weights, batch, replay)
+        found = _fastest(folder, card, weights, batch, threads, stored, opened)
     else:
         found = Choice(cast(Runtime, runtime), weights)
-    model, recorded, read = open_choice(folder, card, found, threads)
-    check_files(folder, card, but=(*read, REPLAY))
+    model, recorded, read = opened(found)
+    if check == "all":
+        check_files(folder, card, but=read)
     if check:
-        _check_stored(folder, replay)
-        check_replay(model, folder / REPLAY, recorded(), replay)
+        check_replay(model, folder / REPLAY, recorded(), stored())
     return model
 
 
 def _fastest(
-    folder: Path, card: Card, threads: int, weights: str, batch: int, replay: bytes | None
+    folder: Path,
+    card: Card,
+    weights: str,
+    batch: int,
+    threads: int,
+    stored: Callable[[], bytes],
+    opened: Callable[[Choice], Opened],
 ) -> Choice:
     if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
         raise InvalidArgumentError(f"batch must be a whole number from 1, got {batch!r}")
     found = choices(card, weights)
     if len(found) < 2:
         return found[0] if found else Choice("onnxruntime", weights)  # it says what is missing
-    _check_stored(folder, replay)
-    inputs, _ = read_replay(folder / REPLAY, replay)
-    return fastest_choice(
-        card, found, inputs, threads, batch, lambda one: open_choice(folder, card, one, threads)
-    )
+    inputs, _ = read_replay(folder / REPLAY, stored())
+    return fastest_choice(card, found, inputs, threads, batch, opened)
 
 
-def _check_stored(folder: Path, replay: bytes | None) -> None:
-    if replay is None:
+def _stored(folder: Path, card: Card) -> bytes:
+    """Return the content of the stored inputs."""
+    if REPLAY not in card.files:
         raise ArtifactError(
             f"{folder} has no {REPLAY}, the stored inputs to check this machine with: write the "
             "artefact again, or load it with check=False"
         )
+    return checked_content(folder, card, REPLAY)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -51,12 +51,14 @@ def stored_count(row: int, model: int) -> int:
 
 
 def write_replay(
-    path: str | Path, inputs: Sequence[np.ndarray], outputs: np.ndarray | Sequence[np.ndarray]
+    path: str | Path | IO[bytes],
+    inputs: Sequence[np.ndarray],
+    outputs: np.ndarray | Sequence[np.ndarray],
 ) -> None:
     """Write inputs and the outputs of the float network to a compressed ``.npz`` file.
 
     Args:
-        path: The file to write.
+        path: The file to write: its path, or the file itself.
         inputs: One array per input of the model, in the shapes and types that the model takes.
         outputs: Outputs of the float network for these inputs: one array, or one per output.
 

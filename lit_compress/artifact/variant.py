@@ -144,6 +144,7 @@ class Fidelity:
             signs, such as those of a regression.
         n: Number of inputs that were compared.
         replay_db: SQNR in dB of the inputs that are stored in the artefact; None in old cards.
+        replay_n: Number of the stored inputs; None in old cards.
         replay_sketch: For each output, what tells the outputs of the stored inputs from others, see
             :func:`lit_compress.artifact.fidelity.sketch`; empty in old cards.
         layers: Error of each layer alone, in the order of the graph.
@@ -175,6 +176,7 @@ class Fidelity:
     outputs: tuple[OutputFidelity, ...] = ()
     fake_quantized: bool = False
     replay_sketch: tuple[str, ...] = ()
+    replay_n: int | None = None
 
     @property
     def reference(self) -> str:

@@ -9,13 +9,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 from typing_extensions import override
 
-from lit_compress.artifact import check_target
+from lit_compress.artifact import OnnxModel, check_target
 from lit_compress.artifact.variant import FloatWeight
 from lit_compress.callbacks._budget.byte_budget import WritesInt8
 from lit_compress.callbacks._budget.contract import Mode
@@ -30,9 +31,11 @@ from lit_compress.callbacks._report.variants import unpruned_shapes
 from lit_compress.callbacks._run.earlier import AddsToCard, is_complete
 from lit_compress.callbacks._run.resuming import name_checkpoint
 from lit_compress.callbacks._run.supported import check_run
+from lit_compress.callbacks._run.watching import WatchesValidation
 from lit_compress.checkpoints.folder import artifact_dir, is_artifact, release
 from lit_compress.checkpoints.loading_line import artifact_line
 from lit_compress.errors import InvalidArgumentError, LitCompressError
+from lit_compress.evaluation.distributed import on_rank_zero
 from lit_compress.evaluation.export_target import ExportTarget
 from lit_compress.evaluation.loaders import validation_loaders
 from lit_compress.evaluation.metric import check_monitor
@@ -45,7 +48,7 @@ from lit_compress.quantization.training.ranges import Ranges
 from lit_compress.runtimes import Format
 
 
-class PostTrainingQuantization(Callback, WritesInt8):
+class PostTrainingQuantization(WatchesValidation, WritesInt8):
     """Converts the trained network to a checked int8 ONNX file, at the end of the fit.
 
     Works on a copy: the LightningModule and its checkpoints do not change. The folder holds
@@ -104,6 +107,9 @@ class PostTrainingQuantization(Callback, WritesInt8):
         >>> callback.monitor
         'val_acc'
     """
+
+    #: The file, open since it was measured, until the run ends; None otherwise.
+    opened: OnnxModel | None = None
 
     def __init__(
         self,
@@ -192,6 +198,7 @@ class PostTrainingQuantization(Callback, WritesInt8):
         name_checkpoint(trainer)
         check_installed(self.settings.formats)
         self._earlier, self.path = self.path, None
+        self.last_validation.forget()
         self._checked_monitor = self._trained = self._told = self.written = False
         if self.weights == "best":
             check_best(trainer, pl_module)
@@ -208,12 +215,24 @@ class PostTrainingQuantization(Callback, WritesInt8):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Convert the untrained network on a few batches, so that errors come before training."""
-        if trainer.is_global_zero:
-            with isolate_rng():
-                self._dry_run(trainer, clone(trainer, pl_module))
+        on_rank_zero(
+            trainer,
+            lambda: self._dry_run(trainer, pl_module),
+            "it tries the conversion to int8 on a few batches",
+        )
+
+    @override
+    def watches(self, trainer: Trainer) -> bool:
+        # Outside a fit the metric to measure is named after the validation, see quantize().
+        return self.monitor is not None or trainer.state.fn != TrainerFn.FITTING
+
+    @override
+    def watched_part(self, trainer: Trainer) -> str | None:
+        return self.submodule
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_validation_end(trainer, pl_module)
         # In the sanity check a module that names its metrics by the stage has other names.
         if trainer.sanity_checking or self._checked_monitor:
             return
@@ -227,20 +246,23 @@ class PostTrainingQuantization(Callback, WritesInt8):
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero:
-            self._finish(trainer, pl_module)
-        # A process that ends early would end the one that is still writing.
-        trainer.strategy.barrier("lit_compress.artifact")
-        self.path, self.written = trainer.strategy.broadcast((self.path, self.written))
+        self.path, self.written = on_rank_zero(
+            trainer,
+            lambda: self._finish(trainer, pl_module),
+            "it converts the network to int8, and writes the artefact",
+        )
 
     @override
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
+        super().on_exception(trainer, pl_module, exception)
+        self.opened = None
         release(trainer)
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.opened = None
         if stage == "fit":
             release(trainer)
 
@@ -279,7 +301,7 @@ class PostTrainingQuantization(Callback, WritesInt8):
                 copy = clone(trainer, pl_module)
                 self._write(trainer, copy, target, before, None, pruning)
         finally:
-            self.settings = configured
+            self.settings, self.opened = configured, None
             release(trainer)
         self.path = target
         return target
@@ -292,10 +314,11 @@ class PostTrainingQuantization(Callback, WritesInt8):
     def int8_file(self, trainer: Trainer, copy: LightningModule) -> bytes:
         return tried_file(trainer, copy, self.settings)
 
-    def _dry_run(self, trainer: Trainer, copy: LightningModule) -> None:
+    def _dry_run(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Do all that the end of the fit does, on a few batches and without an artefact."""
         start, batches = time.monotonic(), few_batches(self.settings)
-        self.tried = try_conversion(trainer, copy, self.settings)
+        with isolate_rng():
+            self.tried = try_conversion(trainer, clone(trainer, pl_module), self.settings)
         measured = self._measurable(trainer)
         more = f", and to measure {measured} on all of the validation data" if measured else ""
         rank_zero_info(
@@ -303,17 +326,17 @@ class PostTrainingQuantization(Callback, WritesInt8):
             f"the last epoch it takes about {time.monotonic() - start:.0f} s{more}"
         )
 
-    def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _finish(self, trainer: Trainer, pl_module: LightningModule) -> tuple[Path | None, bool]:
+        """Write the artefact, and return its folder, and whether it was written now."""
         if not self._trained and self._is_complete(trainer, pl_module):
-            self.path = self._earlier
             rank_zero_info(f"nothing was trained: the artefact {self._target} stays as it is")
-            return
+            return self._earlier, False
         copy, before = clone(trainer, pl_module), unpruned_shapes(trainer)
         if is_fast_dev_run(trainer):
             with tempfile.TemporaryDirectory() as folder:
                 self._convert(trainer, copy, Path(folder) / "artifact", before)
             rank_zero_info("fast_dev_run: the int8 artefact was written, checked and deleted")
-            return
+            return None, False
         try:
             self._convert(trainer, copy, self._target, before)
         except LitCompressError as error:
@@ -321,8 +344,9 @@ class PostTrainingQuantization(Callback, WritesInt8):
         except (Exception, KeyboardInterrupt):  # the training must not be lost; it is raised again
             rank_zero_warn(keep_weights(self._target, copy, before))
             raise
-        self.path, self.written = self._target, True
-        rank_zero_info(f"int8 artefact written to {self.path}; {artifact_line(copy, self.path)}")
+        said = artifact_line(copy, self._target)
+        rank_zero_info(f"int8 artefact written to {self._target}; {said}")
+        return self._target, True
 
     def _is_complete(self, trainer: Trainer, pl_module: LightningModule) -> bool:
         """Tell whether the artefact is that of the weights which would be converted now."""
@@ -367,12 +391,14 @@ class PostTrainingQuantization(Callback, WritesInt8):
         epoch: int | None,
         pruning: Sequence[dict[str, Any]] | None = None,
     ) -> None:
-        conversion = self._conversion(trainer, copy, self._network(trainer, copy))
         monitor = self._measurable(trainer)
+        logged = self.last_validation.metrics(trainer, copy, monitor)
+        network = self._network(trainer, copy)
+        conversion = self._conversion(trainer, copy, network)
         arguments = {**self.arguments(), "weights": self._converted}
-        what = ArtifactOf(before, epoch, monitor, arguments, pruning)
+        what = ArtifactOf(before, epoch, monitor, arguments, pruning, logged.get(network.path))
         write_artifact(target, conversion, what)
-        self.preprocess = conversion.pixels.preprocess
+        self.preprocess, self.opened = conversion.pixels.preprocess, conversion.model
 
     def _measurable(self, trainer: Trainer) -> str | None:
         """Return the key of the metric, if there is validation data; else say so, once."""

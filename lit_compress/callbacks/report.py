@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from weakref import ref
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
@@ -15,6 +17,7 @@ from typing_extensions import override
 
 from lit_compress.artifact import (
     Card,
+    Fidelity,
     OnnxModel,
     Variant,
     check_target,
@@ -35,7 +38,7 @@ from lit_compress.callbacks._report.dashboard import (
     log_weights,
 )
 from lit_compress.callbacks._report.dense import DenseNetwork
-from lit_compress.callbacks._report.fp32 import write_fp32
+from lit_compress.callbacks._report.fp32 import check_fits, fits, write_fp32
 from lit_compress.callbacks._report.history import History
 from lit_compress.callbacks._report.variants import (
     empty_card,
@@ -50,11 +53,14 @@ from lit_compress.callbacks._report.variants import (
 from lit_compress.callbacks._run.earlier import AddsToCard, is_complete
 from lit_compress.callbacks._run.resuming import name_checkpoint
 from lit_compress.callbacks._run.supported import check_run
+from lit_compress.callbacks._run.watching import WatchesValidation
 from lit_compress.callbacks.post_training_quantization import PostTrainingQuantization
 from lit_compress.checkpoints.folder import RunFiles, artifact_dir, release, run_files
 from lit_compress.checkpoints.saved_weights import WEIGHTS, save_weights
 from lit_compress.errors import InvalidArgumentError
+from lit_compress.evaluation.distributed import on_rank_zero
 from lit_compress.evaluation.export_target import ExportTarget, find_export_target
+from lit_compress.evaluation.last_validation.watch import LastValidation
 from lit_compress.evaluation.metric import check_monitor
 from lit_compress.evaluation.run_view.copies import clone
 from lit_compress.evaluation.trainer_access import (
@@ -66,7 +72,7 @@ from lit_compress.progress import end_live_display
 from lit_compress.report import card_table
 
 
-class CompressionReport(AddsToCard, BeforePruning, HasBaseline):
+class CompressionReport(WatchesValidation, AddsToCard, BeforePruning, HasBaseline):
     """Measures what compression changed: dense, pruned and int8 in one table.
 
     Accuracy, parameters, non-zeros, MACs, bytes on disk and latency, each measured at the end of
@@ -123,6 +129,7 @@ class CompressionReport(AddsToCard, BeforePruning, HasBaseline):
         self._files = RunFiles(Path(), Path())
         self._target = Path()
         self._finished = self._trained = False
+        self._opened: OnnxModel | None = None
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -158,6 +165,7 @@ class CompressionReport(AddsToCard, BeforePruning, HasBaseline):
 
     def _forget(self) -> None:
         self._dense.forget()
+        self.last_validation.forget()
         self._history.forget()
 
     @override
@@ -170,18 +178,25 @@ class CompressionReport(AddsToCard, BeforePruning, HasBaseline):
     def before_pruning(self, trainer: Trainer, pl_module: LightningModule) -> None:
         log_weights(trainer, pl_module)
         self._history.before_pruning(pl_module)
-        self._dense.before_pruning(trainer, pl_module, self._files.dense)
+        logged = self._last(trainer).metrics(trainer, pl_module, self._monitored(trainer))
+        self._dense.before_pruning(trainer, pl_module, self._files.dense, logged)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the network once on a batch, so that errors come before the training."""
         log_layout(trainer, self._monitored(trainer))
+        quantizer = _quantizer(trainer)
+        if quantizer is not None and not pruning_callbacks(trainer):
+            check_fits(pl_module, quantizer.submodule)
         self._dense.take_baseline(trainer, pl_module, self._files.dense)
-        if trainer.is_global_zero and not _quantizer(trainer):
-            with isolate_rng():
-                copy = clone(trainer, pl_module)
-                network = find_export_target(trainer, copy, None, 1)
-                float_variant("dense", trainer, copy, network, monitor=self.monitor, limit=1)
+        if quantizer is None:
+            on_rank_zero(trainer, lambda: self._try_out(trainer, pl_module))
+
+    def _try_out(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        with isolate_rng():
+            copy = clone(trainer, pl_module)
+            network = find_export_target(trainer, copy, None, 1)
+            float_variant("dense", trainer, copy, network, monitor=self.monitor, limit=1)
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -192,7 +207,25 @@ class CompressionReport(AddsToCard, BeforePruning, HasBaseline):
         log_epoch(trainer, self._history.record(trainer, pl_module))
 
     @override
+    def watches(self, trainer: Trainer) -> bool:
+        quantizer = _quantizer(trainer)
+        shared = quantizer is not None and quantizer.watches(trainer)
+        return self.monitor is not None and not shared
+
+    @override
+    def watched_part(self, trainer: Trainer) -> str | None:
+        quantizer = _quantizer(trainer)
+        return None if quantizer is None else quantizer.submodule
+
+    def _last(self, trainer: Trainer) -> LastValidation:
+        """Return the last validation, which one callback of a run watches."""
+        quantizer = _quantizer(trainer)
+        shared = quantizer is not None and quantizer.watches(trainer)
+        return (quantizer if quantizer is not None and shared else self).last_validation
+
+    @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_validation_end(trainer, pl_module)
         # In the sanity check a module that names its metrics by the stage has other names.
         if self.monitor is not None and trainer.callback_metrics and not trainer.sanity_checking:
             check_monitor(self.monitor, trainer.callback_metrics)
@@ -208,11 +241,14 @@ class CompressionReport(AddsToCard, BeforePruning, HasBaseline):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
+        super().on_exception(trainer, pl_module, exception)
         release(trainer)
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._finished = True
+        # The quantizer closes it in its teardown, which may come before this one's.
+        self._opened = quantizer.opened if (quantizer := _quantizer(trainer)) else None
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -220,16 +256,26 @@ class CompressionReport(AddsToCard, BeforePruning, HasBaseline):
         if stage != "fit" or not self._finished or is_fast_dev_run(trainer):
             return
         self._finished = False
-        if trainer.is_global_zero and self._is_new(trainer, pl_module):
-            end_live_display(trainer, pl_module)
-            with isolate_rng():
-                self.card = self._report(trainer, pl_module)
-            print("\n" + card_table(self.card) + "\n")
-            if any(pruner.history for pruner in pruning_callbacks(trainer)):
-                log_weights(trainer, pl_module)
-            log_card(trainer, self.card)
-        trainer.strategy.barrier("lit_compress.report")
+        self.card = on_rank_zero(
+            trainer,
+            lambda: self._reported(trainer, pl_module),
+            "it measures the network, and writes the card",
+        )
         release(trainer)
+
+    def _reported(self, trainer: Trainer, pl_module: LightningModule) -> Card | None:
+        """Write and print the card, where there is something to report."""
+        if not self._is_new(trainer, pl_module):
+            return self._earlier
+        end_live_display(trainer, pl_module)
+        with isolate_rng():
+            card = self._report(trainer, pl_module)
+        self._opened = None
+        print("\n" + card_table(card) + "\n")
+        if any(pruner.history for pruner in pruning_callbacks(trainer)):
+            log_weights(trainer, pl_module)
+        log_card(trainer, card)
+        return card
 
     def _is_new(self, trainer: Trainer, pl_module: LightningModule) -> bool:
         """Tell whether there is something to report: a fit that trains nothing changes no file."""
@@ -238,7 +284,6 @@ class CompressionReport(AddsToCard, BeforePruning, HasBaseline):
             return True
         if quantizer is None and not is_complete(self._target, pl_module, [self]):
             return True
-        self.card = self._earlier
         rank_zero_info(f"nothing was trained: the card in {self._target} stays as it is")
         return False
 
@@ -247,7 +292,9 @@ class CompressionReport(AddsToCard, BeforePruning, HasBaseline):
         copy = clone(trainer, pl_module)
         if quantizer is not None and quantizer.weights == "best":
             load_best(trainer, copy)
+        logged = self._last(trainer).metrics(trainer, copy, monitor)
         network = find_export_target(trainer, copy, quantizer.submodule if quantizer else None, 1)
+        known = logged[network.path].metric if network.path in logged else None
         if quantizer is not None and quantizer.path is not None:
             folder = quantizer.path
             card = self._enriched(
@@ -259,7 +306,7 @@ class CompressionReport(AddsToCard, BeforePruning, HasBaseline):
             save_weights(copy, folder / WEIGHTS, unpruned_shapes(trainer))
             name = float_name(trainer, copy)
             plain = float_variant(
-                name, trainer, copy, network, monitor=monitor, file=folder / WEIGHTS
+                name, trainer, copy, network, monitor, folder / WEIGHTS, known=known
             )
             card = replace(
                 empty_card(trainer, {}),
@@ -289,7 +336,8 @@ class CompressionReport(AddsToCard, BeforePruning, HasBaseline):
         if dense is not None:
             # Without pruning both are dense: the baseline needs a name of its own.
             other = "baseline" if name == "dense" else "dense"
-            found = self._dense.variant(trainer, dense, network, monitor)
+            last = self._last(trainer)
+            found = self._dense.variant(trainer, dense, network, monitor, last)
             variants.insert(0, replace(found, name=other))
             runners[other] = run_eagerly(network.captured(dense), inputs)
         runners[name] = run_eagerly(network.captured(copy), inputs)
@@ -297,14 +345,19 @@ class CompressionReport(AddsToCard, BeforePruning, HasBaseline):
         bases: dict[str, str] = {}
         files = dict(card.files)
         if MODEL in card.files:
-            base = f"{name} onnx"
-            plain = self._onnx_variant(trainer, base, copy, network, folder, card.variant(name))
-            variants.insert(-1, plain)
-            files[FP32] = sha256(folder / FP32)
-            for variant, file in ((base, FP32), ("int8", MODEL)):
-                runners[variant] = _run_file(folder, file, self.batch_size, self.threads)
-                engines[variant] = "onnxruntime"
-            bases["int8"] = base
+            replay, int8 = read_replay(folder / REPLAY), self._int8(trainer, folder)
+            captured, base = network.captured(copy).eval(), f"{name} onnx"
+            preprocess = quantizer.preprocess if (quantizer := _quantizer(trainer)) else None
+            if fits(captured):
+                fp32, quality = write_fp32(
+                    folder, captured, network, preprocess, int8, replay, self.threads
+                )
+                variants.insert(-1, _onnx_variant(base, folder, card.variant(name), quality))
+                files[FP32] = sha256(folder / FP32)
+                runners[base] = _run_file(fp32, replay[0], self.batch_size)
+                engines[base], bases["int8"] = "onnxruntime", base
+            runners["int8"] = _run_file(int8, replay[0], self.batch_size)
+            engines["int8"] = "onnxruntime"
         latencies = time_variants(runners, bases, self.batch_size, self.threads)
         config = {**card.config, "CompressionReport": {"monitor": monitor}}
         card = replace(
@@ -317,28 +370,11 @@ class CompressionReport(AddsToCard, BeforePruning, HasBaseline):
         )
         return timed(card, latencies, engines)
 
-    def _onnx_variant(
-        self,
-        trainer: Trainer,
-        name: str,
-        copy: LightningModule,
-        network: ExportTarget,
-        folder: Path,
-        like: Variant,
-    ) -> Variant:
-        """Write the float network next to the int8 file, with the same inputs."""
+    def _int8(self, trainer: Trainer, folder: Path) -> OnnxModel:
+        """Return the int8 file, as it was opened to be measured."""
         quantizer = _quantizer(trainer)
-        preprocess = quantizer.preprocess if quantizer else None
-        quality = write_fp32(folder, network.captured(copy).eval(), network, preprocess)
-        return Variant(
-            name,
-            *onnx_counts(folder / FP32),
-            macs=like.macs,
-            bytes=file_bytes(folder / FP32),
-            file=FP32,
-            fidelity=quality,
-            note=f"the {like.name} weights as fp32 ONNX, int8's base in the same runtime",
-        )
+        opened = self._opened if quantizer is None else quantizer.opened or self._opened
+        return opened if opened and self.threads == 1 else OnnxModel(folder / MODEL, self.threads)
 
     def _monitored(self, trainer: Trainer) -> str | None:
         quantizer = _quantizer(trainer)
@@ -349,9 +385,21 @@ def _quantizer(trainer: Trainer) -> PostTrainingQuantization | None:
     return next(iter(callbacks_of_type(trainer, PostTrainingQuantization)), None)
 
 
-def _run_file(folder: Path, file: str, size: int, threads: int) -> Any:
+def _onnx_variant(name: str, folder: Path, like: Variant, quality: Fidelity) -> Variant:
+    """Return the variant of the float network next to the int8 file."""
+    return Variant(
+        name,
+        *onnx_counts(folder / FP32),
+        macs=like.macs,
+        bytes=file_bytes(folder / FP32),
+        file=FP32,
+        fidelity=quality,
+        note=f"the {like.name} weights as fp32 ONNX, int8's base in the same runtime",
+    )
+
+
+def _run_file(model: OnnxModel, inputs: Sequence[np.ndarray], size: int) -> Any:
     """Run a file of an artefact on the inputs stored with it: raw pixels, if it takes them."""
-    model = OnnxModel(folder / file, threads)
-    stored = tuple(map(torch.from_numpy, read_replay(folder / REPLAY)[0]))
+    stored = tuple(map(torch.from_numpy, inputs))
     batch = [tensor.numpy() for tensor in to_batch(stored, size)]
     return lambda: model(*batch)

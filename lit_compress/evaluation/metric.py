@@ -9,16 +9,15 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch import nn
 
 from lit_compress.artifact import Metric
-from lit_compress.attributes import replaced_attributes
 from lit_compress.errors import InvalidArgumentError
+from lit_compress.evaluation.last_validation.input_sums import InputSums
 from lit_compress.evaluation.loaders import validation_loaders
+from lit_compress.evaluation.ranks.validation import Task, validate_shared
 from lit_compress.evaluation.run_view.copies import clone
 from lit_compress.evaluation.validate import Position, validate
-from lit_compress.measure.confusion import Confusion
 from lit_compress.measure.metric_names import higher_is_better
 
 #: Quantile of the normal distribution for a two-sided interval of 95 %.
@@ -33,8 +32,12 @@ def measure_metric(
     target: nn.Module,
     runner: Callable[..., Any] | None = None,
     limit: int | None = None,
+    inputs: InputSums | None = None,
+    source: Callable[[Trainer], list[Any]] = validation_loaders,
 ) -> Metric | None:
     """Measure the monitored metric of a network by the user's validation.
+
+    The processes of a run share it, while the first one works alone.
 
     Args:
         trainer: The run in progress.
@@ -44,6 +47,8 @@ def measure_metric(
         target: The network in ``module`` that is measured.
         runner: Takes the place of the network's forward; None measures the network itself.
         limit: Largest number of batches of each loader. Default: as in the run.
+        inputs: What the network takes is added to it.
+        source: Returns the loaders in another process of the run: a function of a module.
 
     Returns:
         The metric, or None (with a warning) if it is not a finite number.
@@ -51,22 +56,12 @@ def measure_metric(
     Raises:
         InvalidArgumentError: If the key is not logged, or validation never calls the network.
     """
-    forward = target.forward if runner is None else _like(target, runner)
-    at = Position()
-    seen: dict[tuple[int, int], int] = {}
-    confusion = Confusion()
-
-    def counted(*args: Any, **kwargs: Any) -> Any:
-        inputs = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
-        outputs = forward(*args, **kwargs)
-        # A step may call the network several times for one batch: its images count once.
-        if (at.loader, at.batch) not in seen:
-            seen[at.loader, at.batch] = len(inputs[0]) if inputs else 0
-            confusion.add(at.content, outputs)
-        return outputs
-
-    with replaced_attributes(target, forward=counted):
-        metrics = validate(trainer, module, loaders, limit, position=at, bar=f"measuring {monitor}")
+    name = next(name for name, child in module.named_modules() if child is target)
+    task = Task(source, limit, name, runner)
+    found = validate_shared(
+        trainer, module, loaders, task, bar=f"measuring {monitor}", inputs=inputs
+    )
+    metrics, seen, at = found.metrics, found.counts.images, found.position
     check_monitor(monitor, metrics)
     if not seen:
         raise InvalidArgumentError(
@@ -78,7 +73,7 @@ def measure_metric(
     if not isfinite(value):
         rank_zero_warn(f"{monitor} is {value}, so the card has none")
         return None
-    table = confusion.table if len({loader for loader, _ in seen}) == 1 else None
+    table = found.counts.confusion.table if len({loader for loader, _ in seen}) == 1 else None
     return Metric(monitor, value, "val", count, accuracy_interval(monitor, value, count), table)
 
 
@@ -90,31 +85,6 @@ def _count(seen: dict[tuple[int, int], int], at: Position, monitor: str) -> int:
     name, _, number = monitor.partition("/dataloader_idx_")
     batches = {batch for batch in at.logged.get(name, seen) if number in ("", str(batch[0]))}
     return sum(count for batch, count in seen.items() if batch in batches)
-
-
-def _like(target: nn.Module, runner: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a runner, which takes and gives single precision on the CPU, stand in for a network."""
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        like = next(target.parameters(), None)
-        args, kwargs = tree_map(_on_cpu, (args, kwargs))
-        outputs = runner(*args, **kwargs)
-        return outputs if like is None else tree_map(lambda leaf: _as(leaf, like), outputs)
-
-    return run
-
-
-def _on_cpu(leaf: Any) -> Any:
-    if not isinstance(leaf, Tensor):
-        return leaf
-    leaf = leaf.detach().cpu()
-    return leaf.float() if leaf.is_floating_point() else leaf
-
-
-def _as(leaf: Any, like: Tensor) -> Any:
-    if not isinstance(leaf, Tensor):
-        return leaf
-    return leaf.to(like.device, like.dtype if leaf.is_floating_point() else leaf.dtype)
 
 
 def check_monitor(monitor: str, metrics: Iterable[str]) -> None:

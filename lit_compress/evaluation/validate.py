@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,7 +44,7 @@ class Position:
     logged: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
 
 
-class _Results(_ResultCollection):
+class Results(_ResultCollection):
     """What validation logs; notes the batch of each key."""
 
     def __init__(self, position: Position) -> None:
@@ -58,7 +59,7 @@ class _Results(_ResultCollection):
         super().log(fx, name, *args, **kwargs)
 
 
-class _Loop(_EvaluationLoop):
+class Loop(_EvaluationLoop):
     """Lightning's own loop, over loaders that are given to it."""
 
     def __init__(self, loaders: list[Any], position: Position) -> None:
@@ -73,15 +74,12 @@ class _Loop(_EvaluationLoop):
         self._last_val_dl_reload_epoch = float("inf")  # never asks the user's hook for others
         self.position = position
         self.advance: Advance = do_nothing
-        self._results = _Results(position)
+        self._results = Results(position)
 
     def limit(self, batches: int | float) -> None:
         """Set the largest number of batches of each loader, or their share."""
         loaders = self._combined_loader.flattened if self._combined_loader is not None else []
-        self._max_batches = [
-            _parse_num_batches(RunningStage.VALIDATING, length(loader), batches)
-            for loader in loaders
-        ]
+        self._max_batches = [batch_count(length(loader), batches) for loader in loaders]
 
     @override
     def _evaluation_step(
@@ -92,6 +90,16 @@ class _Loop(_EvaluationLoop):
         self.position.content = batch
         super()._evaluation_step(batch, batch_idx, dataloader_idx, dataloader_iter)
         self.advance()
+
+
+def batch_count(length: int | float, limit: int | float) -> int | float:
+    """Return how many batches of a loader validation reads.
+
+    Args:
+        length: Number of its batches.
+        limit: Largest number of them (int), or their share (float).
+    """
+    return _parse_num_batches(RunningStage.VALIDATING, length, limit)
 
 
 def validate(
@@ -140,7 +148,29 @@ def _run(
     bar: str | None,
     logged: dict[str, Any],
 ) -> dict[str, float]:
-    loop = _Loop(loaders, position)
+    return run_loop(trainer, module, Loop(loaders, position), loaders, limit, bar, logged)
+
+
+def run_loop(
+    trainer: Trainer,
+    module: LightningModule,
+    loop: Loop,
+    loaders: list[Any],
+    limit: int | float | None,
+    bar: str | None = None,
+    logged: Mapping[str, Any] | None = None,
+) -> dict[str, float]:
+    """Run a loop of validation, and return the metrics that were logged.
+
+    Args:
+        trainer: The run in progress.
+        module: A copy of the user's module.
+        loop: The loop.
+        loaders: Its loaders.
+        limit: Largest number of batches of each, or their share; None takes that of the run.
+        bar: What is written at a progress bar; None shows none.
+        logged: Metrics that are shown as if the run had logged them.
+    """
     with in_run(trainer, module), quiet(), isolate_rng(), unmoved(loaders):
         view = TrainerView(trainer, module, RunningStage.VALIDATING, loop._results, logged=logged)
         loop.trainer = view
@@ -150,7 +180,7 @@ def _run(
         )
         with attached(module, view), shown as loop.advance:
             loop.run()
-        position.higher_is_better |= _directions(loop._results)
+        loop.position.higher_is_better |= _directions(loop._results)
         loop.teardown()
     found = view._logger_connector.callback_metrics
     return {name: float(value) for name, value in found.items()}

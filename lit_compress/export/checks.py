@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
+from torch.export import ExportedProgram
 from torch.fx import Graph, Node
 
 from lit_compress.errors import ExportError
@@ -32,8 +33,43 @@ INPUT_TYPES = (
 )
 #: Types of weights that a file can be written with.
 WEIGHT_TYPES = (torch.float32, torch.float64, torch.float16)
+#: Bytes of weights that an ONNX file has at most. protobuf's limit is 2 GiB, also for what
+#: describes them.
+LARGEST = 2_000_000_000
 #: Names of arguments that switch the randomness of an operation off if they are false or zero.
 SWITCHES = ("train", "training", "dropout_p", "p", "dropout")
+
+
+def weight_bytes(network: nn.Module | ExportedProgram) -> int:
+    """Return the bytes of the parameters and buffers of a network; shared ones count once.
+
+    Args:
+        network: The network, or its captured graph.
+    """
+    if isinstance(network, nn.Module):
+        tensors: Iterable[Any] = (*network.parameters(), *network.buffers())
+    else:
+        tensors = (*network.state_dict.values(), *network.constants.values())
+    found = {id(tensor): tensor for tensor in tensors if isinstance(tensor, Tensor)}
+    return sum(tensor.numel() * tensor.element_size() for tensor in found.values())
+
+
+def check_size(network: nn.Module | ExportedProgram) -> None:
+    """Check that the weights of a network fit into an ONNX file.
+
+    Args:
+        network: The network, or its captured graph.
+
+    Raises:
+        ExportError: If they do not.
+    """
+    found = weight_bytes(network)
+    if found > LARGEST:
+        raise ExportError(
+            f"the network has {found / 1e9:.2f} GB of weights, and an ONNX file has at most "
+            f"{LARGEST / 1e9:.2f} GB: name a smaller part of it by submodule, or train a smaller "
+            "network"
+        )
 
 
 def check_types(network: nn.Module, tensors: tuple[Tensor, ...]) -> None:

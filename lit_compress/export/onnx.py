@@ -20,7 +20,7 @@ from torch.export import Dim, ExportedProgram
 
 from lit_compress.errors import ExportError
 from lit_compress.export.bounds import unify_bounds
-from lit_compress.export.checks import check_determined, check_types
+from lit_compress.export.checks import check_determined, check_size, check_types
 from lit_compress.export.constants import fold_weights
 from lit_compress.export.functional import make_functional
 from lit_compress.export.idle_means import drop_idle_means
@@ -165,7 +165,7 @@ def write_onnx(
 
     Raises:
         ExportError: If the forward cannot be captured, an operation has no ONNX form (the message
-            names it), or the opset is not supported.
+            names it), the opset is not supported, or the weights have more than 2 GB.
 
     Example:
         >>> import numpy as np, torch
@@ -179,7 +179,9 @@ def write_onnx(
         >>> model(np.array([[-1, 0, 1]], np.float32))
         array([[0., 0., 1.]], dtype=float32)
     """
+    check_size(network)
     program = network if isinstance(network, ExportedProgram) else capture(network, example)
+    check_size(program)  # weights that are computed from others are stored as they are then
     exported = _onnx_program(program, names, outputs, opset)
     if path is None or exported is None:
         return

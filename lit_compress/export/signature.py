@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -163,10 +164,12 @@ def first_rows(batches: Sequence[tuple[Tensor, ...]], count: int) -> tuple[Tenso
         (tensor([1, 2, 3]),)
     """
     length = len(batches[0][0])
+    ends = list(accumulate(len(batch[0]) for batch in batches))
+    few = next((i for i, end in enumerate(ends, 1) if end >= count), len(batches))
     columns = []
     for index, tensor in enumerate(batches[0]):
         if is_batched(tensor, length):
-            columns.append(torch.cat([batch[index] for batch in batches])[:count])
+            columns.append(torch.cat([batch[index] for batch in batches[:few]])[:count])
         else:
             columns.append(tensor)
     return tuple(columns)

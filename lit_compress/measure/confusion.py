@@ -46,6 +46,20 @@ class Confusion:
         counts = torch.bincount(pairs, minlength=classes**2).view(classes, classes)
         self._counts = counts if self._counts is None else self._counts + counts
 
+    def join(self, other: Confusion) -> None:
+        """Count what another one has counted, too.
+
+        Args:
+            other: Counts of other batches.
+        """
+        ours, theirs = self._counts, other._counts
+        self._fits = self._fits and other._fits
+        if ours is not None and theirs is not None:
+            self._fits = self._fits and ours.shape == theirs.shape
+            self._counts = ours + theirs if self._fits else None
+        elif ours is None:
+            self._counts = theirs
+
     @property
     def table(self) -> tuple[tuple[int, ...], ...] | None:
         """Counts by label (rows) and answer (columns); None if this is no classification."""

@@ -9,6 +9,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import nn
 
 from lit_compress.modules.classifier import NOT_SAVED, ImageClassifier, check_counts
+from lit_compress.modules.width import check_width
 
 #: Expansion, channels, number of blocks and stride of each stage (table 2 of the paper).
 STAGES = (
@@ -73,6 +74,7 @@ class MobileNetV2(ImageClassifier):
         from torchvision.models import MobileNetV2 as Network
 
         check_counts(in_channels, num_classes)
+        check_width(width)
         stages = [list(stage) for stage in STAGES]
         if stem == "cifar":
             stages[1][3] = 1

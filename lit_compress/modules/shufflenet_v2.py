@@ -8,8 +8,8 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import nn
 
-from lit_compress.errors import InvalidArgumentError
 from lit_compress.modules.classifier import NOT_SAVED, ImageClassifier, check_counts
+from lit_compress.modules.width import check_width, scaled
 
 #: Channels of each stage, by width (table 5 of the paper).
 CHANNELS = {
@@ -30,7 +30,8 @@ class ShuffleNetV2(ImageClassifier):
         num_classes: Number of classes, at least 2.
         stem: ``imagenet`` makes the last feature map 32 times smaller than the image, ``cifar`` 8
             times. ``cifar`` is slower, and far more accurate on images of 32 pixels.
-        width: Size of the network: 0.5, 1.0, 1.5 or 2.0, as in the paper.
+        width: Factor of the number of channels, above 0. 0.5, 1.0, 1.5 and 2.0 are the paper's
+            networks; other factors scale all channels of 1.0, to multiples of 4.
         image_size: Side length in pixels of the example image for the model summary.
         optimizer: Function that creates the optimizer from the parameters. Default: SGD with
             learning rate 0.01, momentum 0.9 and weight decay 1e-5, as in the paper.
@@ -69,11 +70,9 @@ class ShuffleNetV2(ImageClassifier):
         from torchvision.models import ShuffleNetV2 as Network
 
         check_counts(in_channels, num_classes)
-        if width not in CHANNELS:
-            raise InvalidArgumentError(
-                f"model.width must be one of {', '.join(map(str, CHANNELS))}, got {width}"
-            )
-        network = Network([4, 8, 4], CHANNELS[width], num_classes)
+        check_width(width)
+        channels = CHANNELS.get(width) or [scaled(count, width, 4) for count in CHANNELS[1.0]]
+        network = Network([4, 8, 4], channels, num_classes)
         first = network.conv1[0]
         stride = 1 if stem == "cifar" else 2
         network.conv1[0] = nn.Conv2d(

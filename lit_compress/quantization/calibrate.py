@@ -38,7 +38,7 @@ def calibrate(
     """Run a prepared graph over the calibration batches.
 
     Args:
-        prepared: Graph with observers, as torchao's ``prepare_pt2e`` returns it.
+        prepared: Graph with observers, see :func:`lit_compress.quantization.pt2e.prepare`.
         batches: Input batches of the network: tensors, or tuples of tensors.
         owners: For error messages: by name of a graph node, the name of its layer.
         names: For error messages: names of the inputs, if there are several.

@@ -25,7 +25,7 @@ from lit_compress.quantization.calibrate import (
 from lit_compress.quantization.float_weights import float_weights
 from lit_compress.quantization.layer_noise import LayerNoise, layer_noise
 from lit_compress.quantization.pt2e import convert as convert_prepared
-from lit_compress.quantization.pt2e import prepare_pt2e
+from lit_compress.quantization.pt2e import prepare as prepare_graph
 from lit_compress.quantization.quantizer import OnnxQuantizer
 from lit_compress.quantization.rewrites.biases import least_scales, round_biases, set_biases
 from lit_compress.quantization.rewrites.equalize import equalize, scale_tensors
@@ -191,7 +191,7 @@ class Calibrated:
         self._folded = tuple(fold_norms(graph))
         self._quantizer.floats = frozenset(floats)
         try:
-            prepared: GraphModule = prepare_pt2e(graph, self._quantizer)
+            prepared = prepare_graph(graph, self._quantizer)
         finally:
             self._quantizer.floats = frozenset()
         set_weights(prepared, self._weights)
@@ -226,8 +226,7 @@ class Calibrated:
         prepared = self._prepare(floats)
         owners = self._quantizer.owners
         set_biases(prepared, {n: b for n, b in self._biases.items() if owners[n] not in floats})
-        with torch.no_grad():
-            converted = convert_prepared(prepared)
+        converted = convert_prepared(prepared)
         # torchao keeps the float weights, which nothing reads any more.
         _remove_unused_tensors(converted)
         fold_shuffles(converted)

@@ -1,20 +1,28 @@
-"""The names of torchao that this package uses, imported without a deprecation warning.
+"""The parts of torchao that this package uses, imported without a deprecation warning.
 
 On import, torchao 0.18 registers an Enum with ``torch.utils._pytree``. torch 2.14 logs a
 deprecation warning for each registration (https://github.com/pytorch/ao/issues/4848).
+
+torchao and torch ask for the device of a graph through two unbounded caches that hold the graph as
+their key, so that each conversion would leave a whole network in memory.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
+from torch.ao.quantization.fx import utils as torch_caches
 from torch.fx import GraphModule
 
 _logger = logging.getLogger("torch.utils._pytree")
 _level = _logger.level
 _logger.setLevel(logging.ERROR)
 try:
+    from torchao import utils as torchao_caches
     from torchao.quantization.pt2e import (
         FixedQParamsObserver,
         HistogramObserver,
@@ -22,7 +30,6 @@ try:
         PerChannelMinMaxObserver,
         quantize_pt2e,
     )
-    from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
     from torchao.quantization.pt2e.quantizer import (
         QuantizationAnnotation,
         QuantizationSpec,
@@ -40,8 +47,20 @@ __all__ = [
     "QuantizationSpec",
     "Quantizer",
     "convert",
-    "prepare_pt2e",
+    "prepare",
 ]
+
+
+def prepare(graph: GraphModule, quantizer: Quantizer) -> GraphModule:
+    """Insert observers into a captured graph, as torchao's ``prepare_pt2e`` does.
+
+    Args:
+        graph: The graph; it is changed.
+        quantizer: Says where the observers go.
+    """
+    with _nothing_kept():
+        prepared: GraphModule = quantize_pt2e.prepare_pt2e(graph, quantizer)
+    return prepared
 
 
 def convert(prepared: GraphModule) -> GraphModule:
@@ -54,11 +73,23 @@ def convert(prepared: GraphModule) -> GraphModule:
     Args:
         prepared: The graph with observers; it is changed.
     """
-    private: Any = quantize_pt2e
-    search = private._fold_conv_bn_qat
-    private._fold_conv_bn_qat = lambda graph: graph
-    try:
-        converted: GraphModule = private.convert_pt2e(prepared)
-    finally:
-        private._fold_conv_bn_qat = search
+    steps: Any = quantize_pt2e
+    meta = prepared.meta
+    with _nothing_kept(), torch.no_grad():
+        graph = steps._convert_to_reference_decomposed_fx(prepared)
+        for change in (steps.DuplicateDQPass(), steps.PortNodeMetaForQDQ()):
+            graph = change(graph).graph_module
+        steps.constant_fold(graph, steps._quant_node_constraint)
+    graph.meta.update(meta)
+    converted: GraphModule = steps._disallow_eval_train(graph)
     return converted
+
+
+@contextmanager
+def _nothing_kept() -> Iterator[None]:
+    """Empty the two caches that would hold a graph for good; what they say is found again."""
+    try:
+        yield
+    finally:
+        torchao_caches._assert_and_get_unique_device.cache_clear()
+        torch_caches.assert_and_get_unique_device.cache_clear()

@@ -40,6 +40,8 @@ class Engine:
         outputs: Names of its outputs, in order.
         metadata: Metadata of the file: text values by key.
         run: Function that takes one array per input and returns one per output.
+        again: Opens the file again, from memory. An engine with it can be pickled, for another
+            process; it must be a function of a module, or a partial of one.
     """
 
     runtime: Runtime
@@ -47,3 +49,9 @@ class Engine:
     outputs: tuple[str, ...]
     metadata: dict[str, str]
     run: Run
+    again: Callable[[], Engine] | None = None
+
+    def __reduce__(self) -> tuple[Callable[[], Engine], tuple[()]]:
+        if self.again is None:
+            raise TypeError("this engine does not know how to open its file again")
+        return self.again, ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -83,10 +84,9 @@ def open_engine(
         run = openvino_run(path, (content,), threads)
     else:
         run = _onnxruntime_run(session, [item.name for item in inputs])
-    run = with_forks(
-        or_error(run, path, runtime), lambda: open_engine(path, runtime, threads, content).run
-    )
-    return Engine(runtime, inputs, outputs, metadata, run)
+    again = partial(open_engine, path, runtime, threads, content)
+    run = with_forks(or_error(run, path, runtime), lambda: again().run)
+    return Engine(runtime, inputs, outputs, metadata, run, again)
 
 
 def _onnxruntime_run(session: Any, names: Sequence[str]) -> Run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -56,12 +57,11 @@ def open_format(
     runs = {file.batch: _opened(path, runtime, file, parts, threads) for file, parts in files}
     sized = {batch: run for batch, run in runs.items() if batch is not None}
     run = in_batches(sized, first.inputs, first.outputs) if sized else runs[None]
-    run = with_forks(
-        or_error(run, path, runtime), lambda: open_format(path, runtime, files, threads).run
-    )
+    again = partial(open_format, path, runtime, files, threads)
+    run = with_forks(or_error(run, path, runtime), lambda: again().run)
     inputs = tuple(map(_input, first.inputs))
     outputs = tuple(port.name for port in first.outputs)
-    return Engine(runtime, inputs, outputs, dict(first.metadata), run)
+    return Engine(runtime, inputs, outputs, dict(first.metadata), run, again)
 
 
 def _opened(

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 
 import lit_compress
 from artifact.conftest import FILES, INPUTS, WEIGHT, write_artifact, write_model
 from lit_compress.artifact import load, read_card
 from lit_compress.errors import ArtifactError, InvalidArgumentError
-from lit_compress.runtimes import onnx
+from lit_compress.runtimes import onnx, open_format
 
 
 @pytest.mark.parametrize("threads", [0, 1, 2])
@@ -105,6 +106,28 @@ def test_a_runtime_that_is_not_installed(artifact: Path, monkeypatch: pytest.Mon
     with pytest.raises(ArtifactError, match="openvino is not installed: pip install openvino"):
         load(artifact, runtime="openvino")
     assert load(artifact, runtime="fastest").runtime == "onnxruntime"
+
+
+def test_a_check_that_is_none(artifact: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match="check must be True, False or 'all', got 'al'"):
+        load(artifact, check="al")  # type: ignore[arg-type]
+
+
+def test_each_file_is_opened_once(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fastest file was opened to be timed, and again to be returned."""
+    write_model(artifact / "model-fp32.onnx")
+    write_artifact(artifact, *FILES, "model-fp32.onnx")
+    opened: list[Any] = []
+    real = onnxruntime.InferenceSession
+    monkeypatch.setattr(
+        onnxruntime,
+        "InferenceSession",
+        lambda *arguments, **more: opened.append(0) or real(*arguments, **more),
+    )
+    monkeypatch.setattr(onnx, "is_installed", lambda name: name == "onnxruntime")
+    monkeypatch.setattr(open_format, "is_installed", lambda name: False)
+    assert load(artifact, runtime="fastest", check=False)(INPUTS).shape == (2, 4)
+    assert len(opened) == 2
 
 
 def test_a_runtime_that_is_none(artifact: Path) -> None:

@@ -12,7 +12,6 @@ import torch
 from conftest import ForeignModule, ManualModule, loader
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from pruning.blocks.nets import Basic, PreNorm
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -643,13 +642,6 @@ def test_lbfgs_is_refused(make_trainer: MakeTrainer) -> None:
 
     with pytest.raises(InvalidArgumentError, match=r"LBFGS.*one joint state.*use SGD"):
         fit(make_trainer, BlockPruning(0.5, schedule=ONCE), module=Whole())
-
-
-def test_spawned_processes_are_refused(make_trainer: MakeTrainer) -> None:
-    trainer = make_trainer(max_epochs=4)
-    trainer.strategy._launcher = _MultiProcessingLauncher(trainer.strategy, start_method="fork")
-    with pytest.raises(InvalidArgumentError, match="use strategy ddp"):
-        BlockPruning(0.5).setup(trainer, Residual(), "fit")
 
 
 @pytest.mark.parametrize(

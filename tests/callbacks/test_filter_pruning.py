@@ -18,7 +18,6 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
     WeightAveraging,
 )
-from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v2
 
@@ -265,13 +264,6 @@ def test_resume_with_a_higher_target_counts_from_the_original(
         trainer.fit(Mobile(), loader(32), loader(16, 1), ckpt_path=tmp_path / "a.ckpt")
     assert 0.5 <= pruning.reached < 0.53
     assert [event["epoch"] for event in pruning.history] == [0, 1, 3]
-
-
-def test_spawned_processes_are_refused(foreign: ForeignModule, make_trainer: MakeTrainer) -> None:
-    trainer = make_trainer(max_epochs=4)
-    trainer.strategy._launcher = _MultiProcessingLauncher(trainer.strategy, start_method="fork")
-    with pytest.raises(InvalidArgumentError, match="use strategy ddp"):
-        FilterPruning(0.5).setup(trainer, foreign, "fit")
 
 
 def test_another_module_is_restored_after_a_fit_that_failed(

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lit_compress.errors import ExportError
-from lit_compress.export.onnx import capture
+from lit_compress.export.checks import LARGEST, weight_bytes
+from lit_compress.export.onnx import capture, write_onnx
 
 
 class Function(nn.Module):
@@ -97,3 +98,20 @@ def test_a_batch_norm_of_a_weight_depends_on_no_batch() -> None:
     program = capture(network, x)
     assert "batch_norm" not in str(program.graph_module.graph)
     torch.testing.assert_close(program.module()(x), network(x))
+
+
+def test_more_weights_than_a_file_has() -> None:
+    """The error was protobuf's; these weights take no memory."""
+    with torch.device("meta"):
+        layer = nn.Linear(25_000, 25_000)
+    assert weight_bytes(layer) > LARGEST
+    with pytest.raises(
+        ExportError, match=r"has 2\.50 GB of weights, and an ONNX file has at most 2"
+    ):
+        write_onnx(layer.eval(), torch.zeros(2, 25_000, device="meta"), None)
+
+
+def test_shared_weights_count_once() -> None:
+    layer = nn.Linear(4, 4)
+    assert weight_bytes(nn.Sequential(layer, nn.ReLU(), layer)) == 80
+    assert weight_bytes(capture(nn.Sequential(layer, layer).eval(), torch.zeros(2, 4))) == 80

@@ -29,6 +29,16 @@ def net() -> AlexNet:
     return AlexNet(num_classes=4).eval()
 
 
+def test_width() -> None:
+    module = AlexNet(1, 4, width=0.25)
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    # Those of the published network are 64, 192, 384, 256, 256, 4096 and 4096.
+    assert [layer.weight.shape[0] for layer in layers] == [16, 48, 96, 64, 64, 1024, 1024, 4]
+    assert module(torch.zeros(2, 1, 64, 64)).shape == (2, 4)
+    with pytest.raises(InvalidArgumentError, match="must be above 0, got 0"):
+        AlexNet(width=0)
+
+
 class Squares(ImageDataModule):
     classes = ("a", "b")
 

@@ -51,11 +51,17 @@ def test_stem(stem: str, shrinks: int) -> None:
     assert sizes == [(64 // shrinks, 32 // shrinks)]
 
 
-@pytest.mark.parametrize("width", [0.75, 0, 3])
-def test_a_width_that_the_paper_has_not(width: float) -> None:
-    with pytest.raises(
-        InvalidArgumentError, match=rf"must be one of 0\.5, 1\.0, 1\.5, 2\.0, got {width}"
-    ):
+def test_a_width_between_those_of_the_paper() -> None:
+    module = ShuffleNetV2(1, 4, width=0.25)
+    outputs = [layer.out_channels for layer in module.modules() if isinstance(layer, nn.Conv2d)]
+    # 24, 116, 232, 464 and 1024 channels, times 0.25, as multiples of 4; blocks have two halves.
+    assert set(outputs) == {8, 14, 28, 56, 58, 256}
+    assert module(torch.zeros(2, 1, 32, 32)).shape == (2, 4)
+
+
+@pytest.mark.parametrize("width", [0, -1.0, float("nan"), float("inf")])
+def test_a_width_of_nothing(width: float) -> None:
+    with pytest.raises(InvalidArgumentError, match=rf"must be above 0, got {width}"):
         ShuffleNetV2(width=width)
 
 

@@ -23,9 +23,9 @@ def check_files(folder: str | Path, card: Card, but: tuple[str, ...] = ()) -> No
     Raises:
         ArtifactError: If a file is missing or has another SHA-256.
     """
+    check_there(folder, card)
     for name, digest in card.files.items():
         if name not in but:
-            _check_there(Path(folder), name)
             _check_digest(Path(folder) / name, sha256(Path(folder) / name), digest)
 
 
@@ -40,13 +40,27 @@ def checked_content(folder: Path, card: Card, name: str) -> bytes:
     Raises:
         ArtifactError: If the file is missing, too large, or has another SHA-256.
     """
-    _check_there(folder, name)
+    _check_one(folder, name)
     content = read_limited(folder / name, LARGEST, ArtifactError, "what its name says")
     _check_digest(folder / name, hashlib.sha256(content).hexdigest(), card.files[name])
     return content
 
 
-def _check_there(folder: Path, name: str) -> None:
+def check_there(folder: str | Path, card: Card) -> None:
+    """Check that each file that a card lists is there; none is read.
+
+    Args:
+        folder: The artefact folder.
+        card: Its card.
+
+    Raises:
+        ArtifactError: If a file is missing.
+    """
+    for name in card.files:
+        _check_one(Path(folder), name)
+
+
+def _check_one(folder: Path, name: str) -> None:
     with reading(folder / name, ArtifactError):
         missing = not (folder / name).is_file()
     if missing:

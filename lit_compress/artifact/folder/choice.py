@@ -15,10 +15,11 @@ from lit_compress.runtimes.format_file import FormatFile
 from lit_compress.runtimes.interface import Runtime
 from lit_compress.runtimes.open_format import RUNTIMES, open_format
 
+#: A model, what the card says of its outputs, and the names of the files that were read.
+Opened = tuple[OnnxModel, Callable[[], Fidelity], tuple[str, ...]]
 
-def open_choice(
-    folder: Path, card: Card, choice: Choice, threads: int
-) -> tuple[OnnxModel, Callable[[], Fidelity], tuple[str, ...]]:
+
+def open_choice(folder: Path, card: Card, choice: Choice, threads: int) -> Opened:
     """Open the file of an artefact that a choice names.
 
     Args:
@@ -43,9 +44,7 @@ def open_choice(
     return model, lambda: _recorded_fidelity(card, name), (name,)
 
 
-def _of_format(
-    folder: Path, card: Card, runtime: Runtime, threads: int
-) -> tuple[OnnxModel, Callable[[], Fidelity], tuple[str, ...]]:
+def _of_format(folder: Path, card: Card, runtime: Runtime, threads: int) -> Opened:
     files = format_files(card, runtime)
     if not files:
         raise ArtifactError(

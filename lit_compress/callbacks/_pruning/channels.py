@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -167,7 +167,7 @@ class ChannelPruning(ResolvesSelector):
             self._resizer.attach(pl_module)
         if stage != "fit":
             return
-        check_callbacks(self, trainer, self.shrink in get_args(Shrink))
+        check_callbacks(self, trainer)
         importances = self._selector.gradient_importances()
         if importances and self.first_epoch == 0 and not is_fast_dev_run(trainer):
             raise InvalidArgumentError(

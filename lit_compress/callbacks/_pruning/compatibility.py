@@ -20,13 +20,12 @@ from lit_compress.pruning.selection.budget import Of, Selection
 from lit_compress.pruning.selection.state import PruningState
 
 
-def check_callbacks(pruner: PruningCallback, trainer: Trainer, removing: bool = True) -> None:
-    """Check that no other callback and no launcher prevents the removal of channels.
+def check_callbacks(pruner: PruningCallback, trainer: Trainer) -> None:
+    """Check that no other callback prevents the removal of channels.
 
     Args:
         pruner: The pruning callback.
         trainer: The run.
-        removing: Whether channels are removed, or only kept at zero.
 
     Raises:
         InvalidArgumentError: If one does.
@@ -46,11 +45,6 @@ def check_callbacks(pruner: PruningCallback, trainer: Trainer, removing: bool = 
                 f"EarlyStopping cannot watch {other.monitor}, which is NaN until the target is "
                 f"reached and would end the run at once: let it watch {pruner.monitor}"
             )
-    if removing and type(trainer.strategy.launcher).__name__ == "_MultiProcessingLauncher":
-        raise InvalidArgumentError(
-            f"{name} cannot run in spawned or forked processes, which do not return the module "
-            "in its new shapes: use strategy ddp"
-        )
 
 
 def _are_in_order(one: PruningCallback, other: PruningCallback | ModelPruning) -> bool:

@@ -21,6 +21,7 @@ from lit_compress.callbacks._quantization.quality import say_float_weights
 from lit_compress.callbacks._report.variants import empty_card, float_name, float_variant
 from lit_compress.checkpoints.folder import trained_weights
 from lit_compress.checkpoints.saved_weights import WEIGHTS, save_weights
+from lit_compress.evaluation.last_validation.watch import Logged
 from lit_compress.evaluation.loaders import validation_loaders
 from lit_compress.evaluation.trainer_access import callbacks_of_type
 from lit_compress.measure import file_bytes, int8_share, onnx_counts
@@ -37,6 +38,8 @@ class ArtifactOf:
         monitor: Key of the metric; None measures none.
         arguments: For the card, the arguments of the callback.
         pruning: For the card, what pruning callbacks have reached. Default: those of the run.
+        logged: The metric of the float network as the last validation has logged it. Default: it is
+            measured.
     """
 
     before: UnprunedShapes | None
@@ -44,6 +47,7 @@ class ArtifactOf:
     monitor: str | None
     arguments: Mapping[str, Any]
     pruning: Sequence[dict[str, Any]] | None = None
+    logged: Logged | None = None
 
 
 def write_artifact(target: Path, conversion: Conversion, what: ArtifactOf) -> None:
@@ -60,6 +64,7 @@ def write_artifact(target: Path, conversion: Conversion, what: ArtifactOf) -> No
     """
     with folder_swap(target) as folder:
         save_weights(conversion.copy, folder / WEIGHTS, what.before)
+        conversion.write_first(folder / MODEL)
         plain = _float_variant(folder, conversion, what)
         int8 = _int8_variant(folder, conversion, plain)
         for budget in callbacks_of_type(conversion.trainer, TimesInt8):
@@ -76,7 +81,10 @@ def _float_variant(folder: Path, conversion: Conversion, what: ArtifactOf) -> Va
     trainer, copy = conversion.trainer, conversion.copy
     name = "pruned" if is_smaller(copy, what.before) else float_name(trainer, copy)
     file = folder / WEIGHTS
-    plain = float_variant(name, trainer, copy, conversion.network, monitor=what.monitor, file=file)
+    # What was logged is of these weights; that it is of the same data is known only now.
+    same = what.logged is not None and conversion.took(what.logged.inputs)
+    known = what.logged.metric if what.logged is not None and same else None
+    plain = float_variant(name, trainer, copy, conversion.network, what.monitor, file, known=known)
     return replace(plain, epoch=what.epoch)
 
 
@@ -97,6 +105,7 @@ def _int8_variant(folder: Path, conversion: Conversion, plain: Variant) -> Varia
         int8_share=int8_share(folder / MODEL),
         float_weights=conversion.float_weights,
         formats=write_formats(conversion, folder / MODEL, conversion.settings),
+        note=conversion.stored.note,
     )
 
 

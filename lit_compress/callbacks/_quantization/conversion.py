@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -15,18 +16,20 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from lit_compress.artifact import Fidelity, LayerFidelity, Metric, OnnxModel
-from lit_compress.artifact.folder.names import MODEL
 from lit_compress.artifact.replay import COUNT
 from lit_compress.artifact.variant import FloatWeight
-from lit_compress.callbacks._quantization.file.drop import DropSearch
+from lit_compress.callbacks._quantization.file.drop import DropSearch, MeasuredFile
 from lit_compress.callbacks._quantization.file.float_outputs import FloatOutputs
 from lit_compress.callbacks._quantization.file.measurement import Measurement
 from lit_compress.callbacks._quantization.file.rows import repeated_rows
+from lit_compress.callbacks._quantization.file.stored import Stored
 from lit_compress.callbacks._quantization.file.texts import check_classes, class_names, file_texts
 from lit_compress.callbacks._quantization.pixels import Pixels, find_pixels
 from lit_compress.callbacks._quantization.quality import warn_if_far
 from lit_compress.callbacks._quantization.settings import Settings
+from lit_compress.errors import LitCompressError
 from lit_compress.evaluation.export_target import ExportTarget
+from lit_compress.evaluation.last_validation.input_sums import InputSums
 from lit_compress.evaluation.loaders import validation_loaders
 from lit_compress.export.signature import Batch, as_tuple, first_rows
 from lit_compress.progress import track
@@ -99,9 +102,13 @@ class Conversion:
         self.float_weights: tuple[FloatWeight, ...] = ()
         #: The network of the file that was written last, with what goes before it.
         self.graph: nn.Module = self._captured
-        self._file = Path()
         #: SQNR of the ONNX file that was written last, in dB.
         self.sqnr_db = math.nan
+        self._first: MeasuredFile | None = None
+        self._path = Path()
+        self._model: OnnxModel | None = None
+        self._stored: Stored | None = None
+        self._inputs = InputSums()
 
     @cached_property
     def _noise(self) -> Any:
@@ -114,10 +121,52 @@ class Conversion:
         """What the file takes, and why."""
         return self._pixels
 
+    @property
+    def model(self) -> OnnxModel:
+        """The file that was written, in ONNX Runtime.
+
+        Raises:
+            LitCompressError: If none was written.
+        """
+        if self._model is None:
+            raise LitCompressError("the file of a conversion is opened after it is written")
+        return self._model
+
+    @property
+    def stored(self) -> Stored:
+        """The inputs that are stored with the file that was written."""
+        if self._stored is None:
+            self._stored = self._measurement.stored(self._path)
+        return self._stored
+
+    def took(self, inputs: InputSums) -> bool:
+        """Tell whether the network had these inputs when the first file was measured.
+
+        Where the data give pixels, they are others; the datamodule says that they are the same
+        images.
+
+        Args:
+            inputs: The inputs of another pass over the data.
+        """
+        return self._pixels.loader is not None or self._inputs.equal(inputs)
+
+    def write_first(self, path: Path) -> MeasuredFile:
+        """Write the file with the fewest layers in float, and measure its metric.
+
+        Args:
+            path: Path of the file.
+        """
+        self._export(path, self._skipped)
+        model, self._inputs = OnnxModel(path), InputSums()
+        self._first = MeasuredFile(model, self._measurement.metric(model, inputs=self._inputs))
+        return self._first
+
     def write(
         self, path: Path, reference: Metric | None, allowed: float | None = None
     ) -> tuple[Metric | None, Fidelity]:
         """Write the file; with ``max_drop``, as few layers as possible stay in float.
+
+        A file that :meth:`write_first` wrote to the path is not written again.
 
         Args:
             path: Path of the file.
@@ -130,10 +179,10 @@ class Conversion:
         Raises:
             AccuracyError: If no file keeps the metric and ``on_drop`` is ``error``.
         """
+        first = self._first or self.write_first(path)
         if allowed is None or reference is None:
-            self._export(path, self._skipped)
-            metric = None if reference is None else self.measured(OnnxModel(path))
-            return metric, self._fidelity(path, self._skipped, 0)
+            metric = None if reference is None else first.metric
+            return metric, self._fidelity(path, first.model, self._skipped, 0)
         calibrated = self._calibrated
         search = DropSearch(
             settings=self.settings,
@@ -141,10 +190,11 @@ class Conversion:
             rises=self.settings.rises(self.trainer, self.copy),
             sets=candidates(self._noise, calibrated.readers, calibrated.weighted, self._skipped),
             layers=len(calibrated.layers),
-            write=self._measured_file,
+            write=partial(self._candidate, path),
         )
         found = search.run(path, allowed)
-        return found.metric, self._fidelity(path, found.floats, found.evaluations)
+        quality = self._fidelity(path, found.file.model, found.floats, found.evaluations)
+        return found.file.metric, quality
 
     def try_out(self, path: Path, batches: int) -> None:
         """Write a file and run it, as :meth:`write` does, without a judgement of its outputs.
@@ -156,6 +206,7 @@ class Conversion:
         self._export(path, self._skipped)
         self.float_weights = self._calibrated.float_weights(self._skipped, self._prefix)
         model = OnnxModel(path)
+        self._keep(path, model)
         for batch in self._raw:
             model.all_outputs(*self.network.arrays(model, as_tuple(batch)))
         if self.settings.monitor is not None and validation_loaders(self.trainer):
@@ -163,11 +214,16 @@ class Conversion:
 
     def write_replay(self, path: Path) -> None:
         """Write the first inputs of the file, with the outputs of the float network."""
-        self._measurement.write_replay(path, path.with_name(MODEL))
+        self._measurement.write_replay(path, self.model, self.stored)
 
-    def _measured_file(self, path: Path, floats: frozenset[str]) -> Metric | None:
+    def _candidate(self, first: Path, path: Path, floats: frozenset[str]) -> MeasuredFile:
+        """Write and measure a file, or move the first one to its place."""
+        if self._first is not None and floats == self._skipped:
+            os.replace(first, path)
+            return self._first
         self._export(path, floats)
-        return self.measured(OnnxModel(path))
+        model = OnnxModel(path)
+        return MeasuredFile(model, self.measured(model))
 
     def _export(self, path: Path, floats: frozenset[str]) -> None:
         from lit_compress.export.onnx import write_onnx
@@ -192,17 +248,22 @@ class Conversion:
         classes = class_names(self.trainer, self.settings.classes, lambda: self._float.shape)
         return file_texts(as_tuple(self._raw[0])[0].shape[1:], classes)
 
-    def _fidelity(self, path: Path, floats: frozenset[str], evaluations: int) -> Fidelity:
-        self._file = path
+    def _fidelity(
+        self, path: Path, model: OnnxModel, floats: frozenset[str], evaluations: int
+    ) -> Fidelity:
+        self._keep(path, model)
         layers = tuple(
             LayerFidelity(self._prefix + r.name, r.weight_db, r.activation_db, r.name in floats)
             for r in self._noise
         )
-        quality = self.compared(OnnxModel(path))
+        quality = self.compared(model)
         self.sqnr_db = quality.sqnr_db
         warn_if_far(quality, self._noise, self._prefix)
         self.float_weights = self._calibrated.float_weights(floats, self._prefix)
         return replace(quality, layers=layers, evaluations=evaluations)
+
+    def _keep(self, path: Path, model: OnnxModel) -> None:
+        self._path, self._model, self._first, self._stored = path, model, None, None
 
     def measured(self, model: OnnxModel) -> Metric | None:
         """Return the monitored metric of a file; None if none is monitored.
@@ -218,7 +279,7 @@ class Conversion:
         Args:
             model: The file, in a runtime. The ONNX file must be written.
         """
-        return self._measurement.fidelity(model, self._file)
+        return self._measurement.fidelity(model, self.stored)
 
     def arrays(self, model: OnnxModel, batch: Batch) -> list[np.ndarray]:
         """Return a batch as the inputs of a file."""

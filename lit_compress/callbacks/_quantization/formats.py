@@ -46,7 +46,7 @@ def write_formats(
     others = [name for name in settings.formats if name != "onnx"]
     if not others:
         return ()
-    ports = _ports(conversion, OnnxModel(onnx))
+    ports = _ports(conversion, conversion.model)
     for name in others:
         one = exporter(name).one_batch
         sizes: Sequence[int | None] = settings.batch_sizes if one else (None,)

@@ -43,17 +43,17 @@ class Pixels:
     preprocess: nn.Module | None = None
     loader: Any = None
 
-    def of(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Return what the file takes for a batch of the validation data that it is measured on."""
-        if self.loader is None and isinstance(self.preprocess, Preprocess):
-            return (self.preprocess.undo(tensors[0])[0],)
-        return tensors
+    @property
+    def undone(self) -> Preprocess | None:
+        """What is undone in a batch of the validation data that the file is measured on."""
+        turned_back = self.loader is None and isinstance(self.preprocess, Preprocess)
+        return self.preprocess if turned_back else None  # type: ignore[return-value]
 
     def normalization(self) -> dict[str, list[float]]:
         """Return mean and standard deviation of the channels, if pixels can be turned back."""
-        if self.loader is not None or not isinstance(self.preprocess, Preprocess):
+        if self.undone is None:
             return {}
-        mean, std = self.preprocess.normalization()
+        mean, std = self.undone.normalization()
         return {"mean": mean, "std": std}
 
 
@@ -83,6 +83,16 @@ def find_pixels(trainer: Trainer, network: ExportTarget, settings: Settings) -> 
     if isinstance(data, HasPixels) and isinstance(data, HasPreprocess):
         return _stated(data, network, settings)
     return _in_transform(trainer, network)
+
+
+def pixel_loaders(trainer: Trainer) -> list[Any]:
+    """Return the loader of the validation pixels of a run whose datamodule offers them.
+
+    Args:
+        trainer: The run.
+    """
+    data: object = datamodule(trainer)
+    return [data.pixels("val")] if isinstance(data, HasPixels) else []
 
 
 class PixelsOf:

@@ -10,13 +10,14 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lit_compress.artifact import Variant, sha256
+from lit_compress.artifact import Metric, Variant, sha256
 from lit_compress.callbacks._pruning.base import pruning_callbacks
 from lit_compress.callbacks._report.variants import float_variant, unpruned_shapes
 from lit_compress.checkpoints.saved_weights import load_saved, save_weights
 from lit_compress.checkpoints.weights import load_weights, trained_epochs
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.evaluation.export_target import ExportTarget
+from lit_compress.evaluation.last_validation.watch import LastValidation, Logged
 from lit_compress.evaluation.run_view.copies import clone
 from lit_compress.evaluation.trainer_access import is_fast_dev_run
 from lit_compress.report import counted
@@ -35,20 +36,31 @@ class DenseNetwork:
         self._path: str | None = None
         self._epochs = 0
         self._sha256: str | None = None
+        #: By the name of the part that may be the network, its metric before the pruning. A resumed
+        #: run measures it again, as its data may be others.
+        self._logged: dict[str, Logged] = {}
 
     def forget(self) -> None:
         """Begin with none: the one that is known is of another run."""
-        self._path = None
+        self._path, self._logged = None, {}
 
-    def before_pruning(self, trainer: Trainer, module: LightningModule, path: Path) -> None:
+    def before_pruning(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        path: Path,
+        logged: Mapping[str, Logged],
+    ) -> None:
         """Keep the weights just before the first pruning step, unless there is a baseline.
 
         Args:
             trainer: The run.
             module: The module.
             path: File to keep them in.
+            logged: Its metric, by the name of the part that may be it, where it is known.
         """
         if self.baseline is None:
+            self._logged = dict(logged)
             self._keep(trainer, module, path, trainer.current_epoch)
 
     def take_baseline(self, trainer: Trainer, module: LightningModule, path: Path) -> None:
@@ -95,7 +107,12 @@ class DenseNetwork:
         return dense
 
     def variant(
-        self, trainer: Trainer, dense: LightningModule, network: ExportTarget, monitor: str | None
+        self,
+        trainer: Trainer,
+        dense: LightningModule,
+        network: ExportTarget,
+        monitor: str | None,
+        last: LastValidation,
     ) -> Variant:
         """Measure a copy with the dense weights.
 
@@ -104,9 +121,11 @@ class DenseNetwork:
             dense: The copy.
             network: The network in it.
             monitor: Key of the metric; None measures none.
+            last: The last validation of the run.
         """
         file = Path(self._path or "")
-        variant = float_variant("dense", trainer, dense, network, monitor=monitor, file=file)
+        known = self._known(network.path, monitor, last)
+        variant = float_variant("dense", trainer, dense, network, monitor, file, known=known)
         if self.baseline is not None:
             epochs = f" for {counted(self._epochs, 'epoch')}" if self._epochs else ""
             note = f"trained on its own{epochs}"
@@ -125,6 +144,14 @@ class DenseNetwork:
         self._path = state["dense"]
         self._epochs = int(state["dense_epoch"])
         self._sha256 = state.get("dense_sha256")
+        self._logged = {}
+
+    def _known(self, path: str, monitor: str | None, last: LastValidation) -> Metric | None:
+        """Return the metric before the pruning, if the last validation was of the same data."""
+        logged = self._logged.get(path)
+        if logged is None or logged.metric.name != monitor:
+            return None
+        return logged.metric if last.had_inputs(path, logged.inputs) else None
 
     def _keep(self, trainer: Trainer, module: LightningModule, path: Path, epochs: int) -> None:
         if trainer.is_global_zero and not is_fast_dev_run(trainer):

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
-from lit_compress.artifact import Card, Timing, TimingRatio, Variant
+from lit_compress.artifact import Card, Metric, Timing, TimingRatio, Variant
 from lit_compress.callbacks._pruning.base import pruning_callbacks
 from lit_compress.evaluation.export_target import ExportTarget
 from lit_compress.evaluation.loaders import validation_loaders
@@ -72,6 +72,7 @@ def float_variant(
     monitor: str | None,
     file: Path | None = None,
     limit: int | None = None,
+    known: Metric | None = None,
 ) -> Variant:
     """Return the variant of a float network: its cost, its file, and its metric.
 
@@ -83,13 +84,13 @@ def float_variant(
         monitor: Key of the metric; None measures none.
         file: File with the weights of the variant.
         limit: Largest number of validation batches. Default: as in the run.
+        known: Its metric, if it is known. Default: it is measured.
     """
     called = network.called(copy)
     captured = called if network.signature.plain else network.captured(copy)
     counted = cost(captured, first_rows([as_tuple(network.inputs[0])], 1))
-    loaders = validation_loaders(trainer)
-    metric = None
-    if monitor is not None and loaders:
+    loaders, metric = validation_loaders(trainer), known
+    if known is None and monitor is not None and loaders:
         metric = measure_metric(trainer, copy, loaders, monitor, target=called, limit=limit)
     return Variant(
         name,

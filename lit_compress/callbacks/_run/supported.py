@@ -8,6 +8,8 @@ from lit_compress.errors import InvalidArgumentError
 
 #: Strategies that split each weight over several devices, so that no process has all weights.
 SHARDED = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
+#: Lightning's launcher of processes that are spawned or forked from the one that called ``fit``.
+FROM_PARENT = "_MultiProcessingLauncher"
 #: Lightning's other package: the same code again, with classes that do not know each other.
 OTHER = "pytorch_lightning"
 #: What to do about it.
@@ -26,8 +28,8 @@ def check_run(callback: Callback, trainer: Trainer, stage: str) -> None:
         stage: What is run: ``fit``, ``validate``, ``test`` or ``predict``.
 
     Raises:
-        InvalidArgumentError: If the Trainer is of ``pytorch_lightning``, or splits each weight over
-            several devices in a fit.
+        InvalidArgumentError: If the Trainer is of ``pytorch_lightning``, splits each weight over
+            several devices in a fit, or fits in processes that are spawned or forked.
     """
     name = type(callback).__name__
     if not isinstance(trainer, Trainer):
@@ -35,13 +37,36 @@ def check_run(callback: Callback, trainer: Trainer, stage: str) -> None:
             f"{name} is a callback of the package lightning.pytorch, and the Trainer is of "
             f"{package(type(trainer))}: {IMPORT}"
         )
+    if stage == "fit":
+        check_strategy(name, trainer)
+
+
+def check_strategy(name: str, trainer: Trainer) -> None:
+    """Check that each process of a run has all weights, and that its results are not lost.
+
+    Args:
+        name: Name of the callback or verb, for the error.
+        trainer: The run.
+
+    Raises:
+        InvalidArgumentError: If the strategy splits weights over several devices, or its processes
+            are spawned or forked: those give back the weights in their old shapes, and nothing
+            that a callback knows at the end, such as the path of an artefact.
+    """
     strategy = type(trainer.strategy)
     sharded = [base.__name__ for base in strategy.__mro__ if base.__name__ in SHARDED]
-    if stage == "fit" and sharded:
+    if sharded:
         kind = f" (a {sharded[0]})" if strategy.__name__ != sharded[0] else ""
         raise InvalidArgumentError(
             f"{name} cannot run under {strategy.__name__}{kind}, which splits each weight over "
             "several devices: use strategy ddp"
+        )
+    launcher = type(trainer.strategy.launcher)
+    if any(base.__name__ == FROM_PARENT for base in launcher.__mro__):
+        raise InvalidArgumentError(
+            f"{name} cannot run in spawned or forked processes (ddp_spawn, ddp_fork, "
+            "ddp_notebook): its results and new shapes do not come back from them; use strategy "
+            "ddp in a script, or one device in a notebook"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -90,8 +90,18 @@ def clone(trainer: Trainer, pl_module: LightningModule) -> LightningModule:
     return clone_with(trainer, pl_module, None)[0].cpu().float().eval()
 
 
+def clone_of_state(trainer: Trainer, copy: LightningModule) -> LightningModule:
+    """Return a further copy of a copy, which has the same weights, but buffers of its own.
+
+    Args:
+        trainer: The run in progress.
+        copy: The copy.
+    """
+    return clone_with(trainer, copy, None, list(copy.parameters()))[0].eval()
+
+
 def clone_with(
-    trainer: Trainer, pl_module: LightningModule, other: Any
+    trainer: Trainer, pl_module: LightningModule, other: Any, kept: Sequence[Any] = ()
 ) -> tuple[LightningModule, Any]:
     """Return a copy of a module, and of what refers to its parameters, such as optimizers.
 
@@ -99,8 +109,9 @@ def clone_with(
         trainer: The run in progress.
         pl_module: The user's module.
         other: What refers to it; in its copy it refers to the copied module.
+        kept: Parts of the module that are not copied.
     """
-    run: list[Any] = [trainer, trainer.strategy, datamodule(trainer)]
+    run: list[Any] = [*kept, trainer, trainer.strategy, datamodule(trainer)]
     run += [*callbacks(trainer), *trainer.loggers, *([] if other else trainer.optimizers)]
     run += [wrapper for wrapper in (trainer.strategy.model,) if wrapper is not pl_module]
     shared: dict[int, Any] = {id(part): part for part in run}

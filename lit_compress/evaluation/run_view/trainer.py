@@ -28,6 +28,9 @@ from lit_compress.evaluation.trainer_access import callbacks, profiler
 STEPS = ("training_step", "validation_step", "test_step", "predict_step")
 #: Methods of a Trainer that write, or begin another run.
 EFFECTS = ("save_checkpoint", "fit", "validate", "test", "predict")
+#: What a step reads of its process. It runs in one process, which may be any, as in the first one:
+#: what steps log in the first process alone is logged.
+FIRST = {"is_global_zero": True, "global_rank": 0, "local_rank": 0, "node_rank": 0}
 
 
 class StrategyView(View):
@@ -47,6 +50,7 @@ class StrategyView(View):
             "lightning_module": module,
             "model": module,
             "root_device": module.device,
+            **FIRST,
         }
         # The other processes do not run this: a call of theirs would wait for ever.
         alone = {"barrier": do_nothing, "reduce_boolean_decision": _first}

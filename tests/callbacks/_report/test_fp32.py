@@ -16,11 +16,19 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lit_compress
+from lit_compress import Schedule
 from lit_compress.artifact import sqnr_db
 from lit_compress.artifact.fidelity import sketch_db
 from lit_compress.artifact.folder.names import FP32
 from lit_compress.artifact.replay import read_replay
-from lit_compress.callbacks import CompressionReport, PostTrainingQuantization
+from lit_compress.callbacks import (
+    CompressionReport,
+    MagnitudePruning,
+    PostTrainingQuantization,
+)
+from lit_compress.callbacks._report import fp32
+from lit_compress.errors import ExportError
+from lit_compress.export import checks
 
 pytestmark = pytest.mark.usefixtures("no_trial_conversion", "noise_of_two_inputs")
 
@@ -97,4 +105,44 @@ def test_a_failed_write_leaves_no_half_file(
     names = {path.name for path in (tmp_path / "a").iterdir()}
     assert FP32 not in names
     assert not [name for name in names if name.endswith(".part")]
+    assert lit_compress.load(tmp_path / "a")
+
+
+@pytest.fixture
+def little_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ONNX file takes 1,000 bytes of weights, and the network has more."""
+    for place in (fp32, checks):
+        monkeypatch.setattr(place, "LARGEST", 1_000)
+
+
+@pytest.mark.usefixtures("little_fits")
+def test_too_many_weights_are_refused_before_the_training(
+    make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    """More than 2 GB ended in an error of protobuf after the training."""
+    module = ForeignModule()
+    before = module.net[0].weight.clone()
+    with pytest.raises(
+        ExportError, match=r"this network has 0\.00 GB. Leave CompressionReport out"
+    ):
+        fit(make_trainer, module, stripes(64, 0), tmp_path / "a")
+    assert torch.equal(module.net[0].weight, before)
+    assert not (tmp_path / "a").exists()
+
+
+def test_too_many_weights_after_the_pruning(
+    make_trainer: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is pruned may fit at the end; the report is whole without the file."""
+    monkeypatch.setattr(fp32, "LARGEST", 1_000)
+    quantizer = PostTrainingQuantization(dirpath=str(tmp_path / "a"))
+    pruning = MagnitudePruning(0.5, Schedule(0, shape="one_shot"))
+    report, data = CompressionReport("my_acc"), DataLoader(stripes(64, 0), batch_size=16)
+    trainer = make_trainer(max_epochs=1, callbacks=[pruning, quantizer, report])
+    with pytest.warns(UserWarning, match="there is no model-fp32.onnx in the artefact"):
+        trainer.fit(ForeignModule(), data, data)
+    assert report.card is not None
+    names = [variant.name for variant in report.card.variants]
+    assert names == ["dense", "pruned", "int8"]
+    assert report.card.variant("int8").latency is not None
     assert lit_compress.load(tmp_path / "a")

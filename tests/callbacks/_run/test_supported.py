@@ -12,15 +12,21 @@ from lightning.pytorch.strategies import (
     ModelParallelStrategy,
     SingleDeviceStrategy,
 )
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from torch import Tensor, nn
 
+from lit_compress import callbacks as offered
 from lit_compress import scan
 from lit_compress.callbacks import (
+    BlockPruning,
+    Compress,
     CompressionReport,
     FilterPruning,
+    KnowledgeDistillation,
     MagnitudePruning,
     Overfitting,
     PostTrainingQuantization,
+    QuantizationAwareTraining,
     RulePruning,
 )
 from lit_compress.callbacks._run.supported import check_run, package
@@ -35,13 +41,21 @@ class OfTheUser(FSDPStrategy):
 
 def callbacks() -> list[Callback]:
     return [
+        BlockPruning(0.5),
+        Compress("my_acc"),
         CompressionReport(),
         FilterPruning(0.5),
+        KnowledgeDistillation(),
         MagnitudePruning(0.5),
         Overfitting(),
         PostTrainingQuantization(),
+        QuantizationAwareTraining(),
         RulePruning(target=0.5),
     ]
+
+
+def test_all_callbacks_are_tried_here() -> None:
+    assert [type(callback).__name__ for callback in callbacks()] == offered.__all__
 
 
 @pytest.mark.parametrize(
@@ -64,6 +78,19 @@ def test_sharded_strategies_are_refused_by_every_callback(
         with pytest.raises(InvalidArgumentError, match=f"{type(callback).__name__}.*{words}"):
             callback.setup(trainer, ForeignModule(), "fit")
     check_run(callbacks()[0], trainer, "test")  # nothing is done in a test
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_processes_that_give_nothing_back_are_refused_by_every_callback(
+    method: Any, make_trainer: Callable[..., Trainer]
+) -> None:
+    """The artefact was written, and path, card and masks stayed empty in the parent process."""
+    trainer = make_trainer()
+    trainer.strategy._launcher = _MultiProcessingLauncher(trainer.strategy, start_method=method)
+    for callback in callbacks():
+        words = rf"^{type(callback).__name__} cannot run in spawned or forked.*use strategy ddp"
+        with pytest.raises(InvalidArgumentError, match=words):
+            callback.setup(trainer, ForeignModule(), "fit")
 
 
 class Other(pytorch_lightning.LightningModule):

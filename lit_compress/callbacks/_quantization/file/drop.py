@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from lit_compress.artifact import Metric
+from lit_compress.artifact import Metric, OnnxModel
 from lit_compress.callbacks._quantization.settings import Settings
 from lit_compress.errors import AccuracyError
 from lit_compress.quantization.search import SearchResult, fewest_floats
+
+
+@dataclass(frozen=True)
+class MeasuredFile:
+    """A file that was written and measured.
+
+    Attributes:
+        model: The file, in a runtime.
+        metric: What was measured of it.
+    """
+
+    model: OnnxModel
+    metric: Metric | None
 
 
 @dataclass(frozen=True)
@@ -21,12 +34,12 @@ class FoundFile:
 
     Attributes:
         floats: Names of its layers that are in float.
-        metric: What was measured of it.
+        file: What was measured of it.
         evaluations: Number of files that were written and measured.
     """
 
     floats: frozenset[str]
-    metric: Metric | None
+    file: MeasuredFile
     evaluations: int
 
 
@@ -40,7 +53,7 @@ class DropSearch:
         rises: Whether more of the metric is better.
         sets: By number of the file, the layers that are in float; the last has most.
         layers: Number of layers of the network.
-        write: Writes a file with layers in float, and returns its metric.
+        write: Writes a file with layers in float, and measures it.
     """
 
     settings: Settings
@@ -48,7 +61,7 @@ class DropSearch:
     rises: bool
     sets: Sequence[frozenset[str]]
     layers: int
-    write: Callable[[Path, frozenset[str]], Metric | None]
+    write: Callable[[Path, frozenset[str]], MeasuredFile]
 
     def run(self, path: Path, allowed: float) -> FoundFile:
         """Write the file that keeps the metric with the fewest layers in float.
@@ -60,12 +73,14 @@ class DropSearch:
         Raises:
             AccuracyError: If no file keeps the metric and ``on_drop`` is ``error``.
         """
-        metrics = dict[int, Metric | None]()
+        drops, opened = dict[int, float](), dict[int, MeasuredFile]()
 
         def drop(count: int) -> float:
-            metrics[count] = None  # its file is removed also if the measurement fails
-            metrics[count] = metric = self.write(_numbered(path, count), self.sets[count])
-            lost = float("inf") if metric is None else lost_of(self.reference, metric, self.rises)
+            drops[count] = float("inf")  # its file is removed also if the measurement fails
+            opened[count] = file = self.write(_numbered(path, count), self.sets[count])
+            drops[count] = lost = self._lost(file)
+            for other in [other for other in opened if other != _best(drops, allowed)]:
+                del opened[other]  # it holds the weights in memory
             rank_zero_info(
                 f"{self.settings.monitor} {_change(lost)} with {len(self.sets[count])} of "
                 f"{self.layers} layers in float"
@@ -78,9 +93,14 @@ class DropSearch:
                 self._give_up(found, allowed)
             os.replace(_numbered(path, found.count), path)
         finally:
-            for count in metrics:
+            for count in drops:
                 _numbered(path, count).unlink(missing_ok=True)
-        return FoundFile(self.sets[found.count], metrics[found.count], found.evaluations)
+        return FoundFile(self.sets[found.count], opened[found.count], found.evaluations)
+
+    def _lost(self, file: MeasuredFile) -> float:
+        if file.metric is None:
+            return float("inf")
+        return lost_of(self.reference, file.metric, self.rises)
 
     def _give_up(self, found: SearchResult, allowed: float) -> None:
         reference = self.reference
@@ -103,6 +123,12 @@ def lost_of(reference: Metric, metric: Metric, rises: bool) -> float:
         rises: Whether more is better.
     """
     return (reference.value - metric.value) * (1 if rises else -1)
+
+
+def _best(drops: Mapping[int, float], allowed: float) -> int:
+    """Return the file that the search would choose now: the first whose drop is allowed."""
+    holding = [count for count, drop in drops.items() if drop <= allowed]
+    return min(holding) if holding else min(drops, key=lambda count: (drops[count], count))
 
 
 def _numbered(path: Path, count: int) -> Path:

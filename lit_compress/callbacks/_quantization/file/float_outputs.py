@@ -17,7 +17,7 @@ from lit_compress.export.signature import Batch, as_tuple, first_rows
 
 
 class FloatOutputs:
-    """Outputs of the network that a file should have.
+    """Outputs of the network that a file should have. Each is computed once.
 
     Args:
         inputs: The recorded inputs, at least one batch.
@@ -41,18 +41,16 @@ class FloatOutputs:
         """Whether the network computes as it was trained, with rounded numbers."""
         return self._trained is not None
 
-    @cached_property
+    @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the first output for a batch."""
-        with torch.no_grad():
-            return tuple(self._of(self._batches[0])[0].shape)
+        return self._first_batch[0].shape
 
     @cached_property
     def all(self) -> list[np.ndarray]:
         """Each output for all recorded inputs."""
-        with torch.no_grad():
-            batches = [self._of(batch) for batch in self._batches]
-        return joined([[tensor.numpy() for tensor in batch] for batch in batches], self.length)
+        batches = [self._first_batch, *map(self.of, self._batches[1:])]
+        return joined(batches, self.length)
 
     @property
     def length(self) -> int:
@@ -67,18 +65,30 @@ class FloatOutputs:
     def first(self, count: int) -> list[np.ndarray]:
         """Return each output for the first inputs.
 
-        The network is run again: an output without a batch axis may depend on how many there are.
+        Where an output has no batch axis, the network is run again: it may depend on how many
+        inputs there are.
 
         Args:
             count: Number of inputs.
         """
-        rows = first_rows(self._batches, count)
-        with torch.no_grad():
-            found = self._of(rows)
-        return [np.atleast_1d(tensor.numpy()) for tensor in found]
+        if all(output.shape[:1] == (self.length,) for output in self._first_batch):
+            return [output[:count] for output in self.all]
+        return list(map(np.atleast_1d, self.of(first_rows(self._batches, count))))
 
-    def _of(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        inputs = [tensor.clone() for tensor in batch]  # a forward may write to its inputs
-        if self._trained is not None:
-            return as_tensors(self._trained(self._copy, inputs))
-        return as_tensors(self._captured(*inputs))
+    def of(self, inputs: Sequence[Tensor]) -> list[np.ndarray]:
+        """Run the network, and return each of its outputs.
+
+        Args:
+            inputs: Inputs of the network.
+        """
+        own = [tensor.clone() for tensor in inputs]  # a forward may write to its inputs
+        with torch.no_grad():
+            if self._trained is not None:
+                found = self._trained(self._copy, own)
+            else:
+                found = self._captured(*own)
+        return [tensor.numpy() for tensor in as_tensors(found)]
+
+    @cached_property
+    def _first_batch(self) -> list[np.ndarray]:
+        return self.of(self._batches[0])

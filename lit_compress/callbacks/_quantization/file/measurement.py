@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor
 
 from lit_compress.artifact import Fidelity, Metric, OnnxModel, write_replay
+from lit_compress.artifact.answers import Answers
 from lit_compress.callbacks._quantization.file.float_outputs import FloatOutputs
-from lit_compress.callbacks._quantization.file.rows import stored_rows
-from lit_compress.callbacks._quantization.pixels import Pixels
+from lit_compress.callbacks._quantization.file.forward import FileForward
+from lit_compress.callbacks._quantization.file.stored import Stored, stored_inputs
+from lit_compress.callbacks._quantization.pixels import Pixels, pixel_loaders
 from lit_compress.callbacks._quantization.quality import (
     ComparedOutput,
     answers_of,
@@ -22,9 +22,9 @@ from lit_compress.callbacks._quantization.quality import (
     joined,
 )
 from lit_compress.evaluation.export_target import ExportTarget
+from lit_compress.evaluation.last_validation.input_sums import InputSums
 from lit_compress.evaluation.loaders import validation_loaders
 from lit_compress.evaluation.metric import measure_metric
-from lit_compress.export.signature import as_tuple
 
 
 @dataclass(frozen=True)
@@ -47,69 +47,77 @@ class Measurement:
     pixels: Pixels
     expected: FloatOutputs
 
-    def metric(self, model: OnnxModel, batches: int | None = None) -> Metric | None:
+    def metric(
+        self, model: OnnxModel, batches: int | None = None, inputs: InputSums | None = None
+    ) -> Metric | None:
         """Return the monitored metric of a file; None if none is monitored.
 
         Args:
             model: The file, in a runtime.
             batches: Number of batches of validation. Default: all.
+            inputs: What the network takes is added to it.
         """
         if self.monitor is None:
             return None
-        loaders = validation_loaders(self.trainer)
-        if self.pixels.loader is not None:
-            loaders = [self.pixels.loader]
-
-        def run(*args: Any, **kwargs: Any) -> Any:
-            tensors = self.pixels.of(self.network.tensors(args, kwargs))
-            found = model.all_outputs(*self.network.arrays(model, tensors))
-            return self.network.outputs.structured([torch.from_numpy(array) for array in found])
-
-        called = self.network.called(self.copy)
+        source = validation_loaders if self.pixels.loader is None else pixel_loaders
+        # Other processes of the run need no recorded inputs.
+        network = replace(self.network, inputs=())
         return measure_metric(
             self.trainer,
             self.copy,
-            loaders,
+            source(self.trainer) if self.pixels.loader is None else [self.pixels.loader],
             self.monitor,
-            target=called,
-            runner=run,
+            target=self.network.called(self.copy),
+            runner=FileForward(network, self.pixels.undone, model),
             limit=batches,
+            inputs=inputs,
+            source=source,
         )
 
-    def fidelity(self, model: OnnxModel, onnx: Path) -> Fidelity:
+    def fidelity(self, model: OnnxModel, stored: Stored) -> Fidelity:
         """Return how close the outputs of a file are to those of the float network.
 
         Args:
             model: The file, in a runtime.
-            onnx: The ONNX file of the network, whose size says how many inputs are stored.
+            stored: The inputs that the artefact stores.
         """
         arrays, raw = self.network.arrays, self.pixels.inputs
         batches = [model.all_outputs(*arrays(model, batch)) for batch in raw]
-        rows = self._stored(onnx)
         outputs = list(
             map(
                 ComparedOutput,
                 self.network.outputs.names,
                 self.expected.all,
                 joined(batches, self.expected.length),
-                self.expected.first(len(as_tuple(rows)[0])),
-                map(np.atleast_1d, model.all_outputs(*arrays(model, rows))),
-                answers_of(self.trainer, self.expected.all, self.network.inputs),
+                stored.outputs,
+                map(np.atleast_1d, model.all_outputs(*arrays(model, stored.inputs))),
+                self._answers,
             )
         )
         quality = compare_outputs(outputs, self.expected.examples)
-        return replace(quality, fake_quantized=self.expected.is_fake_quantized)
+        fake = self.expected.is_fake_quantized
+        return replace(quality, fake_quantized=fake, replay_n=stored.count)
 
-    def write_replay(self, path: Path, onnx: Path) -> None:
-        """Write the first inputs of a file, with the outputs of the float network.
+    def stored(self, file: Path) -> Stored:
+        """Return the inputs that an artefact stores next to a file.
+
+        Args:
+            file: The ONNX file of the network, whose size says how many they are.
+        """
+        size = file.stat().st_size
+        return stored_inputs(self.pixels.inputs, self.expected, self.pixels.preprocess, size)
+
+    def write_replay(self, path: Path, model: OnnxModel, stored: Stored) -> None:
+        """Write inputs of a file, with the outputs of the float network.
 
         Args:
             path: Path of the inputs.
-            onnx: The file.
+            model: The file, in a runtime.
+            stored: The inputs.
         """
-        inputs = self.network.arrays(OnnxModel(onnx), self._stored(onnx))
-        outputs = self.expected.first(len(inputs[0]))
+        inputs, outputs = self.network.arrays(model, stored.inputs), stored.outputs
         write_replay(path, inputs, outputs[0] if len(outputs) == 1 else outputs)
 
-    def _stored(self, onnx: Path) -> tuple[Tensor, ...]:
-        return stored_rows(self.pixels.inputs, self.expected.first, onnx.stat().st_size)
+    @cached_property
+    def _answers(self) -> list[Answers | None]:
+        return answers_of(self.trainer, self.expected.all, self.network.inputs)

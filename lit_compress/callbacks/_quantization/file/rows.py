@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from lit_compress.artifact.replay import stored_count
 from lit_compress.export.signature import Batch, as_tuple, first_rows, is_batched
 
 
@@ -27,19 +25,3 @@ def repeated_rows(batches: Sequence[Batch], count: int) -> tuple[Tensor, ...]:
         else tensor
         for tensor, whole in zip(rows, as_tuple(batches[0]), strict=True)
     )
-
-
-def stored_rows(
-    batches: Sequence[Batch], outputs: Callable[[int], list[np.ndarray]], bytes: int
-) -> tuple[Tensor, ...]:
-    """Return the first inputs, as many as an artefact stores.
-
-    Args:
-        batches: The recorded inputs.
-        outputs: Returns the outputs for so many inputs, which are stored too.
-        bytes: Size of the file of the network.
-    """
-    rows = [as_tuple(batch) for batch in batches]
-    one = (*first_rows(rows, 1), *map(torch.from_numpy, outputs(1)))
-    size = sum(tensor.numel() * tensor.element_size() for tensor in one)
-    return first_rows(rows, stored_count(size, bytes))

@@ -37,6 +37,23 @@ def test_all_outputs_are_those_of_all_inputs(outputs: FloatOutputs) -> None:
     assert BATCHES[0].tolist() == [[0, 1], [2, 3], [4, 5]]  # they are as they were
 
 
+def test_what_has_a_batch_axis_is_computed_once() -> None:
+    """All batches were run again for the inputs that are stored, and for the shape."""
+    calls: list[int] = []
+
+    class Counted(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            calls.append(len(x))
+            return x * 2
+
+    outputs = FloatOutputs(BATCHES, ForeignModule(), Counted())
+    assert outputs.shape == (3, 2)
+    (first,), (doubled,) = outputs.first(4), outputs.all
+    np.testing.assert_array_equal(first, doubled[:4])
+    np.testing.assert_array_equal(outputs.first(1)[0], doubled[:1])
+    assert calls == [3, 2]
+
+
 def test_the_first_ones_are_run_again(outputs: FloatOutputs) -> None:
     doubled, total = outputs.first(4)
     np.testing.assert_array_equal(doubled, 2 * torch.cat(BATCHES)[:4].numpy())

@@ -73,7 +73,8 @@ def test_the_distance_is_that_of_the_outputs(
 ) -> None:
     file = tmp_path / "model.onnx"
     file.write_bytes(bytes(4_000))
-    found = measurement.fidelity(Shifted(module.eval(), np.float32(0.5)), file)
+    stored = measurement.stored(file)
+    found = measurement.fidelity(Shifted(module.eval(), np.float32(0.5)), stored)
     with torch.no_grad():
         outputs = torch.cat([module(batch) for batch in measurement.network.inputs]).double()
     power = float((outputs**2).mean()) / 0.25
@@ -81,6 +82,7 @@ def test_the_distance_is_that_of_the_outputs(
     assert found.agreement == 1.0  # the same shift for each class
     assert found.n == len(outputs)
     assert not found.fake_quantized
+    assert found.replay_n == stored.count == (4_000 - 800) // (65 * 4 + 12)
 
 
 def test_without_a_monitor_there_is_no_metric(measurement: Measurement) -> None:

@@ -16,5 +16,3 @@ def test_vectors_and_constants_are_perturbed_and_weights_are_not() -> None:
     perturbed = _perturbed(named_tensors(model))
     assert set(perturbed) == {"0.bias", "1.weight", "1.bias", "2.weight", "gain"}
     assert all(value.ne(0).all() for value in perturbed.values())
-
-

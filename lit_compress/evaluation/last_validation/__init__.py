@@ -1,0 +1,1 @@
+"""What the last validation of a run has measured, where a further one would measure the same."""
