@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import prod
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode
 
 Shape = Sequence[int]
 
@@ -23,6 +24,16 @@ _PLAIN = re.compile(r"upsample|_thnn_fused_\w+_cell|flatten_weight|reorder|_line
 _SOLVES = re.compile(r"linalg_(?!\w*norm|_powsum|cross|check_errors|diagonal|vander)")
 #: Libraries whose operators multiply if their name says so. Others are not known.
 KNOWN_LIBRARIES = ("aten", "prim", "prims", "torchvision", "quantized_decomposed")
+
+
+#: Norms multiply no matrices, and to take them apart takes longer than to compute them.
+_NORMS = (
+    "native_batch_norm",
+    "_native_batch_norm_legit",
+    "_native_batch_norm_legit_no_training",
+    "native_group_norm",
+    "native_layer_norm",
+)
 
 
 class ProductCounter(FlopCounterMode):
@@ -41,12 +52,56 @@ class ProductCounter(FlopCounterMode):
     def __init__(self) -> None:
         super().__init__(display=False, custom_mapping=dict(formulas()))
         self.uncounted: dict[str, None] = {}
+        self._latest: object = None
+
+    @contextmanager
+    def in_total(self) -> Iterator[None]:
+        """Count in total alone, until the end of the block: what each module takes costs time."""
+        with _Remembering(self):
+            yield
+
+    def ran_whole(self, func_packet: object) -> bool:
+        """Tell whether the latest operator has no formula, and ran without being decomposed."""
+        return self._latest is func_packet and func_packet not in self.flop_registry
 
     def _count_flops(self, func_packet: Any, out: Any, args: Any, kwargs: Any) -> Any:
+        self._latest = func_packet
         name = getattr(func_packet, "_qualified_op_name", "")
         if func_packet not in self.flop_registry and may_multiply(name):
             self.uncounted[name.removeprefix("aten::")] = None
         return super()._count_flops(func_packet, out, args, kwargs)  # type: ignore[no-untyped-call]
+
+
+class _Remembering(_FlopCounterMode):
+    """Runs an operator that needed no count at once when it is called again."""
+
+    counter: ProductCounter
+
+    def __init__(self, counter: ProductCounter) -> None:
+        super().__init__(counter)
+        self._plain: set[object] = {
+            operator
+            for name in _NORMS
+            for packet in [getattr(torch.ops.aten, name, None)]
+            if packet is not None
+            for operator in (getattr(packet, overload) for overload in packet.overloads())
+        }
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Collection[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func in self._plain:
+            return func(*args, **(kwargs or {}))
+        out = super().__torch_dispatch__(func, types, args, kwargs)  # type: ignore[no-untyped-call]
+        if out is not NotImplemented and self.counter.ran_whole(
+            getattr(func, "overloadpacket", None)
+        ):
+            self._plain.add(func)
+        return out
 
 
 def may_multiply(operator: str) -> bool:

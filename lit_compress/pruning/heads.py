@@ -147,13 +147,12 @@ def attending_by_head(model: nn.Module) -> Iterator[None]:
     Args:
         model: The model. Attentions of a class of the user's own are left alone.
     """
+    modules = list(model.modules())
     layers = [
-        layer
-        for layer in model.modules()
-        if isinstance(layer, nn.MultiheadAttention) and _is_plain(layer)
+        layer for layer in modules if isinstance(layer, nn.MultiheadAttention) and _is_plain(layer)
     ]
     before = [type(layer) for layer in layers]
-    encoders = [part for part in model.modules() if isinstance(part, nn.TransformerEncoder)]
+    encoders = [part for part in modules if isinstance(part, nn.TransformerEncoder)]
     nested = [encoder.use_nested_tensor for encoder in encoders]
     for layer in layers:
         layer.__class__ = HeadwiseAttention

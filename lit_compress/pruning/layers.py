@@ -53,7 +53,7 @@ def prunable_weights(
             weight = _plain_weight(name, layer)
             if id(weight) not in seen:
                 seen.add(id(weight))
-                weights[_weight_name(name)] = weight
+                weights[weight_name(name)] = weight
     if not weights:
         raise PatternError(
             f"{type(module).__name__} has no conv or linear layer to prune with "
@@ -92,7 +92,7 @@ def plain_weights(module: nn.Module) -> dict[str, nn.Parameter]:
         if weight is None or isinstance(weight, UninitializedParameter):
             continue
         if all(weight is not other for other in weights.values()):
-            weights[_weight_name(name)] = weight
+            weights[weight_name(name)] = weight
     return weights
 
 
@@ -108,11 +108,12 @@ def layers_by_weight(module: nn.Module) -> dict[str, list[str]]:
         if isinstance(layer, PRUNABLE):
             weight = layer._parameters.get("weight")
             key = id(layer if weight is None else weight)
-            found.setdefault(key, (_weight_name(name), []))[1].append(name)
+            found.setdefault(key, (weight_name(name), []))[1].append(name)
     return dict(found.values())
 
 
-def _weight_name(layer: str) -> str:
+def weight_name(layer: str) -> str:
+    """Return the name of a layer's weight."""
     return f"{layer}.weight" if layer else "weight"
 
 
@@ -170,11 +171,16 @@ def matches(pattern: str, layer: str) -> bool:
     Raises:
         PatternError: If the regular expression is not valid.
     """
-    names = (layer, _weight_name(layer))
+    names = (layer, weight_name(layer))
     if pattern.startswith(REGEX):
         compiled = expression(pattern)
         return any(compiled.fullmatch(name) for name in names)
     return any(fnmatchcase(name, pattern) for name in names)
+
+
+def is_plain(pattern: str) -> bool:
+    """Tell whether a pattern is a name, which matches nothing else."""
+    return not pattern.startswith(REGEX) and not any(sign in pattern for sign in "*?[")
 
 
 @lru_cache(maxsize=1024)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from lit_compress.errors import ChannelError
-from lit_compress.measure.cost import Inputs, batch_size, forward_arguments, one_example
+from lit_compress.measure.cost import Inputs, batch_size, forward_arguments, macs_of, one_example
 from lit_compress.pruning.channels.build import build
 from lit_compress.pruning.channels.checks import check_module
 from lit_compress.pruning.channels.graph import ChannelGraph, Group, Key
@@ -95,24 +95,50 @@ def analyse(
         2.weight: is an output of the network
     """
     _refuse(model, submodule)
-    args, kwargs = forward_arguments(example_inputs)
     with undisturbed(model):
-        called = model.get_submodule(submodule) if submodule else model
-        runs = [run_of(model, called, args, kwargs)]
-        how = _How(followers or {}, norm == "approximate")
-        first = trace = _traced(model, runs, {}, how)  # of eval mode alone
-        if set(trace.tensors) - trace.recording.seen - _scalars(trace.tensors):
-            runs += training_run(model, called, args, kwargs)
-        trace = trace if len(runs) == 1 else _traced(model, runs, {}, how)
-        graph = _verified_graph(model, runs, trace, how)
-        normed = bool(trace.recording.mixed) and not how.approximate
-        graph = replace(graph, approximate=how.approximate, normed=normed)
-        counted, rows = _one_example(model, called, example_inputs, first, how)
-        return replace(
-            graph,
-            positions=_positions(counted, rows),
-            products=products_of(counted, graph.channel_of, rows),
+        return _analysed(
+            model, example_inputs, submodule, _How(followers or {}, norm == "approximate")
         )
+
+
+def analyse_and_count(
+    model: nn.Module,
+    example_inputs: Inputs,
+    submodule: str = "",
+    followers: Mapping[str, str] | None = None,
+    norm: Norm = "exact",
+) -> tuple[ChannelGraph, int, tuple[str, ...]]:
+    """Do as :func:`analyse` does, and count the MACs of one example.
+
+    Returns:
+        The channels, the MACs, and the names of the operators whose MACs are not known.
+    """
+    _refuse(model, submodule)
+    with undisturbed(model):
+        how = _How(followers or {}, norm == "approximate")
+        graph = _analysed(model, example_inputs, submodule, how)
+        return graph, *macs_of(model.get_submodule(submodule), example_inputs)
+
+
+def _analysed(model: nn.Module, inputs: Inputs, submodule: str, how: _How) -> ChannelGraph:
+    """Return the channels of a model that is undisturbed."""
+    args, kwargs = forward_arguments(inputs)
+    called = model.get_submodule(submodule)
+    runs = [run_of(model, called, args, kwargs)]
+    first = trace = _traced(model, runs, {}, how)  # of eval mode alone
+    if set(trace.tensors) - trace.recording.seen - _scalars(trace.tensors):
+        runs += training_run(model, called, args, kwargs)
+    trace = trace if len(runs) == 1 else _traced(model, runs, {}, how)
+    graph = _verified_graph(model, runs, trace, how)
+    normed = bool(trace.recording.mixed) and not how.approximate
+    counted, rows = _one_example(model, called, inputs, first, how)
+    return replace(
+        graph,
+        approximate=how.approximate,
+        normed=normed,
+        positions=_positions(counted, rows),
+        products=products_of(counted, graph.channel_of, rows),
+    )
 
 
 def verify(
@@ -291,12 +317,13 @@ def _unsaved(model: nn.Module) -> set[str]:
 
 def _refuse(model: nn.Module, submodule: str) -> None:
     check_module(model)
-    if submodule not in dict(model.named_modules()):
+    modules = dict(model.named_modules())
+    if submodule not in modules:
         raise ChannelError(
             f"submodule: {type(model).__name__} has no module {submodule!r}: give a name from "
             "named_modules()"
         )
-    for name, module in model.named_modules():
+    for name, module in modules.items():
         if type(module).__module__.startswith(QUANTISED):
             raise ChannelError(
                 f"{name} is quantised ({type(module).__name__}), and channels can be removed from "

@@ -157,12 +157,7 @@ def make_plan(graph: ChannelGraph, removed: Iterable[int]) -> Plan:
     removed = list(removed)
     if not removed:
         return Plan()
-    for number in removed:
-        if not isinstance(number, (int, np.integer)) or not 0 <= number < graph.channel_count:
-            raise PlanError(
-                f"there is no channel {number!r}: graph.channels lists the numbers, from 0 to "
-                f"{graph.channel_count - 1}"
-            )
+    _check_numbers(graph, removed)
     dropped = np.zeros(graph.channel_count + 1, bool)  # FIXED is the index of the last entry
     dropped[removed] = True
     dropped[FIXED] = False
@@ -181,6 +176,24 @@ def make_plan(graph: ChannelGraph, removed: Iterable[int]) -> Plan:
         if dropped[channels].any()
     }
     return Plan(tuple(cuts), widths)
+
+
+def _check_numbers(graph: ChannelGraph, numbers: list[int]) -> None:
+    """Check that numbers are those of channels.
+
+    Raises:
+        PlanError: If one is not.
+    """
+    together = np.asarray(numbers)
+    known = together.dtype.kind in "iu" and together.ndim == 1
+    if known and together.min() >= 0 and together.max() < graph.channel_count:
+        return
+    for number in numbers:
+        if not isinstance(number, (int, np.integer)) or not 0 <= number < graph.channel_count:
+            raise PlanError(
+                f"there is no channel {number!r}: graph.channels lists the numbers, from 0 to "
+                f"{graph.channel_count - 1}"
+            )
 
 
 def restrict(graph: ChannelGraph, plan: Plan) -> ChannelGraph:

@@ -21,7 +21,7 @@ from lit_compress.pruning.heads import attending_by_head
 
 #: Types of attributes whose content is restored.
 CONTAINERS = (dict, list, OrderedDict)
-#: The tables of a module, of whatever type, that hold its tensors and its children.
+#: The tables of a module that hold its tensors and its children, of any type of dictionary.
 _TABLES = ("_parameters", "_buffers", "_modules")
 
 
@@ -34,7 +34,7 @@ def run_of(
     """
 
     def run() -> Any:
-        with restored(model, model.buffers()):
+        with restored(model):
             _seed()
             return called(*args, **kwargs)
 
@@ -50,7 +50,7 @@ def training_run(
     """
 
     def run() -> Any:
-        with restored(model, model.buffers()), evaluating(called):
+        with restored(model), evaluating(called):
             for module in called.modules():
                 module.training = not type(module).__module__.startswith("torch.nn.")
             _seed()
@@ -94,7 +94,8 @@ def _seed() -> None:
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Set a model to eval mode without gradients; restore it and the random state at the end."""
-    devices = [tensor.device for tensor in model.parameters() if tensor.is_cuda][:1]
+    parameters = list(model.parameters())
+    devices = [tensor.device for tensor in parameters if tensor.is_cuda][:1]
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices))
         stack.enter_context(evaluating(model))
@@ -102,14 +103,14 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         stack.enter_context(attending_by_head(model))
         stack.enter_context(torch.no_grad())
         stack.enter_context(_uncompiled())
-        stack.enter_context(restored(model, (*model.parameters(), *model.buffers())))
+        stack.enter_context(restored(model, (*parameters, *model.buffers())))
         stack.callback(random.setstate, random.getstate())
         stack.callback(np.random.set_state, np.random.get_state())
         yield
 
 
 @contextmanager
-def restored(model: nn.Module, tensors: Iterable[Tensor]) -> Iterator[None]:
+def restored(model: nn.Module, tensors: Iterable[Tensor] | None = None) -> Iterator[None]:
     """Restore the attributes of all modules, and the given tensors, at the end of the block.
 
     Lists and dictionaries among the attributes get their content back, hooks too: a model may keep
@@ -117,15 +118,18 @@ def restored(model: nn.Module, tensors: Iterable[Tensor]) -> Iterator[None]:
 
     Args:
         model: The model.
-        tensors: The tensors.
+        tensors: The tensors. Default: the buffers.
     """
+    modules = list(model.modules())
+    if tensors is None:
+        tensors = [held for module in modules for held in _buffers(module)]
     attributes: list[tuple[Any, Any]] = []
     empty: list[Any] = []  # nearly all containers: tables of hooks
-    for module in model.modules():
+    for module in modules:
         table = vars(module)
         attributes.append((table, table.copy()))
         for name, value in table.items():
-            if type(value) in CONTAINERS or name in _TABLES:
+            if type(value) in CONTAINERS or (name in _TABLES and isinstance(value, dict)):
                 if value:
                     attributes.append((value, value.copy()))
                 else:
@@ -147,6 +151,10 @@ def restored(model: nn.Module, tensors: Iterable[Tensor]) -> Iterator[None]:
                     tensor.data = value
                 elif not torch.equal(tensor, value):
                     tensor.copy_(value)
+
+
+def _buffers(module: nn.Module) -> list[Tensor]:
+    return [buffer for buffer in module._buffers.values() if buffer is not None]
 
 
 def _same(container: Any, content: Any) -> bool:

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.parametrize import is_parametrized
 
-from lit_compress.pruning.channels.tracing.counts import count_at
+from lit_compress.pruning.channels.tracing.counts import count_at, module_at
 from lit_compress.pruning.heads import HeadwiseAttention, headwise
 
 #: A layer, the name of one of its attributes, and the value of it.
@@ -117,7 +117,7 @@ def named_width(module: nn.Module, name: str) -> int | None:
     Returns:
         The width; None if there is no such layer or attribute.
     """
-    layer = dict(module.named_modules()).get(name)
+    layer = module_at(module, name)
     if isinstance(layer, nn.GroupNorm):
         return layer.num_channels
     if isinstance(layer, _NormBase):
@@ -144,8 +144,10 @@ def set_widths(
     before: list[Attribute] = []
     for layer, attributes in list(_new_widths(module, changed, widths or {})):
         for attribute, value in attributes.items():
-            before.append((layer, attribute, getattr(layer, attribute)))
-            setattr(layer, attribute, value)
+            old = getattr(layer, attribute)
+            if old != value:
+                before.append((layer, attribute, old))
+                setattr(layer, attribute, value)
     return before[::-1]
 
 
@@ -183,6 +185,8 @@ def _norm_width(layer: nn.Module, width: int) -> dict[str, Any]:
 def _tensors(layer: nn.Module) -> list[Tensor | None]:
     """Return the tensors of a layer, with those that its weight is computed from."""
     own = [*layer._parameters.values(), *layer._buffers.values()]
+    if not layer._modules:
+        return own
     behind = layer._modules.get("parametrizations")
     if behind is not None:
         own += [*behind.parameters(), *behind.buffers()]

@@ -13,11 +13,13 @@ from torch.nn.parameter import UninitializedParameter
 from lit_compress.errors import RuleError
 from lit_compress.pruning.importance import ImportanceName
 from lit_compress.pruning.layers import (
+    is_plain,
     layers_by_weight,
     matches,
     no_match,
     plain_weights,
     prunable_weights,
+    weight_name,
 )
 
 Granularity = Literal["element", "filter", "neuron"]
@@ -81,10 +83,47 @@ class Rule:
         return self.granularity or ("filter" if weight_dims > 2 else "element")
 
 
+class RuleIndex:
+    """Finds the rules that match a layer, without asking each rule where patterns are plain names.
+
+    A rule file, or the rules of a whole network, may have a line for each layer.
+
+    Args:
+        rules: The rules, in order of priority.
+    """
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self._rules = rules
+        self._plain: dict[str, list[int]] = {}
+        self._others: list[int] = []
+        for number, rule in enumerate(rules):
+            if is_plain(rule.pattern) and not rule.anywhere:
+                self._plain.setdefault(rule.pattern, []).append(number)
+            else:
+                self._others.append(number)
+
+    def matching(self, layers: Iterable[str]) -> list[Rule]:
+        """Return the rules that match one of the layers, in order."""
+        names = list(layers)
+        found = {
+            number
+            for layer in names
+            for name in (layer, weight_name(layer))
+            for number in self._plain.get(name, ())
+        }
+        for number in self._others:
+            if any(self._rules[number].names(name) for name in names):
+                found.add(number)
+        return [self._rules[number] for number in sorted(found)]
+
+    def first(self, layers: Iterable[str]) -> Rule | None:
+        """Return the first rule that matches one of the layers, or None."""
+        return next(iter(self.matching(layers)), None)
+
+
 def first_match(rules: Sequence[Rule], layers: Iterable[str]) -> Rule | None:
     """Return the first rule that matches one of the layers, or None."""
-    names = list(layers)
-    return next((r for r in rules if any(r.names(name) for name in names)), None)
+    return RuleIndex(rules).first(layers)
 
 
 def check_rules(rules: Sequence[Rule], layers: Iterable[str]) -> None:
@@ -94,7 +133,10 @@ def check_rules(rules: Sequence[Rule], layers: Iterable[str]) -> None:
         RuleError: If a rule matches none.
     """
     names = list(layers)
+    known = {*names, *map(weight_name, names)}
     for rule in rules:
+        if rule.pattern in known and is_plain(rule.pattern):
+            continue
         if not any(rule.names(name) for name in names):
             raise RuleError(no_match(rule.pattern, names, rule.place))
 
@@ -141,8 +183,9 @@ def assign(module: nn.Module, rules: Sequence[Rule]) -> dict[str, Rule]:
     written = [rule for rule in rules if not _names_a_norm(module, rule)]
     check_rules(written, [layer for layers in layers_of.values() for layer in layers])
     ruled: dict[str, Rule] = {}
+    index = RuleIndex(rules)
     for weight, layers in layers_of.items():
-        rule = first_match(rules, layers)
+        rule = index.first(layers)
         if rule is not None and rule.ratio is not None:
             ruled[weight] = rule
     # Only layers that are pruned must have a plain weight.
@@ -156,8 +199,9 @@ def assign(module: nn.Module, rules: Sequence[Rule]) -> dict[str, Rule]:
 def overruled(module: nn.Module, rules: Sequence[Rule]) -> list[str]:
     """Return a line of text for each weight that several rules match: which rule counts."""
     lines = []
+    index = RuleIndex(rules)
     for weight, layers in layers_by_weight(module).items():
-        matching = [rule for rule in rules if any(rule.names(layer) for layer in layers)]
+        matching = index.matching(layers)
         if len(matching) > 1:
             others = ", ".join(rule.place for rule in matching[1:])
             lines.append(f"{weight}: {matching[0].place} over {others}")

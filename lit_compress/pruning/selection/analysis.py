@@ -8,12 +8,11 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from lit_compress.measure.cost import Inputs, cost
-from lit_compress.pruning.channels.analysis import Norm, analyse
+from lit_compress.measure.cost import Inputs
+from lit_compress.pruning.channels.analysis import Norm, analyse_and_count
 from lit_compress.pruning.channels.checks import check_module
 from lit_compress.pruning.channels.graph import ChannelGraph
 from lit_compress.pruning.channels.plan import Cut
-from lit_compress.pruning.channels.runs import undisturbed
 from lit_compress.pruning.channels.surgery import cut_tensor
 from lit_compress.pruning.channels.tracing.trace import named_tensors
 from lit_compress.pruning.importance import (
@@ -54,13 +53,11 @@ def analyse_network(
     check_module(module)
     parameters = dict(module.named_parameters())
     refuse_nan({n: p for n, p in parameters.items() if not isinstance(p, UninitializedParameter)})
-    graph = analyse(module, inputs, submodule, followers, norm)
-    with undisturbed(module):
-        counted = cost(module.get_submodule(submodule), inputs)
+    graph, macs, uncounted = analyse_and_count(module, inputs, submodule, followers, norm)
     names = parameter_names(module, submodule)
     count = sum(parameters[name].numel() for name in names)
     filters = count_filters(graph, groups(graph))
-    budget = Budget(count, counted.macs, filters, counted.uncounted)
+    budget = Budget(count, macs, filters, uncounted)
     return PruningState(graph, budget, untrained=frozenset(untrained), submodule=submodule)
 
 

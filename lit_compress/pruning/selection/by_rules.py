@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import numpy as np
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from lit_compress.pruning.importance import L2, Importance, importance_of
 from lit_compress.pruning.layers import layers_by_weight
 from lit_compress.pruning.masks import Scope
 from lit_compress.pruning.rules.masks import check_filters, filter_dims
-from lit_compress.pruning.rules.rule import Rule, assign, first_match
+from lit_compress.pruning.rules.rule import Rule, RuleIndex, assign
 from lit_compress.pruning.selection.analysis import (
     analyse_network,
     count_filters,
@@ -117,30 +118,48 @@ class RuleSelector:
         rules = self.eligible(module, state.graph, state.untrained).rules
         selected, clamped = state.selected, list[str]()
         ranked: dict[str, np.ndarray] = {}
-        for place in dict.fromkeys(rule.place for rule in rules.values()):
-            groups = [index for index, rule in rules.items() if rule.place == place]
+        names = parameter_names(module, state.submodule)
+        for groups in self._together(rules):
             rule = rules[groups[0]]
             name = rule.importance or "l2"
             if name not in ranked:
                 ranked[name] = current_scores(module, state, self._importance(rule), scores)
-            due = rule.due(step.progress, step.index)
-            # A ratio is that of each layer, however far the whole is then from it.
-            each = dict.fromkeys(groups, due) if self.scope == "local" else {}
+            dues = {index: rules[index].due(step.progress, step.index) for index in groups}
             chosen = select(
                 state.graph,
                 state.selected,
                 scores=ranked[name],
                 groups=groups,
-                share=due,
+                share=dues[groups[0]],
                 of="filters",
                 scope=self.scope,
-                limits=Limits(self.min_channels, self.round_to, each),
+                limits=Limits(
+                    self.min_channels,
+                    self.round_to,
+                    # A ratio is that of each layer, however far the whole is then from it.
+                    dues if self.scope == "local" else {},
+                ),
                 budget=replace(state.budget, filters=count_filters(state.graph, groups)),
-                parameters=parameter_names(module, state.submodule),
+                parameters=names,
             )
             selected |= chosen.selected
             clamped += chosen.clamped
         return Selection(selected, tuple(clamped))
+
+    def _together(self, rules: Mapping[int, Rule]) -> list[list[int]]:
+        """Return the groups of channels that are selected in one go, by index.
+
+        With ``global`` scope these are the groups of a rule. With ``local`` scope each group is on
+        its own, so all are selected in one go that are ranked alike.
+        """
+        by_rule: dict[str, list[int]] = {}
+        for index, rule in rules.items():
+            by_rule.setdefault(rule.place, []).append(index)
+        if self.scope == "global":
+            return list(by_rule.values())
+        ordered = [index for groups in by_rule.values() for index in groups]
+        alike = groupby(ordered, lambda index: rules[index].importance or "l2")
+        return [list(groups) for _, groups in alike]
 
     def preview(
         self, module: nn.Module, state: PruningState, selection: Selection
@@ -181,11 +200,14 @@ class RuleSelector:
         return importance_of(rule.importance or "l2")  # type: ignore[arg-type]
 
     def _refuse_unranked(self, module: nn.Module, state: PruningState) -> None:
+        ranked: dict[str | None, np.ndarray] = {}
         for index, rule in self.eligible(module, state.graph, state.untrained).rules.items():
             importance = self._importance(rule)
             if importance.reads != "scale":
                 continue
-            scores = current_scores(module, state, importance)
+            if rule.importance not in ranked:
+                ranked[rule.importance] = current_scores(module, state, importance)
+            scores = ranked[rule.importance]
             group = state.graph.groups[index]
             if np.isnan(scores[list(group.channels)]).any():
                 raise RuleError(
@@ -209,8 +231,9 @@ def channel_rules(module: nn.Module, rules: tuple[Rule, ...]) -> tuple[Rule, ...
     }
     order = {id(rule): number for number, rule in enumerate(rules)}
     found = []
+    index = RuleIndex(rules)
     for weight, layers in layers_by_weight(module).items():
-        rule = first_match(rules, layers)
+        rule = index.first(layers)
         if rule is not None and weight in dims:
             elements = rule.kind(dims[weight]) == "element"
             ratio = None if elements else rule.ratio

@@ -15,7 +15,7 @@ from lit_compress.pruning.channels.graph import ChannelGraph, Group, Key
 from lit_compress.pruning.channels.tracing.trace import named_tensors
 from lit_compress.pruning.importance import Importance, norm_weights
 from lit_compress.pruning.layers import matching, owner_of, prunable_layers
-from lit_compress.pruning.rules.rule import Rule, check_rules, first_match
+from lit_compress.pruning.rules.rule import Rule, RuleIndex, check_rules
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ def eligible_groups(
     left: list[int] = []
     excluded: dict[str, str] = {}
     ruled: dict[int, Rule] = {}
+    by_layer = RuleIndex(rules)
     for index, group in enumerate(graph.groups):
         why = _why_not(
             graph, group, makers, left_out=left_out, excluded=ruled_out, untrained=untrained
@@ -84,7 +85,7 @@ def eligible_groups(
         tied = [layer for key in group.keys for layer in makers.get(key, ())]
         if not why and importance.reads == "scale" and not any(n in norms for n, _ in group.keys):
             why = "no norm follows it to rank its filters by"
-        rule = first_match(rules, tied)
+        rule = by_layer.first(tied)
         if not why and rule is not None and rule.ratio is None:
             why = f"a rule says so ({rule.place})"
         if why:

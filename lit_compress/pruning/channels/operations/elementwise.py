@@ -43,6 +43,8 @@ def elementwise(trace: Trace, call: Call) -> None:
     labelled = [(t, twin) for t in tensors if (twin := trace.twin(t)) is not None]
     if not labelled:
         return None
+    if len(tensors) == 1 and tensors[0].shape == out.shape:
+        return trace.pass_on(out, labelled[0][1])
     if not all(_broadcasts(t.shape, out.shape) for t in tensors):
         return unknown(trace, call)
     labelled.sort(key=lambda pair: len(varying(pair[1].broadcast_to(out.shape))), reverse=True)

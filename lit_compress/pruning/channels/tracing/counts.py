@@ -67,10 +67,23 @@ def count_at(model: nn.Module, owner: str) -> tuple[nn.Module, str, int] | None:
         owner: Name of the module and of the attribute.
     """
     path, _, name = owner.rpartition(".")
-    module = dict(model.named_modules()).get(path)
+    module = module_at(model, path)
     if module is None or not is_own(module) or not is_count(vars(module).get(name)):
         return None
     return module, name, int(vars(module)[name])
+
+
+def module_at(model: nn.Module, path: str) -> nn.Module | None:
+    """Return a module by its name, without listing all others; None if there is none.
+
+    Args:
+        model: The model.
+        path: The name, as in ``model.named_modules()``; empty for the model.
+    """
+    found: nn.Module | None = model
+    for part in path.split(".") if path else ():
+        found = found._modules.get(part) if found is not None else None
+    return found
 
 
 def is_own(module: nn.Module) -> bool:

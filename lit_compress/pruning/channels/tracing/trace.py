@@ -140,10 +140,15 @@ class Trace(TorchFunctionMode):
 
     def label(self, tensor: Tensor, twin: Tensor) -> None:
         """Set the twin of a tensor; a twin without any label is dropped."""
-        if twin.shape == tensor.shape and is_labelled(twin):
-            self._twins[tensor] = compact(twin)
+        small = compact(twin) if twin.shape == tensor.shape else None
+        if small is not None and is_labelled(small):
+            self._twins[tensor] = small
         elif tensor in self._twins:
             del self._twins[tensor]
+
+    def pass_on(self, tensor: Tensor, twin: Tensor) -> None:
+        """Set the twin of a tensor of the same shape to one that :meth:`twin` returned."""
+        self._twins[tensor] = twin
 
     def freeze(self, value: Any, reason: Reason) -> None:
         """Freeze the channels of an activation, a parameter, a buffer or a view of one."""

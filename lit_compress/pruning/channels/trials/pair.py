@@ -17,6 +17,8 @@ from lit_compress.pruning.channels.trials.narrowed import NarrowedInputs
 from lit_compress.pruning.channels.trials.outputs import Run, agree, comparable, outputs_of
 
 Outputs = list[list[Tensor]]
+#: The tensors of a model by name, and noisy copies of some of them.
+NoisyTensors = tuple[Mapping[str, Tensor], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -32,14 +34,19 @@ class Pair:
 
     model: nn.Module
     plan: Plan
-    noisy: Mapping[str, Tensor]
+    noisy: dict[str, Tensor]
     cut: Mapping[str, Tensor]
 
     @classmethod
-    def of(cls, model: nn.Module, plan: Plan) -> Pair:
-        """Return the networks of a model and a plan."""
-        own = named_tensors(model)
-        noisy = _perturbed(own)
+    def of(cls, model: nn.Module, plan: Plan, tensors: NoisyTensors | None = None) -> Pair:
+        """Return the networks of a model and a plan.
+
+        Args:
+            model: The model.
+            plan: The channels that go.
+            tensors: The tensors of the model, if they are known already.
+        """
+        own, noisy = tensors or noisy_tensors(model)
         cut = {
             name: cut_tensor(noisy.get(name, own[name].detach()), dims)
             for name, dims in plan.by_tensor().items()
@@ -91,6 +98,12 @@ class Pair:
             for cut in self.plan.cuts
             if roles.get((cut.tensor, cut.dim)) == "input"
         }
+
+
+def noisy_tensors(model: nn.Module) -> NoisyTensors:
+    """Return the tensors of a model, and noisy copies of those that could hide a difference."""
+    own = named_tensors(model)
+    return own, _perturbed(own)
 
 
 def _perturbed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from lit_compress.pruning.channels.tracing.labels import Reason
 from lit_compress.pruning.channels.tracing.trace import Trace
 from lit_compress.pruning.channels.trials.calls import Calls, Expected
 from lit_compress.pruning.channels.trials.outputs import Run, agree, close
-from lit_compress.pruning.channels.trials.pair import Outputs, Pair
+from lit_compress.pruning.channels.trials.pair import NoisyTensors, Outputs, Pair, noisy_tensors
 from lit_compress.pruning.channels.trials.zeroed import ZeroedInputs
 
 FIXED_WIDTH = "needs its present width"
@@ -60,6 +60,7 @@ def try_out(
         The first failure, or None if both trials succeed.
     """
     random, groups = np.random.default_rng(seed), tuple(groups)
+    tensors = noisy_tensors(model)
     for divisor in (3, 1):  # code may branch on a width that only the second trial goes below
         removed: list[int] = []
         for group in groups:
@@ -67,7 +68,7 @@ def try_out(
             removed += random.permutation(group.channels)[:count].tolist()
         if not removed:
             continue
-        failure = try_plan(model, runs, make_plan(graph, removed), trace)
+        failure = try_plan(model, runs, make_plan(graph, removed), trace, tensors)
         if failure is not None:
             return failure
     return None
@@ -94,6 +95,7 @@ def try_plan(
     runs: Sequence[Run],
     plan: Plan,
     trace: Trace,
+    tensors: NoisyTensors | None = None,
 ) -> Failure | None:
     """Compare the outputs of a model without a plan's channels with those where they read as zero.
 
@@ -105,11 +107,12 @@ def try_plan(
         runs: Runs of the model.
         plan: The channels to remove.
         trace: A trace of the runs: it knows what reads the channels.
+        tensors: The tensors of the model, if they are known already.
 
     Returns:
         The failure, or None if the outputs agree.
     """
-    pair = Pair.of(model, plan)
+    pair = Pair.of(model, plan, tensors)
     roles = {key: use.role for key, use in trace.recording.uses.items()}
     # What depends on all channels is computed from those that are left, and needs the trace.
     if not trace.recording.mixed and pair.agrees(runs, roles, trace.recording.names):
