@@ -19,15 +19,16 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from lit_compress.errors import ExportError
-from lit_compress.export.bounds import unify_bounds
 from lit_compress.export.checks import check_determined, check_size, check_types
-from lit_compress.export.constants import fold_weights
-from lit_compress.export.functional import make_functional
-from lit_compress.export.idle_means import drop_idle_means
 from lit_compress.export.outputs import OUTPUT
-from lit_compress.export.products import products_as_linear
+from lit_compress.export.rewrites.bounds import unify_bounds
+from lit_compress.export.rewrites.constants import fold_weights
+from lit_compress.export.rewrites.dequantized import share_dequantized
+from lit_compress.export.rewrites.functional import make_functional
+from lit_compress.export.rewrites.idle_means import drop_idle_means
+from lit_compress.export.rewrites.products import products_as_linear
+from lit_compress.export.rewrites.zero_sums import drop_zero_sums
 from lit_compress.export.signature import INPUT, Batch, as_tuple, is_batched
-from lit_compress.export.zero_sums import drop_zero_sums
 
 #: Name of the batch axis in the ONNX file.
 BATCH = "batch"
@@ -180,7 +181,10 @@ def write_onnx(
         array([[0., 0., 1.]], dtype=float32)
     """
     check_size(network)
-    program = network if isinstance(network, ExportedProgram) else capture(network, example)
+    if isinstance(network, ExportedProgram):
+        program = network
+    else:
+        program = capture(share_dequantized(network), example)
     check_size(program)  # weights that are computed from others are stored as they are then
     exported = _onnx_program(program, names, outputs, opset)
     if path is None or exported is None:

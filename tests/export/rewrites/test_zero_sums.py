@@ -6,7 +6,7 @@ from pruning.blocks.nets import T, tokens, zeroed
 from torch import Tensor, nn
 
 from lit_compress.export.onnx import capture
-from lit_compress.export.zero_sums import drop_zero_sums
+from lit_compress.export.rewrites.zero_sums import drop_zero_sums
 from lit_compress.pruning.blocks.surgery import remove_blocks
 
 

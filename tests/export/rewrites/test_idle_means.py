@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_compress.artifact import OnnxModel
-from lit_compress.export.idle_means import drop_idle_means
 from lit_compress.export.onnx import capture, write_onnx
+from lit_compress.export.rewrites.idle_means import drop_idle_means
 from lit_compress.quantization import quantize
 
 

@@ -1,0 +1,1 @@
+"""Changes of a captured graph before it is written; what it computes stays the same."""
