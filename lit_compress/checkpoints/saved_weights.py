@@ -12,7 +12,7 @@ from torch import Tensor
 from lit_compress.checkpoints.hyperparameters import split
 from lit_compress.checkpoints.reading import read_plain
 from lit_compress.errors import CheckpointError
-from lit_compress.files import write_whole
+from lit_compress.files import whole_file
 from lit_compress.files.json_text import parse_json
 from lit_compress.files.reading import reading
 from lit_compress.pruning.channels.resize import ORIGINAL, UnprunedShapes, resize_to
@@ -41,9 +41,11 @@ def save_weights(
         path: Path of the file.
         original: Shapes of the network before it was pruned, stored in the metadata too.
     """
-    from safetensors.torch import save
+    from safetensors.torch import save_file
 
-    write_whole(path, _in_order(save(_tensors(module), _metadata(module, original))))
+    with whole_file(path) as part:  # not in memory, where it would be once more the weights
+        save_file(_tensors(module), part, _metadata(module, original))
+        _sort_metadata(part)
 
 
 def holds_weights(path: Path, module: LightningModule) -> bool:
@@ -90,25 +92,36 @@ def load_saved(module: LightningModule, path: Path) -> None:
 
 
 def _tensors(module: LightningModule) -> dict[str, Tensor]:
-    return {
-        name: value.cpu().contiguous().clone()
-        for name, value in module.state_dict().items()
-        if isinstance(value, Tensor)
-    }
+    """Return the tensors of a module, each in a memory of its own, as the library wants them."""
+    found, seen = dict[str, Tensor](), set[int]()
+    for name, value in module.state_dict().items():
+        if isinstance(value, Tensor):
+            tensor = value.cpu().contiguous()
+            storage = tensor.untyped_storage()
+            shared = storage.data_ptr() in seen or storage.nbytes() != tensor.nbytes
+            seen.add(storage.data_ptr())
+            found[name] = tensor.clone() if shared else tensor
+    return found
 
 
-def _in_order(content: bytes) -> bytes:
-    """Return a safetensors file with its metadata in the order of the keys.
+def _sort_metadata(path: Path) -> None:
+    """Bring the metadata of a safetensors file into the order of the keys.
 
     The library writes them in another order in each process. The file is the length of the header
     (8 bytes), the header as JSON, padded to whole 8 bytes, and the tensors.
     """
-    end = LENGTH + int.from_bytes(content[:LENGTH], "little")
-    header = json.loads(content[LENGTH:end])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % LENGTH)
-    return len(text).to_bytes(LENGTH, "little") + text + content[end:]
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(LENGTH), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(text) > length:
+            raise CheckpointError(
+                f"the header of {path.name} is written otherwise than by the versions of "
+                "safetensors that are known: install safetensors 0.8"
+            )
+        file.seek(LENGTH)
+        file.write(text.ljust(length))
 
 
 def _metadata(module: LightningModule, original: UnprunedShapes | None) -> dict[str, str]:
