@@ -1,7 +1,7 @@
 """A fit in one of several processes: fit_program.py FOLDER KIND [DEVICES].
 
-Under torchrun the number of processes is that of torchrun. KIND names callbacks, see ``chosen``. Each
-process leaves in ``FOLDER/RANK.json`` the digest of its weights and what its callbacks know.
+Under torchrun the number of processes is that of torchrun. KIND names callbacks, see ``chosen``.
+Each process leaves in ``FOLDER/RANK.json`` the digest of its weights and what its callbacks know.
 """
 
 from __future__ import annotations

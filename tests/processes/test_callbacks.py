@@ -1,4 +1,4 @@
-"""Each callback in several processes: all end alike, and what they measure is of each image once."""
+"""Each callback in several processes: all end alike, and each image is measured once."""
 
 from __future__ import annotations
 

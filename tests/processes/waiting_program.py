@@ -1,7 +1,7 @@
-"""Two processes, one of which works alone for long: waiting_program.py FOLDER MODE.
+"""Two processes, of which the first works alone for long: waiting_program.py FOLDER MODE.
 
-The process group has a time-out of 4 seconds, and the first process works for 12. MODE is ``waits``,
-``collective`` (the others wait in a barrier), ``fails`` (the first one raises an error) or ``dies``.
+The time-out of the process group is ``TIME_OUT``, and the first process works for 12 seconds. MODE
+is ``waits``, ``collective`` (the others wait in a barrier), ``fails`` (it raises an error), ``dies``.
 """
 
 from __future__ import annotations
