@@ -35,9 +35,8 @@ from lit_compress.callbacks import (
     RulePruning,
 )
 from lit_compress.trainer import started_processes
+from processes.started import EXAMPLES
 
-#: Examples of the validation: no number of processes and of batches divides it.
-EXAMPLES = 101
 ONCE = Schedule(1, 1)
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+#: Examples of the validation: no number of processes and of batches divides it.
+EXAMPLES = 101
 #: Seconds that a program may take, on a busy machine.
 PATIENCE = 900
 

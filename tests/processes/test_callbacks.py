@@ -11,8 +11,7 @@ from conftest import stripes
 from lit_compress import callbacks, load
 from lit_compress.artifact import read_card
 
-from .fit_program import EXAMPLES
-from .started import HERE, finished, left_by, nodes
+from .started import EXAMPLES, HERE, finished, left_by, nodes
 
 pytestmark = pytest.mark.slow
 PROGRAM = HERE / "fit_program.py"

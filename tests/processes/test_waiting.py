@@ -8,8 +8,7 @@ import pytest
 
 from lit_compress.artifact import read_card
 
-from .fit_program import EXAMPLES
-from .started import HERE, finished, left_by, output_of, start
+from .started import EXAMPLES, HERE, finished, left_by, output_of, start
 
 pytestmark = pytest.mark.slow
 PROGRAM = HERE / "waiting_program.py"

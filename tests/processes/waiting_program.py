@@ -1,7 +1,8 @@
 """Two processes, of which the first works alone for long: waiting_program.py FOLDER MODE.
 
 The time-out of the process group is ``TIME_OUT``, and the first process works for 12 seconds. MODE
-is ``waits``, ``collective`` (the others wait in a barrier), ``fails`` (it raises an error), ``dies``.
+is ``waits``, ``collective`` (the others wait in a barrier), ``fails`` (it raises an error) or
+``dies``.
 """
 
 from __future__ import annotations
