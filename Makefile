@@ -1,6 +1,6 @@
 # make quickstart | test | lint | help; PYTHON, VENV and PIP_INDEX_URL (see pip's manual) can be set.
 .DEFAULT_GOAL := help
-.PHONY: package processors versions kills fuzz help quickstart test fast lint minimum nightly slow slow-pruning slow-networks-1 slow-networks-2 slow-runs slow-pages mutants foreign zoo docs
+.PHONY: package processors versions kills fuzz help quickstart test fast lint minimum nightly slow slow-pruning slow-networks-1 slow-networks-2 slow-runs slow-processes slow-pages mutants foreign zoo docs
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -90,7 +90,7 @@ versions: $(VENV)/.stamp  ## Run the fast tests with each Python and torch, and 
 minimum: $(MINIMUM)/.stamp  ## Run the fast tests with the oldest versions that setup.cfg allows.
 	$(PARALLEL) $(MINIMUM)/bin/python -m pytest $(XDIST) $(FAST)
 
-slow: slow-pruning slow-networks-1 slow-networks-2 slow-runs slow-pages  ## Run what needs real data, a second process, or minutes.
+slow: slow-pruning slow-networks-1 slow-networks-2 slow-runs slow-processes slow-pages  ## Run what needs real data, a second process, or minutes.
 
 slow-pruning: $(VENV)/.stamp  ## Slow tests of the channel analysis and of pruning.
 	$(PARALLEL) $(BIN)/pytest $(XDIST) -m slow $(SLOW_PRUNING)
@@ -103,6 +103,9 @@ slow-networks-2: $(VENV)/.stamp  ## Int8 files of the second half.
 
 slow-runs: $(VENV)/.stamp  ## Slow tests of whole runs: killed, resumed, in two processes, on real data.
 	$(BIN)/pytest -m slow $(SLOW_RUNS)
+
+slow-processes: $(VENV)/.stamp  ## Several processes: each callback, two nodes, killed, resumed, a cluster's stand-in.
+	$(PARALLEL) $(BIN)/pytest -m slow tests/processes
 
 slow-pages: $(VENV)/.stamp  ## Pages in a browser (Chromium), examples with real data, and a long conversion.
 	$(BIN)/pytest -m slow $(SLOW_PAGES)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import lightning.pytorch as pl
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -24,6 +26,7 @@ from lit_compress.doctor.examination import diagnose
 from lit_compress.errors import InvalidArgumentError, ScanError
 from lit_compress.evaluation.artifact_forward import artifact_forward, raw_test_data
 from lit_compress.evaluation.data_protocols import HasPixels
+from lit_compress.evaluation.distributed import on_rank_zero
 from lit_compress.evaluation.trainer_access import callbacks_of_type
 from lit_compress.pruning.channels.resize import UnprunedShapes
 from lit_compress.pruning.importance import ImportanceName
@@ -66,7 +69,8 @@ class Trainer(pl.Trainer):
 
         Prunes each layer on its own, and all layers at one ratio, and measures with the model's own
         ``validation_step``. Writes ``rules.yaml`` (for ``RulePruning``), ``scan.csv`` and the
-        curves. A stopped scan continues. The model is not changed. See :func:`scan` for more.
+        curves. A stopped scan continues. The model is not changed. With several ``devices`` and the
+        strategy ``ddp`` the processes share the layers. See :func:`scan` for more.
 
         Args:
             model: Any LightningModule.
@@ -119,7 +123,8 @@ class Trainer(pl.Trainer):
         with isolate_rng():
             self._set_up(model, dataloaders, datamodule, ckpt_path)
             found = scan_network(self, model, options, Path(dirpath))
-        print(found)
+        if self.is_global_zero:
+            print(found)
         return found
 
     def quantize(
@@ -139,7 +144,8 @@ class Trainer(pl.Trainer):
 
         Does the same as PostTrainingQuantization at the end of a fit. If that callback is among the
         Trainer's callbacks, its settings are used; arguments given here replace them. The model is
-        not changed.
+        not changed. With several ``devices`` and the strategy ``ddp`` the first process converts,
+        and all share the validation.
 
         Args:
             model: Any LightningModule.
@@ -186,9 +192,14 @@ class Trainer(pl.Trainer):
         ranges = None if ckpt_path is None else recorded_ranges(ckpt_path)
         if ranges is not None:
             rank_zero_info("the file gets the ranges that the checkpoint was trained with")
-        path = configured.quantize(self, model, before, settings, dirpath, pruning, ranges)
-        print(card_table(read_card(path)))
-        print(f"written to {path}")
+        configured.path = path = on_rank_zero(
+            self,
+            lambda: configured.quantize(self, model, before, settings, dirpath, pruning, ranges),
+            "it converts the network to int8, and writes the artefact",
+        )
+        if self.is_global_zero:
+            print(card_table(read_card(path)))
+            print(f"written to {path}")
         return path
 
     def doctor(
@@ -318,7 +329,8 @@ def scan(module: LightningModule, data: Any, *, progress: bool = True, **options
 
     Prunes each layer on its own at rising ratios (Li et al. 2017, arXiv 1608.08710, section 3.2),
     and all layers at one ratio, and runs the module's own ``validation_step`` on a part of the
-    validation data. Runs on the CPU, and prints the largest ratio of each layer.
+    validation data. Runs on the CPU, and prints the largest ratio of each layer. In a script that
+    torchrun started, all processes must call it, and share the layers.
 
     Args:
         module: Any LightningModule that logs a metric in ``validation_step``. It is not changed.
@@ -362,6 +374,7 @@ def scan(module: LightningModule, data: Any, *, progress: bool = True, **options
     """
     trainer = Trainer(
         accelerator="cpu",
+        **started_processes(),
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=progress,
@@ -372,22 +385,28 @@ def scan(module: LightningModule, data: Any, *, progress: bool = True, **options
     return trainer.scan(module, **{kind: data}, **options)
 
 
+def started_processes() -> dict[str, Any]:
+    """Return arguments of a Trainer for the processes that torchrun has started; else none."""
+    if not TorchElasticEnvironment.detect():
+        return {}
+    return {
+        "devices": int(os.environ["LOCAL_WORLD_SIZE"]),
+        "num_nodes": int(os.environ["GROUP_WORLD_SIZE"]),
+        "strategy": "ddp",
+    }
+
+
 def _refuse(
     trainer: pl.Trainer,
     model: LightningModule,
     dataloaders: Any,
     datamodule: LightningDataModule | None,
 ) -> None:
-    """Refuse several processes, and a model or data that cannot be validated.
+    """Refuse a model or data that cannot be validated.
 
     Raises:
         ScanError: With the reason.
     """
-    if trainer.world_size > 1:
-        raise ScanError(
-            f"a scan runs in one process, but the Trainer has {trainer.world_size}: set "
-            "trainer.devices to 1"
-        )
     if not is_overridden("validation_step", model, LightningModule):
         raise ScanError(
             f"a scan measures with validation_step, but {type(model).__name__} has none: add one "

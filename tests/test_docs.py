@@ -53,6 +53,7 @@ SLOW = {
     "segmentation.py",
     "test.md",
     "timm_model.py",
+    "torchrun.py",
     "tutorial.md",
 }
 

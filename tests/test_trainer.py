@@ -68,16 +68,6 @@ def test_the_checkpoint_must_be_there(tmp_path: Path) -> None:
         trainer().scan(ForeignModule(), loader(64), ckpt_path="best", dirpath=str(tmp_path))
 
 
-def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = trainer()
-    monkeypatch.setattr(type(made.strategy), "world_size", 2, raising=False)
-    monkeypatch.setattr(type(made), "world_size", 2)
-    with pytest.raises(
-        ScanError, match=r"runs in one process, .* has 2: set trainer\.devices to 1"
-    ):
-        made.scan(ForeignModule(), loader(64))
-
-
 def test_validation_that_is_switched_off_is_refused() -> None:
     with pytest.raises(ScanError, match="there is no validation data"):
         trainer(limit_val_batches=0).scan(ForeignModule(), loader(64))

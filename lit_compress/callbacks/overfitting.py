@@ -30,9 +30,13 @@ from lit_compress.evaluation.example_inputs import find_example_inputs
 from lit_compress.evaluation.loaders import training_loaders, validation_loaders, whole
 from lit_compress.evaluation.metric import check_monitor
 from lit_compress.evaluation.network import named_module
+from lit_compress.evaluation.ranks.validation import Task, validate_shared
 from lit_compress.evaluation.run_view.copies import clone
-from lit_compress.evaluation.trainer_access import is_fast_dev_run, overfit_batches
-from lit_compress.evaluation.validate import validate
+from lit_compress.evaluation.trainer_access import (
+    callbacks_of_type,
+    is_fast_dev_run,
+    overfit_batches,
+)
 from lit_compress.report import counted
 from lit_compress.report.gap import StepAccuracy, gap_table
 
@@ -274,15 +278,13 @@ class Overfitting(Callback, BeforePruning):
         self.steps.append(StepAccuracy(step, trainer.current_epoch, train, val))
 
     def _value(self, trainer: Trainer, pl_module: LightningModule, split: str) -> float:
-        return on_rank_zero(trainer, lambda: self._validated(trainer, pl_module, split))
+        doing = f"it measures {self.monitor} on the {split} data"
+        return on_rank_zero(trainer, lambda: self._validated(trainer, pl_module, split), doing)
 
     def _validated(self, trainer: Trainer, pl_module: LightningModule, split: str) -> float:
-        if split == "val":
-            metrics = validate(trainer, clone(trainer, pl_module), validation_loaders(trainer))
-        else:
-            with self._augmentation.off(trainer):
-                loaders = [whole(loader) for loader in training_loaders(trainer)]
-            metrics = validate(trainer, clone(trainer, pl_module), loaders, _limit(trainer))
+        task = Task() if split == "val" else Task(whole_training_data, _limit(trainer))
+        loaders, copy = task.source(trainer), clone(trainer, pl_module)
+        metrics = validate_shared(trainer, copy, loaders, task).metrics
         check_monitor(self.monitor, metrics)
         value = metrics[self.monitor]
         if not isfinite(value) or not 0 <= value <= 1:
@@ -303,6 +305,17 @@ class Overfitting(Callback, BeforePruning):
                 logger.experiment.add_text(tag, "    " + text, trainer.global_step)
             else:
                 logger.log_metrics(scalars, step=trainer.global_step)
+
+
+def whole_training_data(trainer: Trainer) -> list[Any]:
+    """Return the loader of all training data of a run, in order and without augmentation.
+
+    Args:
+        trainer: The run, which has the callback.
+    """
+    callback = callbacks_of_type(trainer, Overfitting)[0]
+    with callback._augmentation.off(trainer):
+        return [whole(loader) for loader in training_loaders(trainer)]
 
 
 def _limit(trainer: Trainer) -> int | float:

@@ -7,6 +7,7 @@ Each layer is pruned on its own, without training, at rising ratios (Li et al. 2
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -17,8 +18,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from lit_compress.errors import ScanError
+from lit_compress.evaluation.distributed import on_rank_zero
 from lit_compress.evaluation.example_inputs import find_example_inputs
 from lit_compress.evaluation.loaders import validation_loaders
+from lit_compress.evaluation.ranks.queue import is_same, share_out
 from lit_compress.evaluation.run_view.copies import clone
 from lit_compress.progress import progress_bar
 from lit_compress.pruning.importance import importance_of, refuse_nan
@@ -28,7 +31,7 @@ from lit_compress.sensitivity.metric_drop import MetricDrop, metric_of_scan, tel
 from lit_compress.sensitivity.options import ScanOptions
 from lit_compress.sensitivity.result import Scan, draw_curves, write_rule_file
 from lit_compress.sensitivity.sample import NO_DATA, Sample, draw
-from lit_compress.sensitivity.table import Row, Table
+from lit_compress.sensitivity.table import Row, Table, decoded, encoded
 from lit_compress.sensitivity.targets import Target, channel_targets, weight_targets
 from lit_compress.sensitivity.trials import TrialRunner
 
@@ -40,6 +43,9 @@ def scan_network(
     folder: Path,
 ) -> Scan:
     """Scan the network of a Trainer that has just validated it.
+
+    All processes of the Trainer must call it: they share the layers, and the first one writes the
+    files.
 
     Args:
         trainer: The Trainer, with its data set up.
@@ -72,25 +78,35 @@ def scan_network(
             f"{monitor} is NaN before anything is pruned, so no drop can be measured: scan a "
             "network whose metric is a number, or give another monitor"
         )
-    table = Table.opened(folder, _settings(module, options, sample))
+    settings = _settings(module, options, sample)
+    if not is_same(trainer, json.dumps(settings)):
+        raise ScanError(
+            "the processes have different weights or data: give ckpt_path, or call seed_everything "
+            "before the model is made, and let each process read the same validation data"
+        )
+    table = on_rank_zero(trainer, lambda: Table.opened(folder, settings), "it reads the table")
     judge = MetricDrop(monitor, options, measure.baseline[monitor])
     rank_zero_info(f"scan: {len(targets) - 1} layers, {sample.how}")
     tell_coarse_steps(monitor, measure.baseline[monitor], sample.size, options.tolerance)
     _try_all(trainer, measure, targets, options, table, judge)
-    chosen, drops = _choose(targets, options, table, judge)
-    scan = Scan(
-        rows=tuple(table.rows.values()),
-        baseline=measure.baseline,
-        chosen=chosen,
-        drops=drops,
-        monitor=monitor,
-        folder=folder,
-        how=sample.how,
-    )
-    write_rule_file(scan, options, targets)
-    if options.curves:
-        draw_curves(trainer, module, scan, judge.limit)
-    return scan
+
+    def finished() -> Scan:
+        chosen, drops = _choose(targets, options, table, judge)
+        scan = Scan(
+            rows=tuple(table.rows.values()),
+            baseline=measure.baseline,
+            chosen=chosen,
+            drops=drops,
+            monitor=monitor,
+            folder=folder,
+            how=sample.how,
+        )
+        write_rule_file(scan, options, targets)
+        if options.curves:
+            draw_curves(trainer, module, scan, judge.limit)
+        return scan
+
+    return on_rank_zero(trainer, finished, "it writes the files of the scan")
 
 
 def _try_all(
@@ -101,55 +117,64 @@ def _try_all(
     table: Table,
     judge: MetricDrop,
 ) -> None:
-    """Make the trials that the table does not have yet; it is written also if they are stopped."""
+    """Make the trials that the table does not have yet; it is written also if they are stopped.
+
+    Each layer is tried by one of the processes.
+    """
     trials = _every_level if options.curves else _bisection
     total = _trial_count(targets, options, table)
+
+    def tried(number: int) -> bytes:
+        new = []
+        for ratio in trials(targets[number], options, table, judge):
+            new.append(_tried(measure, targets[number], ratio))
+            table.add(new[-1])
+            advance()
+        return encoded(new)
+
+    def take(number: int, content: bytes) -> None:
+        for row in decoded(content):
+            if (row.layer, row.ratio) not in table.rows:
+                table.add(row)
+                advance()
+        if trainer.is_global_zero:
+            table.write()
+
     try:
         with progress_bar(trainer, total, "scan (trials)") as advance:
-            for target, ratio in trials(targets, options, table, judge):
-                _try(measure, table, target, ratio)
-                advance()
+            share_out(trainer, len(targets), tried, take, "it tries layers")
     finally:
-        if table.rows:
+        table.sort([target.name for target in targets])
+        if trainer.is_global_zero and table.rows:
             table.write()
 
 
-def _try(measure: TrialRunner, table: Table, target: Target, ratio: Fraction) -> None:
-    """Make one trial and add its row; the table is written once a layer."""
+def _tried(measure: TrialRunner, target: Target, ratio: Fraction) -> Row:
+    """Make one trial, and return its row."""
     if ratio == 0:
-        table.add(Row(target.name, ratio, 0, target.units, measure.baseline))
-        return
+        return Row(target.name, ratio, 0, target.units, measure.baseline)
     values, units = target.pruned(ratio)
-    new_layer = all(layer != target.name for layer, _ in table.rows)
-    table.add(Row(target.name, ratio, units, target.units, measure.scores(values)))
-    if new_layer:
-        table.write()
+    return Row(target.name, ratio, units, target.units, measure.scores(values))
 
 
-#: The trials to make; a consumer adds the row of each to the table before it takes the next.
-Trials = Iterator[tuple[Target, Fraction]]
+#: The ratios to try; a consumer adds the row of each to the table before it takes the next.
+Trials = Iterator[Fraction]
 
 
-def _every_level(
-    targets: Sequence[Target], options: ScanOptions, table: Table, judge: MetricDrop
-) -> Trials:
-    """Yield every level of every layer that the table does not have."""
-    for target in targets:
-        for ratio in check_levels(options.levels):
-            if (target.name, ratio) not in table.rows:
-                yield target, ratio
+def _every_level(target: Target, options: ScanOptions, table: Table, judge: MetricDrop) -> Trials:
+    """Yield every level of a layer that the table does not have."""
+    for ratio in check_levels(options.levels):
+        if (target.name, ratio) not in table.rows:
+            yield ratio
 
 
-def _bisection(
-    targets: Sequence[Target], options: ScanOptions, table: Table, judge: MetricDrop
-) -> Trials:
-    """Yield the few levels of every layer that find the largest ratio within the tolerance."""
-    for target in targets:
-        search = Bisection(check_levels(options.levels), options.tolerance)
-        while (ratio := search.next) is not None:
-            if (target.name, ratio) not in table.rows:
-                yield target, ratio
-            search.tell(judge.drop(table.rows[target.name, ratio]))
+def _bisection(target: Target, options: ScanOptions, table: Table, judge: MetricDrop) -> Trials:
+    """Yield the few levels of a layer that find the largest ratio within the tolerance."""
+    search = Bisection(check_levels(options.levels), options.tolerance)
+    while (ratio := search.next) is not None:
+        if (target.name, ratio) not in table.rows:
+            yield ratio
+        search.tell(judge.drop(table.rows[target.name, ratio]))
 
 
 def _trial_count(targets: Sequence[Target], options: ScanOptions, table: Table) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -112,6 +112,16 @@ class Table:
         """Add a row, or replace the one of the same layer and ratio."""
         self.rows[row.layer, row.ratio] = row
 
+    def sort(self, layers: Sequence[str]) -> None:
+        """Bring the rows into the order of their layers and ratios.
+
+        Args:
+            layers: Names of the layers in order; rows of others come last.
+        """
+        place = {name: number for number, name in enumerate(layers)}
+        order = sorted(self.rows, key=lambda key: (place.get(key[0], len(place)), key[1]))
+        self.rows = {key: self.rows[key] for key in order}
+
     def write(self) -> None:
         """Write the rows and the settings to the folder, each file in one step."""
         keys = sorted({key for row in self.rows.values() for key in row.scores})
@@ -123,6 +133,33 @@ class Table:
             writer.writerow([row.layer, float(row.ratio), row.pruned, row.of, *scores])
         write_whole(self.folder / SETTINGS, json.dumps(dict(self.settings), indent=1) + "\n")
         write_whole(self.folder / TABLE, text.getvalue())
+
+
+def encoded(rows: Sequence[Row]) -> bytes:
+    """Return rows as bytes, to be sent to another process.
+
+    Args:
+        rows: The rows.
+    """
+    plain = [[row.layer, str(row.ratio), row.pruned, row.of, dict(row.scores)] for row in rows]
+    return json.dumps(plain).encode()
+
+
+def decoded(content: bytes) -> list[Row]:
+    """Return rows that :func:`encoded` has turned into bytes.
+
+    Args:
+        content: The bytes.
+
+    Example:
+        >>> row = Row("net.0", Fraction(1, 3), 1, 3, {"val_acc": float("nan")})
+        >>> decoded(encoded([row]))
+        [Row(layer='net.0', ratio=Fraction(1, 3), pruned=1, of=3, scores={'val_acc': nan})]
+    """
+    return [
+        Row(layer, Fraction(ratio), pruned, of, scores)
+        for layer, ratio, pruned, of, scores in json.loads(content)
+    ]
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from torch import Tensor
 from lit_compress.errors import InvalidArgumentError
 from lit_compress.evaluation.loaders import validation_loaders
 from lit_compress.evaluation.metric import check_monitor, metric_rises
+from lit_compress.evaluation.ranks.validation import validate_shared
 from lit_compress.evaluation.run_view.copies import clone
 from lit_compress.evaluation.trainer_access import callbacks
-from lit_compress.evaluation.validate import validate
 
 Mode = Literal["auto", "max", "min"]
 
@@ -160,7 +160,7 @@ class Contract:
             known = [one for one in callbacks(trainer) if isinstance(one, HasBaseline)]
             found = next((d for one in known if (d := one.dense_network(trainer, module))), None)
             network = clone(trainer, module) if found is None else found
-            metrics = validate(trainer, network, validation_loaders(trainer))
+            metrics = validate_shared(trainer, network, validation_loaders(trainer)).metrics
         check_monitor(self.monitor, metrics)
         if not isfinite(metrics[self.monitor]):
             raise InvalidArgumentError(

@@ -83,7 +83,9 @@ class KeepsContract(StepsBack, ABC):
         """
         contract = self.contract
         contract.baseline, own = on_rank_zero(
-            trainer, lambda: contract.measure_baseline(trainer, pl_module)
+            trainer,
+            lambda: contract.measure_baseline(trainer, pl_module),
+            f"it measures {contract.monitor} of the dense network",
         )
         contract.keep(trainer, pl_module, self, contract.baseline)
         what = "trained on its own" if own else "as it is before its first pruning step"

@@ -37,6 +37,10 @@ from lit_compress.pruning.channels.resize import resize_to
 _ALONE: WeakKeyDictionary[Trainer, str] = WeakKeyDictionary()
 
 
+class _FailedError(CannotShareError):
+    """Another process could not do its part; it may be able to next time."""
+
+
 @dataclass(frozen=True)
 class Validated:
     """What validation found.
@@ -91,19 +95,21 @@ class _Sent:
 
     Attributes:
         task: What validation runs on.
-        weights: The weights that the module has; those of a network that a file stands in for are
-            left out.
+        weights: The weights that the module has.
+        left_out: Beginning of the names of weights that are not needed, since a file takes the
+            place of their network; None if all are.
     """
 
     task: Task
     weights: dict[str, Tensor]
+    left_out: str | None
 
 
 def validate_shared(
     trainer: Trainer,
     module: LightningModule,
     loaders: list[Any],
-    task: Task,
+    task: Task | None = None,
     bar: str | None = None,
     inputs: InputSums | None = None,
 ) -> Validated:
@@ -113,10 +119,11 @@ def validate_shared(
         trainer: The run in progress.
         module: A copy of the user's module.
         loaders: What the source of the task gives in this process.
-        task: What validation runs on.
+        task: What validation runs on. Default: the validation data of the run.
         bar: What is written at a progress bar. Default: there is no bar.
         inputs: What the network takes is added to it, if this process validates alone.
     """
+    task = task or Task()
     team = working_team(trainer)
     found = None if team is None else _shared(team, module, loaders, task, bar)
     if found is not None:
@@ -142,13 +149,16 @@ def _shared(
     if is_param_in_hook_signature(module.validation_step, "dataloader_iter", explicit=True):
         why = "validation_step takes an iterator"
     if why is None:
-        sent = _Sent(task, _weights(module, task))
+        sent = _sent(module, task)
         with isolate_rng():  # which restores nothing if an error leaves it
             try:
                 with team.asked(_work, sent) as collect:
                     if collect is not None:
                         return _joined(team, module, loaders, task, bar, collect)
                 _tell(team, "what takes the place of its forward cannot be sent to them")
+                return None
+            except _FailedError as error:  # another network may do
+                _tell(team, str(error))
                 return None
             except CannotShareError as error:
                 why = str(error)
@@ -196,7 +206,7 @@ def _joined(
 def _whole(found: Sequence[_Answer | Failed]) -> Iterator[_Answer]:
     for rank, answer in enumerate(found):
         if isinstance(answer, Failed):
-            raise CannotShareError(f"process {rank} failed in it ({answer.why})")
+            raise _FailedError(f"process {rank} failed in it ({answer.why})")
         yield answer
 
 
@@ -204,7 +214,7 @@ def _work(trainer: Trainer, share: Share, sent: _Sent) -> _Answer:
     """Validate on the batches of this process, one of those that wait for the first."""
     task, loaders = sent.task, sent.task.source(trainer)
     module = clone(trainer, trainer.lightning_module)
-    _take_weights(module, sent.weights)
+    _take_weights(module, sent)
     at = Position()
     counts = Counts(at)
     loop = ShareLoop(loaders, at, share, module)
@@ -225,21 +235,25 @@ def _counted(module: nn.Module, task: Task, counts: Counts) -> Iterator[None]:
         yield
 
 
-def _weights(module: nn.Module, task: Task) -> dict[str, Tensor]:
-    """Return the weights that the other processes need."""
+def _sent(module: nn.Module, task: Task) -> _Sent:
     left_out = f"{task.target}." if task.runner is not None and task.target else None
+    weights = {name: value.cpu() for name, value in _state(module, left_out).items()}
+    return _Sent(task, weights, left_out)
+
+
+def _state(module: nn.Module, left_out: str | None) -> dict[str, Tensor]:
     return {
-        name: value.detach().cpu()
+        name: value
         for name, value in module.state_dict().items()
-        if isinstance(value, Tensor) and (left_out is None or not name.startswith(left_out))
+        if isinstance(value, Tensor) and not (left_out and name.startswith(left_out))
     }
 
 
-def _take_weights(module: LightningModule, weights: dict[str, Tensor]) -> None:
-    own = module.state_dict(keep_vars=True)
-    missing = weights.keys() - own.keys()
-    if missing:
-        raise ProcessError(f"the module here has no {min(missing)}")
-    resize_to(module, {**own, **weights})
-    for name, value in weights.items():
-        own[name].data.copy_(value)
+def _take_weights(module: LightningModule, sent: _Sent) -> None:
+    rest = {} if sent.left_out is None else module.state_dict()
+    resize_to(module, {**rest, **sent.weights})
+    own = _state(module, sent.left_out)
+    if other := own.keys() ^ sent.weights.keys():
+        raise ProcessError(f"the network that is measured has other parts than here: {min(other)}")
+    for name, value in own.items():
+        value.copy_(sent.weights[name])
