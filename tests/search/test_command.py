@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import yaml
 from lit_compress.artifact.folder.card import read_card
 from lit_compress.cli import main
 
-from .told import optuna
+from .told import optuna, rows
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 FIT = {
@@ -69,7 +68,7 @@ def test_a_search_writes_its_front(searched: tuple[Path, str]) -> None:
     storage = f"sqlite:///{folder / 'search' / 'study.db'}"
     trials = optuna.load_study(study_name="digits", storage=storage).trials
     assert [one.state.name for one in trials] == ["COMPLETE"] * 2
-    for row in csv.DictReader((folder / "search" / "front.csv").open(newline="")):
+    for row in rows(folder / "search"):
         variant = read_card(row["artifact"]).variants[-1]
         assert (variant.metric.value, variant.bytes) == (float(row["val_acc"]), int(row["bytes"]))
 
@@ -78,11 +77,11 @@ def test_a_point_fitted_by_itself_is_the_same_network(
     searched: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    rows = list(csv.DictReader((searched[0] / "search" / "front.csv").open(newline="")))
-    config = searched[0] / "search" / rows[-1]["config"]
+    row = rows(searched[0] / "search")[-1]
+    config = searched[0] / "search" / row["config"]
     assert main(["fit", f"--config={config}"]) == 0
     (path,) = tmp_path.rglob("card.json")
-    again, trial = read_card(path.parent), read_card(rows[-1]["artifact"])
+    again, trial = read_card(path.parent), read_card(row["artifact"])
     assert again.files == trial.files  # SHA-256 of the weights
     assert again.files
     assert again.variants[-1].metric == trial.variants[-1].metric

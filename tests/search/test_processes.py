@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import yaml
 from lit_compress.artifact.folder.card import read_card
 
 from .test_command import FIT, SEARCH
-from .told import optuna
+from .told import optuna, rows
 
 pytestmark = pytest.mark.slow
 #: Seconds that workers may take: a busy machine is no fault.
@@ -98,19 +97,18 @@ def test_three_workers_of_which_one_is_killed(tmp_path: Path) -> None:
     assert states.count("FAIL") == 1
     assert states.count("COMPLETE") + states.count("PRUNED") == 6
     assert all("6 trials are there" in out for out in printed)
-    rows = list(csv.DictReader((tmp_path / "search" / "front.csv").open(newline="")))
+    front = rows(tmp_path / "search")
     best = optuna.load_study(study_name="search", storage=storage).best_trials
     values = {tuple(one.values) for one in best}
-    assert {(float(row["val_acc"]), float(row["bytes"])) for row in rows} == values
+    assert {(float(row["val_acc"]), float(row["bytes"])) for row in front} == values
     kept = [path.parent.parent.name for path in tmp_path.glob("search/trials/*/*/model.onnx")]
-    assert sorted(kept) == sorted(f"{int(row['trial']):05}" for row in rows)
+    assert sorted(kept) == sorted(f"{int(row['trial']):05}" for row in front)
 
 
 def test_a_point_is_the_same_network_in_a_process_of_its_own(tmp_path: Path) -> None:
     """Trials before it in its process leave no trace in a fit."""
     ended(worker(tmp_path, "--trials=3"))
-    rows = list(csv.DictReader((tmp_path / "search" / "front.csv").open(newline="")))
-    row = max(rows, key=lambda row: int(row["trial"]))
+    row = max(rows(tmp_path / "search"), key=lambda row: int(row["trial"]))
     ended(start(tmp_path, "fit", f"--config=search/{row['config']}"))
     alone, trial = read_card(tmp_path / "artifact"), read_card(row["artifact"])
     assert {"model.onnx", "model.safetensors"} <= set(alone.files)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +16,7 @@ from lit_compress.callbacks import CompressionReport
 from lit_compress.errors import SearchError
 from lit_compress.search.worker import Options, search
 
-from .told import Told, optuna, settings
-
-
-def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "front.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+from .told import Told, optuna, rows, settings
 
 
 def opened(storage: Any) -> Any:
