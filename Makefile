@@ -90,7 +90,7 @@ versions: $(VENV)/.stamp  ## Run the fast tests with each Python and torch, and 
 minimum: $(MINIMUM)/.stamp  ## Run the fast tests with the oldest versions that setup.cfg allows.
 	$(PARALLEL) $(MINIMUM)/bin/python -m pytest $(XDIST) $(FAST)
 
-slow: slow-pruning slow-networks-1 slow-networks-2 slow-runs slow-processes slow-pages  ## Run what needs real data, a second process, or minutes.
+slow: slow-pruning slow-networks-1 slow-networks-2 slow-runs slow-processes slow-pages slow-search  ## Run what needs real data, a second process, or minutes.
 
 slow-pruning: $(VENV)/.stamp  ## Slow tests of the channel analysis and of pruning.
 	$(PARALLEL) $(BIN)/pytest $(XDIST) -m slow $(SLOW_PRUNING)
@@ -109,6 +109,9 @@ slow-processes: $(VENV)/.stamp  ## Several processes: each callback, two nodes, 
 
 slow-pages: $(VENV)/.stamp  ## Pages in a browser (Chromium), examples with real data, and a long conversion.
 	$(BIN)/pytest -m slow $(SLOW_PAGES)
+
+slow-search: $(VENV)/.stamp  ## Searches of several processes, one of them killed (5 minutes).
+	$(BIN)/pytest -m slow tests/search
 
 mutants: $(VENV)/.stamp  ## Put small faults into the core, and count those that the tests notice.
 	$(BIN)/python tests/mutants/run.py --sample $(MUTANTS)

@@ -68,6 +68,12 @@ SEARCH = {
 }
 
 
+def layer(inputs: int, filters: int) -> tuple[nn.Module, ...]:
+    """Return a convolution that halves the image, with batch norm."""
+    conv = nn.Conv2d(inputs, filters, 3, stride=2, padding=1, bias=False)
+    return conv, nn.BatchNorm2d(filters), nn.ReLU()
+
+
 class Digits(LightningModule):
     """Three convolutions, trained by SGD with momentum."""
 
@@ -76,17 +82,12 @@ class Digits(LightningModule):
         self.save_hyperparameters()
         self.lr, self.weight_decay = lr, weight_decay
         self.net = nn.Sequential(
-            nn.Conv2d(1, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(),
-            nn.Conv2d(width, 2 * width, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(2 * width),
-            nn.ReLU(),
-            nn.Conv2d(2 * width, 2 * width, 3, stride=2, padding=1),
-            nn.ReLU(),
-            nn.AdaptiveAvgPool2d(1),
+            *layer(1, width),
+            *layer(width, 2 * width),
+            *layer(2 * width, 2 * width),
+            nn.AdaptiveAvgPool2d(2),
             nn.Flatten(),
-            nn.Linear(2 * width, 10),
+            nn.Linear(8 * width, 10),
         )
 
     def forward(self, images: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,21 @@ from lit_compress.callbacks import CompressionReport
 from lit_compress.errors import SearchError
 from lit_compress.search.worker import Options, search
 
-from .told import Told, optuna, settings
+from .told import Told, optuna, rows, settings
 
 
-def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "front.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+def opened(storage: Any) -> Any:
+    return optuna.load_study(study_name="search", storage=storage)
 
 
-def opened(folder: Path, address: str | None = None) -> Any:
-    return optuna.load_study(
-        study_name="search", storage=address or f"sqlite:///{folder / 'study.db'}"
-    )
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Keep studies in memory, draw nothing, collect nothing: each takes half a second or more."""
+    storage = optuna.storages.InMemoryStorage()
+    monkeypatch.setattr("lit_compress.search.worker.open_storage", lambda *_: storage)
+    monkeypatch.setattr("lit_compress.search.worker.can_draw", lambda: False)
+    monkeypatch.setattr("gc.collect", lambda *_: 0)
+    return storage
 
 
 @pytest.fixture(scope="module")
@@ -42,15 +45,17 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
     fits.trouble = third_fails
     with pytest.MonkeyPatch.context() as patch:
-        printed: list[str] = []
-        patch.setattr("builtins.print", lambda *words: printed.append(" ".join(map(str, words))))
+        printed = io.StringIO()
+        patch.setattr("sys.stdout", printed)
+        patch.setattr("gc.collect", lambda *_: 0)
         search(settings(folder), fits, Options(seed=0))
-    return folder, "\n".join(printed)
+    return folder, printed.getvalue()
 
 
 def test_the_front_is_what_no_other_trial_surpasses(searched: tuple[Path, str]) -> None:
     folder, _ = searched
-    ended = [one for one in opened(folder).trials if one.state.name == "COMPLETE"]
+    trials = opened(f"sqlite:///{folder / 'study.db'}").trials
+    ended = [one for one in trials if one.state.name == "COMPLETE"]
     best = [
         one.number
         for one in ended
@@ -75,7 +80,7 @@ def test_the_front_is_what_no_other_trial_surpasses(searched: tuple[Path, str]) 
 def test_artefacts_of_the_front_are_kept_and_cards_of_all(searched: tuple[Path, str]) -> None:
     folder, _ = searched
     front = {int(row["trial"]) for row in rows(folder)}
-    for one in opened(folder).trials:
+    for one in opened(f"sqlite:///{folder / 'study.db'}").trials:
         place = folder / "trials" / f"{one.number:05}"
         if one.state.name == "FAIL":
             assert [path.name for path in place.iterdir()] == ["fit.log"]
@@ -102,17 +107,17 @@ def test_the_picture(searched: tuple[Path, str]) -> None:
     assert (searched[0] / "front.png").stat().st_size > 1000
 
 
-def test_the_same_command_goes_on(tmp_path: Path) -> None:
+def test_the_same_command_goes_on(tmp_path: Path, memory: Any) -> None:
     first, second = Told(), Told()
     search(settings(tmp_path, trials=2), first)
     search(settings(tmp_path, trials=2), second)
     assert (len(first.ran), second.ran) == (2, [])
     search(settings(tmp_path, trials=3), second)
     assert len(second.ran) == 1
-    assert [one.number for one in opened(tmp_path).trials] == [0, 1, 2]
+    assert [one.number for one in opened(memory).trials] == [0, 1, 2]
 
 
-def test_three_failures_in_a_row_end_a_worker(tmp_path: Path) -> None:
+def test_three_failures_in_a_row_end_a_worker(tmp_path: Path, memory: Any) -> None:
     fits = Told()
 
     def fails(_: int) -> None:
@@ -124,7 +129,7 @@ def test_three_failures_in_a_row_end_a_worker(tmp_path: Path) -> None:
     assert len(fits.ran) == 3
 
 
-def test_ctrl_c_ends_a_worker_and_its_trial_is_not_counted(tmp_path: Path) -> None:
+def test_ctrl_c_ends_a_worker_and_its_trial_is_not_counted(tmp_path: Path, memory: Any) -> None:
     fits = Told()
 
     def stops(_: int) -> None:
@@ -136,12 +141,13 @@ def test_ctrl_c_ends_a_worker_and_its_trial_is_not_counted(tmp_path: Path) -> No
     again = Told()
     search(settings(tmp_path, trials=1), again)
     assert len(again.ran) == 1
-    assert [one.state.name for one in opened(tmp_path).trials] == ["FAIL", "COMPLETE"]
+    assert [one.state.name for one in opened(memory).trials] == ["FAIL", "COMPLETE"]
 
 
 def test_a_killed_trial_of_a_journal_is_run_again_by_its_number(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("lit_compress.search.worker.can_draw", lambda: False)
     address, fits = f"journal:{tmp_path / 'study.log'}", Told()
 
     def killed(_: int) -> None:
@@ -161,17 +167,17 @@ def test_a_killed_trial_of_a_journal_is_run_again_by_its_number(
     assert (len(fits.ran), fits.ran[0]) == (3, fits.ran[2])
 
 
-def test_a_trial_whose_heartbeat_stopped_is_run_again(tmp_path: Path) -> None:
+def test_a_trial_whose_heartbeat_stopped_is_run_again(tmp_path: Path, memory: Any) -> None:
     """A laptop slept: its trial was another worker's before it ended, and the worker broke off."""
     fits = Told()
 
     def taken_for_killed(_: int) -> None:
         if len(fits.ran) == 1:
-            opened(tmp_path).tell(0, state=optuna.trial.TrialState.FAIL)
+            opened(memory).tell(0, state=optuna.trial.TrialState.FAIL)
 
     fits.trouble = taken_for_killed
     search(settings(tmp_path, trials=1), fits)
-    assert [one.state.name for one in opened(tmp_path).trials] == ["FAIL", "COMPLETE"]
+    assert [one.state.name for one in opened(memory).trials] == ["FAIL", "COMPLETE"]
 
 
 @pytest.mark.parametrize(
@@ -208,7 +214,7 @@ def test_a_fit_of_several_processes_is_refused(tmp_path: Path) -> None:
         search(settings(tmp_path), fits)
 
 
-def test_another_objective_needs_another_study(tmp_path: Path) -> None:
+def test_another_objective_needs_another_study(tmp_path: Path, memory: Any) -> None:
     search(settings(tmp_path, trials=1), Told())
     other = replace(settings(tmp_path), stop=False)
     with pytest.raises(SearchError, match="stop is True there, and False here"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -86,6 +87,12 @@ def card(accuracy: float, size: int, name: str = "val_acc") -> Card:
     """Return a card of two variants, of which the second has a metric and bytes."""
     last = Variant("int8", size, size, bytes=size, metric=Metric(name, accuracy, "val", 10))
     return Card("digits", (Variant("dense", 1000, 1000), last), environment={})
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    """Return the table of the front of a search."""
+    with (folder / "front.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def settings(folder: Path, *ranges: Range, **given: Any) -> Settings:
