@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lit_compress.callbacks import PostTrainingQuantization, QuantizationAwareTraining
 from lit_compress.measure import compare
 from lit_compress.pruning import ChannelGraph, analyse, apply, make_plan
-from lit_compress.pruning.channels.tracing.trace import named_tensors
+from lit_compress.pruning.channels.tracing.modules import named_tensors
 
 # A busy machine is no fault: a first example may wait for another process.
 settings.register_profile("suite", deadline=None)

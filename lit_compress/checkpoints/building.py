@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from lit_compress.errors import CheckpointError
 from lit_compress.pruning.channels.surgery import swap_data
-from lit_compress.pruning.channels.tracing.trace import named_tensors
+from lit_compress.pruning.channels.tracing.modules import named_tensors
 
 #: Elements that any module may make a tensor of: a GiB of float32.
 USUAL = 1 << 28

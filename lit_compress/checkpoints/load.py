@@ -37,7 +37,7 @@ from lit_compress.pruning.channels.resize import (
     resize_to,
     unpruned_shapes_of,
 )
-from lit_compress.pruning.channels.tracing.trace import named_tensors
+from lit_compress.pruning.channels.tracing.modules import named_tensors
 from lit_compress.pruning.selection.state import pruning_state_of
 
 Module = TypeVar("Module", bound=LightningModule)

@@ -14,7 +14,7 @@ from lit_compress.errors import CheckpointError
 from lit_compress.pruning.blocks.surgery import put_back, take_blocks_of
 from lit_compress.pruning.channels.resize import Shapes, resize_to
 from lit_compress.pruning.channels.surgery import in_layout_of, swap_data
-from lit_compress.pruning.channels.tracing.trace import named_tensors
+from lit_compress.pruning.channels.tracing.modules import named_tensors
 from lit_compress.pruning.channels.unpruned import (
     UnprunedShapes,
     carried,

@@ -61,8 +61,12 @@ class ProductCounter(FlopCounterMode):
             yield
 
     def ran_whole(self, func_packet: object) -> bool:
-        """Tell whether the latest operator has no formula, and ran without being decomposed."""
-        return self._latest is func_packet and func_packet not in self.flop_registry
+        """Tell whether the latest operator ran without being decomposed."""
+        return self._latest is func_packet
+
+    def count(self, func_packet: Any, out: Any, args: Any, kwargs: Any) -> Any:
+        """Count an operator that has run; return its result."""
+        return self._count_flops(func_packet, out, args, kwargs)
 
     def _count_flops(self, func_packet: Any, out: Any, args: Any, kwargs: Any) -> Any:
         self._latest = func_packet
@@ -73,18 +77,19 @@ class ProductCounter(FlopCounterMode):
 
 
 class _Remembering(_FlopCounterMode):
-    """Runs an operator that needed no count at once when it is called again."""
+    """Does not ask again whether an operator is made of others, if it was not at its first call."""
 
     counter: ProductCounter
 
     def __init__(self, counter: ProductCounter) -> None:
         super().__init__(counter)
-        self._plain: set[object] = {
-            operator
-            for name in _NORMS
-            for packet in [getattr(torch.ops.aten, name, None)]
+        packets = [getattr(torch.ops.aten, name, None) for name in _NORMS]
+        #: By operator, whether it is counted.
+        self._whole: dict[object, bool] = {
+            getattr(packet, overload): False
+            for packet in packets
             if packet is not None
-            for operator in (getattr(packet, overload) for overload in packet.overloads())
+            for overload in packet.overloads()
         }
 
     def __torch_dispatch__(
@@ -94,14 +99,16 @@ class _Remembering(_FlopCounterMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        if func in self._plain:
-            return func(*args, **(kwargs or {}))
-        out = super().__torch_dispatch__(func, types, args, kwargs)  # type: ignore[no-untyped-call]
-        if out is not NotImplemented and self.counter.ran_whole(
-            getattr(func, "overloadpacket", None)
-        ):
-            self._plain.add(func)
-        return out
+        kwargs = kwargs or {}
+        counted = self._whole.get(func)
+        if counted is None:
+            out = super().__torch_dispatch__(func, types, args, kwargs)  # type: ignore[no-untyped-call]
+            packet = getattr(func, "overloadpacket", None)
+            if out is not NotImplemented and self.counter.ran_whole(packet):
+                self._whole[func] = packet in self.counter.flop_registry
+            return out
+        out = func(*args, **kwargs)
+        return self.counter.count(func.overloadpacket, out, args, kwargs) if counted else out
 
 
 def may_multiply(operator: str) -> bool:

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from lit_compress.errors import InvalidArgumentError, PatternError
 from lit_compress.pruning.channels.graph import ChannelGraph
-from lit_compress.pruning.channels.tracing.trace import named_tensors
+from lit_compress.pruning.channels.tracing.modules import named_tensors
 
 ImportanceName = Literal["l1", "l2", "bn_scale", "taylor", "fpgm", "random"]
 

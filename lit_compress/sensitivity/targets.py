@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lit_compress.measure.cost import Inputs
 from lit_compress.pruning.channels.analysis import analyse
 from lit_compress.pruning.channels.graph import ChannelGraph, Group
-from lit_compress.pruning.channels.tracing.trace import named_tensors
+from lit_compress.pruning.channels.tracing.modules import named_tensors
 from lit_compress.pruning.importance import (
     Importance,
     ImportanceName,

@@ -20,7 +20,7 @@ from lit_compress.evaluation.run_view.copies import attached, clone, in_run
 from lit_compress.evaluation.run_view.trainer import TrainerView
 from lit_compress.evaluation.validate import validate
 from lit_compress.pruning.channels.surgery import replaced
-from lit_compress.pruning.channels.tracing.trace import named_tensors
+from lit_compress.pruning.channels.tracing.modules import named_tensors
 from lit_compress.sensitivity.calls.replay import Recording, record, replay
 from lit_compress.sensitivity.calls.structure import Run, Structure, stored_bytes
 from lit_compress.sensitivity.calls.watch import structure_of

@@ -15,7 +15,7 @@ from torchvision import models
 from lit_compress.errors import PatternError, RuleError
 from lit_compress.pruning import apply, make_plan
 from lit_compress.pruning.channels.analysis import analyse
-from lit_compress.pruning.channels.tracing.trace import named_tensors
+from lit_compress.pruning.channels.tracing.modules import named_tensors
 from lit_compress.pruning.importance import importance_of, layer_scores, scores_by_channel
 from lit_compress.pruning.layers import layer_name
 from lit_compress.pruning.rules.rule import Rule

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from lit_compress.pruning.channels.tracing.trace import named_tensors
+from lit_compress.pruning.channels.tracing.modules import named_tensors
 from lit_compress.pruning.importance import importance_of
 from lit_compress.sensitivity import trials as module_of_measure
 from lit_compress.sensitivity.sample import draw

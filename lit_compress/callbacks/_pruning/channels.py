@@ -34,7 +34,7 @@ from lit_compress.evaluation.recalibrate import recalibrate
 from lit_compress.evaluation.trainer_access import callbacks, is_fast_dev_run
 from lit_compress.pruning import Schedule, apply, make_plan
 from lit_compress.pruning.channels.plan import Plan
-from lit_compress.pruning.channels.tracing.trace import named_tensors
+from lit_compress.pruning.channels.tracing.modules import named_tensors
 from lit_compress.pruning.channels.unpruned import UnprunedShapes, carried, carry
 from lit_compress.pruning.importance import layer_scores
 from lit_compress.pruning.layers import plain_weights

@@ -15,8 +15,8 @@ from torch.utils._pytree import tree_leaves
 
 from lit_compress.pruning.channels.tracing.calls import call_name, caller, layer_calls
 from lit_compress.pruning.channels.tracing.labels import Reason
+from lit_compress.pruning.channels.tracing.modules import named_tensors
 from lit_compress.pruning.channels.tracing.questions import INERT
-from lit_compress.pruning.channels.tracing.trace import named_tensors
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from lit_compress.pruning.channels.products import products_of
 from lit_compress.pruning.channels.runs import run_of, training_run, undisturbed
 from lit_compress.pruning.channels.tracing.followers import tie_followers
 from lit_compress.pruning.channels.tracing.labels import Reason
+from lit_compress.pruning.channels.tracing.modules import named_modules
 from lit_compress.pruning.channels.tracing.trace import Trace
 from lit_compress.pruning.channels.trials.outputs import Run, tensors_in
 from lit_compress.pruning.channels.trials.pair import Pair
@@ -310,14 +311,14 @@ def _unsaved(model: nn.Module) -> set[str]:
     """Return the names of the buffers that checkpoints do not store."""
     return {
         f"{path}.{name}" if path else name
-        for path, module in model.named_modules()
+        for path, module in named_modules(model)
         for name in getattr(module, "_non_persistent_buffers_set", ())
     }
 
 
 def _refuse(model: nn.Module, submodule: str) -> None:
     check_module(model)
-    modules = dict(model.named_modules())
+    modules = dict(named_modules(model))
     if submodule not in modules:
         raise ChannelError(
             f"submodule: {type(model).__name__} has no module {submodule!r}: give a name from "

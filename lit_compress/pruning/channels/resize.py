@@ -12,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 from lit_compress.errors import CheckpointError
 from lit_compress.pruning.blocks.surgery import put_back, take_blocks_of
 from lit_compress.pruning.channels.surgery import in_layout_of, swap_data
-from lit_compress.pruning.channels.tracing.trace import named_tensors
+from lit_compress.pruning.channels.tracing.modules import named_tensors
 from lit_compress.pruning.channels.unpruned import (
     ORIGINAL,
     UnprunedShapes,

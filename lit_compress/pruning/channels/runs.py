@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from lit_compress.measure.cost import attention_unfused, evaluating
 from lit_compress.pruning.channels.tracing.calls import call_name
+from lit_compress.pruning.channels.tracing.modules import named_modules
 from lit_compress.pruning.channels.trials.outputs import Run
 from lit_compress.pruning.heads import attending_by_head
 
@@ -120,7 +121,7 @@ def restored(model: nn.Module, tensors: Iterable[Tensor] | None = None) -> Itera
         model: The model.
         tensors: The tensors. Default: the buffers.
     """
-    modules = list(model.modules())
+    modules = [module for _, module in named_modules(model)]
     if tensors is None:
         tensors = [held for module in modules for held in _buffers(module)]
     attributes: list[tuple[Any, Any]] = []

@@ -23,7 +23,7 @@ from lit_compress.pruning.channels.checks import (
 )
 from lit_compress.pruning.channels.plan import Cut, Plan
 from lit_compress.pruning.channels.spectral import settle_spectral_norms
-from lit_compress.pruning.channels.tracing.trace import named_tensors
+from lit_compress.pruning.channels.tracing.modules import named_modules, named_tensors
 from lit_compress.pruning.channels.widths import Attribute, set_widths
 
 #: Names of parameters that were cut, so that an optimizer can be cut after its module.
@@ -239,7 +239,7 @@ def replaced(
     changed: set[int] = set()
     before: list[Attribute] = []
     try:
-        for layer in module.modules():
+        for _, layer in named_modules(module):
             tables: list[dict[str, Any]] = [layer._parameters, layer._buffers]
             for table in tables:
                 for name, tensor in list(table.items()):

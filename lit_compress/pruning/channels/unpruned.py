@@ -16,7 +16,7 @@ from torch import nn
 from lit_compress.errors import PlanError
 from lit_compress.pruning.blocks.surgery import outermost, removed_kinds
 from lit_compress.pruning.channels.graph import ChannelGraph
-from lit_compress.pruning.channels.tracing.trace import named_tensors
+from lit_compress.pruning.channels.tracing.modules import named_tensors
 from lit_compress.pruning.channels.widths import named_width
 
 #: Key of :class:`UnprunedShapes` in the metadata of a safetensors file.

@@ -12,7 +12,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.parametrize import is_parametrized
 
-from lit_compress.pruning.channels.tracing.counts import count_at, module_at
+from lit_compress.pruning.channels.tracing.counts import count_at
+from lit_compress.pruning.channels.tracing.modules import module_at, named_modules
 from lit_compress.pruning.heads import HeadwiseAttention, headwise
 
 #: A layer, the name of one of its attributes, and the value of it.
@@ -155,7 +156,7 @@ def _new_widths(
     module: nn.Module, changed: Container[int], widths: Mapping[str, int]
 ) -> Iterator[tuple[nn.Module, dict[str, Any]]]:
     """Yield each layer whose width changed, with its new attributes."""
-    for name, layer in module.named_modules():
+    for name, layer in named_modules(module):
         if name in widths:
             yield layer, _norm_width(layer, widths[name])
         elif any(id(tensor) in changed for tensor in _tensors(layer)):

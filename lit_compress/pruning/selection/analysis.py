@@ -14,7 +14,7 @@ from lit_compress.pruning.channels.checks import check_module
 from lit_compress.pruning.channels.graph import ChannelGraph
 from lit_compress.pruning.channels.plan import Cut
 from lit_compress.pruning.channels.surgery import cut_tensor
-from lit_compress.pruning.channels.tracing.trace import named_tensors
+from lit_compress.pruning.channels.tracing.modules import named_tensors
 from lit_compress.pruning.importance import (
     L2,
     Importance,

@@ -12,7 +12,7 @@ from torch import nn
 from lit_compress.errors import ChannelError
 from lit_compress.pruning.channels.checks import check_module
 from lit_compress.pruning.channels.graph import ChannelGraph, Group, Key
-from lit_compress.pruning.channels.tracing.trace import named_tensors
+from lit_compress.pruning.channels.tracing.modules import named_tensors
 from lit_compress.pruning.importance import Importance, norm_weights
 from lit_compress.pruning.layers import matching, owner_of, prunable_layers
 from lit_compress.pruning.rules.rule import Rule, RuleIndex, check_rules

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from lit_compress.pruning.channels.graph import ChannelGraph, Frozen
-from lit_compress.pruning.channels.tracing.trace import named_tensors
+from lit_compress.pruning.channels.tracing.modules import named_tensors
 from lit_compress.pruning.layers import PRUNABLE, layer_name, owner_of
 from lit_compress.pruning.selection.analysis import parameter_names
 from lit_compress.pruning.selection.budget import Budget

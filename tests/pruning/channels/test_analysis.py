@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lit_compress.errors import ChannelError
 from lit_compress.pruning import ChannelGraph, analyse, apply, make_plan
 from lit_compress.pruning.channels.analysis import verify
-from lit_compress.pruning.channels.tracing.trace import named_tensors
+from lit_compress.pruning.channels.tracing.modules import named_tensors
 from lit_compress.pruning.channels.trials.outputs import tensors_in
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lit_compress.errors import ChannelError
 from lit_compress.pruning import ChannelGraph, Plan, analyse, apply, make_plan
-from lit_compress.pruning.channels.tracing.trace import named_tensors
+from lit_compress.pruning.channels.tracing.modules import named_tensors
 
 Draw = Callable[[st.SearchStrategy], int]
 Step = Callable[["RandomNet", list[Tensor]], None]

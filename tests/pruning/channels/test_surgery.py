@@ -9,7 +9,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from lit_compress.errors import PlanError
 from lit_compress.pruning import ChannelGraph, Plan, analyse, apply, make_plan
-from lit_compress.pruning.channels.tracing.trace import named_tensors
+from lit_compress.pruning.channels.tracing.modules import named_tensors
 
 Make = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 

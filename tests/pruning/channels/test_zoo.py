@@ -14,7 +14,7 @@ import torchvision
 from torch import Tensor, nn
 
 from lit_compress.pruning import ChannelGraph, Plan, analyse, apply, make_plan
-from lit_compress.pruning.channels.tracing.trace import named_tensors
+from lit_compress.pruning.channels.tracing.modules import named_tensors
 
 #: More memory than a common machine has.
 TOO_LARGE = {"vit_h_14", "regnet_y_128gf", "vit_l_16", "vit_l_32"}

@@ -16,7 +16,7 @@ from torch import nn
 from lit_compress.errors import PlanError
 from lit_compress.measure import cost
 from lit_compress.pruning import analyse, apply
-from lit_compress.pruning.channels.tracing.trace import named_tensors
+from lit_compress.pruning.channels.tracing.modules import named_tensors
 from lit_compress.pruning.selection.analysis import parameter_names
 from lit_compress.pruning.selection.state import PruningState, pruning_state_of
 from lit_compress.pruning.selection.uniform import UniformSelector

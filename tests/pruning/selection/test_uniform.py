@@ -16,7 +16,7 @@ from torchvision.models import VisionTransformer
 from lit_compress.errors import ChannelError, PatternError
 from lit_compress.measure import cost
 from lit_compress.pruning import Importance, apply
-from lit_compress.pruning.channels.tracing.trace import named_tensors
+from lit_compress.pruning.channels.tracing.modules import named_tensors
 from lit_compress.pruning.importance import L1, L2, BatchNormScale, Fpgm, Taylor
 from lit_compress.pruning.rules.rule import Rule
 from lit_compress.pruning.selection.analysis import parameter_names

@@ -13,6 +13,8 @@ from typing import Any
 
 from torch import nn
 
+from lit_compress.pruning.channels.tracing.modules import module_at, named_modules
+
 
 class Count(int):
     """A whole number that knows of which attribute it is the value.
@@ -42,7 +44,7 @@ def counted(model: nn.Module) -> Iterator[None]:
         model: The model. Layers of torch are left alone: their shapes say how wide they are.
     """
     replaced: list[tuple[dict[str, Any], str, int, Count]] = []
-    for path, module in model.named_modules():
+    for path, module in named_modules(model):
         if not is_own(module):
             continue
         table = vars(module)
@@ -71,19 +73,6 @@ def count_at(model: nn.Module, owner: str) -> tuple[nn.Module, str, int] | None:
     if module is None or not is_own(module) or not is_count(vars(module).get(name)):
         return None
     return module, name, int(vars(module)[name])
-
-
-def module_at(model: nn.Module, path: str) -> nn.Module | None:
-    """Return a module by its name, without listing all others; None if there is none.
-
-    Args:
-        model: The model.
-        path: The name, as in ``model.named_modules()``; empty for the model.
-    """
-    found: nn.Module | None = model
-    for part in path.split(".") if path else ():
-        found = found._modules.get(part) if found is not None else None
-    return found
 
 
 def is_own(module: nn.Module) -> bool:

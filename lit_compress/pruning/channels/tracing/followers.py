@@ -12,8 +12,9 @@ from dataclasses import replace
 from torch import nn
 
 from lit_compress.pruning.channels.tracing.labels import Reason
+from lit_compress.pruning.channels.tracing.modules import named_tensors
 from lit_compress.pruning.channels.tracing.records import Use
-from lit_compress.pruning.channels.tracing.trace import Trace, named_tensors
+from lit_compress.pruning.channels.tracing.trace import Trace
 
 
 def alike(module: nn.Module, trained: Collection[int]) -> list[tuple[str, list[str]]]:

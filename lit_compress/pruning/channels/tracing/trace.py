@@ -23,6 +23,7 @@ from lit_compress.pruning.channels.tracing.labels import (
     spread,
     varying,
 )
+from lit_compress.pruning.channels.tracing.modules import named_modules, named_tensors
 from lit_compress.pruning.channels.tracing.questions import INERT
 from lit_compress.pruning.channels.tracing.records import (
     Call,
@@ -78,7 +79,7 @@ class Trace(TorchFunctionMode):
         self.splits: list[Split] = []
         self.tensors = named_tensors(model)
         self._names = {id(tensor): name for name, tensor in self.tensors.items()}
-        self._module_names = {child: name for name, child in model.named_modules()}
+        self._module_names = {child: name for name, child in named_modules(model)}
         self._twins: Any = WeakTensorKeyDictionary()
         self._computed: Any = WeakTensorKeyDictionary()
         self._axes: dict[tuple[str, int], Tensor] = {}
@@ -314,8 +315,3 @@ class Trace(TorchFunctionMode):
 
         with counted(self._model), layer_calls(enter, leave), self:
             yield
-
-
-def named_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Return a model's parameters and buffers, each tensor once, by its first name."""
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}

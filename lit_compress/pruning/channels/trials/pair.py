@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lit_compress.pruning.channels.graph import Key
 from lit_compress.pruning.channels.plan import Plan
 from lit_compress.pruning.channels.surgery import cut_tensor, replaced, tensor_at
-from lit_compress.pruning.channels.tracing.trace import named_tensors
+from lit_compress.pruning.channels.tracing.modules import named_tensors
 from lit_compress.pruning.channels.trials.narrowed import NarrowedInputs
 from lit_compress.pruning.channels.trials.outputs import Run, agree, comparable, outputs_of
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from lit_compress.pruning import analyse, apply, make_plan
 from lit_compress.pruning.channels.graph import ChannelGraph
-from lit_compress.pruning.channels.tracing.trace import named_tensors
+from lit_compress.pruning.channels.tracing.modules import named_tensors
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 

@@ -5,7 +5,8 @@ from torch import Tensor, nn
 
 from lit_compress.pruning.channels.operations import HANDLERS, unknown
 from lit_compress.pruning.channels.tracing.calls import call_name
-from lit_compress.pruning.channels.tracing.trace import Trace, named_tensors
+from lit_compress.pruning.channels.tracing.modules import named_tensors
+from lit_compress.pruning.channels.tracing.trace import Trace
 from lit_compress.pruning.channels.trials.calls import Calls
 
 

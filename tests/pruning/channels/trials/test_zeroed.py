@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from lit_compress.pruning import analyse, make_plan
 from lit_compress.pruning.channels.analysis import _traced
 from lit_compress.pruning.channels.plan import Plan
-from lit_compress.pruning.channels.tracing.trace import named_tensors
+from lit_compress.pruning.channels.tracing.modules import named_tensors
 from lit_compress.pruning.channels.trials.verify import _expected
 from lit_compress.pruning.channels.trials.zeroed import ZeroedInputs
 
