@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -315,6 +316,7 @@ class PostTrainingQuantization(WatchesValidation, WritesInt8):
         """Do all that the end of the fit does, on a few batches and without an artefact."""
         start, batches = time.monotonic(), few_batches(self.settings)
         self.tried = try_conversion(trainer, copy, self.settings)
+        gc.collect()  # graphs refer to themselves: the training would run next to their weights
         measured = self._measurable(trainer)
         more = f", and to measure {measured} on all of the validation data" if measured else ""
         rank_zero_info(
