@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -319,6 +320,7 @@ class PostTrainingQuantization(WatchesValidation, WritesInt8):
         start, batches = time.monotonic(), few_batches(self.settings)
         with isolate_rng():
             self.tried = try_conversion(trainer, clone(trainer, pl_module), self.settings)
+        gc.collect()  # graphs refer to themselves: the training would run next to their weights
         measured = self._measurable(trainer)
         more = f", and to measure {measured} on all of the validation data" if measured else ""
         rank_zero_info(

@@ -1,6 +1,9 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from conftest import ForeignModule, loader
 from lightning.pytorch import Trainer
@@ -8,7 +11,8 @@ from torch import nn
 
 from lit_compress import Schedule
 from lit_compress.callbacks import CompressionReport, FilterPruning
-from lit_compress.checkpoints.saved_weights import load_saved, save_weights
+from lit_compress.checkpoints.saved_weights import load_saved, read_safetensors, save_weights
+from lit_compress.errors import CheckpointError
 from lit_compress.pruning import analyse, apply, make_plan
 from lit_compress.pruning.channels.resize import UnprunedShapes
 
@@ -30,6 +34,40 @@ def test_weights_come_back_as_they_were(tmp_path: Path) -> None:
     for name, parameter in module.named_parameters():
         assert torch.equal(parameter, other.get_parameter(name))
     assert [path.name for path in (tmp_path / "below").iterdir()] == ["w.safetensors"]
+
+
+class Shared(ForeignModule):
+    """Tensors in one memory, which the library refuses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.twin = self.net[0]
+        row = torch.arange(6.0)
+        self.register_buffer("left", row[:3])
+        self.register_buffer("right", row[3:])
+        self.register_buffer("turned", torch.arange(6.0).view(2, 3).t())
+
+
+def test_tensors_in_one_memory(tmp_path: Path) -> None:
+    module = Shared()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    save_weights(module, tmp_path / "w.safetensors")
+    found, _ = read_safetensors(tmp_path / "w.safetensors")
+    assert found.keys() == before.keys()
+    assert all(torch.equal(found[name], value) for name, value in before.items())
+
+
+def test_a_file_of_another_form_is_not_written(tmp_path: Path, monkeypatch: Any) -> None:
+    """The header must keep its length: the tensors follow it."""
+    dumps = json.dumps
+
+    def longer(*values: Any, **options: Any) -> str:
+        return dumps(*values, **options) + " " * 100 * ("separators" in options)
+
+    monkeypatch.setattr(json, "dumps", longer)
+    with pytest.raises(CheckpointError, match="install safetensors"):
+        save_weights(ForeignModule(), tmp_path / "w.safetensors")
+    assert not list(tmp_path.iterdir())
 
 
 class WithoutNormTensors(ForeignModule):

@@ -37,6 +37,7 @@ def test_the_replay_is_of_the_float_network(
     size = (tmp_path / "model.onnx").stat().st_size
     assert (tmp_path / "replay.npz").stat().st_size <= size < 4000
     assert [array.shape for array in inputs] == [((size - 800) // (65 * 4 + 12), 1, 8, 8)]
+    assert fidelity.replay_n == len(inputs[0])
     with torch.no_grad():
         expected = foreign.eval()(torch.from_numpy(inputs[0]))
     np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-6)
