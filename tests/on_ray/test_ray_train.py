@@ -21,6 +21,8 @@ from lit_compress.artifact.folder.card import read_card
 EXAMPLE = Path(__file__).parents[2] / "examples" / "ray_train.py"
 #: Seconds that a fit may take: a busy machine is no fault.
 PATIENCE = 1500
+#: Name of a process that trains, as far as Linux keeps it.
+WORKER = "ray::RayTrainWo"
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(find_spec("ray") is None, reason="the extra ray is not installed"),
@@ -66,9 +68,7 @@ def workers(driver: int) -> list[int]:
             pid = parents[pid]
         return False
 
-    return [
-        pid for pid, name in names.items() if name.startswith("ray::RayTrainW") and is_below(pid)
-    ]
+    return [pid for pid, name in names.items() if name == WORKER and is_below(pid)]
 
 
 def wait_for(condition: Callable[[], Any]) -> Any:
