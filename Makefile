@@ -1,6 +1,6 @@
 # make quickstart | test | lint | help; PYTHON, VENV and PIP_INDEX_URL (see pip's manual) can be set.
 .DEFAULT_GOAL := help
-.PHONY: package processors versions kills fuzz help quickstart test fast lint minimum nightly slow slow-pruning slow-networks-1 slow-networks-2 slow-runs slow-processes slow-pages mutants foreign zoo docs
+.PHONY: package processors versions kills fuzz help quickstart test fast lint minimum nightly slow slow-pruning slow-networks-1 slow-networks-2 slow-runs slow-processes slow-pages slow-search slow-ray mutants foreign zoo docs
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -16,6 +16,8 @@ ZOO ?= .venv-zoo
 RUNTIMES ?= .venv-runtimes
 # Folder with FashionMNIST in torchvision's layout, for make processors.
 LIT_COMPRESS_DATA ?= data
+# Environment with Ray, which is large.
+RAY ?= .venv-ray
 # Environment that builds the documentation, see docs/requirements.txt.
 DOCS ?= .venv-docs
 # A CPU-only PyTorch: make test PIP_INDEX='--index-url https://download.pytorch.org/whl/cpu --extra-index-url https://pypi.org/simple'
@@ -58,6 +60,11 @@ $(ZOO)/.stamp: setup.cfg pyproject.toml .ci/zoo.txt
 $(RUNTIMES)/.stamp: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(RUNTIMES)
 	$(RUNTIMES)/bin/pip install --quiet $(PIP_INDEX) --editable '.[test,executorch,litert]'
+	touch $@
+
+$(RAY)/.stamp: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(RAY)
+	$(RAY)/bin/pip install --quiet $(PIP_INDEX) --editable '.[test,ray]'
 	touch $@
 
 $(DOCS)/.stamp: docs/requirements.txt
@@ -110,6 +117,9 @@ slow-processes: $(VENV)/.stamp  ## Several processes: each callback, two nodes, 
 slow-pages: $(VENV)/.stamp  ## Pages in a browser (Chromium), examples with real data, and a long conversion.
 	$(BIN)/pytest -m slow $(SLOW_PAGES)
 
+slow-ray: $(RAY)/.stamp  ## Fits of Ray Train, one of them with a killed worker (5 minutes; Linux).
+	$(RAY)/bin/python -m pytest -m slow tests/on_ray
+
 slow-search: $(VENV)/.stamp  ## Searches of several processes, one of them killed (5 minutes).
 	$(BIN)/pytest -m slow tests/search
 
@@ -140,7 +150,7 @@ kills: $(VENV)/.stamp  ## Kill a whole fit at random moments, go on, and compare
 faults: $(VENV)/.stamp  ## Let each call of the system fail while files are replaced, or kill the process in it (2 minutes).
 	PYTHONPATH=tests $(BIN)/python -m faults.writing
 
-nightly: slow kills faults fuzz mutants foreign zoo processors  ## All that make test leaves out.
+nightly: slow slow-ray kills faults fuzz mutants foreign zoo processors  ## All that make test leaves out.
 
 help:  ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20

@@ -142,8 +142,8 @@ def study(folder: Path, sampler: str, seed: int, trials: int) -> list[Any]:
     if code:
         raise RuntimeError(printed.getvalue())
     storage = f"sqlite:///{folder / 'found' / 'study.db'}"
-    done: list[Any] = optuna.load_study(study_name="search", storage=storage).get_trials()
-    return done
+    found: list[Any] = optuna.load_study(study_name="search", storage=storage).get_trials()
+    return found
 
 
 def epochs(trial: Any) -> int:

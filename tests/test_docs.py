@@ -48,6 +48,7 @@ SLOW = {
     "plain_trainer.py",
     "post_training_quantization.md",
     "quantize.md",
+    "ray_train.py",
     "report.md",
     "scan.md",
     "segmentation.py",
@@ -156,6 +157,8 @@ def test_the_notebook_runs() -> None:
 def test_an_example_runs(example: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if example.name == "timm_model.py" and find_spec("timm") is None:
         pytest.skip("timm is not installed")
+    if example.name == "ray_train.py":
+        pytest.skip("tests/on_ray runs it")
     if example.name == "digits_net.py":
         pytest.skip("the pages run it")
     monkeypatch.setattr(sys, "argv", [example.name])

@@ -208,9 +208,10 @@ class _Worker:
         for point in points:
             print(f"  trial {point.number}: {self._figures(point.values)}")
         if others := self._running():
+            again = " with --again and its number" if self.no_heartbeat else ""
             print(
-                f"trials {', '.join(map(str, others))} run at other workers, or their worker was "
-                "killed: the same command goes on"
+                f"trials {', '.join(map(str, others))} run at other workers; if a worker was "
+                f"killed, the same command{again} runs its trial again"
             )
         print(f"written to {self.dirpath / TABLE}")
         if not can_draw():

@@ -16,7 +16,7 @@ from lit_compress.callbacks import CompressionReport
 from lit_compress.errors import SearchError
 from lit_compress.search.worker import Options, search
 
-from .told import Told, optuna, rows, settings
+from .told import OBJECTIVES, Told, optuna, rows, settings
 
 
 def opened(storage: Any) -> Any:
@@ -117,6 +117,12 @@ def test_the_same_command_goes_on(tmp_path: Path, memory: Any) -> None:
     assert [one.number for one in opened(memory).trials] == [0, 1, 2]
 
 
+def test_the_front_of_one_objective_is_one_trial(tmp_path: Path, memory: Any) -> None:
+    one = replace(settings(tmp_path, trials=4), objectives=OBJECTIVES[:1])
+    (point,) = search(one, Told())
+    assert point.values[0] == max(trial.values[0] for trial in opened(memory).trials)
+
+
 def test_three_failures_in_a_row_end_a_worker(tmp_path: Path, memory: Any) -> None:
     fits = Told()
 
@@ -162,7 +168,7 @@ def test_a_killed_trial_of_a_journal_is_run_again_by_its_number(
     search(given, fits)
     printed = capsys.readouterr().out
     assert "a journal file has no heartbeat in Optuna" in printed
-    assert "trials 0 run at other workers, or their worker was killed" in printed
+    assert "trials 0 run at other workers; if a worker was killed, the same command with" in printed
     search(given, fits, Options(again=(0,)))
     assert (len(fits.ran), fits.ran[0]) == (3, fits.ran[2])
 
