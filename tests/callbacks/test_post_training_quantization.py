@@ -34,6 +34,7 @@ from lit_compress.errors import (
     InvalidArgumentError,
     PatternError,
 )
+from lit_compress.runtimes.processor import lacks_vnni
 
 pytestmark = pytest.mark.usefixtures("no_trial_conversion")
 
@@ -131,7 +132,8 @@ def test_a_fresh_process_needs_only_numpy_and_onnxruntime(run: Any, tmp_path: Pa
     )
     subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ))
     ours = lit_compress.load(folder)(images)
-    for name in ("y", "z"):
+    # There ONNX Runtime by itself lets sums overflow, and load does not.
+    for name in ("z",) if lacks_vnni() else ("y", "z"):
         np.testing.assert_array_equal(np.load(tmp_path / f"{name}.npy"), ours)
 
 
