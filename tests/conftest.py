@@ -100,7 +100,7 @@ def shallow() -> Iterator[None]:
 def noise_of_two_inputs() -> Iterator[None]:
     """Measure the noise of layers on two inputs: enough where a test is about something else."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lit_compress.quantization.layer_noise.BUDGET", 0)
+        patch.setattr("lit_compress.quantization.layer_noise.sources.BUDGET", 0)
         yield
 
 
