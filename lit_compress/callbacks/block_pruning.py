@@ -196,7 +196,11 @@ class BlockPruning(BlockRecord):
     @override
     def prune(self, trainer: Trainer, pl_module: LightningModule, share: Fraction) -> float:
         graph = self._require_graph()
-        chosen = on_rank_zero(trainer, lambda: self._choose(trainer, pl_module, graph, share))
+        chosen = on_rank_zero(
+            trainer,
+            lambda: self._choose(trainer, pl_module, graph, share),
+            "it measures what blocks are worth",
+        )
         for choice in chosen:
             remove_blocks(pl_module, choice.kinds, *optimizers_of(trainer, pl_module))
             self._removed.append(choice.name)
@@ -242,7 +246,7 @@ class BlockPruning(BlockRecord):
             )
             return found.to_dict(), str(BlockPreview(found))
 
-        content, text = on_rank_zero(trainer, plan)
+        content, text = on_rank_zero(trainer, plan, "it plans which blocks go")
         self.begin_with(pl_module, BlockGraph.from_dict(content))
         self._untried = True
         count = len(self._resolved_schedule.events())

@@ -237,7 +237,9 @@ class QuantizationAwareTraining(PostTrainingQuantization, FinalSince, FixesShape
                 "QuantizationAwareTraining: from here on the network computes as its int8 file "
                 f"will (epoch {trainer.current_epoch}, step {trainer.global_step})"
             )
-        self._ranges, place = on_rank_zero(trainer, lambda: self._found(trainer, pl_module))
+        self._ranges, place = on_rank_zero(
+            trainer, lambda: self._found(trainer, pl_module), "it finds the ranges of activations"
+        )
         self._found_at = trainer.current_epoch
         self._frozen = self._span.is_frozen(trainer)
         self._attach(trainer, pl_module, self._ranges, place)
@@ -270,7 +272,7 @@ class QuantizationAwareTraining(PostTrainingQuantization, FinalSince, FixesShape
                 self._try_out(trainer, clone(trainer, pl_module))
 
         try:
-            on_rank_zero(trainer, tried)
+            on_rank_zero(trainer, tried, "it tries fake quantisation on a few batches")
         except (InvalidArgumentError, ExportError) as error:
             if not self.may_fail:
                 raise

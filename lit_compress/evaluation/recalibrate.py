@@ -26,7 +26,11 @@ def recalibrate(trainer: Trainer, pl_module: LightningModule, batches: int) -> N
         pl_module: The user's module.
         batches: Number of batches.
     """
-    found = on_rank_zero(trainer, lambda: _estimated(trainer, pl_module, batches))
+    found = on_rank_zero(
+        trainer,
+        lambda: _estimated(trainer, pl_module, batches),
+        "it estimates the statistics of batch norms",
+    )
     norms = _norms(pl_module)
     for name, (mean, variance) in found.items():
         norms[name].running_mean.copy_(mean)  # type: ignore[union-attr]

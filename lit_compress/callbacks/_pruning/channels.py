@@ -220,6 +220,7 @@ class ChannelPruning(ResolvesSelector):
             lambda: select_and_verify(
                 self._selector, state, self._require_example(), pl_module, step, self._scores
             ),
+            "it chooses channels and tries their removal",
         )
         selected = frozenset(chosen)
         if self.shrink == "every":
@@ -307,6 +308,7 @@ class ChannelPruning(ResolvesSelector):
                 after_analysis=lambda state: self.after_analysis(pl_module, state),
                 has_common_target=self.has_common_target(),
             ),
+            "it analyses the network and tries the removal",
         )
         self.take_selector(self._selector)
         self._state = PruningState.from_dict(content)

@@ -85,8 +85,10 @@ class _Queue:
         """Give the result of a part to all."""
         self._board.put(f"part {number}", result)
         if self._board.rank == 0:
-            for one in [part for part in self._left if self._board.has(f"part {part}")]:
-                self._taken(one)
+            begun = self._board.count("next", 0)
+            for one in [part for part in self._left if part < begun]:
+                if self._board.has(f"part {one}"):
+                    self._taken(one)
 
     def finish(self) -> None:
         """Take the results of the other processes, when they come."""
