@@ -215,6 +215,8 @@ def restrict(graph: ChannelGraph, plan: Plan) -> ChannelGraph:
         >>> restrict(graph, make_plan(graph, removed=[1])).channels
         (0, 2, 3)
     """
+    if not plan.cuts:
+        return graph
     channel_of, shapes = dict(graph.channel_of), dict(graph.shapes)
     removed: set[int] = set()
     for cut in plan.cuts:

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from lit_compress.measure.cost import attention_unfused, evaluating
 from lit_compress.pruning.channels.tracing.calls import call_name
-from lit_compress.pruning.channels.tracing.modules import named_modules
+from lit_compress.pruning.channels.tracing.modules import named_modules, named_tensors
 from lit_compress.pruning.channels.trials.outputs import Run
 from lit_compress.pruning.heads import attending_by_head
 
@@ -87,7 +87,10 @@ class _NoDropout(TorchFunctionMode):
 
 
 def _seed() -> None:
-    torch.manual_seed(0)
+    if torch.accelerator.is_available():
+        torch.manual_seed(0)
+    else:  # that function keeps a stack trace for each kind of device, until one is used
+        torch.default_generator.manual_seed(0)
     random.seed(0)
     np.random.seed(0)
 
@@ -95,8 +98,8 @@ def _seed() -> None:
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Set a model to eval mode without gradients; restore it and the random state at the end."""
-    parameters = list(model.parameters())
-    devices = [tensor.device for tensor in parameters if tensor.is_cuda][:1]
+    tensors = list(named_tensors(model).values())
+    devices = [tensor.device for tensor in tensors if tensor.is_cuda][:1]
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices))
         stack.enter_context(evaluating(model))
@@ -104,7 +107,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         stack.enter_context(attending_by_head(model))
         stack.enter_context(torch.no_grad())
         stack.enter_context(_uncompiled())
-        stack.enter_context(restored(model, (*parameters, *model.buffers())))
+        stack.enter_context(restored(model, tensors))
         stack.callback(random.setstate, random.getstate())
         stack.callback(np.random.set_state, np.random.get_state())
         yield

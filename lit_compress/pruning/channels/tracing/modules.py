@@ -19,17 +19,14 @@ def named_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 def _listed(module: nn.Module, name: str, found: dict[nn.Module, str]) -> bool:
     """List a module and those below it; tell whether all have torch's own ``named_modules``."""
-    if module in found:
-        return True
     if type(module).named_modules is not nn.Module.named_modules:
         return False
     found[module] = name
     prefix = f"{name}." if name else ""
-    return all(
-        _listed(child, prefix + key, found)
-        for key, child in module._modules.items()
-        if child is not None
-    )
+    for key, child in module._modules.items():
+        if child is not None and child not in found and not _listed(child, prefix + key, found):
+            return False
+    return True
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:

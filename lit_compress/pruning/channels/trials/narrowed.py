@@ -49,11 +49,16 @@ _READERS = {
 }
 
 
+#: Copying an element of a weight takes about as long as multiplying it at so many positions.
+COPY = 16
+
+
 class NarrowedInputs(TorchFunctionMode):
     """Lets layers read only the channels that are left, which gives what zeros in the others give.
 
     The filters stay: a network in which both are cut should compute the same. The layers are known
-    by their weights, so that no trace is needed. Less is computed than with zeros.
+    by their weights, so that no trace is needed. Less is computed than with zeros; where it would
+    take longer to copy the weight than to compute with zeros, there are zeros.
 
     Args:
         kept: By ``id`` of a weight, the dimension that reads channels, and which of its indices
@@ -106,10 +111,13 @@ class NarrowedInputs(TorchFunctionMode):
         image = _argument(args, kwargs, reader.image)
         channel = reader.channel(image, weight)
         groups = _argument(args, kwargs, (6, "groups")) or 1 if reader.spatial else 1
-        if groups > 1:  # without some of them, its groups would be others
-            gone = torch.ones(weight.shape[reader.dim], dtype=torch.bool, device=weight.device)
+        size = weight.shape[reader.dim]
+        positions = image.numel() // max(1, image.shape[channel])
+        if groups > 1 or len(kept) * COPY > (size - len(kept)) * positions:
+            gone = torch.ones(size, dtype=torch.bool, device=weight.device)
             gone[kept] = False
-            gone = gone.repeat(image.shape[channel] // len(gone)).nonzero().flatten()
+            # The groups of a convolution read alike, and would be others without some of them.
+            gone = gone.repeat(image.shape[channel] // size).nonzero().flatten()
             return _with(args, kwargs, {reader.image: image.index_fill(channel, gone, 0)})
         less = {
             reader.image: image.index_select(channel, kept),
