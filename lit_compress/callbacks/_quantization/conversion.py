@@ -95,9 +95,9 @@ class Conversion:
         self._float = FloatOutputs(network.inputs, copy, self._captured, trained)
         if settings.classes:
             check_classes(settings.classes, self._float.shape)
-        self._measurement = Measurement(
-            trainer, copy, network, settings.monitor, self._pixels, self._float
-        )
+        monitored = settings.monitor is not None and validation_loaders(trainer)
+        monitor = settings.monitor if monitored else None
+        self._measurement = Measurement(trainer, copy, network, monitor, self._pixels, self._float)
         #: The weights that are not int8 in the file that was written.
         self.float_weights: tuple[FloatWeight, ...] = ()
         #: The network of the file that was written last, with what goes before it.
@@ -209,8 +209,7 @@ class Conversion:
         self._keep(path, model)
         for batch in self._raw:
             model.all_outputs(*self.network.arrays(model, as_tuple(batch)))
-        if self.settings.monitor is not None and validation_loaders(self.trainer):
-            self._measurement.metric(model, batches)
+        self._measurement.metric(model, batches)
 
     def write_replay(self, path: Path) -> None:
         """Write the first inputs of the file, with the outputs of the float network."""
