@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_compress.cli import main as lit_compress
-from lit_compress.search.hopeless import EPOCHS
+from lit_compress.search._hopeless import EPOCHS
 
 SAMPLERS = ("random", "tpe", "nsga2")
 #: Epochs of a fit.

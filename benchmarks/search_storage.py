@@ -26,7 +26,7 @@ import optuna
 
 from lit_compress.search.storage import open_storage, quietly
 
-#: Keys of what a trial notes, as in lit_compress/search/hopeless.py, which imports torch.
+#: Keys of what a trial notes, as in lit_compress/search/_hopeless.py, which imports torch.
 EPOCHS, SIZE = "epochs", "size"
 #: Epochs of a fit that is only noted, and its settings.
 LENGTH, SETTINGS = 10, 5

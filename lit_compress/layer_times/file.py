@@ -2,7 +2,8 @@
 
 When it loads a file of quantise and dequantise operations, ONNX Runtime replaces them by integer
 operations, and lets the channels be the last axis. These operations stand in the file directly, so
-that no change of layout is timed with the layer.
+that no change of layout is timed with the layer. On a processor without VNNI the weights are uint8,
+as :func:`~lit_compress.runtimes.session.open_session` has them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from lit_compress.layer_times.layer import Layer
+from lit_compress.runtimes.processor import lacks_vnni
 
 #: Domain of the integer operations.
 DOMAIN = "com.microsoft"
@@ -70,10 +72,11 @@ def _tensors(layer: Layer, random: np.random.Generator) -> dict[str, Any]:
     shape: tuple[int, ...] = (layer.outputs, layer.inputs)
     if layer.groups:
         shape = (layer.outputs, layer.inputs // layer.groups, *layer.kernel)
+    kind, zero = (np.uint8, 128) if lacks_vnni() else (np.int8, 0)
     return {
-        "weight": random.integers(-127, 128, shape, dtype=np.int8),
+        "weight": (random.integers(-127, 128, shape) + zero).astype(kind),
         "weight_scale": np.full(layer.outputs, 0.01, np.float32),
-        "weight_zero": np.zeros(layer.outputs, np.int8),
+        "weight_zero": np.full(layer.outputs, zero, kind),
         "bias": np.zeros(layer.outputs, np.int32),
     }
 

@@ -28,7 +28,7 @@ def open_session(content: bytes, threads: int) -> Any:
         try:
             return _session(unshared(content), options)
         except Exception:  # noqa: S110  # ONNX Runtime's exceptions have no common base class
-            pass  # such as for two layers with one weight; the stored inputs show what overflows
+            pass  # a file of another program may have other nodes; stored inputs show an overflow
     return _session(content, _options(threads))
 
 

@@ -14,7 +14,7 @@ import yaml
 from lightning.pytorch import Callback, Trainer
 
 from lit_compress.files import write_whole
-from lit_compress.search.hopeless import StopHopeless
+from lit_compress.search._hopeless import StopHopeless
 from lit_compress.search.places import CONFIG, LOG, card_of, placed, trial_folder
 from lit_compress.search.settings import Settings
 from lit_compress.search.space import Space

@@ -11,10 +11,10 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 from lit_compress.errors import SearchError
+from lit_compress.search._hopeless import rule
 from lit_compress.search.front.picture import draw
 from lit_compress.search.front.points import Point, front_of, shown
 from lit_compress.search.front.table import TABLE, clear, write_front
-from lit_compress.search.hopeless import rule
 from lit_compress.search.objectives import check_objectives
 from lit_compress.search.places import LOG, check_places, claim, trial_folder
 from lit_compress.search.settings import Settings

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, Trainer
 
 from lit_compress import Schedule
 from lit_compress.callbacks import FilterPruning
-from lit_compress.search.hopeless import EPOCHS, SIZE, StopHopeless, rule
+from lit_compress.search._hopeless import EPOCHS, SIZE, StopHopeless, rule
 from lit_compress.search.objectives import Objective
 
 from .told import TARGET, optuna, study, trial

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lit_compress.search.hopeless import StopHopeless
+from lit_compress.search._hopeless import StopHopeless
 from lit_compress.search.space import Space
 from lit_compress.search.trial import ARTIFACT, HOST, FailedTrial, TooMany, TrialRunner
 
