@@ -134,6 +134,7 @@ class Calibrated:
         self._own |= {*dict(network.named_buffers(remove_duplicate=False))}
         self._program = capture(network, example)
         block_norm_folding(self._program)
+        self._graph: GraphModule = self._program.module(check_guards=False)
         self._quantizer = OnnxQuantizer(calibration, weight_range, names)
         self._folded: tuple[FoldedNorm, ...] = ()
         self._biases: dict[str, Tensor] = {}
@@ -156,8 +157,7 @@ class Calibrated:
         """Find the ranges on these batches."""
         quantizer, factors = self._quantizer, dict[str, Tensor]()
         if batches:
-            graph = self._program.module(check_guards=False)
-            factors = equalize(graph, batches, quantizer.weight_range)
+            factors = equalize(self._graph, batches, quantizer.weight_range)
         self._prepared = self._prepare()
         watched = self._track(batches, "calibration (batches)")
         calibrate(self._prepared, watched, quantizer.owners, quantizer.names)
@@ -173,7 +173,7 @@ class Calibrated:
 
     def _take(self, ranges: Ranges, example: tuple[Tensor, ...]) -> None:
         """Take these ranges of activations; those of weights come from the weights."""
-        scale_tensors(self._program.module(check_guards=False), ranges.factors)
+        scale_tensors(self._graph, ranges.factors)
         self._prepare()
         self._quantizer.set_activation_ranges(ranges.activations)
         self._prepared = self._prepare()
@@ -181,13 +181,22 @@ class Calibrated:
         self._quantizer.fix_activation_ranges(least_scales(self._prepared, {}))
         self.ranges = ranges
 
+    def _copy(self) -> GraphModule:
+        """Return a copy of the captured graph with the same tensors.
+
+        To make the graph again would take time that is quadratic in the layers: torch.export looks
+        through all modules of a level for each tensor.
+        """
+        tensors = (*self._graph.parameters(), *self._graph.buffers())
+        return copy.deepcopy(self._graph, {id(tensor): tensor for tensor in tensors})
+
     def _prepare(self, floats: Collection[str] = ()) -> GraphModule:
         """Return a graph of its own, with norms folded and observers inserted.
 
         Args:
             floats: Names of the layers that get none.
         """
-        graph: GraphModule = self._program.module(check_guards=False)
+        graph = self._copy()
         self._folded = tuple(fold_norms(graph))
         self._quantizer.floats = frozenset(floats)
         try:
@@ -241,8 +250,7 @@ class Calibrated:
             floats: Names of the layers that stay in float. Default: none.
             prefix: What names of layers begin with in the user's module.
         """
-        graph = self._program.module(check_guards=False)
-        found = float_weights(graph, self._quantizer.names, self.layers, floats)
+        found = float_weights(self._graph, self._quantizer.names, self.layers, floats)
         return tuple(replace(weight, name=prefix + weight.name) for weight in found)
 
     def noise(self, inputs: Batch) -> tuple[LayerNoise, ...]:
