@@ -74,6 +74,7 @@ def work(kind: str, network: str, images: int, folder: Path) -> dict[str, Any]:
         callbacks=callbacks,
         max_epochs=1,
         limit_train_batches=1,
+        limit_val_batches=8 if kind == "sensitivity" else 1.0,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -81,7 +82,7 @@ def work(kind: str, network: str, images: int, folder: Path) -> dict[str, Any]:
     )
     wall, cpu = time.perf_counter(), time.process_time()
     if kind == "sensitivity":
-        trainer.fit(module, data)
+        trainer.fit(module, data, data)
         found: object = [tuple(weight.shape) for weight in module.parameters()]
     elif kind == "quantize":
         trainer.quantize(module, data, monitor="val_acc", dirpath=str(folder / "artifact"))
