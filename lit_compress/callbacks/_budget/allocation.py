@@ -8,22 +8,14 @@ again. Errors are added up as if groups did not depend on each other.
 from __future__ import annotations
 
 import heapq
-import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor, nn
 
-from lit_compress.evaluation.export_target import find_export_target
-from lit_compress.evaluation.run_view.copies import clone
-from lit_compress.export.outputs import as_tensors
-from lit_compress.export.signature import as_tuple, first_rows
-from lit_compress.progress import track
+from lit_compress.callbacks._budget.channel_errors import errors_without
 from lit_compress.pruning.selection.analysis import current_scores, parameter_names
 from lit_compress.pruning.selection.budget import count_saved
 from lit_compress.pruning.selection.candidates import Candidates, Limits, candidates_of
@@ -32,8 +24,6 @@ from lit_compress.pruning.selection.uniform import UniformSelector
 
 #: Steps in which the channels of a group are removed.
 STEPS = 8
-#: Inputs to measure with, and the seconds that it should take; at least LEAST inputs are taken.
-INPUTS, SECONDS, LEAST = 256, 60.0, 16
 
 
 @dataclass(frozen=True)
@@ -120,50 +110,13 @@ def _errors(
     trainer: Trainer, module: LightningModule, state: PruningState, groups: Mapping[int, Candidates]
 ) -> dict[int, list[float]]:
     """Return the relative error of the outputs after each step of each group alone."""
-    copy = clone(trainer, module)
-    target = find_export_target(trainer, copy, state.submodule or None, 8, seed=0)
-    network = target.captured(copy).eval()
-    trials = sum(len(_counts(group)) for group in groups.values())
-    rows = first_rows([as_tuple(batch) for batch in target.inputs], INPUTS)
-    rows = first_rows([rows], _affordable(network, rows, trials))
-    content, parameters = state.to_dict(), dict(copy.named_parameters())
-    with torch.no_grad():
-        expected = [tensor.double() for tensor in as_tensors(network(*_clones(rows)))]
-        found: dict[int, list[float]] = {}
-        for index, group in track(trainer, list(groups.items()), "what channels are worth"):
-            errors = [0.0]
-            for count in _counts(group):
-                trial = PruningState.from_dict(content)
-                trial.select(state.selected | set(group.order[:count].tolist()))
-                with _zeroed(parameters, trial.masks(parameters)):
-                    outputs = as_tensors(network(*_clones(rows)))
-                errors.append(max(errors[-1], _error(expected, outputs)))
-            found[index] = errors[1:]
+    steps = [(index, count) for index, group in groups.items() for count in _counts(group)]
+    trials = [groups[index].order[:count].tolist() for index, count in steps]
+    errors = errors_without(trainer, module, state, trials)
+    found: dict[int, list[float]] = {index: [] for index in groups}
+    for (index, _), error in zip(steps, errors, strict=True):
+        found[index].append(max(error, *found[index][-1:], 0.0))
     return found
-
-
-def _affordable(network: nn.Module, rows: tuple[Tensor, ...], trials: int) -> int:
-    """Return the number of inputs with which all trials take about ``SECONDS``."""
-    few = first_rows([rows], LEAST)
-    with torch.no_grad():
-        network(*_clones(few))
-        start = time.monotonic()
-        network(*_clones(few))
-    each = (time.monotonic() - start) / len(few[0])
-    return int(max(LEAST, min(INPUTS, SECONDS / max(1e-9, each * trials))))
-
-
-@contextmanager
-def _zeroed(tensors: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Iterator[None]:
-    """Set masked elements of tensors to zero inside the block."""
-    before = {name: tensors[name].detach().clone() for name in masks}
-    for name, mask in masks.items():
-        tensors[name].mul_(mask)
-    try:
-        yield
-    finally:
-        for name, tensor in before.items():
-            tensors[name].copy_(tensor)
 
 
 def _cheapest_first(
@@ -198,15 +151,3 @@ def _cheapest_first(
         if place + 1 < len(counts[index]):
             heapq.heappush(heap, (step(index, place + 1)[0], index, place + 1))
     return tuple(steps), tuple(sizes)
-
-
-def _error(expected: list[Tensor], outputs: tuple[Tensor, ...]) -> float:
-    pairs = zip(expected, outputs, strict=True)
-    return max(
-        float((one - other).square().sum() / one.square().sum().clamp(min=1e-30))
-        for one, other in pairs
-    )
-
-
-def _clones(rows: tuple[Tensor, ...]) -> list[Tensor]:
-    return [tensor.clone() for tensor in rows]

@@ -18,20 +18,19 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.seed import isolate_rng
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
-from torch import Tensor, nn
+from torch import nn
 
 from lit_compress.attributes import replaced_attributes
-from lit_compress.errors import ProcessError
 from lit_compress.evaluation.last_validation.input_sums import InputSums
 from lit_compress.evaluation.loaders import length, validation_loaders
 from lit_compress.evaluation.ranks.counts import Counts, forward_of
 from lit_compress.evaluation.ranks.loop import CannotShareError, Part, ShareLoop
 from lit_compress.evaluation.ranks.shares import Share, why_whole
 from lit_compress.evaluation.ranks.team import Collect, Failed, Team, working_team
+from lit_compress.evaluation.ranks.weights import Weights
 from lit_compress.evaluation.run_view.copies import clone, clone_of_state
 from lit_compress.evaluation.validate import Position, batch_count, run_loop, validate
 from lit_compress.measure.confusion import Confusion
-from lit_compress.pruning.channels.resize import resize_to
 
 #: Runs whose validation cannot be shared.
 _ALONE: WeakKeyDictionary[Trainer, str] = WeakKeyDictionary()
@@ -95,14 +94,12 @@ class _Sent:
 
     Attributes:
         task: What validation runs on.
-        weights: The weights that the module has.
-        left_out: Beginning of the names of weights that are not needed, since a file takes the
-            place of their network; None if all are.
+        weights: The weights that the module has, without those of a network whose place a file
+            takes.
     """
 
     task: Task
-    weights: dict[str, Tensor]
-    left_out: str | None
+    weights: Weights
 
 
 def validate_shared(
@@ -214,7 +211,7 @@ def _work(trainer: Trainer, share: Share, sent: _Sent) -> _Answer:
     """Validate on the batches of this process, one of those that wait for the first."""
     task, loaders = sent.task, sent.task.source(trainer)
     module = clone(trainer, trainer.lightning_module)
-    _take_weights(module, sent)
+    sent.weights.give_to(module)
     at = Position()
     counts = Counts(at)
     loop = ShareLoop(loaders, at, share, module)
@@ -237,23 +234,4 @@ def _counted(module: nn.Module, task: Task, counts: Counts) -> Iterator[None]:
 
 def _sent(module: nn.Module, task: Task) -> _Sent:
     left_out = f"{task.target}." if task.runner is not None and task.target else None
-    weights = {name: value.cpu() for name, value in _state(module, left_out).items()}
-    return _Sent(task, weights, left_out)
-
-
-def _state(module: nn.Module, left_out: str | None) -> dict[str, Tensor]:
-    return {
-        name: value
-        for name, value in module.state_dict().items()
-        if isinstance(value, Tensor) and not (left_out and name.startswith(left_out))
-    }
-
-
-def _take_weights(module: LightningModule, sent: _Sent) -> None:
-    rest = {} if sent.left_out is None else module.state_dict()
-    resize_to(module, {**rest, **sent.weights})
-    own = _state(module, sent.left_out)
-    if other := own.keys() ^ sent.weights.keys():
-        raise ProcessError(f"the network that is measured has other parts than here: {min(other)}")
-    for name, value in own.items():
-        value.copy_(sent.weights[name])
+    return _Sent(task, Weights.of(module, left_out))
